@@ -1,0 +1,58 @@
+"""A continual-learning experimentation platform.
+
+    import cl_platform as clp
+    result = clp.run("split-digits", "er", seed=0)
+    result.matrix, result.metrics
+
+The public names below are imported on first use, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AccuracyMatrix": "matrix",
+    "Batch": "strategy",
+    "ClassBalancedBuffer": "replay",
+    "ClpError": "errors",
+    "Curriculum": "curriculum",
+    "Experience": "stream",
+    "Preprocess": "preprocess",
+    "ReplayBuffer": "replay",
+    "Result": "result",
+    "Samples": "samples",
+    "Strategy": "strategy",
+    "Stream": "stream",
+    "StreamInfo": "stream",
+    "check_strategy": "check",
+    "class_incremental": "stream",
+    "load_results": "result",
+    "run": "run",
+}
+
+__all__ = list(_HOME)
+
+if TYPE_CHECKING:
+    from cl_platform.check import check_strategy
+    from cl_platform.curriculum import Curriculum
+    from cl_platform.errors import ClpError
+    from cl_platform.matrix import AccuracyMatrix
+    from cl_platform.preprocess import Preprocess
+    from cl_platform.replay import ClassBalancedBuffer, ReplayBuffer
+    from cl_platform.result import Result, load_results
+    from cl_platform.run import run
+    from cl_platform.samples import Samples
+    from cl_platform.strategy import Batch, Strategy
+    from cl_platform.stream import Experience, Stream, StreamInfo, class_incremental
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,189 @@
+"""The configuration of a run: what decides its bits, validated as a whole before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from cl_platform.errors import BadInput, ConfigError
+from cl_platform.parameters import Section, as_section, check_section, faults_of
+from cl_platform.registry import Kind
+
+def _named(value: Any) -> Any:
+    try:
+        return as_section(value)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+def _ordered(value: Any) -> Any:
+    """`[2, 0, 1]` or `2,0,1` is short for the curriculum `explicit` with that order."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value):
+        value = [int(i) for i in value.split(",")]
+    return {"name": "explicit", "order": value} if isinstance(value, list | tuple) else value
+
+
+Plugin = Annotated[Section, BeforeValidator(_named)]
+Order = Annotated[Plugin, BeforeValidator(_ordered)]
+
+class Optimizer(BaseModel):
+    """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "sgd"
+    lr: PositiveFloat = 0.05
+    reset: bool = True
+    """Whether its state (momentum, second moments) starts anew at each experience."""
+
+class Schedule(BaseModel):
+    """A learning-rate schedule of ``torch.optim.lr_scheduler``, restarted at each experience.
+
+    A horizon (``T_max``, ``total_iters``, ``total_steps``) that is not given is the experience's.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    interval: Literal["epoch", "step"] = "epoch"
+
+class RunConfig(BaseModel):
+    """Everything that decides the bits of a run. Where it writes and who watches is not in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: Plugin = Field(default={"name": "split-digits"}, validate_default=True)
+    strategy: Plugin = Field(default={"name": "er"}, validate_default=True)
+    curriculum: Order = Field(default={"name": "as_given"}, validate_default=True)
+    model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: Schedule | None = None
+    seed: NonNegativeInt = 0
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 10
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+
+SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
+
+# Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
+SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
+
+def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:
+    """A complete configuration: every default of every plugin filled in.
+
+    Args:
+        data: as read from a file or the command line.
+        given: sections whose object the caller holds itself, so that there is no name to look up.
+
+    Raises:
+        ConfigError: with one line per fault, all of them.
+    """
+    faults: list[str] = []
+    try:
+        config = RunConfig.model_validate(dict(data))
+    except ValidationError as error:
+        faults = faults_of(error, RunConfig)
+        sections = {k: data[k] for k in SECTIONS if isinstance(data.get(k), str | Mapping)}
+        try:  # go on with what is sound, so that all faults are shown at once
+            config = RunConfig.model_validate(sections)
+        except ValidationError:
+            raise ConfigError("\n".join(faults)) from None
+    for kind in SECTIONS:
+        if kind not in given:
+            section, more = check_section(kind, getattr(config, kind), kind)
+            setattr(config, kind, section)
+            faults += more
+    if not faults:
+        faults = _training_faults(config)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
+
+def _training_faults(config: RunConfig) -> list[str]:
+    """Faults that only torch can tell: unknown optimizers, schedules or arguments, no such device."""
+    from cl_platform.optimization import try_optimizer, try_schedule
+    from cl_platform.training import device_fault
+
+    return [
+        *try_optimizer(config.optimizer),
+        *try_schedule(config.optimizer, config.schedule),
+        *device_fault(config.device),
+    ]
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """A configuration file (YAML or JSON) as a mapping.
+
+    Raises:
+        ConfigError: the file cannot be read or is no mapping.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"config file {path} cannot be read: {reason}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"config file {path} holds a {type(data).__name__}: expected a mapping")
+    return data
+
+def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """`data` with ``key=value`` settings applied in order; keys are dotted, values are YAML.
+
+    Raises:
+        ConfigError: a setting is not of the form key=value.
+    """
+    faults = []
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            faults.append(f"setting {setting!r} is not of the form key=value")
+            continue
+        try:
+            put(data, key.strip(), yaml.safe_load(text))
+        except (yaml.YAMLError, BadInput) as error:
+            faults.append(f"setting {setting!r} cannot be read: {' '.join(str(error).split())}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return data
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; a plugin given by name only becomes a mapping when a parameter is set.
+
+    Naming a plugin again drops the parameters of the one before.
+    """
+    here = data
+    *path, last = key.split(".")
+    for part in path:
+        present = here.get(part)
+        if isinstance(present, str):
+            present = {"name": present}
+        elif present is not None and not isinstance(present, dict):
+            raise BadInput(f"{part} is {present!r} and takes no parameters")
+        here[part] = present = present or {}
+        here = present
+    here[last] = value
+
+def with_flags(data: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the flags that were given (not None) put under their keys."""
+    for name, value in flags.items():
+        if value is None:
+            continue
+        if name in SECTIONS and isinstance(value, str) and isinstance(data.get(name), dict):
+            if data[name].get("name") == value:
+                continue  # the same plugin: keep its parameters
+        put(data, SHORTHANDS.get(name, name), value)
+    return data

@@ -1,0 +1,57 @@
+"""The contract of a curriculum: it orders what a stream teaches, and never sees test data."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, dataclass_transform
+
+import numpy as np
+
+from cl_platform.draws import seed_for
+from cl_platform.errors import CurriculumError
+from cl_platform.stream import Stream, check_permutation
+
+Level = Literal["experiences", "classes"]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass(frozen=True, kw_only=True)
+class Curriculum(ABC):
+    """An order of experiences, or of classes; annotated class attributes are its parameters.
+
+    Attributes:
+        level: what is ordered. ``classes`` fills experiences of unchanged sizes in the new order.
+    """
+
+    level: Level = "experiences"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    @abstractmethod
+    def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
+        """A permutation of the experiences (or classes) of `stream`, which has no test data."""
+
+
+def arrange(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[Stream, tuple[int, ...]]:
+    """The stream in the curriculum's order, and that order.
+
+    Raises:
+        CurriculumError: what the curriculum returned is no permutation.
+    """
+    n = stream.n_classes if curriculum.level == "classes" else len(stream)
+    rng = np.random.default_rng(seed_for(seed, 0, "curriculum"))
+    name = type(curriculum).__name__
+    try:
+        returned = curriculum(stream.without_test_data(), rng)
+        order = check_permutation(returned, n, f"curriculum {name} returned an order:")
+    except (TypeError, ValueError) as error:
+        raise CurriculumError(
+            f"curriculum {name} failed ({error}); it must return a permutation of 0..{n - 1}"
+        ) from error
+    if curriculum.level == "classes":
+        return stream.regrouped(order), order
+    return stream.reordered(order), order

@@ -1,0 +1,68 @@
+"""The accuracy matrix: what every metric of forgetting and transfer is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cl_platform.errors import BadInput
+
+Mask = Literal["seen", "task", "all"]
+MASKS: tuple[Mask, ...] = ("seen", "task", "all")
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyMatrix:
+    """R of shape (T+1, T): entry [i, j] is the accuracy on experience j after i experiences.
+
+    Row 0 is before any training; columns stand in the order of learning.
+
+    Args:
+        values: accuracies in [0, 1], float64.
+        labels: the identity of each column's experience.
+        names: what people read for each column.
+    """
+
+    values: np.ndarray
+    labels: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float64)
+        if values.ndim != 2 or values.shape[0] != values.shape[1] + 1 or not values.size:
+            raise BadInput(
+                f"an accuracy matrix of shape {values.shape}: expected (T+1, T), "
+                "with the row before training first"
+            )
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return self.values.shape[1]
+
+    def __getitem__(self, key: tuple[int, int]) -> float:
+        return float(self.values[key])
+
+    def __eq__(self, other: object) -> bool:
+        """Equal bits in the same columns."""
+        return (
+            isinstance(other, AccuracyMatrix)
+            and self.labels == other.labels
+            and bool(np.array_equal(self.values, other.values))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def tolist(self) -> list[list[float]]:
+        """The rows as lists, for JSON; floats survive the round trip bit by bit."""
+        return [[float(v) for v in row] for row in self.values]
+
+    @classmethod
+    def from_rows(
+        cls, rows: Sequence[dict[str, float]], labels: Sequence[str], names: Sequence[str]
+    ) -> AccuracyMatrix:
+        """A matrix from one mapping (identity -> accuracy) per row."""
+        values = np.array([[row[label] for label in labels] for row in rows])
+        return cls(values, tuple(labels), tuple(names))

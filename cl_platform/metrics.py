@@ -1,0 +1,116 @@
+"""Metrics of an accuracy matrix, each by one name and with its source.
+
+Notation: R[i, j] is the accuracy on experience j (1..T) after i experiences, R[0, j] before any.
+A metric that is undefined for a matrix (forgetting of a single experience) is nan.
+
+A new metric is a function of the matrix, put into ``METRICS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cl_platform.matrix import AccuracyMatrix
+
+
+def average_accuracy(r: AccuracyMatrix) -> float:
+    """Mean over all experiences after the last one: mean_j R[T, j].
+
+    Source: Lopez-Paz & Ranzato 2017, eq. 2.
+    """
+    return _mean(r.values[-1])
+
+
+def average_incremental_accuracy(r: AccuracyMatrix) -> float:
+    """Mean over i = 1..T of the mean accuracy on the experiences learned so far.
+
+    Source: Rebuffi et al. 2017 (iCaRL), section 4.1.
+    """
+    return _mean([_mean(r.values[i, :i]) for i in range(1, len(r) + 1)])
+
+
+def forgetting(r: AccuracyMatrix) -> float:
+    """Mean over j < T of max_{1 <= i < T} R[i, j] - R[T, j]; may be negative.
+
+    Source: Chaudhry et al. 2018 (RWalk), eq. 3. Other definitions have names of their own.
+    """
+    if len(r) < 2:
+        return float("nan")
+    best = r.values[1:-1, :-1].max(axis=0)
+    return _mean(best - r.values[-1, :-1])
+
+
+def backward_transfer(r: AccuracyMatrix) -> float:
+    """Mean over j < T of R[T, j] - R[j, j].
+
+    Source: Lopez-Paz & Ranzato 2017, eq. 3.
+    """
+    return _mean(r.values[-1, :-1] - _diagonal(r)[:-1])
+
+
+def forward_transfer(r: AccuracyMatrix) -> float:
+    """Mean over j > 1 of R[j-1, j] - R[0, j]: what earlier experiences already give.
+
+    Source: Lopez-Paz & Ranzato 2017, eq. 4, with the untrained model of the same run as baseline.
+    With the mask ``seen`` it is 0 by construction, since unseen classes are never predicted.
+    """
+    before = np.diagonal(r.values)[1:]
+    return _mean(before - r.values[0, 1:])
+
+
+def learning_accuracy(r: AccuracyMatrix) -> float:
+    """Mean accuracy on each experience right after it was learned: mean_j R[j, j].
+
+    Source: Riemer et al. 2019 (MER), section 5.
+    """
+    return _mean(_diagonal(r))
+
+
+def first_task_retention(r: AccuracyMatrix) -> float:
+    """Share of the first experience's accuracy that is left at the end: R[T, 1] / R[1, 1]."""
+    learned = r[1, 0]
+    return r[-1, 0] / learned if learned > 0 else float("nan")
+
+
+def intransigence(r: AccuracyMatrix, joint: AccuracyMatrix) -> float:
+    """Mean over j of R*[T, j] - R[j, j], R* being joint training on all the data.
+
+    Source: Chaudhry et al. 2018 (RWalk), eq. 5, with one joint model for all experiences; columns
+    are matched by identity.
+    """
+    reference = dict(zip(joint.labels, joint.values[-1], strict=True))
+    return _mean([reference[label] for label in r.labels] - _diagonal(r))
+
+
+METRICS: dict[str, Callable[[AccuracyMatrix], float]] = {
+    f.__name__: f
+    for f in (
+        average_accuracy,
+        average_incremental_accuracy,
+        forgetting,
+        backward_transfer,
+        forward_transfer,
+        learning_accuracy,
+        first_task_retention,
+    )
+}
+
+
+def compute_metrics(r: AccuracyMatrix, joint: AccuracyMatrix | None = None) -> dict[str, float]:
+    """Every metric by name; with a joint reference also ``intransigence``."""
+    values = {name: metric(r) for name, metric in METRICS.items()}
+    if joint is not None:
+        values["intransigence"] = intransigence(r, joint)
+    return values
+
+
+def _diagonal(r: AccuracyMatrix) -> np.ndarray:
+    """R[j, j] for j = 1..T: each experience right after it was learned."""
+    return np.diagonal(r.values, offset=-1)
+
+
+def _mean(values: object) -> float:
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()) if array.size else float("nan")

@@ -1,0 +1,39 @@
+"""Models: ``Model(input_shape, n_classes, **parameters)`` with `features` and a linear `classifier`.
+
+The output has one logit per class of the whole stream from the start; masks decide what is scored.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+from torch import Tensor, nn
+
+Norm = Literal["batch", "group"]
+
+
+class Classifier(nn.Module):
+    """A feature extractor and a linear classifier on top of it.
+
+    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`.
+    """
+
+    classifier: nn.Linear
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """(B, *input_shape) -> (B, n_features), what the classifier sees."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *input_shape) -> logits (B, n_classes)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm, or group norm with groups of at most 32 (its statistics are per sample)."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = next(g for g in range(min(32, channels // 2) or 1, 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)

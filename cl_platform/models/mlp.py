@@ -1,0 +1,38 @@
+"""A multi-layer perceptron."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from cl_platform.models import Classifier
+
+
+class MLP(Classifier):
+    """Fully connected layers with ReLU.
+
+    The default, two hidden layers of 400 units, is the network of van de Ven & Tolias 2019 for
+    Split MNIST.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        hidden: Sequence[PositiveInt] = (400, 400),
+    ) -> None:
+        super().__init__()
+        sizes = [math.prod(input_shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.classifier = nn.Linear(sizes[-1], n_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.body(x)
+        return features

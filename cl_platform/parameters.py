@@ -1,0 +1,125 @@
+"""Plugins from configurations: parameters are checked against the plugin's own signature."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from cl_platform import registry
+from cl_platform.errors import BadInput, ConfigError
+from cl_platform.registry import Kind
+
+Section = dict[str, Any]
+"""One plugin in a configuration: ``{"name": "er", "memory_size": 500}``."""
+
+# What the kernel itself passes to a plugin, by kind: no parameters of a configuration.
+CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
+
+
+def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, list[str]]:
+    """The section with every default filled in, and the faults found (one line each)."""
+    try:
+        plugin = registry.load(kind, section["name"])
+    except BadInput as error:
+        return section, [str(error)]
+    model, inner = _parameters(kind, plugin)
+    given = {k: v for k, v in section.items() if k != "name"}
+    filled: Section = {}
+    faults: list[str] = []
+    try:
+        filled = model.model_validate(given).model_dump()
+    except ValidationError as error:
+        faults = faults_of(error, model, where)
+    for name in inner & filled.keys():  # a strategy inside a strategy
+        nested, more = check_section(kind, as_section(filled[name]), f"{where}.{name}")
+        filled[name] = nested
+        faults += more
+    return {"name": section["name"], **filled}, faults
+
+
+def build(kind: Kind, section: Section, **context: Any) -> Any:
+    """The plugin of a checked section, called with its parameters and the kernel's `context`.
+
+    Raises:
+        ConfigError: a name or parameter is wrong.
+    """
+    section, faults = check_section(kind, section, kind)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    plugin = registry.load(kind, section["name"])
+    _, inner = _parameters(kind, plugin)
+    values = {k: v for k, v in section.items() if k != "name"}
+    for name in inner:
+        values[name] = build(kind, values[name])
+    return plugin(**context, **values)
+
+
+def as_section(value: Any) -> Section:
+    """A section from what people write: a name, or a mapping with a name."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return dict(value)
+    raise BadInput(f"{value!r} names nothing: give a name, or name=... with parameters")
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:
+    """One line per fault of a pydantic error: what was given, what is allowed."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join([*([where] if where else []), *map(str, fault["loc"])])
+        if fault["type"] == "extra_forbidden":
+            known = [name for name in model.model_fields]
+            lines.append(f"{key} is unknown.{registry.suggestion(str(fault['loc'][-1]), known)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{key} is missing: give --set {key}=VALUE")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}={_short(fault['input'])}: {message[0].lower()}{message[1:]}")
+    return lines
+
+
+def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], set[str]]:
+    """A pydantic model of a plugin's parameters, and the names of those that are plugins too."""
+    hints = _type_hints(plugin)
+    fields: dict[str, Any] = {}
+    inner: set[str] = set()
+    for name, parameter in inspect.signature(plugin).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        if name in CONTEXT.get(kind, ()):
+            continue
+        hint = hints.get(name, Any)
+        if _is_strategy(hint):
+            inner.add(name)
+            hint = Any
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[name] = (hint, default)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model("Parameters", __config__=config, **fields), inner
+
+
+def _type_hints(plugin: Any) -> dict[str, Any]:
+    while isinstance(plugin, partial):
+        plugin = plugin.func
+    is_record = hasattr(plugin, "__dataclass_fields__") or not inspect.isclass(plugin)
+    try:
+        return typing.get_type_hints(plugin if is_record else plugin.__init__, include_extras=True)
+    except NameError:  # annotations that exist for the type checker only
+        return {}
+
+
+def _is_strategy(hint: Any) -> bool:
+    if not inspect.isclass(hint):
+        return False
+    return any(c.__module__ == "cl_platform.strategy" for c in hint.__mro__)
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

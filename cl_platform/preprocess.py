@@ -1,0 +1,61 @@
+"""From raw inputs to what a model sees: batched augmentation and normalisation on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Augmentation = Literal["none", "crop", "crop-flip"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Random crop and flip (training only), then ``(x - mean) / std`` per channel.
+
+    Args:
+        mean, std: per channel, in the units of the raw inputs; None leaves inputs as they are.
+        augmentation: ``crop`` shifts each image by up to `padding` pixels (zeros come in at the
+            border), ``crop-flip`` also mirrors half of them left to right.
+        padding: largest shift in pixels.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augmentation: Augmentation = "none"
+    padding: int = 4
+
+    def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, C, H, W) or (B, D) as stored -> the same shape in float32.
+
+        With a generator, the images are augmented (training); without one they are not.
+        """
+        if generator is not None and self.augmentation != "none":
+            raw = self._augmented(raw, generator)
+        x = raw.float()
+        if self.mean is None or self.std is None:
+            return x
+        shape = (1, -1) + (1,) * (raw.dim() - 2)
+        mean = torch.tensor(self.mean, device=raw.device).view(shape)
+        scale = 1 / torch.tensor(self.std, device=raw.device).view(shape)
+        return x.sub_(mean).mul_(scale) if raw.dtype != torch.float32 else (x - mean) * scale
+
+    def _augmented(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Each image shifted (and mirrored) by its own draw, in one gather."""
+        n, _, height, width = raw.shape
+        device, pad = raw.device, self.padding
+
+        def draw(high: int) -> Tensor:
+            return torch.randint(high, (n, 1), generator=generator, device=device)
+
+        rows = torch.arange(height, device=device) + draw(2 * pad + 1)
+        columns = torch.arange(width, device=device).expand(n, width)
+        if self.augmentation == "crop-flip":
+            columns = torch.where(draw(2).bool(), columns.flip(1), columns)
+        columns = columns + draw(2 * pad + 1)
+        padded = torch.nn.functional.pad(raw, (pad, pad, pad, pad))
+        image = torch.arange(n, device=device)[:, None, None]
+        # Indices around the channel slice put the channels last.
+        return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,142 @@
+"""Results: what a run found, as an object, as `result.json`, and many of them as a data frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_platform.errors import StorageError
+from cl_platform.files import read_json, write_json
+from cl_platform.matrix import AccuracyMatrix, Mask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "seen"}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run found.
+
+    Args:
+        config: the complete configuration.
+        order: experiences (or classes) in the order of learning, numbered as the stream gives them.
+        experiences: name, identity, task label and classes of each experience, in that order.
+        matrices: the accuracy matrix under each mask, on test data.
+        validation: the same on validation data, where the stream has any.
+        metrics: by name; the scenario's own mask has no prefix, others have (``task/forgetting``).
+        cost: seconds, steps, bytes and parameters.
+        versions: of the platform, of torch and numpy, and of the plugins' code.
+        path: the run's folder, or None if nothing was written.
+    """
+
+    run_id: str
+    config: dict[str, Any]
+    order: list[int]
+    experiences: list[dict[str, Any]]
+    scenario: str
+    matrices: dict[str, AccuracyMatrix]
+    validation: dict[str, AccuracyMatrix]
+    metrics: dict[str, float]
+    cost: dict[str, float]
+    versions: dict[str, str]
+    path: Path | None = field(default=None)
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """The accuracy matrix under the scenario's own mask: ``task`` for task-incremental streams,
+        else ``seen``."""
+        return self.matrices[OWN_MASK[self.scenario]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `result.json`; undefined metrics become null."""
+        return {
+            "run_id": self.run_id,
+            "config": self.config,
+            "scenario": self.scenario,
+            "order": self.order,
+            "experiences": self.experiences,
+            "matrix": {mask: m.tolist() for mask, m in self.matrices.items()},
+            "validation": {mask: m.tolist() for mask, m in self.validation.items()},
+            "metrics": {k: None if math.isnan(v) else v for k, v in self.metrics.items()},
+            "cost": self.cost,
+            "versions": self.versions,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
+        labels = tuple(e["identity"] for e in data["experiences"])
+        names = tuple(e["name"] for e in data["experiences"])
+
+        def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
+            return {mask: AccuracyMatrix(r, labels, names) for mask, r in rows.items()}
+
+        return cls(
+            run_id=data["run_id"],
+            config=data["config"],
+            order=data["order"],
+            experiences=data["experiences"],
+            scenario=data["scenario"],
+            matrices=matrices(data["matrix"]),
+            validation=matrices(data["validation"]),
+            metrics={k: float("nan") if v is None else v for k, v in data["metrics"].items()},
+            cost=data["cost"],
+            versions=data["versions"],
+            path=path,
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Write `result.json` atomically; returns the folder."""
+        write_json(folder / "result.json", self.to_json())
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path) -> Result | None:
+        """The result in a run's folder, or None if the run has not ended there."""
+        data = read_json(folder / "result.json")
+        try:
+            return None if data is None else cls.from_json(data, folder)
+        except (KeyError, TypeError):  # written by another version
+            return None
+
+
+def load_results(out: str | Path) -> pd.DataFrame:
+    """All results under a folder, one row per run.
+
+    Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name, every cost
+    as ``cost.NAME`` and every setting under its dotted key (``strategy.name``).
+
+    Raises:
+        StorageError: there is no such folder.
+    """
+    import pandas as pd
+
+    folder = Path(out)
+    if not folder.is_dir():
+        raise StorageError(f"no folder {folder}: give the --out folder of finished runs")
+    rows = []
+    for path in sorted(folder.glob("runs/*/result.json")):
+        result = Result.load(path.parent)
+        if result is not None:
+            rows.append(_flat(result))
+    return pd.DataFrame(rows)
+
+
+def _flat(result: Result) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run_id": result.run_id,
+        "path": str(result.path),
+        "scenario": result.scenario,
+        "order": tuple(result.order),
+        **result.metrics,
+        **{f"cost.{k}": v for k, v in result.cost.items()},
+    }
+    for key, value in result.config.items():
+        if isinstance(value, dict):
+            row.update({f"{key}.{name}": v for name, v in value.items()})
+        else:
+            row[key] = value
+    return row

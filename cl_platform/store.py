@@ -1,0 +1,153 @@
+"""The state store: content-addressed states of runs, and the evaluations made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cl_platform.evaluation import Row
+from cl_platform.files import read_json, write_atomic, write_json
+
+Keep = Literal["all", "last", "none"]
+MAGIC = b"clp-state-1\n"
+
+
+@dataclass
+class State:
+    """All that a run carries from one experience to the next.
+
+    Args:
+        strategy: its ``state_dict()``: parameters, buffers, memory, counters.
+        optimizer: what the optimizer remembers, by parameter name; empty if it starts anew.
+        cost: of the training step that led here.
+    """
+
+    strategy: dict[str, Any]
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        tensors = [v for v in self.strategy.values() if isinstance(v, torch.Tensor)]
+        for moments in self.optimizer.values():
+            tensors += [v for v in moments.values() if isinstance(v, torch.Tensor)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@dataclass
+class Record:
+    """What is known of a state besides its tensors; small, and never evicted.
+
+    Args:
+        rows: accuracies by split (``test``, ``validation``), mask and experience identity.
+        cost: of the training step that led here, and of the evaluation.
+        evaluator: digest of the code that evaluated; rows of another one are not used.
+    """
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    evaluator: str = ""
+
+
+class StateStore:
+    """States and records by key, in one folder that any number of runs may share.
+
+    Args:
+        folder: where to keep them; None keeps nothing.
+        keep: ``all`` states, the ``last`` of each run, or ``none`` (then a run that is killed
+            starts over). Records are kept in any case.
+        budget: bytes of all states together; the least recently used go first.
+    """
+
+    def __init__(self, folder: Path | None, keep: Keep = "all", budget: int = 20 * 2**30) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.budget = budget
+        self._total: int | None = None
+
+    def has_state(self, key: str) -> bool:
+        return self.folder is not None and self._path(key).exists()
+
+    def load(self, key: str, device: torch.device) -> State | None:
+        """The state of a key, or None if there is none; a corrupt one is set aside and said so."""
+        if not self.has_state(key):
+            return None
+        path = self._path(key)
+        try:
+            content = path.read_bytes()
+            payload = content[len(MAGIC) + 32 :]
+            stored = content[len(MAGIC) : len(MAGIC) + 32]
+            if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != stored:
+                raise ValueError("its checksum is wrong")
+            state = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+            os.utime(path)  # used just now
+            return State(**state)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            aside = path.with_suffix(".corrupt")
+            reason = str(error).splitlines()[0]
+            print(f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
+                  file=sys.stderr)
+            path.replace(aside)
+            return None
+
+    def save(self, key: str, state: State, previous: str | None) -> None:
+        """Keep a state as the policy says; `previous` is the key it was trained from.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self.folder is None or self.keep == "none":
+            return
+        payload = io.BytesIO()
+        torch.save(vars(state), payload)
+        content = payload.getbuffer()
+        checksum = hashlib.sha256(content).digest()
+        write_atomic(self._path(key), b"".join((MAGIC, checksum, content)))
+        if self.keep == "last" and previous is not None:
+            self._path(previous).unlink(missing_ok=True)
+        self._evict(len(content), keep=key)
+
+    def record(self, key: str) -> Record:
+        """What is known of a key; empty if nothing is."""
+        data = read_json(self._path(key, ".json")) if self.folder is not None else None
+        known = isinstance(data, dict) and data.keys() == vars(Record()).keys()
+        return Record(**data) if known else Record()
+
+    def save_record(self, key: str, record: Record) -> None:
+        if self.folder is not None:
+            write_json(self._path(key, ".json"), vars(record))
+
+    def _path(self, key: str, suffix: str = ".pt") -> Path:
+        assert self.folder is not None
+        return self.folder / key[:2] / f"{key}{suffix}"
+
+    def _evict(self, added: int, keep: str) -> None:
+        """Remove the least recently used states until all fit the budget; `keep` stays."""
+        assert self.folder is not None
+        if self._total is not None:
+            self._total += added
+            if self._total <= self.budget:
+                return
+        found = []
+        for path in self.folder.glob("*/*.pt"):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # another run removed it
+                continue
+            found.append((stat.st_mtime, stat.st_size, path))
+        self._total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if self._total <= self.budget:
+                break
+            if path.stem != keep:
+                path.unlink(missing_ok=True)
+                self._total -= size

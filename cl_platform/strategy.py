@@ -1,0 +1,153 @@
+"""The contract of a strategy: how a model learns from a stream without losing what it knew."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, dataclass_transform
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cl_platform.errors import ContractError
+from cl_platform.stream import Experience, StreamInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A mini-batch on the run's device.
+
+    Args:
+        x: inputs as the model sees them (augmented, normalised), (B, ...) float32.
+        y: class indices, (B,) int64.
+        task: task labels, (B,) int64, in the task scenario; None where the label is hidden.
+        raw: the inputs as stored (uint8 for images), (B, ...): what a memory keeps.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor | None
+    raw: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Strategy(nn.Module):
+    """A continual-learning method; its annotated class attributes are its hyper-parameters.
+
+    A subclass is a keyword-only dataclass: ``class ER(Strategy): memory_size: int = 200`` gives
+    ``ER(memory_size=500)``. Whatever it must remember is a parameter or a buffer, so that
+    ``state_dict()`` is its whole memory. The kernel calls, in this order::
+
+        setup(info)
+        for each experience:
+            begin_experience(experience)
+            for each batch: training_step(batch); after_step(batch)
+            end_experience(experience)
+
+    and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
+    """
+
+    needs_task: ClassVar[bool] = False
+    """Whether ``forward`` needs the task label at test time: then only the task mask is scored."""
+
+    trains_on: ClassVar[Literal["experience", "seen", "stream"]] = "experience"
+    """The data of a step: its experience; all experiences so far; or all of the stream, once."""
+
+    grows: ClassVar[bool] = False
+    """Whether the state may grow from experience to experience (one Fisher per task, say)."""
+
+    info: StreamInfo
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(eq=False, repr=False, kw_only=True)(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        nn.Module.__init__(self)  # before the dataclass assigns fields, which may be modules
+        return self
+
+    def setup(self, info: StreamInfo) -> None:
+        """Build the model and everything that depends on the stream's shape."""
+        self.info = info
+        self.model = info.build_model()
+
+    def begin_experience(self, experience: Experience) -> None:
+        """Called before the first batch; the optimizer is made afterwards, from all parameters."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar. Pure: may draw random numbers, changes nothing else."""
+        return cross_entropy(self(batch.x, batch.task), batch.y)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """One optimizer step on :meth:`loss`; returns the loss, detached, without synchronising."""
+        loss = self.loss(batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after each step: the place to change what is remembered."""
+
+    def end_experience(self, experience: Experience) -> None:
+        """Called after the last batch of an experience."""
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits (B, n_classes) for inputs (B, ...).
+
+        Args:
+            task: task labels (B,) where known; the logits of other tasks' classes become -inf.
+        """
+        logits: Tensor = self.model(x)
+        if task is None:
+            return logits
+        return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The dataclass fields by name; an inner strategy as ``{"name": ..., **fields}``."""
+        from cl_platform.registry import name_of
+
+        values: dict[str, Any] = {}
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, Strategy):
+                value = {"name": name_of("strategy", type(value)), **value.hyperparameters()}
+            values[f.name] = value
+        return values
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Load a ``state_dict`` into a strategy fresh from :meth:`setup`.
+
+        Buffers and parameters that were added or resized after ``setup`` are made here, as long as
+        the module they belong to exists.
+
+        Raises:
+            ContractError: the state has entries whose module ``setup`` does not build.
+        """
+        modules = dict(self.named_modules())
+        for key, value in state.items():
+            owner, _, name = key.rpartition(".")
+            module = modules.get(owner)
+            if not isinstance(value, Tensor):
+                continue
+            if module is None:
+                raise ContractError(
+                    f"{type(self).__name__} cannot load {key!r}: setup() builds no module "
+                    f"{owner!r}; build it there, or override restore()"
+                )
+            present = getattr(module, name, None)
+            if isinstance(present, Tensor) and present.shape == value.shape:
+                continue
+            if isinstance(present, nn.Parameter) or isinstance(module, nn.ParameterList):
+                module.register_parameter(name, nn.Parameter(value.to(self.info.device)))
+            else:
+                module.register_buffer(name, value.to(self.info.device))
+        self.load_state_dict(state)

@@ -1,0 +1,230 @@
+"""Experiences, streams, and what a strategy may know of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cl_platform.draws import Draws
+from cl_platform.errors import BadInput, CurriculumError
+from cl_platform.identity import digest
+from cl_platform.preprocess import Preprocess
+from cl_platform.samples import Samples
+
+Scenario = Literal["class", "task", "domain"]
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """One step of a stream.
+
+    Args:
+        name: what people read, for example ``"0 1"`` or ``"rotation 30"``.
+        classes: the class indices that occur in it, sorted.
+        task: its task label: its place in the stream as given, whatever the order later.
+        train, validation, test: its data; validation may be empty.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    task: int
+    train: Samples
+    validation: Samples
+    test: Samples
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of classes, task label, transformation and data; the place in an order is not in it."""
+        data = [s.identity for s in (self.train, self.validation, self.test)]
+        return digest(self.classes, self.task, data)
+
+    def to(self, device: torch.device, moved: dict[int, Tensor]) -> Experience:
+        parts = {s: getattr(self, s).to(device, moved) for s in ("train", "validation", "test")}
+        return replace(self, **parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A named, immutable sequence of experiences.
+
+    Args:
+        name: what people read.
+        scenario: ``class`` (which class, among all seen?), ``task`` (which class of the given
+            task?) or ``domain`` (the same classes under changing inputs).
+        experiences: in the order in which they will be learned.
+        class_names: the name of each class index; its length is the size of the output.
+        preprocess: normalisation and augmentation of its inputs.
+        online: each sample may be seen once only (a single epoch).
+    """
+
+    name: str
+    scenario: Scenario
+    experiences: tuple[Experience, ...]
+    class_names: tuple[str, ...]
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    online: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.experiences:
+            raise BadInput(f"stream {self.name!r} has no experience; give at least one")
+        for e in self.experiences:
+            if not len(e.train):
+                raise BadInput(f"experience {e.name!r} of stream {self.name!r} has no training data")
+
+    def __len__(self) -> int:
+        return len(self.experiences)
+
+    def __getitem__(self, i: int) -> Experience:
+        return self.experiences[i]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, for example (1, 28, 28)."""
+        return tuple(self.experiences[0].train.source.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    def reordered(self, order: Sequence[int]) -> Stream:
+        """The same experiences in another order.
+
+        Raises:
+            CurriculumError: `order` is no permutation of 0..len(self)-1.
+        """
+        order = check_permutation(order, len(self), "order")
+        return replace(self, experiences=tuple(self.experiences[i] for i in order))
+
+    def regrouped(self, class_order: Sequence[int]) -> Stream:
+        """Experiences of the same sizes filled with classes in another order.
+
+        Raises:
+            CurriculumError: `class_order` is no permutation of the classes.
+            BadInput: classes occur in several experiences (domain streams).
+        """
+        if sum(len(e.classes) for e in self.experiences) != self.n_classes:
+            raise BadInput(
+                f"stream {self.name!r} shares classes between experiences, so its classes have no "
+                "order; use curriculum.level=experiences"
+            )
+        order = check_permutation(class_order, self.n_classes, "class order")
+        pools = {
+            split: Samples.concat([getattr(e, split) for e in self.experiences])
+            for split in ("train", "validation", "test")
+        }
+        groups, start = [], 0
+        for task, e in enumerate(self.experiences):
+            classes = tuple(sorted(order[start : start + len(e.classes)]))
+            start += len(e.classes)
+            groups.append(_class_experience(classes, task, self.class_names, pools))
+        return replace(self, experiences=tuple(groups))
+
+    def without_test_data(self) -> Stream:
+        """The stream as a curriculum may see it: every test set is empty."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return replace(
+            self,
+            experiences=tuple(
+                replace(e, test=e.test.select(nothing)) for e in self.experiences
+            ),
+        )
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The stream with its data resident on a device."""
+        moved: dict[int, Tensor] = {}
+        return replace(
+            self, experiences=tuple(e.to(torch.device(device), moved) for e in self.experiences)
+        )
+
+    def task_classes(self) -> Tensor:
+        """(n_tasks, n_classes) bool: which classes each task label allows."""
+        allowed = torch.zeros(len(self), self.n_classes, dtype=torch.bool)
+        for e in self.experiences:
+            allowed[e.task, list(e.classes)] = True
+        return allowed
+
+
+def class_incremental(
+    name: str,
+    groups: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    train: Samples,
+    test: Samples,
+    validation: Samples | None = None,
+    **fields: object,
+) -> Stream:
+    """A stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
+    empty = train.select(torch.zeros(0, dtype=torch.int64))
+    pools = {"train": train, "validation": validation or empty, "test": test}
+    names = tuple(class_names)
+    experiences = tuple(
+        _class_experience(tuple(sorted(g)), task, names, pools) for task, g in enumerate(groups)
+    )
+    settings: dict[str, object] = {"scenario": "class", **fields}
+    return Stream(name, experiences=experiences, class_names=names, **settings)  # type: ignore[arg-type]
+
+
+def _class_experience(
+    classes: tuple[int, ...], task: int, names: tuple[str, ...], pools: dict[str, Samples]
+) -> Experience:
+    wanted = torch.zeros(len(names), dtype=torch.bool)
+    wanted[list(classes)] = True
+    parts = {split: pool.select(wanted[pool.y.cpu()]) for split, pool in pools.items()}
+    return Experience(" ".join(names[c] for c in classes), classes, task, **parts)
+
+
+def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...]:
+    """`order` as a tuple of ints.
+
+    Raises:
+        CurriculumError: it is no permutation of 0..n-1; says what is missing or foreign.
+    """
+    order = tuple(int(i) for i in order)
+    missing, foreign = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
+    if len(order) == n and not missing:
+        return order
+    faults = [f"{_list(missing)} missing"] * bool(missing)
+    faults += [f"{_list(foreign)} unknown"] * bool(foreign)
+    faults += [f"it has {len(order)} items, not {n}"] * (not faults)
+    raise CurriculumError(
+        f"{what} {order} is no permutation of 0..{n - 1}: {'; '.join(faults)}"
+    )
+
+
+def _list(items: Sequence[int]) -> str:
+    return f"{', '.join(map(str, items))} {'is' if len(items) == 1 else 'are'}"
+
+
+@dataclass(frozen=True, eq=False)
+class StreamInfo:
+    """What a strategy may know before training: shapes, names and tools, no data.
+
+    Args:
+        scenario, class_names, input_shape, n_experiences: of the stream.
+        input_dtype: type of the raw inputs (uint8 for images).
+        task_classes: (n_tasks, n_classes) bool, the classes of each task label.
+        preprocess: turns raw inputs into what the model sees.
+        draws: the run's random generators.
+        build_model: makes a freshly initialised model for this stream.
+        device: where parameters, buffers and batches live.
+    """
+
+    scenario: Scenario
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    input_dtype: torch.dtype
+    n_experiences: int
+    task_classes: Tensor
+    preprocess: Preprocess
+    draws: Draws
+    build_model: Callable[[], torch.nn.Module]
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)

@@ -1,0 +1,175 @@
+"""The one training loop. Data stay on the device and nothing in the loop waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_platform.errors import RunFailed
+from cl_platform.optimization import (
+    build_optimizer,
+    build_schedule,
+    optimizer_state,
+    restore_optimizer,
+)
+from cl_platform.preprocess import Preprocess
+from cl_platform.samples import Samples
+from cl_platform.strategy import Batch, Strategy
+from cl_platform.stream import Experience
+
+if TYPE_CHECKING:
+    from cl_platform.config import RunConfig
+
+CHECK_EVERY = 200  # steps between looks at the loss: each look waits for the device
+CHUNK_BATCHES, CHUNK_BYTES = 64, 8 * 2**20  # batches are gathered and prepared in chunks
+
+T = TypeVar("T")
+
+OnProgress = Callable[[int, int, float], None]
+"""Called now and then with (steps done, steps in all, mean loss since the last call)."""
+
+
+def train_experience(
+    strategy: Strategy,
+    experience: Experience,
+    data: Samples,
+    tasks: Tensor | None,
+    config: RunConfig,
+    optimizer_memory: dict[str, Any],
+    on_progress: OnProgress = lambda done, total, loss: None,
+) -> dict[str, Any]:
+    """Train on one experience; returns what the optimizer remembers afterwards.
+
+    Args:
+        data: what to train on, the experience's own data for most strategies.
+        tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
+        optimizer_memory: what the optimizer remembered before; empty to start anew.
+
+    Raises:
+        RunFailed: the loss is not finite; says at which step.
+    """
+    info = strategy.info
+    strategy.train()
+    strategy.begin_experience(experience)
+    optimizer = build_optimizer(strategy, config.optimizer)
+    if optimizer is not None:
+        restore_optimizer(strategy, optimizer, optimizer_memory)
+        strategy.optimizer = optimizer
+    per_epoch = -(-len(data) // config.batch_size)
+    schedule = None
+    if config.schedule is not None and optimizer is not None:
+        by_step = config.schedule.interval == "step"
+        horizon = config.epochs * (per_epoch if by_step else 1)
+        schedule = build_schedule(optimizer, config.schedule, horizon)
+    shuffle, augment = info.draws.generator("shuffle"), info.draws.generator("augment")
+    losses: list[Tensor] = []
+    done, total = 0, config.epochs * per_epoch
+    for _ in range(config.epochs):
+        for batch in batches(data, tasks, config.batch_size, info.preprocess, shuffle, augment):
+            losses.append(strategy.training_step(batch))
+            strategy.after_step(batch)
+            done += 1
+            if len(losses) == CHECK_EVERY:
+                on_progress(done, total, _mean_loss(losses, done, config))
+                losses = []
+            if schedule is not None and by_step:
+                schedule.step()
+        if schedule is not None and not by_step:
+            schedule.step()
+    if losses:
+        on_progress(done, total, _mean_loss(losses, done, config))
+    strategy.end_experience(experience)
+    if optimizer is None or config.optimizer.reset:
+        return {}
+    return optimizer_state(strategy, optimizer)
+
+
+def batches(
+    data: Samples,
+    tasks: Tensor | None,
+    batch_size: int,
+    preprocess: Preprocess,
+    shuffle: torch.Generator,
+    augment: torch.Generator,
+) -> Iterator[Batch]:
+    """One pass over the data in a fresh random order.
+
+    Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a view
+    of its chunk: the cost of preparing a batch is a few slices. If the data are memory-mapped, the
+    next chunk is read while the present one is used.
+    """
+    device = shuffle.device
+    order = torch.randperm(len(data), generator=shuffle, device=device)
+    row_bytes = 4 * max(1, data.source[0].numel())
+    chunk = batch_size * max(1, min(CHUNK_BATCHES, CHUNK_BYTES // (row_bytes * batch_size)))
+
+    def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        rows = rows.to(data.index.device)
+        labels = None if tasks is None else tasks[rows].to(device)
+        return data.gather(rows).to(device), data.y[rows].to(device), labels
+
+    for raw, y, task in _ahead(read, order.split(chunk), data.mapped):
+        x = preprocess(raw, augment)
+        for start in range(0, len(y), batch_size):
+            part = slice(start, start + batch_size)
+            yield Batch(x[part], y[part], None if task is None else task[part], raw[part])
+
+
+def _ahead(
+    read: Callable[[Tensor], T], chunks: tuple[Tensor, ...], ahead: bool
+) -> Iterator[T]:
+    """``map(read, chunks)``, on request with the next chunk being read in a thread meanwhile."""
+    if not ahead:
+        yield from map(read, chunks)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(read, chunks[0])
+        for following in [*chunks[1:], None]:
+            present = pending.result()
+            if following is not None:
+                pending = pool.submit(read, following)
+            yield present
+
+
+def _mean_loss(losses: list[Tensor], done: int, config: RunConfig) -> float:
+    values = torch.stack(losses).tolist()
+    finite = np.isfinite(values)
+    if finite.all():
+        return float(np.mean(values))
+    first = int(np.argmin(finite))
+    raise RunFailed(
+        f"step {done - len(values) + first + 1}: loss is {values[first]} with "
+        f"lr={config.optimizer.lr:g}; lower lr"
+    )
+
+
+def device_fault(device: str) -> list[str]:
+    """Why a device cannot be used here, if so."""
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        return [f"device={device} cannot be used here ({reason}); give device=cpu"]
+    return []
+
+
+class Stopwatch:
+    """Seconds of work on a device, waiting for it at both ends only."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self.start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

@@ -1,0 +1,222 @@
+"""All streams. A new one is a function that returns a Stream, and an entry point that names it.
+
+Parameters of these functions are the parameters of the stream: ``--set stream.experiences=2``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from cl_platform import Experience, Preprocess, Samples, Stream, class_incremental
+from cl_platform.errors import BadInput
+from cl_platform.preprocess import Augmentation
+from cl_platform.samples import Transform
+from streams.datasets import Dataset, load_dataset
+from streams.transforms import PermutePixels, Rotate
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def split(
+    dataset: str,
+    *,
+    scenario: Literal["class", "task"] = "class",
+    experiences: PositiveInt | Sequence[PositiveInt] | Literal["groups"] = 5,
+    validation: Fraction = 0.0,
+    augmentation: Augmentation = "none",
+    online: bool = False,
+) -> Stream:
+    """The classes of a data set, in numeric order, dealt out over experiences.
+
+    Args:
+        scenario: whether the task label is hidden at test time (``class``) or known (``task``).
+        experiences: their number (of sizes that differ by at most one), the number of classes of
+            each, or ``groups`` for the data set's own (superclasses, alphabets).
+        validation: share of each class's training samples that is held out.
+        online: whether each sample may be seen once only.
+
+    Raises:
+        BadInput: the sizes do not add up to the number of classes.
+    """
+    data = load_dataset(dataset)
+    groups = _groups(experiences, data)
+    train, held_out = hold_out(data.train, validation)
+    return class_incremental(
+        _name(f"split-{dataset}", data),
+        groups,
+        data.class_names,
+        train,
+        data.test,
+        held_out,
+        scenario=scenario,
+        preprocess=Preprocess(data.mean, data.std, augmentation),
+        online=online,
+    )
+
+
+def permuted(
+    dataset: str,
+    *,
+    scenario: Literal["domain", "task"] = "domain",
+    experiences: PositiveInt = 10,
+    permutation_seed: NonNegativeInt = 0,
+    validation: Fraction = 0.0,
+    online: bool = False,
+) -> Stream:
+    """All classes in every experience, with pixels permuted differently; the first ones are not.
+
+    Source: Goodfellow et al. 2013; Kirkpatrick et al. 2017.
+    """
+    data = load_dataset(dataset)
+    n_pixels = math.prod(data.train.source.shape[2:])
+    transforms: list[tuple[str, Transform | None]] = [("unpermuted", None)]
+    for i in range(1, experiences):
+        seed = permutation_seed * 1000 + i
+        transforms.append((f"permutation {i}", PermutePixels(seed, n_pixels)))
+    return _domains(f"permuted-{dataset}", data, transforms, scenario, validation, online)
+
+
+def rotated(
+    dataset: str,
+    *,
+    scenario: Literal["domain", "task"] = "domain",
+    experiences: PositiveInt = 10,
+    largest_angle: PositiveFloat = 180.0,
+    validation: Fraction = 0.0,
+    online: bool = False,
+) -> Stream:
+    """All classes in every experience, turned by angles evenly spaced from 0 to `largest_angle`.
+
+    Source: Lopez-Paz & Ranzato 2017, who draw the angles at random.
+    """
+    data = load_dataset(dataset)
+    step = largest_angle / max(1, experiences - 1)
+    transforms: list[tuple[str, Transform | None]] = [("rotation 0", None)]
+    transforms += [(f"rotation {i * step:g}", Rotate(i * step)) for i in range(1, experiences)]
+    return _domains(f"rotated-{dataset}", data, transforms, scenario, validation, online)
+
+
+def blobs(
+    *,
+    scenario: Literal["class", "task"] = "class",
+    experiences: PositiveInt = 5,
+    classes_per_experience: PositiveInt = 2,
+    dimensions: PositiveInt = 16,
+    separation: PositiveFloat = 8.0,
+    samples_per_class: PositiveInt = 100,
+    data_seed: NonNegativeInt = 0,
+    online: bool = False,
+) -> Stream:
+    """Gaussian classes with a known answer: what a method does to them can be computed.
+
+    Class c is normal with unit variance around `separation` times a random unit vector (orthogonal
+    ones while there are dimensions left). At the default separation two classes are 11 standard
+    deviations apart: any learner that remembers scores 1, one that forgets scores the last
+    experience only.
+    """
+    n_classes = experiences * classes_per_experience
+    generator = torch.Generator().manual_seed(data_seed)
+    directions = torch.randn(n_classes, dimensions, generator=generator)
+    if n_classes <= dimensions:
+        directions = torch.linalg.qr(directions.T).Q.T
+    means = separation * directions / directions.norm(dim=1, keepdim=True)
+
+    def draw(n: int) -> Samples:
+        y = torch.arange(n_classes).repeat_interleave(n)
+        return Samples.of(means[y] + torch.randn(len(y), dimensions, generator=generator), y)
+
+    size = classes_per_experience
+    return class_incremental(
+        "blobs",
+        [range(i * size, (i + 1) * size) for i in range(experiences)],
+        [f"blob {c}" for c in range(n_classes)],
+        draw(samples_per_class),
+        draw(samples_per_class),
+        scenario=scenario,
+        online=online,
+    )
+
+
+def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
+    """Training and validation samples; the choice is the same in every run, and within each class."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.zeros(len(samples), dtype=torch.bool)
+    for c in samples.y.unique():
+        rows = torch.nonzero(samples.y == c).flatten()
+        shuffled = rows[torch.randperm(len(rows), generator=generator)]
+        chosen[shuffled[: int(share * len(rows))]] = True
+    return samples.select(~chosen), samples.select(chosen)
+
+
+def _groups(
+    experiences: int | Sequence[int] | Literal["groups"], data: Dataset
+) -> list[Sequence[int]]:
+    n = len(data.class_names)
+    if experiences == "groups":
+        if not data.groups:
+            raise BadInput(f"data set {data.name!r} has no groups; give a number of experiences")
+        return list(data.groups.values())
+    if isinstance(experiences, int):
+        if experiences > n:
+            raise BadInput(f"stream.experiences={experiences}: there are only {n} classes")
+        small, larger = divmod(n, experiences)
+        experiences = [small + (i < larger) for i in range(experiences)]
+    sizes = [int(s) for s in experiences]
+    if sum(sizes) != n:
+        raise BadInput(
+            f"stream.experiences={sizes} adds up to {sum(sizes)} classes, but {data.name} has {n}; "
+            "no class may be left out"
+        )
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _domains(
+    name: str,
+    data: Dataset,
+    transforms: list[tuple[str, Transform | None]],
+    scenario: Literal["domain", "task"],
+    validation: float,
+    online: bool,
+) -> Stream:
+    train, held_out = hold_out(data.train, validation)
+    classes = tuple(range(len(data.class_names)))
+    experiences = []
+    for task, (title, transform) in enumerate(transforms):
+        parts = [replace(s, transform=transform) for s in (train, held_out, data.test)]
+        experiences.append(Experience(title, classes, task, *parts))
+    return Stream(
+        _name(name, data),
+        scenario,
+        tuple(experiences),
+        data.class_names,
+        Preprocess(data.mean, data.std),
+        online,
+    )
+
+
+def _name(name: str, data: Dataset) -> str:
+    return f"{name} ({data.note})" if data.note else name
+
+
+split_digits = partial(split, "digits")
+split_mnist = partial(split, "mnist")
+split_fashion_mnist = partial(split, "fashion-mnist")
+split_kmnist = partial(split, "kmnist")
+split_cifar10 = partial(split, "cifar10", augmentation="crop-flip")
+split_cifar100 = partial(split, "cifar100", experiences=10, augmentation="crop-flip")
+split_omniglot = partial(split, "omniglot", experiences="groups")
+split_tiny_imagenet = partial(split, "tiny-imagenet", experiences=10, augmentation="crop-flip")
+permuted_digits = partial(permuted, "digits")
+permuted_mnist = partial(permuted, "mnist")
+permuted_fashion_mnist = partial(permuted, "fashion-mnist")
+rotated_digits = partial(rotated, "digits")
+rotated_mnist = partial(rotated, "mnist")
+rotated_fashion_mnist = partial(rotated, "fashion-mnist")

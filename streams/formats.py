@@ -1,0 +1,155 @@
+"""Readers of the file formats in which image data sets are published; all give uint8 arrays."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import pickle
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """A data set in memory: x (N, C, H, W) uint8, y (N,) int64.
+
+    `groups` names sets of classes that belong together (superclasses, alphabets).
+    """
+
+    train_x: Array
+    train_y: Array
+    test_x: Array
+    test_y: Array
+    class_names: list[str]
+    groups: dict[str, list[int]] = field(default_factory=dict)
+
+
+def read_idx(folder: Path) -> tuple[Array, Array, Array, Array]:
+    """The four idx files of the MNIST family, packed or not."""
+    images = [_idx(folder, f"{part}-images-idx3-ubyte")[:, None] for part in ("train", "t10k")]
+    labels = [_idx(folder, f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
+    return images[0], labels[0].astype(np.int64), images[1], labels[1].astype(np.int64)
+
+
+def _idx(folder: Path, name: str) -> Array:
+    packed = folder / f"{name}.gz"
+    content = gzip.open(packed).read() if packed.exists() else (folder / name).read_bytes()
+    n_dimensions = content[3]
+    shape = np.frombuffer(content, ">i4", n_dimensions, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions).reshape(shape)
+
+
+def read_sheets(folder: Path, part: str) -> tuple[Array, Array]:
+    """Per-class sheets ``<part>*/<label>_<class>.webp``, the images one under the other."""
+    xs, ys = [], []
+    for file in sorted(folder.glob(f"{part}*/*.webp")):
+        sheet = decode_image(file.read_bytes())
+        images = sheet.reshape(3, -1, sheet.shape[2], sheet.shape[2]).swapaxes(0, 1)
+        xs.append(images)
+        ys.append(np.full(len(images), int(file.name.partition("_")[0])))
+    return np.concatenate(xs), np.concatenate(ys)
+
+
+def read_cifar_pickles(folder: Path, files: Iterable[str], label: str) -> tuple[Array, Array]:
+    """Batches of the official python version of CIFAR-10 and CIFAR-100."""
+    xs, ys = [], []
+    for name in files:
+        batch = unpickle(folder / name)
+        xs.append(np.asarray(batch["data"]).reshape(-1, 3, 32, 32))
+        ys.append(np.asarray(batch[label], dtype=np.int64))
+    return np.concatenate(xs), np.concatenate(ys)
+
+
+def unpickle(path: Path) -> dict[str, Any]:
+    """A CIFAR pickle; torchvision has compared its checksum with the official one."""
+    with path.open("rb") as file:
+        content: dict[str, Any] = pickle.load(file, encoding="latin1")
+    return content
+
+
+def read_omniglot_bits(folder: Path) -> tuple[Array, list[dict[str, Any]]]:
+    """All drawings from a packed file, 1 bit a pixel: (1623, 20, 105, 105), 1 is ink."""
+    rows = np.frombuffer(lzma.open(folder / "images.packbits.xz").read(), np.uint8)
+    classes = json.loads((folder / "classes.json").read_text())
+    n = len(classes) * 20 * 105
+    bits = np.unpackbits(rows.reshape(-1, 105), axis=0)[:n]
+    return bits.reshape(len(classes), 20, 105, 105), classes
+
+
+def read_omniglot_folders(folders: Iterable[Path]) -> tuple[Array, list[dict[str, Any]]]:
+    """The official ``images_*/<alphabet>/<character>/<n>_<drawer>.png``, as read_omniglot_bits."""
+    images, classes = [], []
+    for folder in folders:
+        for character in sorted(folder.glob("*/*")):
+            drawings = sorted(character.glob("*.png"))
+            images.append([decode_image(d.read_bytes())[0] < 128 for d in drawings])
+            classes.append({"alphabet": character.parent.name, "character": character.name})
+    return np.asarray(images, dtype=np.uint8), classes
+
+
+def shrink_omniglot(bits: Array) -> Array:
+    """(..., 105, 105) of 0 and 1 -> (N, 1, 28, 28) uint8 by averaging areas."""
+    flat = bits.reshape(-1, 1, 105, 105)
+    small = [
+        torch.nn.functional.interpolate(torch.from_numpy(part * np.float32(255)), 28, mode="area")
+        for part in np.array_split(flat, max(1, len(flat) // 2000))
+    ]
+    return torch.cat(small).round().to(torch.uint8).numpy()
+
+
+def read_tiny_imagenet(archives: Iterable[Path]) -> Arrays:
+    """JPEGs ``train/<wnid>/...`` and ``val/...`` of zip archives, as published or by class folder."""
+    images: dict[str, dict[str, list[Array]]] = {"train": {}, "val": {}}
+    words: dict[str, str] = {}
+    for archive in archives:
+        with zipfile.ZipFile(archive) as zipped:
+            names = zipped.namelist()
+            where = _annotations(zipped, names)
+            words |= _words(zipped, names)
+            for name in names:
+                if not name.endswith(".JPEG"):
+                    continue
+                parts = name.split("/")
+                split = "train" if "train" in parts else "val"
+                wnid = where.get(parts[-1]) or parts[parts.index(split) + 1]
+                images[split].setdefault(wnid, []).append(decode_image(zipped.read(name)))
+    wnids = sorted(images["train"])
+    train_x, train_y = _stack([images["train"][w] for w in wnids])
+    test_x, test_y = _stack([images["val"].get(w, []) for w in wnids])
+    return Arrays(train_x, train_y, test_x, test_y, [words.get(w, w) for w in wnids])
+
+
+def _annotations(zipped: zipfile.ZipFile, names: list[str]) -> dict[str, str]:
+    """Class of each validation file, where the archive keeps them in one folder."""
+    listing = [n for n in names if n.endswith("val_annotations.txt")]
+    lines = zipped.read(listing[0]).decode().splitlines() if listing else []
+    return {line.split("\t")[0]: line.split("\t")[1] for line in lines}
+
+
+def _words(zipped: zipfile.ZipFile, names: list[str]) -> dict[str, str]:
+    listing = [n for n in names if n.endswith("words.txt")]
+    lines = zipped.read(listing[0]).decode().splitlines() if listing else []
+    return {line.split("\t")[0]: line.split("\t")[1] for line in lines}
+
+
+def _stack(classes: list[list[Array]]) -> tuple[Array, Array]:
+    y = np.repeat(np.arange(len(classes)), [len(c) for c in classes])
+    return np.stack([image for c in classes for image in c]), y
+
+
+def decode_image(content: bytes) -> Array:
+    """An encoded image as (3, H, W) uint8."""
+    from PIL import Image
+
+    image: IO[bytes] = BytesIO(content)
+    return np.asarray(Image.open(image).convert("RGB")).transpose(2, 0, 1)

@@ -1,0 +1,1 @@
+"""Many runs: the package that will hold spaces, plans, Ray and submission."""
