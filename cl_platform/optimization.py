@@ -88,7 +88,9 @@ def try_optimizer(config: Optimizer) -> list[str]:
     cls = OPTIMIZERS.get(config.name.lower())
     if cls is None:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
-    faults = _unknown(cls, config.model_extra or {}, "optimizer")
+    if not config.model_extra:  # nothing to try, and the first optimizer takes torch seconds to make
+        return []
+    faults = _unknown(cls, config.model_extra, "optimizer")
     return faults or _failure(lambda: build_optimizer(nn.Linear(1, 1), config), "optimizer")
 
 

@@ -123,3 +123,17 @@ def _is_strategy(hint: Any) -> bool:
 def _short(value: Any, limit: int = 60) -> str:
     text = str(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def describe(kind: Kind, plugin: Any) -> dict[str, Any]:
+    """The first line of a plugin's docstring, and its parameters with their defaults as text."""
+    model, _ = _parameters(kind, plugin)
+    documented = plugin
+    while isinstance(documented, partial):
+        documented = documented.func
+    lines = (inspect.getdoc(documented) or "").splitlines()
+    defaults = {
+        name: "REQUIRED" if f.is_required() else str(f.default)
+        for name, f in model.model_fields.items()
+    }
+    return {"summary": lines[0] if lines else "", "parameters": defaults}

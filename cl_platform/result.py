@@ -23,6 +23,7 @@ class Result:
 
     Args:
         config: the complete configuration.
+        stream: the stream's full name; says so where a data set is only a part of the published one.
         order: experiences (or classes) in the order of learning, numbered as the stream gives them.
         experiences: name, identity, task label and classes of each experience, in that order.
         matrices: the accuracy matrix under each mask, on test data.
@@ -35,6 +36,7 @@ class Result:
 
     run_id: str
     config: dict[str, Any]
+    stream: str
     order: list[int]
     experiences: list[dict[str, Any]]
     scenario: str
@@ -56,6 +58,7 @@ class Result:
         return {
             "run_id": self.run_id,
             "config": self.config,
+            "stream": self.stream,
             "scenario": self.scenario,
             "order": self.order,
             "experiences": self.experiences,
@@ -77,6 +80,7 @@ class Result:
         return cls(
             run_id=data["run_id"],
             config=data["config"],
+            stream=data["stream"],
             order=data["order"],
             experiences=data["experiences"],
             scenario=data["scenario"],

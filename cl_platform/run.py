@@ -68,9 +68,9 @@ class Fold:
             reachable = range(missing[0], self.position, -1)
             if not any(self._load(k) for k in reachable):
                 if self.position < 0:
-                    self._begin()
+                    self.begin()
                 else:
-                    self._train()
+                    self.train()
             if not self._complete(self.position):
                 self._evaluate()
         return self.records
@@ -90,7 +90,7 @@ class Fold:
         validated = all(len(e.validation) for e in self.plan.stream.experiences)
         return ["test", "validation"] if validated else ["test"]
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """A strategy as it is before the first experience."""
         seed = self.plan.config.seed
         self.draws.restart(0)
@@ -106,12 +106,12 @@ class Fold:
         state = self.store.load(self.plan.keys[k], self.device) if k > 0 else None
         if state is None:
             return False
-        self._begin()
+        self.begin()
         self.strategy.restore(state.strategy)
         self.state, self.position = state, k
         return True
 
-    def _train(self) -> None:
+    def train(self) -> None:
         """One step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
@@ -284,6 +284,7 @@ def _introduction(plan: Plan) -> dict[str, Any]:
     return {
         "run_id": plan.run_id,
         "config": plan.config.model_dump(),
+        "stream": plan.stream.name,
         "scenario": plan.stream.scenario,
         "order": list(plan.order),
         "experiences": [

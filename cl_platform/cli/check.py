@@ -1,0 +1,47 @@
+"""``clp check``: whether a strategy keeps the contract."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cl_platform.cli import overridden
+
+
+def check(
+    strategy: str,
+    /,
+    *,
+    set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+    json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
+) -> None:
+    """Check whether a strategy keeps the contract: determinism, resume, purity, learning.
+
+    Parameters
+    ----------
+    strategy
+        A registered name, or module:Class.
+    set_
+        A parameter of the strategy, strategy.key=value; may be repeated.
+    json_
+        Print one JSON document and nothing else.
+    """
+    data = overridden([], {"strategy": strategy}, set_ or [])
+
+    from cl_platform.check import check_strategy
+
+    verdicts = check_strategy(data["strategy"])
+    if json_:
+        print(json.dumps({name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for name, fault in verdicts.items():
+            console.print(f"[green]ok  [/] {name}" if not fault else f"[red]FAIL[/] {name}")
+            if fault:
+                console.print(f"       {fault}", style="red", markup=False)
+    if any(verdicts.values()):
+        raise SystemExit(1)

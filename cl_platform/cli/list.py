@@ -1,0 +1,60 @@
+"""``clp list``: what can be named."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+Section = Literal["streams", "strategies", "curricula", "models"]
+KINDS = {
+    "streams": "stream",
+    "strategies": "strategy",
+    "curricula": "curriculum",
+    "models": "model",
+}
+
+
+def list_plugins(
+    kind: Section | None = None,
+    /,
+    *,
+    json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
+) -> None:
+    """List streams, strategies, curricula and models with their parameters.
+
+    Parameters
+    ----------
+    kind
+        Show only streams, strategies, curricula or models.
+    json_
+        Print one JSON document and nothing else.
+    """
+    chosen = [kind] if kind else list(KINDS)
+    found = {section: _describe(KINDS[section]) for section in chosen}
+    if json_:
+        print(json.dumps(found))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for section, entries in found.items():
+        table = Table(title=section, title_justify="left", title_style="bold", box=None)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column()
+        table.show_header = False
+        for name, entry in entries.items():
+            parameters = "  ".join(f"{k}={v}" for k, v in entry["parameters"].items())
+            table.add_row(name, entry["summary"] + (f"\n[dim]{parameters}[/]" if parameters else ""))
+        console.print(table)
+        console.print()
+
+
+def _describe(kind: Any) -> dict[str, Any]:
+    """Summary and parameters (with their defaults) of every plugin of a kind."""
+    from cl_platform.parameters import describe
+    from cl_platform.registry import load, plugins
+
+    return {name: describe(kind, load(kind, name)) for name in plugins(kind)}

@@ -1,0 +1,86 @@
+"""``clp new``: the skeleton of a strategy, with its test."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from pathlib import Path
+
+from cl_platform.errors import BadInput
+
+STRATEGY = '''"""{title}."""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
+
+
+class {class_name}(Strategy):
+    """What it does in one sentence.
+
+    Source: paper, equation.
+    """
+
+    memory_size: PositiveInt = 200
+    beta: float = 0.5
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.memory = ReplayBuffer(self.memory_size, info)
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = cross_entropy(self(batch.x, batch.task), batch.y)
+        if len(self.memory):
+            old = self.memory.sample(len(batch))
+            loss = loss + self.beta * cross_entropy(self(old.x, old.task), old.y)
+        return loss
+
+    def after_step(self, batch: Batch) -> None:
+        self.memory.add(batch)
+'''
+
+TEST = '''"""{class_name} keeps the contract of a strategy."""
+
+import pytest
+
+from cl_platform.check import CHECKS
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
+def test_contract(check):
+    check({{"name": "{module}:{class_name}"}})
+'''
+
+
+def new(name: str, /, *, folder: Path = Path()) -> None:
+    """Write the skeleton of a strategy and its test: WeightedReplay gives weighted_replay.py.
+
+    Parameters
+    ----------
+    name
+        The class's name, in CamelCase.
+    folder
+        Where to write the two files.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise BadInput(f"{name!r} is no name for a class; give one like WeightedReplay")
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)
+    module = "_".join(word.lower() for word in words) or name.lower()
+    values = {"class_name": name, "module": module, "title": " ".join(words).capitalize()}
+    files = {folder / f"{module}.py": STRATEGY, folder / f"test_{module}.py": TEST}
+    for path in files:
+        if path.exists():
+            raise BadInput(f"{path} exists; give another name or --folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text.format(**values), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}") from error
+    print(f"wrote {' and '.join(map(str, files))}")
+    print(f"clp check {module}:{name}")
+    print(f"clp run --strategy {module}:{name}")

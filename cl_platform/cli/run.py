@@ -1,0 +1,116 @@
+"""``clp run``: one run from the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from cl_platform.cli import overridden
+
+
+def _as_written(type_: object, tokens: Any) -> str:
+    """Values stay text here, so that all faults are found, and told, together."""
+    return str(tokens[0].value)
+
+
+Text = Parameter(converter=_as_written)
+
+
+def run(
+    *,
+    stream: str | None = None,
+    strategy: str | None = None,
+    curriculum: str | None = None,
+    model: str | None = None,
+    scenario: str | None = None,
+    seed: Annotated[int | None, Text] = None,
+    epochs: Annotated[int | None, Text] = None,
+    batch_size: Annotated[int | None, Text] = None,
+    lr: Annotated[float | None, Text] = None,
+    device: str | None = None,
+    out: Path = Path("clp-results"),
+    wandb: Literal["off", "offline", "online"] = "off",
+    set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+    config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
+    keep_states: Literal["all", "last", "none"] = "all",
+    state_budget_gb: float = 20.0,
+    json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
+) -> None:
+    """Run one strategy on one stream and print its accuracy matrix and metrics.
+
+    The same command again returns the finished result, or goes on where a killed run was.
+
+    Parameters
+    ----------
+    stream
+        What is learned, for example split-mnist (default: split-digits).
+    strategy
+        How, for example er, or module:Class of your own (default: er).
+    curriculum
+        In which order: as_given, reverse, random, or 2,0,1,... (default: as_given).
+    model
+        The network: mlp, cnn, resnet18, slim-resnet18 (default: mlp).
+    scenario
+        class, task or domain, where the stream has a choice.
+    seed
+        Of every random number of the run (default: 0).
+    epochs
+        Passes over each experience's data (default: 1).
+    batch_size
+        New samples per step (default: 10).
+    lr
+        Learning rate (default: 0.05).
+    device
+        cpu, cuda, cuda:1, mps (default: cpu).
+    out
+        Folder of records and states.
+    wandb
+        Track on Weights & Biases.
+    set_
+        Any setting by its dotted key, key=value; may be repeated.
+    config
+        A YAML file with settings; flags and --set win.
+    keep_states
+        Which trained states to keep for resuming and sharing.
+    state_budget_gb
+        Gigabytes of states to keep; the least recently used go first.
+    json_
+        Print the result as one JSON document and nothing else.
+    """
+    flags = {
+        "stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model,
+        "scenario": scenario, "seed": seed, "epochs": epochs, "batch_size": batch_size,
+        "lr": lr, "device": device,
+    }  # fmt: skip
+    data = overridden(config or [], flags, set_ or [])
+
+    from cl_platform.config import parse_config
+    from cl_platform.plan import make_plan
+    from cl_platform.run import execute
+    from cl_platform.tracking import Sink
+    from cl_platform.tracking.console import ConsoleSink
+
+    plan = make_plan(parse_config(data))
+    console = ConsoleSink()
+    sinks: list[Sink] = [] if json_ else [console]
+    if wandb != "off":
+        from cl_platform.tracking.wandb_sink import background_sink
+
+        sinks.append(background_sink(wandb, out))
+    try:
+        result = execute(plan, out, sinks=sinks, keep=keep_states, budget=int(state_budget_gb * 1e9))
+    except KeyboardInterrupt:
+        console.close()
+        again = shlex.join(["clp", *sys.argv[1:]])
+        print(f"interrupted; the experiences finished so far are kept. Go on with: {again}",
+              file=sys.stderr)
+        raise SystemExit(130) from None
+    if json_:
+        print(json.dumps(result.to_json()))
+    else:
+        console.console.print(f"[dim]{result.path}[/]", soft_wrap=True)

@@ -1,0 +1,156 @@
+"""The console: progress while a run goes on, its matrix and metrics at the end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cl_platform.result import OWN_MASK, Result
+from cl_platform.tracking import Event
+
+WIDEST_MATRIX = 20  # columns that fit 80 characters with two digits each
+
+
+class ConsoleSink:
+    """Shows a run to a person; without a terminal it prints the outcome only."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.steps_done = 0
+        self._start: Event = {}
+        self._progress: Progress | None = None
+        self._bar: Any = None
+
+    def emit(self, event: Event) -> None:
+        getattr(self, f"_on_{event['event']}")(event)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _on_start(self, event: Event) -> None:
+        self._start = event
+        config = event["config"]
+        strategy, order, model = (config[k]["name"] for k in ("strategy", "curriculum", "model"))
+        self.console.print(f"[bold]{strategy}[/] on [bold]{event['stream']}[/]")
+        self.console.print(
+            f"[dim]{event['scenario']}-incremental, order {order}, model {model}, "
+            f"seed {config['seed']}, run {event['run_id']}[/]"
+        )
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%"),
+                TextColumn("[dim]{task.fields[note]}[/]"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            n = len(event["experiences"])
+            self._bar = self._progress.add_task(f"experience 1 of {n}", total=n, note="")
+            self._progress.start()
+
+    def _on_progress(self, event: Event) -> None:
+        if self._progress is not None:
+            share = event["done"] / event["total"]
+            n = len(self._start["experiences"])
+            self._progress.update(
+                self._bar,
+                completed=event["step"] - 1 + share,
+                description=f"experience {event['step']} of {n}",
+                note=f"loss {event['loss']:.3f}",
+            )
+
+    def _on_evaluated(self, event: Event) -> None:
+        self.steps_done = event["step"]
+        if self._progress is None or event["step"] == 0:
+            return
+        learned = self._start["experiences"][: event["step"]]
+        rows = event["rows"]["test"][OWN_MASK[self._start["scenario"]]]
+        mean = sum(rows[e["identity"]] for e in learned) / len(learned)
+        again = " [dim](kept)[/]" if event["reused"] else ""
+        name = _shorten(learned[-1]["name"], 40)
+        self._progress.console.print(
+            f"  {event['step']:>2}  {name:<40}  mean accuracy so far {mean:6.1%}{again}"
+        )
+        self._progress.update(self._bar, completed=event["step"])
+
+    def _on_end(self, event: Event) -> None:
+        self.close()
+        self._progress = None
+        result = Result.from_json(event["result"])
+        print_result(result, self.console)
+        if event["reused"]:
+            self.console.print("[dim]This run had ended before; its result was read, not made.[/]")
+
+    def _on_failed(self, event: Event) -> None:
+        self.close()
+        self._progress = None
+
+
+def print_result(result: Result, console: Console) -> None:
+    """The accuracy matrix and the metrics, within 80 columns."""
+    n = len(result.matrix)
+    console.print()
+    console.print(f"[bold]Accuracy in % on experience 1..{n}[/] (mask: {OWN_MASK[result.scenario]})")
+    if n <= WIDEST_MATRIX:
+        console.print(_matrix_table(result))
+    else:
+        console.print("  too wide to be shown here: see result.json")
+    console.print()
+    console.print(_metrics_table(result))
+    cost = result.cost
+    console.print()
+    console.print(
+        f"[dim]{cost['steps']:,} steps in {cost['train_seconds']:.1f} s, evaluated in "
+        f"{cost['eval_seconds']:.1f} s, {cost['trainable_parameters']:,} parameters[/]"
+    )
+
+
+def _matrix_table(result: Result) -> Table:
+    n = len(result.matrix)
+    wide = n <= 9  # with a decimal, and the experience's name in front
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("after", no_wrap=True)
+    for j in range(n):
+        table.add_column(str(j + 1), justify="right", no_wrap=True)
+    room = min(26, 72 - 6 * n)
+    for i in range(n + 1):
+        name = "untrained" if i == 0 else f"{i} {_shorten(result.matrix.names[i - 1], room)}"
+        cells = [_cell(result.matrix[i, j], wide, learned=j < i) for j in range(n)]
+        table.add_row(name if wide else (str(i) if i else "-"), *cells)
+    return table
+
+
+def _cell(accuracy: float, wide: bool, learned: bool) -> Text:
+    if not learned:
+        style = "dim"
+    elif accuracy >= 0.8:
+        style = "green"
+    else:
+        style = "yellow" if accuracy >= 0.5 else "red"
+    return Text(f"{100 * accuracy:.1f}" if wide else f"{100 * accuracy:.0f}", style=style)
+
+
+def _metrics_table(result: Result) -> Table:
+    """One row per metric, one column per mask; validation and test are not mixed."""
+    own = OWN_MASK[result.scenario]
+    masks = [own, *(m for m in result.matrices if m != own)]
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column("metric, by mask", no_wrap=True)
+    for mask in masks:
+        table.add_column(mask, justify="right")
+    for name in [m for m in result.metrics if "/" not in m]:
+        values = [result.metrics[name if m == own else f"{m}/{name}"] for m in masks]
+        table.add_row(name, *("-" if math.isnan(v) else f"{v:.4f}" for v in values))
+    return table
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
