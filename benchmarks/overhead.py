@@ -90,7 +90,9 @@ def main() -> None:
         pair = (ours(plan), by_hand(data)) if i % 2 else (by_hand(data), ours(plan))[::-1]
         if i:  # the first round warms up
             ratios.append(pair[0] / pair[1])
-            print(f"round {i}: ours {pair[0]:.2f} s, by hand {pair[1]:.2f} s, ratio {ratios[-1]:.3f}")
+            print(
+                f"round {i}: ours {pair[0]:.2f} s, by hand {pair[1]:.2f} s, ratio {ratios[-1]:.3f}"
+            )
     print(
         f"training time, ours / by hand: median {statistics.median(ratios):.3f} "
         f"({min(ratios):.3f} to {max(ratios):.3f}, {len(ratios)} rounds, "

@@ -37,17 +37,25 @@ _HOME = {
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
-    from cl_platform.check import check_strategy
-    from cl_platform.curriculum import Curriculum
-    from cl_platform.errors import ClpError
-    from cl_platform.matrix import AccuracyMatrix
-    from cl_platform.preprocess import Preprocess
-    from cl_platform.replay import ClassBalancedBuffer, ReplayBuffer
-    from cl_platform.result import Result, load_results
-    from cl_platform.run import run
-    from cl_platform.samples import Samples
-    from cl_platform.strategy import Batch, Strategy
-    from cl_platform.stream import Experience, Stream, StreamInfo, class_incremental
+    from cl_platform.check import check_strategy as check_strategy
+    from cl_platform.curriculum import Curriculum as Curriculum
+    from cl_platform.errors import ClpError as ClpError
+    from cl_platform.matrix import AccuracyMatrix as AccuracyMatrix
+    from cl_platform.preprocess import Preprocess as Preprocess
+    from cl_platform.replay import (
+        ClassBalancedBuffer as ClassBalancedBuffer,
+        ReplayBuffer as ReplayBuffer,
+    )
+    from cl_platform.result import Result as Result, load_results as load_results
+    from cl_platform.run import run as run
+    from cl_platform.samples import Samples as Samples
+    from cl_platform.strategy import Batch as Batch, Strategy as Strategy
+    from cl_platform.stream import (
+        Experience as Experience,
+        Stream as Stream,
+        StreamInfo as StreamInfo,
+        class_incremental as class_incremental,
+    )
 
 
 def __getattr__(name: str) -> Any:

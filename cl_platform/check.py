@@ -252,18 +252,23 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _memory(module: nn.Module) -> dict[str, Any]:
     """The state without the running statistics of normalisation layers, which `forward` updates."""
     skipped = [
-        f"{name}." for name, m in module.named_modules()
+        f"{name}."
+        for name, m in module.named_modules()
         if isinstance(m, nn.modules.batchnorm._NormBase)
     ]
     return {
-        k: v for k, v in module.state_dict().items()
+        k: v
+        for k, v in module.state_dict().items()
         if not any(k.startswith(prefix) for prefix in skipped)
     }
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """Keys whose values differ in a bit."""
+
     def same(x: Any, y: Any) -> bool:
         return torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else x == y
 
-    return [k for k in sorted(a.keys() | b.keys()) if k not in a or k not in b or not same(a[k], b[k])]
+    return [
+        k for k in sorted(a.keys() | b.keys()) if k not in a or k not in b or not same(a[k], b[k])
+    ]

@@ -1,4 +1,4 @@
-"""The configuration of a run: what decides its bits, validated as a whole before anything starts."""
+"""The configuration of a run: what decides its bits, validated as a whole beforehand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from cl_platform.errors import BadInput, ConfigError
 from cl_platform.parameters import Section, as_section, check_section, faults_of
 from cl_platform.registry import Kind
 
+
 def _named(value: Any) -> Any:
     try:
         return as_section(value)
     except BadInput as error:
         raise ValueError(str(error)) from None
+
 
 def _ordered(value: Any) -> Any:
     """`[2, 0, 1]` or `2,0,1` is short for the curriculum `explicit` with that order."""
@@ -39,6 +41,7 @@ def _ordered(value: Any) -> Any:
 Plugin = Annotated[Section, BeforeValidator(_named)]
 Order = Annotated[Plugin, BeforeValidator(_ordered)]
 
+
 class Optimizer(BaseModel):
     """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
 
@@ -48,6 +51,7 @@ class Optimizer(BaseModel):
     lr: PositiveFloat = 0.05
     reset: bool = True
     """Whether its state (momentum, second moments) starts anew at each experience."""
+
 
 class Schedule(BaseModel):
     """A learning-rate schedule of ``torch.optim.lr_scheduler``, restarted at each experience.
@@ -59,6 +63,7 @@ class Schedule(BaseModel):
 
     name: str
     interval: Literal["epoch", "step"] = "epoch"
+
 
 class RunConfig(BaseModel):
     """Everything that decides the bits of a run. Where it writes and who watches is not in it."""
@@ -76,10 +81,12 @@ class RunConfig(BaseModel):
     batch_size: PositiveInt = 10
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
 
+
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
+
 
 def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:
     """A complete configuration: every default of every plugin filled in.
@@ -112,8 +119,9 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
         raise ConfigError("\n".join(faults))
     return config
 
+
 def _training_faults(config: RunConfig) -> list[str]:
-    """Faults that only torch can tell: unknown optimizers, schedules or arguments, no such device."""
+    """Faults that only torch can tell: of optimizers, schedules and devices."""
     from cl_platform.optimization import try_optimizer, try_schedule
     from cl_platform.training import device_fault
 
@@ -122,6 +130,7 @@ def _training_faults(config: RunConfig) -> list[str]:
         *try_schedule(config.optimizer, config.schedule),
         *device_fault(config.device),
     ]
+
 
 def read_file(path: str | Path) -> dict[str, Any]:
     """A configuration file (YAML or JSON) as a mapping.
@@ -139,6 +148,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"config file {path} holds a {type(data).__name__}: expected a mapping")
     return data
+
 
 def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """`data` with ``key=value`` settings applied in order; keys are dotted, values are YAML.
@@ -160,6 +170,7 @@ def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, A
         raise ConfigError("\n".join(faults))
     return data
 
+
 def put(data: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; a plugin given by name only becomes a mapping when a parameter is set.
 
@@ -177,13 +188,14 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
         here = present
     here[last] = value
 
+
 def with_flags(data: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """`data` with the flags that were given (not None) put under their keys."""
     for name, value in flags.items():
         if value is None:
             continue
-        if name in SECTIONS and isinstance(value, str) and isinstance(data.get(name), dict):
-            if data[name].get("name") == value:
-                continue  # the same plugin: keep its parameters
+        present = data.get(name)
+        if isinstance(present, dict) and present.get("name") == value and value is not None:
+            continue  # the same plugin: keep its parameters
         put(data, SHORTHANDS.get(name, name), value)
     return data

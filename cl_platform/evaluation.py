@@ -107,7 +107,7 @@ class Evaluator:
 
 
 def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
-    """What each sample earns: 1 if its class alone has the largest allowed logit, 1/k if k share it.
+    """What each sample earns: 1 if its class alone has the largest allowed logit, 1/k if k do.
 
     Args:
         logits: (B, n_classes); y: (B,) class indices.

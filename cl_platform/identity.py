@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from functools import cache, partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def code_digest(obj: Any) -> str:
     Covered are the modules of the object and of its base classes, and every module they import,
     as far as they belong to the object's own package, to this platform or to the user (outside the
     installed packages). The kernel is covered by :func:`kernel_digest`. Comments count: a state is
-    never reused after an edit.
+    never reused after an edit. The loaded bytecode counts too, since in a long session the file may
+    be newer than what runs.
     """
     while isinstance(obj, partial):
         obj = obj.func
@@ -47,8 +49,7 @@ def code_digest(obj: Any) -> str:
     for owner in obj.__mro__ if inspect.isclass(obj) else (obj,):
         if _is_covered(owner.__module__, root):
             _collect(owner.__module__, root, found)
-            if owner.__module__ not in found:  # typed into an interpreter: there is no file
-                found[owner.__qualname__] = _source_without_file(owner)
+            found[owner.__qualname__] = digest(_bytecode_of(owner))
     return digest(sorted(found.items()))
 
 
@@ -100,13 +101,20 @@ def _source_path(module: str) -> Path | None:
     return path if path and path.suffix == ".py" and path.exists() else None
 
 
-def _source_without_file(owner: Any) -> str:
-    try:
-        return inspect.getsource(owner)
-    except (OSError, TypeError):
-        functions = [f for f in vars(owner).values() if inspect.isfunction(f)]
-        return digest([(f.__qualname__, f.__code__.co_code.hex(), repr(f.__code__.co_consts))
-                       for f in functions])
+def _bytecode_of(owner: Any) -> list[Any]:
+    members = vars(owner).values() if inspect.isclass(owner) else [owner]
+    functions = [getattr(m, "__func__", m) for m in members]
+    return [_bytecode(f.__code__) for f in functions if inspect.isfunction(f)]
+
+
+def _bytecode(code: CodeType) -> list[Any]:
+    def constant(value: Any) -> Any:
+        if isinstance(value, CodeType):
+            return _bytecode(value)
+        return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
+
+    constants = [constant(value) for value in code.co_consts]
+    return [code.co_name, code.co_code.hex(), code.co_names, constants]
 
 
 def _is_covered(module: str, root: str) -> bool:

@@ -40,7 +40,7 @@ class AccuracyMatrix:
         object.__setattr__(self, "values", values)
 
     def __len__(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def __getitem__(self, key: tuple[int, int]) -> float:
         return float(self.values[key])

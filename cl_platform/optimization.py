@@ -46,9 +46,7 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
     return optimizer
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, config: Schedule, horizon: int
-) -> LRScheduler:
+def build_schedule(optimizer: torch.optim.Optimizer, config: Schedule, horizon: int) -> LRScheduler:
     """The schedule of one experience; `horizon` is its length in the schedule's intervals."""
     cls = SCHEDULES[config.name.lower()]
     extra = dict(config.model_extra or {})
@@ -88,7 +86,9 @@ def try_optimizer(config: Optimizer) -> list[str]:
     cls = OPTIMIZERS.get(config.name.lower())
     if cls is None:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
-    if not config.model_extra:  # nothing to try, and the first optimizer takes torch seconds to make
+    if (
+        not config.model_extra
+    ):  # nothing to try, and the first optimizer takes torch seconds to make
         return []
     faults = _unknown(cls, config.model_extra, "optimizer")
     return faults or _failure(lambda: build_optimizer(nn.Linear(1, 1), config), "optimizer")

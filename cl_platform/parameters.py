@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails
 
 from cl_platform import registry
 from cl_platform.errors import BadInput, ConfigError
@@ -69,19 +70,39 @@ def as_section(value: Any) -> Section:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:
-    """One line per fault of a pydantic error: what was given, what is allowed."""
-    lines = []
+    """One line per faulty key of a pydantic error: what was given, what is allowed."""
+    by_key: dict[str, list[ErrorDetails]] = {}
     for fault in error.errors():
-        key = ".".join([*([where] if where else []), *map(str, fault["loc"])])
-        if fault["type"] == "extra_forbidden":
-            known = [name for name in model.model_fields]
-            lines.append(f"{key} is unknown.{registry.suggestion(str(fault['loc'][-1]), known)}")
-        elif fault["type"] == "missing":
-            lines.append(f"{key} is missing: give --set {key}=VALUE")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}={_short(fault['input'])}: {message[0].lower()}{message[1:]}")
-    return lines
+        key = ".".join(
+            [where, *_path(fault["loc"], model)] if where else _path(fault["loc"], model)
+        )
+        by_key.setdefault(key, []).append(fault)
+    return [_line(key, faults, model) for key, faults in by_key.items()]
+
+
+def _path(location: Sequence[int | str], model: type[BaseModel] | None) -> list[str]:
+    """The keys of a location; what pydantic adds for the members of a union is left out."""
+    path: list[str] = []
+    for part in location:
+        if model is None:
+            break
+        path.append(str(part))
+        field = model.model_fields.get(str(part))
+        options = [field.annotation, *typing.get_args(field.annotation)] if field else []
+        models = [o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)]
+        model = models[0] if models else None
+    return path
+
+
+def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
+    first = faults[0]
+    if first["type"] == "extra_forbidden":
+        return f"{key} is unknown.{registry.suggestion(key.rpartition('.')[2], model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{key} is missing: give --set {key}=VALUE"
+    messages = dict.fromkeys(f["msg"].removeprefix("Value error, ") for f in faults)
+    text = "; or ".join(m[0].lower() + m[1:] for m in messages)
+    return " ".join(f"{key}={_short(first['input'])}: {text}".split())
 
 
 def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], set[str]]:

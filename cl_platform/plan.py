@@ -105,7 +105,9 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
         raise BadInput(f"strategy {sections['strategy']['name']!r} is no cl_platform.Strategy")
     given: Stream = objects.get("stream") or build("stream", sections["stream"])
     _check_fit(config, template, given)
-    curriculum: Curriculum = objects.get("curriculum") or build("curriculum", sections["curriculum"])
+    curriculum: Curriculum = objects.get("curriculum") or build(
+        "curriculum", sections["curriculum"]
+    )
     stream, order = arrange(given, curriculum, config.seed)
     stream = stream.to(config.device)
     steps = _steps(stream, template)
@@ -114,7 +116,8 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
     code = {
         "strategy": digest([code_digest(type(m)) for m in template.modules()]),
         "model": code_digest(model),
-        "stream": "" if "stream" in objects
+        "stream": ""
+        if "stream" in objects
         else code_digest(registry.load("stream", sections["stream"]["name"])),
         "kernel": kernel_digest(*KERNEL),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -34,13 +35,10 @@ class Preprocess:
         """
         if generator is not None and self.augmentation != "none":
             raw = self._augmented(raw, generator)
-        x = raw.float()
         if self.mean is None or self.std is None:
-            return x
-        shape = (1, -1) + (1,) * (raw.dim() - 2)
-        mean = torch.tensor(self.mean, device=raw.device).view(shape)
-        scale = 1 / torch.tensor(self.std, device=raw.device).view(shape)
-        return x.sub_(mean).mul_(scale) if raw.dtype != torch.float32 else (x - mean) * scale
+            return raw.float()
+        mean, scale = _constants(self.mean, self.std, raw.dim(), raw.device)
+        return (raw - mean).mul_(scale)
 
     def _augmented(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Each image shifted (and mirrored) by its own draw, in one gather."""
@@ -59,3 +57,14 @@ class Preprocess:
         image = torch.arange(n, device=device)[:, None, None]
         # Indices around the channel slice put the channels last.
         return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@cache
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], dimensions: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1/std as (1, C, 1, ...) tensors; made once, because drawing from a memory needs
+    them at every step."""
+    shape = (1, -1) + (1,) * (dimensions - 2)
+    means = torch.tensor(mean, device=device).view(shape)
+    return means, 1 / torch.tensor(std, device=device).view(shape)

@@ -51,7 +51,7 @@ def load(kind: Kind, name: str) -> Any:
 
 
 def name_of(kind: Kind, obj: Any) -> str:
-    """The shortest name that :func:`load` resolves to `obj`: registered, else ``module:qualname``."""
+    """The name that :func:`load` resolves to `obj`: registered, else ``module:qualname``."""
     path = f"{obj.__module__}:{obj.__qualname__}"
     return next((n for n, e in plugins(kind).items() if e.value == path), path)
 

@@ -66,17 +66,20 @@ class ReplayBuffer(nn.Module):
         return Batch(x, self.y.index_select(0, rows), task, raw)
 
     def make_room(self, classes: tuple[int, ...]) -> None:
-        """Called with an experience's classes before it begins; a reservoir needs no preparation."""
+        """To be called with an experience's classes before it begins; a reservoir needs no more."""
 
     def _slots(self, batch: Batch) -> Tensor:
         """The row each sample goes to, (B,); `size` stands for nowhere."""
         n, device = len(batch), batch.y.device
-        place = torch.arange(self.seen, self.seen + n, device=device)
-        if self.seen + n <= self.size:
-            return place
-        chosen = self._uniform(n).mul_(place + 1).long()
-        slots = torch.where(place < self.size, place, chosen).clamp_(max=self.size)
-        return self._last_wins(slots)
+        first, last = self.seen, self.seen + n
+        if last <= self.size:
+            return torch.arange(first, last, device=device)
+        count = torch.arange(first + 1, last + 1, dtype=torch.float64, device=device)
+        slots = self._uniform(n).mul_(count).long()  # of the i-th sample: uniform over 0..i-1
+        if first < self.size:  # the memory fills up within this batch
+            free = torch.arange(first, self.size, device=device)
+            slots[: len(free)] = free
+        return self._last_wins(slots.clamp_(max=self.size))
 
     def _rows(self, n: int) -> Tensor:
         return torch.randint(len(self), (n,), generator=self._draws, device=self.y.device)

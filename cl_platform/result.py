@@ -23,7 +23,7 @@ class Result:
 
     Args:
         config: the complete configuration.
-        stream: the stream's full name; says so where a data set is only a part of the published one.
+        stream: the stream's full name; says so where only a part of a data set is there.
         order: experiences (or classes) in the order of learning, numbered as the stream gives them.
         experiences: name, identity, task label and classes of each experience, in that order.
         matrices: the accuracy matrix under each mask, on test data.

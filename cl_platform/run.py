@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -60,6 +61,9 @@ class Fold:
 
     def run(self) -> list[Record]:
         """The record of every state, before training first."""
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
         last = len(self.plan.steps)
         for k in range(last + 1):
             if self._complete(k):

@@ -89,9 +89,7 @@ class Samples:
         key = id(self.source)
         if key not in moved:
             moved[key] = self.source.to(device)
-        return replace(
-            self, source=moved[key], index=self.index.to(device), y=self.y.to(device)
-        )
+        return replace(self, source=moved[key], index=self.index.to(device), y=self.y.to(device))
 
     @staticmethod
     def concat(parts: Sequence[Samples]) -> Samples:

@@ -94,8 +94,10 @@ class StateStore:
         except Exception as error:
             aside = path.with_suffix(".corrupt")
             reason = str(error).splitlines()[0]
-            print(f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
-                  file=sys.stderr)
+            print(
+                f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
+                file=sys.stderr,
+            )
             path.replace(aside)
             return None
 
@@ -119,8 +121,9 @@ class StateStore:
     def record(self, key: str) -> Record:
         """What is known of a key; empty if nothing is."""
         data = read_json(self._path(key, ".json")) if self.folder is not None else None
-        known = isinstance(data, dict) and data.keys() == vars(Record()).keys()
-        return Record(**data) if known else Record()
+        if not isinstance(data, dict) or data.keys() != vars(Record()).keys():
+            return Record()
+        return Record(**data)
 
     def save_record(self, key: str, record: Record) -> None:
         if self.folder is not None:

@@ -39,7 +39,7 @@ class Experience:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of classes, task label, transformation and data; the place in an order is not in it."""
+        """A hash of classes, task label, transformation and data, not of the place in an order."""
         data = [s.identity for s in (self.train, self.validation, self.test)]
         return digest(self.classes, self.task, data)
 
@@ -74,7 +74,9 @@ class Stream:
             raise BadInput(f"stream {self.name!r} has no experience; give at least one")
         for e in self.experiences:
             if not len(e.train):
-                raise BadInput(f"experience {e.name!r} of stream {self.name!r} has no training data")
+                raise BadInput(
+                    f"experience {e.name!r} of stream {self.name!r} has no training data"
+                )
 
     def __len__(self) -> int:
         return len(self.experiences)
@@ -129,9 +131,7 @@ class Stream:
         nothing = torch.zeros(0, dtype=torch.int64)
         return replace(
             self,
-            experiences=tuple(
-                replace(e, test=e.test.select(nothing)) for e in self.experiences
-            ),
+            experiences=tuple(replace(e, test=e.test.select(nothing)) for e in self.experiences),
         )
 
     def to(self, device: torch.device | str) -> Stream:
@@ -191,9 +191,7 @@ def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...
     faults = [f"{_list(missing)} missing"] * bool(missing)
     faults += [f"{_list(foreign)} unknown"] * bool(foreign)
     faults += [f"it has {len(order)} items, not {n}"] * (not faults)
-    raise CurriculumError(
-        f"{what} {order} is no permutation of 0..{n - 1}: {'; '.join(faults)}"
-    )
+    raise CurriculumError(f"{what} {order} is no permutation of 0..{n - 1}: {'; '.join(faults)}")
 
 
 def _list(items: Sequence[int]) -> str:
@@ -223,7 +221,7 @@ class StreamInfo:
     preprocess: Preprocess
     draws: Draws
     build_model: Callable[[], torch.nn.Module]
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
     @property
     def n_classes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,8 @@ from cl_platform.stream import Experience
 if TYPE_CHECKING:
     from cl_platform.config import RunConfig
 
-CHECK_EVERY = 200  # steps between looks at the loss: each look waits for the device
+# Steps and seconds between looks at the loss: each look waits for the device.
+CHECK_STEPS, CHECK_SECONDS = 200, 1.0
 CHUNK_BATCHES, CHUNK_BYTES = 64, 8 * 2**20  # batches are gathered and prepared in chunks
 
 T = TypeVar("T")
@@ -69,15 +71,15 @@ def train_experience(
         schedule = build_schedule(optimizer, config.schedule, horizon)
     shuffle, augment = info.draws.generator("shuffle"), info.draws.generator("augment")
     losses: list[Tensor] = []
-    done, total = 0, config.epochs * per_epoch
+    done, total, checked = 0, config.epochs * per_epoch, time.perf_counter()
     for _ in range(config.epochs):
         for batch in batches(data, tasks, config.batch_size, info.preprocess, shuffle, augment):
             losses.append(strategy.training_step(batch))
             strategy.after_step(batch)
             done += 1
-            if len(losses) == CHECK_EVERY:
+            if len(losses) >= CHECK_STEPS or time.perf_counter() - checked > CHECK_SECONDS:
                 on_progress(done, total, _mean_loss(losses, done, config))
-                losses = []
+                losses, checked = [], time.perf_counter()
             if schedule is not None and by_step:
                 schedule.step()
         if schedule is not None and not by_step:
@@ -115,15 +117,13 @@ def batches(
         return data.gather(rows).to(device), data.y[rows].to(device), labels
 
     for raw, y, task in _ahead(read, order.split(chunk), data.mapped):
-        x = preprocess(raw, augment)
-        for start in range(0, len(y), batch_size):
-            part = slice(start, start + batch_size)
-            yield Batch(x[part], y[part], None if task is None else task[part], raw[part])
+        parts = [t.split(batch_size) for t in (preprocess(raw, augment), y, raw)]
+        labels = repeat(None) if task is None else task.split(batch_size)
+        for new_x, new_y, new_raw, new_task in zip(*parts, labels):  # noqa: B905 (repeat is endless)
+            yield Batch(new_x, new_y, new_task, new_raw)
 
 
-def _ahead(
-    read: Callable[[Tensor], T], chunks: tuple[Tensor, ...], ahead: bool
-) -> Iterator[T]:
+def _ahead(read: Callable[[Tensor], T], chunks: tuple[Tensor, ...], ahead: bool) -> Iterator[T]:
     """``map(read, chunks)``, on request with the next chunk being read in a thread meanwhile."""
     if not ahead:
         yield from map(read, chunks)

@@ -145,7 +145,7 @@ def blobs(
 
 
 def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
-    """Training and validation samples; the choice is the same in every run, and within each class."""
+    """Training and validation samples, chosen within each class and the same in every run."""
     generator = torch.Generator().manual_seed(0)
     chosen = torch.zeros(len(samples), dtype=torch.bool)
     for c in samples.y.unique():

@@ -1,7 +1,7 @@
 """Image data sets: found, read or downloaded once, then kept as plain arrays that load in no time.
 
 A data set is looked for in ``$CLP_DATA/<name>`` (its official files, put there by hand) and else
-downloaded into ``$CLP_DATA/raw``. Its arrays are kept in ``$CLP_DATA/arrays``, or, where that
+downloaded into ``$CLP_DATA/raw``. Its arrays are kept in ``$CLP_DATA/arrays-v1``, or, where that
 folder is read-only, in the user's cache. Sets above ``$CLP_RESIDENT_BYTES`` are memory-mapped.
 """
 
@@ -36,6 +36,7 @@ from streams.formats import (
 )
 
 RESIDENT_BYTES = 4 * 2**30
+VERSION = "v1"  # of the arrays' layout; another one is made anew
 PARTS = ("train_x", "train_y", "test_x", "test_y")
 
 
@@ -113,8 +114,8 @@ def arrays_home() -> Path:
     """Where arrays are kept; a data folder marked read-only is left alone, by root as well."""
     home = data_home()
     if home.is_dir() and not home.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        return _user_cache() / f"arrays-{digest(str(home.resolve()))[:8]}"
-    return home / "arrays"
+        return _user_cache() / f"arrays-{VERSION}-{digest(str(home.resolve()))[:8]}"
+    return home / f"arrays-{VERSION}"
 
 
 def _user_cache() -> Path:
@@ -123,14 +124,12 @@ def _user_cache() -> Path:
 
 def _samples(x: np.ndarray, y: np.ndarray, fingerprint: str, mapped: bool) -> Samples:
     index = torch.arange(len(y))
-    return Samples(
-        torch.from_numpy(x), index, torch.from_numpy(y), fingerprint, mapped=mapped
-    )
+    return Samples(torch.from_numpy(x), index, torch.from_numpy(y), fingerprint, mapped=mapped)
 
 
 def _is_mapped(meta: dict) -> bool:  # type: ignore[type-arg]
     budget = int(os.environ.get("CLP_RESIDENT_BYTES") or RESIDENT_BYTES)
-    return sum(meta["bytes"].values()) > budget
+    return bool(sum(meta["bytes"].values()) > budget)
 
 
 def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
@@ -141,7 +140,9 @@ def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
             raise ValueError(f"it has {found} bytes instead of {expected}")
         # "c": writable to numpy, so that torch takes it, yet never written to the file.
         labels = path.stem.endswith("_y")
-        array: np.ndarray = np.load(path, mmap_mode="c" if _is_mapped(meta) and not labels else None)
+        array: np.ndarray = np.load(
+            path, mmap_mode="c" if _is_mapped(meta) and not labels else None
+        )
         return array
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -211,7 +212,7 @@ def _statistics(x: np.ndarray) -> dict[str, list[float]]:
 
 
 def _digits(folder: Path) -> Arrays:
-    """The 1797 digits that scikit-learn carries, 8x8 with 17 grey levels; every third is for testing.
+    """The 1797 digits of scikit-learn, 8x8 with 17 grey levels; every third is for testing.
 
     The choice is made within each class, so that the classes stay balanced.
     """
@@ -355,7 +356,7 @@ FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 KUZUSHIJI = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(_digits, _digits, 1203),
+    "digits": Source(_digits, _digits, 1201),
     "mnist": _idx_source("MNIST", DIGITS),
     "fashion-mnist": _idx_source("FashionMNIST", FASHION),
     "kmnist": _idx_source("KMNIST", KUZUSHIJI),

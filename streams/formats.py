@@ -43,7 +43,10 @@ def read_idx(folder: Path) -> tuple[Array, Array, Array, Array]:
 
 def _idx(folder: Path, name: str) -> Array:
     packed = folder / f"{name}.gz"
-    content = gzip.open(packed).read() if packed.exists() else (folder / name).read_bytes()
+    raw = packed if packed.exists() else folder / name
+    content = raw.read_bytes()
+    if raw is packed:
+        content = gzip.decompress(content)
     n_dimensions = content[3]
     shape = np.frombuffer(content, ">i4", n_dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions).reshape(shape)
@@ -79,7 +82,8 @@ def unpickle(path: Path) -> dict[str, Any]:
 
 def read_omniglot_bits(folder: Path) -> tuple[Array, list[dict[str, Any]]]:
     """All drawings from a packed file, 1 bit a pixel: (1623, 20, 105, 105), 1 is ink."""
-    rows = np.frombuffer(lzma.open(folder / "images.packbits.xz").read(), np.uint8)
+    packed = (folder / "images.packbits.xz").read_bytes()
+    rows = np.frombuffer(lzma.decompress(packed), np.uint8)
     classes = json.loads((folder / "classes.json").read_text())
     n = len(classes) * 20 * 105
     bits = np.unpackbits(rows.reshape(-1, 105), axis=0)[:n]
@@ -108,7 +112,7 @@ def shrink_omniglot(bits: Array) -> Array:
 
 
 def read_tiny_imagenet(archives: Iterable[Path]) -> Arrays:
-    """JPEGs ``train/<wnid>/...`` and ``val/...`` of zip archives, as published or by class folder."""
+    """JPEGs of zip archives: ``train/<wnid>/...``, and ``val/...`` as published or by class."""
     images: dict[str, dict[str, list[Array]]] = {"train": {}, "val": {}}
     words: dict[str, str] = {}
     for archive in archives:

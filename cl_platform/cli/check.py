@@ -34,7 +34,11 @@ def check(
 
     verdicts = check_strategy(data["strategy"])
     if json_:
-        print(json.dumps({name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}))
+        print(
+            json.dumps(
+                {name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}
+            )
+        )
     else:
         from rich.console import Console
 

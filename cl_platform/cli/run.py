@@ -103,12 +103,16 @@ def run(
 
         sinks.append(background_sink(wandb, out))
     try:
-        result = execute(plan, out, sinks=sinks, keep=keep_states, budget=int(state_budget_gb * 1e9))
+        result = execute(
+            plan, out, sinks=sinks, keep=keep_states, budget=int(state_budget_gb * 1e9)
+        )
     except KeyboardInterrupt:
         console.close()
         again = shlex.join(["clp", *sys.argv[1:]])
-        print(f"interrupted; the experiences finished so far are kept. Go on with: {again}",
-              file=sys.stderr)
+        print(
+            f"interrupted; the experiences finished so far are kept. Go on with: {again}",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
     if json_:
         print(json.dumps(result.to_json()))

@@ -1,4 +1,4 @@
-"""Models: ``Model(input_shape, n_classes, **parameters)`` with `features` and a linear `classifier`.
+"""Models: ``Model(input_shape, n_classes, **parameters)``, `features` and a linear `classifier`.
 
 The output has one logit per class of the whole stream from the start; masks decide what is scored.
 """

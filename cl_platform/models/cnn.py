@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -25,7 +26,7 @@ class SmallCNN(Classifier):
         channels, *_ = image_shape(input_shape)
         widths = [channels, width, width, 2 * width, 2 * width]
         layers: list[nn.Module] = []
-        for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (n_in, n_out) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)]
             layers += [norm_layer(norm, n_out), nn.ReLU()]
             layers += [nn.MaxPool2d(2)] if i % 2 else []

@@ -102,7 +102,9 @@ class Background:
         self._events.put(None)
         self._thread.join(self.patience)
         if self._thread.is_alive():
-            raise TimeoutError(f"not done after {self.patience:g} s; the run's records are complete")
+            raise TimeoutError(
+                f"not done after {self.patience:g} s; the run's records are complete"
+            )
 
     def _serve(self) -> None:
         trackers: Trackers | None = None

@@ -98,7 +98,9 @@ def print_result(result: Result, console: Console) -> None:
     """The accuracy matrix and the metrics, within 80 columns."""
     n = len(result.matrix)
     console.print()
-    console.print(f"[bold]Accuracy in % on experience 1..{n}[/] (mask: {OWN_MASK[result.scenario]})")
+    console.print(
+        f"[bold]Accuracy in % on experience 1..{n}[/] (mask: {OWN_MASK[result.scenario]})"
+    )
     if n <= WIDEST_MATRIX:
         console.print(_matrix_table(result))
     else:

@@ -108,8 +108,11 @@ class WandbSink:
         logged: dict[str, Any] = {"experience": len(result.matrix)}
         for mask in [m for m in MASKS if m in result.matrices]:
             matrix = result.matrices[mask]
-            columns = ["after", *(f"{j}: {name}" for j, name in enumerate(matrix.names, 1))]
-            rows = [[i, *row] for i, row in enumerate(matrix.tolist())]
+            columns: list[str | int] = [
+                "after",
+                *(f"{j}: {name}" for j, name in enumerate(matrix.names, 1)),
+            ]
+            rows: list[Any] = [[i, *row] for i, row in enumerate(matrix.tolist())]
             logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=rows)
         logged["matrix/heat_map"] = wandb.Image(heat_map_image(result))
         self._run.log(logged)
@@ -145,14 +148,17 @@ def heat_map(result: Result) -> Any:
     axes.set_xlabel("experience, in the order of learning")
     axes.set_ylabel("after experience")
     mask = OWN_MASK[result.scenario]
-    axes.set_title(f"{result.config['strategy']['name']} on {result.stream}: accuracy in % ({mask})",
-                   fontsize=9)
+    axes.set_title(
+        f"{result.config['strategy']['name']} on {result.stream}: accuracy in % ({mask})",
+        fontsize=9,
+    )
     if columns <= 20:
         for i in range(rows):
             for j in range(columns):
                 colour = "white" if values[i, j] < 60 else "black"
-                axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", color=colour,
-                          fontsize=8)
+                axes.text(
+                    j, i, f"{values[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=8
+                )
     figure.colorbar(image, ax=axes)
     return figure
 
