@@ -44,16 +44,26 @@ if TYPE_CHECKING:
     from cl_platform.preprocess import Preprocess as Preprocess
     from cl_platform.replay import (
         ClassBalancedBuffer as ClassBalancedBuffer,
+    )
+    from cl_platform.replay import (
         ReplayBuffer as ReplayBuffer,
     )
-    from cl_platform.result import Result as Result, load_results as load_results
+    from cl_platform.result import Result as Result
+    from cl_platform.result import load_results as load_results
     from cl_platform.run import run as run
     from cl_platform.samples import Samples as Samples
-    from cl_platform.strategy import Batch as Batch, Strategy as Strategy
+    from cl_platform.strategy import Batch as Batch
+    from cl_platform.strategy import Strategy as Strategy
     from cl_platform.stream import (
         Experience as Experience,
+    )
+    from cl_platform.stream import (
         Stream as Stream,
+    )
+    from cl_platform.stream import (
         StreamInfo as StreamInfo,
+    )
+    from cl_platform.stream import (
         class_incremental as class_incremental,
     )
 

@@ -1,0 +1,83 @@
+"""Metrics by hand, on a matrix small enough to be worked out on paper."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cl_platform.errors import BadInput
+from cl_platform.matrix import AccuracyMatrix
+from cl_platform.metrics import METRICS, compute_metrics, intransigence
+
+# Columns: three experiences. The first is best after the second step, so that the definitions of
+# forgetting (from the best) and of backward transfer (from right after learning) differ.
+R = AccuracyMatrix(
+    [
+        [0.10, 0.20, 0.30],
+        [0.80, 0.25, 0.30],
+        [0.90, 0.70, 0.40],
+        [0.50, 0.60, 0.95],
+    ],
+    labels=("a", "b", "c"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("average_accuracy", (0.50 + 0.60 + 0.95) / 3),
+        ("average_incremental_accuracy", (0.80 + (0.90 + 0.70) / 2 + (0.50 + 0.60 + 0.95) / 3) / 3),
+        ("forgetting", ((0.90 - 0.50) + (0.70 - 0.60)) / 2),
+        ("backward_transfer", ((0.50 - 0.80) + (0.60 - 0.70)) / 2),
+        ("forward_transfer", ((0.25 - 0.20) + (0.40 - 0.30)) / 2),
+        ("learning_accuracy", (0.80 + 0.70 + 0.95) / 3),
+        ("first_task_retention", 0.50 / 0.80),
+    ],
+)
+def test_by_hand(name: str, value: float) -> None:
+    assert METRICS[name](R) == pytest.approx(value, abs=1e-12)
+
+
+def test_intransigence_matches_columns_by_identity() -> None:
+    joint = AccuracyMatrix([[0, 0, 0]] + [[0.97, 0.9, 0.85]] * 3, labels=("c", "a", "b"))
+    expected = ((0.90 - 0.80) + (0.85 - 0.70) + (0.97 - 0.95)) / 3
+    assert intransigence(R, joint) == pytest.approx(expected)
+    assert compute_metrics(R, joint)["intransigence"] == pytest.approx(expected)
+
+
+def test_forgetting_may_be_negative_and_looks_before_the_last_row_only() -> None:
+    better = AccuracyMatrix([[0, 0], [0.6, 0], [0.9, 0.8]])
+    assert METRICS["forgetting"](better) == pytest.approx(-0.3)
+
+
+def test_one_experience_has_no_forgetting() -> None:
+    metrics = compute_metrics(AccuracyMatrix([[0.1], [0.9]]))
+    assert metrics["average_accuracy"] == 0.9
+    for name in ("forgetting", "backward_transfer", "forward_transfer"):
+        assert math.isnan(metrics[name])
+
+
+def test_retention_of_nothing_is_undefined() -> None:
+    assert math.isnan(METRICS["first_task_retention"](AccuracyMatrix([[0.0], [0.0]])))
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 3), (0, 0), (4,)])
+def test_a_matrix_needs_the_row_before_training(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match=r"expected \(T\+1, T\)"):
+        AccuracyMatrix(np.zeros(shape))
+
+
+def test_matrices_are_equal_by_bits_and_labels() -> None:
+    same = AccuracyMatrix(R.values.copy(), labels=R.labels)
+    nudged = AccuracyMatrix(np.nextafter(R.values, 2), labels=R.labels)
+    assert same == R
+    assert nudged != R
+    assert AccuracyMatrix(R.values, labels=("x", "b", "c")) != R
+
+
+def test_every_metric_says_what_it_is() -> None:
+    for name, metric in METRICS.items():
+        assert metric.__name__ == name
+        assert "R[" in (metric.__doc__ or "") or "mean" in (metric.__doc__ or "").lower()

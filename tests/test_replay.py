@@ -1,0 +1,166 @@
+"""Replay memories: what they hold is a fair sample, and all of it is in their buffers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, StreamInfo
+from cl_platform.draws import Draws
+from cl_platform.errors import BadInput
+from cl_platform.preprocess import Preprocess
+
+
+def info(n_classes: int = 4, seed: int = 0, scenario: str = "class") -> StreamInfo:
+    return StreamInfo(
+        scenario=scenario,  # type: ignore[arg-type]
+        class_names=tuple("abcdefgh"[:n_classes]),
+        input_shape=(1,),
+        input_dtype=torch.float32,
+        n_experiences=2,
+        task_classes=torch.ones(2, n_classes, dtype=torch.bool),
+        preprocess=Preprocess(),
+        draws=Draws(seed),
+        build_model=torch.nn.Identity,
+        device=torch.device("cpu"),
+    )
+
+
+def batch(ids: torch.Tensor, y: torch.Tensor | None = None, task: int | None = None) -> Batch:
+    """Samples whose input is their running number."""
+    raw = ids.float()[:, None]
+    labels = torch.zeros(len(ids), dtype=torch.int64) if y is None else y
+    return Batch(raw, labels, None if task is None else torch.full_like(labels, task), raw)
+
+
+def held(memory: ReplayBuffer) -> torch.Tensor:
+    return memory.x[: len(memory), 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50])
+def test_reservoir_keeps_every_sample_with_the_same_probability(batch_size: int) -> None:
+    size, n, repetitions = 20, 100, 600
+    counts = torch.zeros(n)
+    for seed in range(repetitions):
+        memory = ReplayBuffer(size, info(seed=seed))
+        for ids in torch.arange(n).split(batch_size):
+            memory.add(batch(ids))
+        assert len(held(memory).unique()) == size
+        counts[held(memory).long()] += 1
+    # With 20 of 100 kept each time, counts are hypergeometric-like: chi-square on n-1 degrees.
+    expected = repetitions * size / n
+    variance = expected * (1 - size / n)
+    statistic = float(((counts - expected) ** 2 / variance).sum() * (n - 1) / n)
+    assert stats.chi2.sf(statistic, n - 1) > 1e-4
+
+
+def test_a_memory_with_room_keeps_everything_in_order() -> None:
+    memory = ReplayBuffer(10, info())
+    for ids in torch.arange(10).split(4):
+        memory.add(batch(ids))
+    assert held(memory).tolist() == list(range(10))
+
+
+def test_a_batch_larger_than_the_memory() -> None:
+    memory = ReplayBuffer(5, info())
+    memory.add(batch(torch.arange(64)))
+    assert len(memory) == 5
+    assert len(held(memory).unique()) == 5
+
+
+def test_sampling_is_uniform_over_what_is_held() -> None:
+    memory = ReplayBuffer(8, info())
+    memory.add(batch(torch.arange(5)))
+    drawn = memory.sample(5000).x[:, 0].long()
+    assert stats.chisquare(torch.bincount(drawn, minlength=5).numpy()).pvalue > 1e-4
+
+
+def test_task_labels_come_back_in_the_task_scenario_only() -> None:
+    memory = ReplayBuffer(8, info(scenario="task"))
+    memory.add(batch(torch.arange(4), task=1))
+    assert memory.sample(3).task.tolist() == [1, 1, 1]  # type: ignore[union-attr]
+    assert ReplayBuffer(8, info()).to("cpu")._has_task is False
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, ClassBalancedBuffer])
+def test_the_whole_memory_is_in_the_state_dict(kind: type[ReplayBuffer]) -> None:
+    def fill(memory: ReplayBuffer, start: int) -> None:
+        for ids in torch.arange(start, start + 60).split(8):
+            memory.add(batch(ids, ids % 4))
+
+    first = kind(16, info())
+    first.make_room((0, 1, 2, 3))
+    fill(first, 0)
+    second = kind(16, info())
+    second.load_state_dict(first.state_dict())
+    for memory in (first, second):
+        memory._draws.manual_seed(5)
+        fill(memory, 60)
+    assert torch.equal(first.x, second.x)
+    assert torch.equal(first.sample(9).x, second.sample(9).x)
+
+
+def test_balanced_memory_gives_every_class_its_share() -> None:
+    memory = ClassBalancedBuffer(12, info())
+    memory.make_room((0, 1))
+    y = torch.tensor([0] * 95 + [1] * 5)
+    for part in torch.randperm(100).split(10):
+        memory.add(batch(part, y[part]))
+    assert torch.bincount(memory.y[: memory.size], minlength=4).tolist()[1] == 5
+    memory.make_room((2, 3))
+    assert memory.quota == 3
+    for part in torch.arange(100, 140).split(10):
+        memory.add(batch(part, part % 2 + 2))
+    assert len(memory) == 12
+    drawn = memory.sample(4000)
+    assert stats.chisquare(torch.bincount(drawn.y).numpy()).pvalue > 1e-4
+    assert torch.equal(drawn.x[:, 0] < 100, drawn.y < 2)
+
+
+def test_balanced_memory_is_uniform_within_a_class_also_after_shrinking() -> None:
+    counts = torch.zeros(40)
+    for seed in range(800):
+        memory = ClassBalancedBuffer(8, info(seed=seed))
+        memory.make_room((0,))
+        for ids in torch.arange(40).split(5):
+            memory.add(batch(ids))
+        memory.make_room((1,))
+        start = int(memory.start[0])
+        counts[memory.x[start : start + 4, 0].long()] += 1
+    expected = 800 * 4 / 40
+    statistic = float(((counts - expected) ** 2 / (expected * 0.9)).sum() * 39 / 40)
+    assert stats.chi2.sf(statistic, 39) > 1e-4
+
+
+def test_balanced_memory_refuses_classes_it_made_no_room_for() -> None:
+    memory = ClassBalancedBuffer(8, info())
+    memory.make_room((0,))
+    with pytest.raises((IndexError, RuntimeError)):
+        memory.add(batch(torch.arange(2), torch.tensor([2, 2])))
+
+
+def test_sizes_are_checked() -> None:
+    with pytest.raises(BadInput, match="give at least 1"):
+        ReplayBuffer(0, info())
+    with pytest.raises(BadInput, match="smaller than the 4 classes"):
+        ClassBalancedBuffer(3, info())
+
+
+def test_images_are_kept_as_stored_and_augmented_when_drawn() -> None:
+    preprocess = Preprocess((10.0,), (2.0,), "crop-flip", padding=2)
+    images = StreamInfo(
+        **{
+            **vars(info()),
+            "input_shape": (1, 8, 8),
+            "input_dtype": torch.uint8,
+            "preprocess": preprocess,
+        }
+    )
+    memory = ReplayBuffer(4, images)
+    raw = torch.randint(0, 255, (4, 1, 8, 8), dtype=torch.uint8)
+    memory.add(Batch(raw.float(), torch.zeros(4, dtype=torch.int64), None, raw))
+    assert torch.equal(memory.x[:4], raw)
+    first, second = memory.sample(40), memory.sample(40)
+    assert first.x.dtype == torch.float32
+    assert not torch.equal(first.x, second.x)
