@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cl_platform.config import parse_config
+from cl_platform.fold import Fold
 from cl_platform.plan import Plan, make_plan
-from cl_platform.run import Fold
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
 
@@ -30,7 +30,6 @@ MEMORY, BATCH, LR = 1000, 10, 0.1
 def ours(plan: Plan) -> float:
     """Seconds of training of the whole stream by the platform."""
     fold = Fold(plan, StateStore(None), Trackers())
-    fold.begin()
     start = time.perf_counter()
     for _ in plan.steps:
         fold.train()

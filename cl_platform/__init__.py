@@ -31,12 +31,13 @@ _HOME = {
     "check_strategy": "check",
     "class_incremental": "stream",
     "load_results": "result",
-    "run": "run",
+    "run": "api",
 }
 
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
+    from cl_platform.api import run as run
     from cl_platform.check import check_strategy as check_strategy
     from cl_platform.curriculum import Curriculum as Curriculum
     from cl_platform.errors import ClpError as ClpError
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     )
     from cl_platform.result import Result as Result
     from cl_platform.result import load_results as load_results
-    from cl_platform.run import run as run
     from cl_platform.samples import Samples as Samples
     from cl_platform.strategy import Batch as Batch
     from cl_platform.strategy import Strategy as Strategy

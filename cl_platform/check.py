@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from cl_platform.config import RunConfig, parse_config
 from cl_platform.draws import Draws, global_generators
 from cl_platform.errors import ClpError, ContractError
+from cl_platform.evaluation import check_logits
+from cl_platform.execution import execute
+from cl_platform.fold import Fold
 from cl_platform.parameters import Section, as_section
 from cl_platform.plan import Plan, make_plan
-from cl_platform.run import Fold, execute
 from cl_platform.store import StateStore
 from cl_platform.strategy import Batch, Strategy
 from cl_platform.tracking import Trackers
@@ -62,12 +64,7 @@ def trains(section: Section) -> None:
 def logits_have_the_shape(section: Section) -> None:
     """``forward`` returns (B, n_classes) float logits."""
     strategy, batch = _trained(section)
-    logits = _logits(strategy, batch)
-    expected = (len(batch), strategy.info.n_classes)
-    if tuple(logits.shape) != expected or not logits.is_floating_point():
-        raise ContractError(
-            f"forward returned {tuple(logits.shape)} {logits.dtype}; expected {expected} floats"
-        )
+    check_logits(_logits(strategy, batch), len(batch), strategy.info.n_classes)
 
 
 def prediction_ignores_the_batch(section: Section) -> None:
@@ -139,7 +136,6 @@ def state_grows_as_declared(section: Section) -> None:
     """The state does not grow with the number of experiences, unless the class says ``grows``."""
     plan = _plan(section)
     fold = Fold(plan, StateStore(None), Trackers())
-    fold.begin()
     before = fold.state.nbytes()
     fold.train()
     if len(plan.steps) > 1:

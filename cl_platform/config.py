@@ -99,8 +99,9 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
         ConfigError: with one line per fault, all of them.
     """
     faults: list[str] = []
+    data = {**data, **{k: _with_name(k, data[k]) for k in SECTIONS if k in data}}
     try:
-        config = RunConfig.model_validate(dict(data))
+        config = RunConfig.model_validate(data)
     except ValidationError as error:
         faults = faults_of(error, RunConfig)
         sections = {k: data[k] for k in SECTIONS if isinstance(data.get(k), str | Mapping)}
@@ -114,10 +115,26 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
             setattr(config, kind, section)
             faults += more
     if not faults:
-        faults = _training_faults(config)
+        faults = [*_recording_faults(config), *_training_faults(config)]
     if faults:
         raise ConfigError("\n".join(faults))
     return config
+
+
+def _with_name(kind: Kind, section: Any) -> Any:
+    """Parameters without a name are those of the section's default plugin."""
+    if isinstance(section, Mapping) and "name" not in section:
+        return {**RunConfig.model_fields[kind].default, **section}
+    return section
+
+
+def _recording_faults(config: RunConfig) -> list[str]:
+    """Values that no record could hold, which only Python callers can give."""
+    try:
+        config.model_dump_json()
+    except ValueError as error:
+        return [f"the configuration cannot be written as JSON: {' '.join(str(error).split())}"]
+    return []
 
 
 def _training_faults(config: RunConfig) -> list[str]:

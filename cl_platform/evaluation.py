@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cl_platform.errors import ContractError
 from cl_platform.matrix import MASKS, Mask
 from cl_platform.strategy import Strategy
 from cl_platform.stream import Stream
@@ -67,6 +68,7 @@ class Evaluator:
         right = {m: torch.zeros(n, dtype=torch.float64, device=self.device) for m in masks}
         for chunk in self._resident if self._resident is not None else self._read():
             logits = strategy(chunk.x, chunk.task if strategy.needs_task else None)
+            check_logits(logits, len(chunk.y), self.stream.n_classes)
             for mask in masks:
                 mine = self.task_classes[chunk.task] if mask == "task" else allowed[mask]
                 right[mask].index_add_(0, chunk.column, credit(logits, chunk.y, mine))
@@ -104,6 +106,19 @@ class Evaluator:
         column = torch.cat([torch.full_like(p[1], p[3]) for p in parts])
         x = self.stream.preprocess(torch.cat([p[0] for p in parts]))
         return _Chunk(x, y, task, column)
+
+
+def check_logits(logits: Tensor, n: int, n_classes: int) -> None:
+    """Whether `logits` is what ``forward`` should return.
+
+    Raises:
+        ContractError: it is not (n, n_classes) floats.
+    """
+    if tuple(logits.shape) != (n, n_classes) or not logits.is_floating_point():
+        raise ContractError(
+            f"forward returned {tuple(logits.shape)} {logits.dtype}: expected logits of shape "
+            f"{(n, n_classes)}, one per class of the stream"
+        )
 
 
 def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from cl_platform.matrix import AccuracyMatrix, Mask
 if TYPE_CHECKING:
     import pandas as pd
 
-OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "seen"}
+OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "all"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,8 @@ class Result:
 
     @property
     def matrix(self) -> AccuracyMatrix:
-        """The accuracy matrix under the scenario's own mask: ``task`` for task-incremental streams,
-        else ``seen``."""
+        """The matrix under the scenario's own mask: ``seen`` for class-, ``task`` for task- and
+        ``all`` for domain-incremental streams."""
         return self.matrices[OWN_MASK[self.scenario]]
 
     def to_json(self) -> dict[str, Any]:

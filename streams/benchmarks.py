@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cl_platform import Experience, Preprocess, Samples, Stream, class_incremental
 from cl_platform.errors import BadInput
@@ -110,6 +110,7 @@ def blobs(
     classes_per_experience: PositiveInt = 2,
     dimensions: PositiveInt = 16,
     separation: PositiveFloat = 8.0,
+    offset: NonNegativeFloat = 16.0,
     samples_per_class: PositiveInt = 100,
     data_seed: NonNegativeInt = 0,
     online: bool = False,
@@ -117,9 +118,10 @@ def blobs(
     """Gaussian classes with a known answer: what a method does to them can be computed.
 
     Class c is normal with unit variance around `separation` times a random unit vector (orthogonal
-    ones while there are dimensions left). At the default separation two classes are 11 standard
-    deviations apart: any learner that remembers scores 1, one that forgets scores the last
-    experience only.
+    ones while there are dimensions left) plus an `offset` along one more direction that all share.
+    At the defaults two classes are 11 standard deviations apart, so whoever remembers scores 1; and
+    what is learned about one class changes the logits of all inputs through the shared direction,
+    so whoever does not remember scores the last experience only.
     """
     n_classes = experiences * classes_per_experience
     generator = torch.Generator().manual_seed(data_seed)
@@ -127,10 +129,11 @@ def blobs(
     if n_classes <= dimensions:
         directions = torch.linalg.qr(directions.T).Q.T
     means = separation * directions / directions.norm(dim=1, keepdim=True)
+    means = torch.cat([torch.full((n_classes, 1), offset), means], dim=1)
 
     def draw(n: int) -> Samples:
         y = torch.arange(n_classes).repeat_interleave(n)
-        return Samples.of(means[y] + torch.randn(len(y), dimensions, generator=generator), y)
+        return Samples.of(means[y] + torch.randn(len(y), 1 + dimensions, generator=generator), y)
 
     size = classes_per_experience
     return class_incremental(

@@ -38,7 +38,7 @@ def test_class_orders() -> None:
     curriculum = {"name": "reverse", "level": "classes"}
     result = clp.run("blobs", "finetune", curriculum=curriculum, out=None)
     assert result.order == list(range(9, -1, -1))
-    assert [e["classes"] for e in result.experiences][0] == [8, 9]
+    assert next(e["classes"] for e in result.experiences) == [8, 9]
 
 
 class Curious(Curriculum):
@@ -63,7 +63,9 @@ class Wrong(Curriculum):
 
 def test_a_wrong_order_is_named() -> None:
     stream = build("stream", {"name": "blobs", "experiences": 3})
-    with pytest.raises(CurriculumError, match=r"Wrong returned an order: \(0, 2, 2\).*1 is missing"):
+    with pytest.raises(
+        CurriculumError, match=r"Wrong returned an order: \(0, 2, 2\).*1 is missing"
+    ):
         arrange(stream, Wrong(), 0)
 
 

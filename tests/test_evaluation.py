@@ -129,7 +129,7 @@ def test_a_method_that_needs_the_task_is_scored_with_the_task_mask_only() -> Non
     result = clp.run("blobs", NeedsTask, scenario="task", out=None)
     assert set(result.matrices) == {"task"}
     assert "all/average_accuracy" not in result.metrics
-    with pytest.raises(clp.ClpError, match="needs the task label at test time.*--scenario task"):
+    with pytest.raises(clp.ClpError, match=r"needs the task label at test time.*--scenario task"):
         clp.run("blobs", NeedsTask, out=None)
 
 

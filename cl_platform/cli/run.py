@@ -6,19 +6,11 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from cl_platform.cli import overridden
-
-
-def _as_written(type_: object, tokens: Any) -> str:
-    """Values stay text here, so that all faults are found, and told, together."""
-    return str(tokens[0].value)
-
-
-Text = Parameter(converter=_as_written)
 
 
 def run(
@@ -28,10 +20,10 @@ def run(
     curriculum: str | None = None,
     model: str | None = None,
     scenario: str | None = None,
-    seed: Annotated[int | None, Text] = None,
-    epochs: Annotated[int | None, Text] = None,
-    batch_size: Annotated[int | None, Text] = None,
-    lr: Annotated[float | None, Text] = None,
+    seed: str | None = None,
+    epochs: str | None = None,
+    batch_size: str | None = None,
+    lr: str | None = None,
     device: str | None = None,
     out: Path = Path("clp-results"),
     wandb: Literal["off", "offline", "online"] = "off",
@@ -82,6 +74,7 @@ def run(
     json_
         Print the result as one JSON document and nothing else.
     """
+    # Numbers arrive as text, so that all faults of a command line are found, and told, together.
     flags = {
         "stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model,
         "scenario": scenario, "seed": seed, "epochs": epochs, "batch_size": batch_size,
@@ -90,8 +83,8 @@ def run(
     data = overridden(config or [], flags, set_ or [])
 
     from cl_platform.config import parse_config
+    from cl_platform.execution import execute
     from cl_platform.plan import make_plan
-    from cl_platform.run import execute
     from cl_platform.tracking import Sink
     from cl_platform.tracking.console import ConsoleSink
 

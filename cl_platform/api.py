@@ -1,0 +1,67 @@
+"""The Python call that people use most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cl_platform.config import parse_config, with_flags
+from cl_platform.curriculum import Curriculum
+from cl_platform.execution import DEFAULT_OUT, execute
+from cl_platform.plan import make_plan
+from cl_platform.registry import name_of
+from cl_platform.result import Result
+from cl_platform.store import Keep
+from cl_platform.strategy import Strategy
+from cl_platform.stream import Stream
+from cl_platform.tracking import Sink
+
+
+def run(
+    stream: str | Mapping[str, Any] | Stream = "split-digits",
+    strategy: str | Mapping[str, Any] | Strategy | type[Strategy] = "er",
+    *,
+    curriculum: str | Mapping[str, Any] | Curriculum | Sequence[int] = "as_given",
+    model: str | Mapping[str, Any] | type[nn.Module] = "mlp",
+    out: str | Path | None = DEFAULT_OUT,
+    sinks: Sequence[Sink] = (),
+    keep: Keep = "all",
+    **settings: Any,
+) -> Result:
+    """Run one strategy on one stream and return what it found.
+
+    Streams, strategies, curricula and models are given by name, as ``{"name": ..., **parameters}``
+    or as objects. A run that has ended in `out` before is returned at once; one that was killed
+    goes on where it was.
+
+    Args:
+        settings: further keys of :class:`cl_platform.config.RunConfig` (``seed``, ``epochs``,
+            ``batch_size``, ``optimizer``, ``schedule``, ``device``) and ``lr`` and ``scenario``.
+
+    Raises:
+        ConfigError: with one line per fault.
+        RunFailed, StorageError: see :func:`execute`.
+    """
+    data: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
+    if isinstance(strategy, type) and issubclass(strategy, Strategy):
+        strategy = strategy()
+    if isinstance(stream, Stream):
+        objects["stream"], data["stream"] = stream, {"name": stream.name}
+    if isinstance(strategy, Strategy):
+        objects["strategy"] = strategy
+        name = name_of("strategy", type(strategy))
+        data["strategy"] = {"name": name, **strategy.hyperparameters()}
+    if isinstance(curriculum, Curriculum):
+        objects["curriculum"] = curriculum
+        name = name_of("curriculum", type(curriculum))
+        data["curriculum"] = {"name": name, **vars(curriculum)}
+    if not isinstance(model, str | Mapping):
+        objects["model"], data["model"] = model, {"name": name_of("model", model)}
+    by_name = {"stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model}
+    flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
+    config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
+    return execute(make_plan(config, objects), out, sinks=sinks, keep=keep)

@@ -1,0 +1,145 @@
+"""From a plan to a result: the records of a run, and what is computed from them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cl_platform import __version__
+from cl_platform.errors import ClpError
+from cl_platform.files import write_json
+from cl_platform.fold import Fold
+from cl_platform.matrix import AccuracyMatrix
+from cl_platform.metrics import compute_metrics
+from cl_platform.plan import Plan
+from cl_platform.result import OWN_MASK, Result
+from cl_platform.store import Keep, Record, StateStore
+from cl_platform.tracking import EventLog, Sink, Trackers
+
+DEFAULT_OUT = "clp-results"
+
+
+def execute(
+    plan: Plan,
+    out: str | Path | None = DEFAULT_OUT,
+    *,
+    sinks: Sequence[Sink] = (),
+    keep: Keep = "all",
+    budget: int = 20 * 2**30,
+) -> Result:
+    """Carry out a plan, or return the finished result that is already there.
+
+    Args:
+        out: folder of records and states; None keeps nothing.
+        sinks: told of every event; see :mod:`cl_platform.tracking`.
+        keep, budget: which states are kept; see :class:`cl_platform.store.StateStore`.
+
+    Raises:
+        RunFailed: training went wrong.
+        StorageError: `out` cannot be written.
+    """
+    root = Path(out) if out is not None else None
+    folder = root / "runs" / plan.run_id if root is not None else None
+    trackers = Trackers(sinks)
+    result = Result.load(folder) if folder is not None else None
+    fold = None
+    if result is None:  # what a strategy's setup refuses is refused before anything is written
+        store = StateStore(root / "states" if root is not None else None, keep, budget)
+        fold = Fold(plan, store, trackers)
+    try:
+        if folder is not None and fold is not None:
+            write_json(folder / "config.json", plan.config.model_dump(mode="json"))
+            trackers.sinks.append(EventLog(folder / "events.jsonl"))
+        trackers.emit("start", **_introduction(plan))
+        if fold is not None:
+            result = _result(plan, fold.run(), folder)
+            if folder is not None:
+                result.save(folder)
+        assert result is not None
+        trackers.emit("end", result=result.to_json(), reused=fold is None)
+        return result
+    except ClpError as error:
+        trackers.emit("failed", error=str(error))
+        raise
+    finally:
+        trackers.close()
+
+
+def _introduction(plan: Plan) -> dict[str, Any]:
+    return {
+        "run_id": plan.run_id,
+        "config": plan.config.model_dump(mode="json"),
+        "stream": plan.stream.name,
+        "scenario": plan.stream.scenario,
+        "order": list(plan.order),
+        "experiences": [
+            {"name": e.name, "identity": e.identity, "task": e.task, "classes": list(e.classes)}
+            for e in plan.stream.experiences
+        ],
+    }
+
+
+def _result(plan: Plan, records: list[Record], folder: Path | None) -> Result:
+    # A strategy that trains once on the whole stream has two rows: the second stands for all.
+    rows = [records[min(k, len(records) - 1)].rows for k in range(len(plan.stream) + 1)]
+    own = OWN_MASK[plan.stream.scenario]
+    matrices = {split: _matrices(plan, rows, split) for split in rows[0]}
+    metrics: dict[str, float] = {}
+    for split, by_mask in matrices.items():
+        for mask, matrix in by_mask.items():
+            prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
+            metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
+    return Result(
+        **_introduction(plan),
+        matrices=matrices["test"],
+        validation=matrices.get("validation", {}),
+        metrics=metrics,
+        cost=_cost(records),
+        versions=versions(plan),
+        path=folder,
+    )
+
+
+def _matrices(
+    plan: Plan, rows: list[dict[str, dict[str, dict[str, float]]]], split: str
+) -> dict[str, AccuracyMatrix]:
+    labels = [e.identity for e in plan.stream.experiences]
+    names = [e.name for e in plan.stream.experiences]
+    return {
+        mask: AccuracyMatrix.from_rows([row[split][mask] for row in rows], labels, names)
+        for mask in rows[0][split]
+    }
+
+
+def _cost(records: list[Record]) -> dict[str, float]:
+    def total(name: str) -> float:
+        return sum(r.cost.get(name, 0.0) for r in records)
+
+    def largest(name: str) -> int:
+        return int(max(r.cost.get(name, 0.0) for r in records))
+
+    return {
+        "seconds": total("train_seconds") + total("eval_seconds"),
+        "train_seconds": total("train_seconds"),
+        "eval_seconds": total("eval_seconds"),
+        "steps": int(total("steps")),
+        "peak_memory_bytes": largest("peak_memory_bytes"),
+        "trainable_parameters": largest("trainable_parameters"),
+        "stored_bytes": largest("stored_bytes"),
+    }
+
+
+def versions(plan: Plan) -> dict[str, str]:
+    """The versions a result depends on; plugins' code by the first digits of its digest."""
+    return {
+        "cl_platform": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **{f"code/{part}": d[:12] for part, d in plan.code.items()},
+    }

@@ -1,0 +1,178 @@
+"""A run: a fold over experiences whose every state is looked up before it is computed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from cl_platform.draws import Draws, global_generators, seed_for
+from cl_platform.errors import ClpError, RunFailed
+from cl_platform.evaluation import Evaluator
+from cl_platform.identity import kernel_digest
+from cl_platform.plan import EVALUATOR, Plan
+from cl_platform.store import Record, State, StateStore
+from cl_platform.strategy import Strategy
+from cl_platform.tracking import Trackers
+from cl_platform.training import Stopwatch, train_experience
+
+
+class Fold:
+    """The execution of a plan.
+
+    Every row of the accuracy matrix is either known, made from a stored state, or made after
+    training from the furthest stored state: resuming and sharing are the same look-up.
+    """
+
+    def __init__(self, plan: Plan, store: StateStore, trackers: Trackers) -> None:
+        self.plan = plan
+        self.store = store
+        self.trackers = trackers
+        self.device = torch.device(plan.config.device)
+        self.draws = Draws(plan.config.seed, self.device)
+        self.scorer = kernel_digest(*EVALUATOR)
+        self.records = [self._known(key) for key in plan.keys]
+        self.evaluators: dict[str, Evaluator] = {}
+        self.trained = 0
+        self.begin()
+
+    def run(self) -> list[Record]:
+        """The record of every state, before training first."""
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        last = len(self.plan.steps)
+        for k in range(last + 1):
+            if self._complete(k):
+                self._tell(k, reused=True)
+        while missing := [k for k in range(last + 1) if not self._complete(k)]:
+            reachable = range(missing[0], self.position, -1)
+            if missing[0] > self.position and not any(self._load(k) for k in reachable):
+                self.train()
+            if not self._complete(self.position):
+                self._evaluate()
+        return self.records
+
+    def _known(self, key: str) -> Record:
+        record = self.store.record(key)
+        return record if record.evaluator == self.scorer else Record()
+
+    def _complete(self, k: int) -> bool:
+        rows = self.records[k].rows
+        wanted = {e.identity for e in self.plan.stream.experiences}
+        return set(self._splits()) <= rows.keys() and all(
+            wanted <= accuracies.keys() for row in rows.values() for accuracies in row.values()
+        )
+
+    def _splits(self) -> list[str]:
+        validated = all(len(e.validation) for e in self.plan.stream.experiences)
+        return ["test", "validation"] if validated else ["test"]
+
+    def begin(self) -> None:
+        """A strategy as it is before the first experience; `position` counts its steps."""
+        seed = self.plan.config.seed
+        self.draws.restart(0)
+        self.strategy: Strategy = self.plan.make_strategy()
+        with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
+            self.strategy.setup(self.plan.info(self.draws))
+            self.strategy.to(self.device)
+        self.state = State(self.strategy.state_dict())
+        self.position = 0
+
+    def _load(self, k: int) -> bool:
+        """Go to the stored state after k steps, if there is one."""
+        state = self.store.load(self.plan.keys[k], self.device) if k > 0 else None
+        if state is None:
+            return False
+        self.begin()
+        self.strategy.restore(state.strategy)
+        self.state, self.position = state, k
+        return True
+
+    def train(self) -> None:
+        """One step of the fold, from the present state."""
+        plan, k = self.plan, self.position + 1
+        step = plan.steps[k - 1]
+        self.draws.restart(k)
+        clock = Stopwatch(self.device)
+        batches = 0
+
+        def progress(done: int, total: int, loss: float) -> None:
+            nonlocal batches
+            batches = done
+            self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
+
+        with self._blaming(k), global_generators(seed_for(plan.config.seed, k, "global")):
+            memory = train_experience(
+                self.strategy,
+                step.experience,
+                step.data(),
+                step.tasks() if plan.stream.scenario == "task" else None,
+                plan.config,
+                self.state.optimizer,
+                progress,
+            )
+        cost = {
+            "train_seconds": clock.seconds(),
+            "steps": float(batches),
+            "peak_memory_bytes": peak_memory(self.device),
+        }
+        self.state = State(self.strategy.state_dict(), memory, cost)
+        self.position = k
+        self.trained += 1
+        self.store.save(plan.keys[k], self.state, plan.keys[k - 1] if k > 1 else None)
+
+    @contextmanager
+    def _blaming(self, k: int) -> Iterator[None]:
+        """Turn whatever a strategy or model raises into one line that says where."""
+        place = f"run {self.plan.run_id} failed at experience {k} of {len(self.plan.steps)}"
+        try:
+            yield
+        except RunFailed as error:
+            raise RunFailed(f"{place}, {error}") from error
+        except ClpError:
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            line = f"{Path(frame.filename).name}:{frame.lineno}"
+            raise RunFailed(f"{place}: {reason} ({line})") from error
+
+    def _evaluate(self) -> None:
+        k = self.position
+        clock = Stopwatch(self.device)
+        learned = self.plan.steps[:k]
+        seen = {c for step in learned for e in step.sources for c in e.classes}
+        rows = {}
+        for split in self._splits():
+            if split not in self.evaluators:
+                self.evaluators[split] = Evaluator(self.plan.stream, self.device, split)  # type: ignore[arg-type]
+            with self._blaming(k), global_generators(self.plan.config.seed):
+                rows[split] = self.evaluators[split](self.strategy, seen)
+        trainable = sum(p.numel() for p in self.strategy.parameters() if p.requires_grad)
+        cost = {
+            **self.state.cost,
+            "eval_seconds": clock.seconds(),
+            "trainable_parameters": float(trainable),
+            "stored_bytes": float(self.state.nbytes()),
+        }
+        self.records[k] = Record(rows, cost, self.scorer)
+        self.store.save_record(self.plan.keys[k], self.records[k])
+        self._tell(k, reused=False)
+
+    def _tell(self, k: int, reused: bool) -> None:
+        self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Largest memory in use so far, in bytes: of the device, or of this process on the CPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
