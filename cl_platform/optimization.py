@@ -25,8 +25,9 @@ def _classes(module: Any, base: type, excluded: tuple[str, ...]) -> dict[str, An
     }
 
 
-# LBFGS wants a closure and the plateau schedule a metric: neither fits one step per batch.
-OPTIMIZERS = _classes(torch.optim, torch.optim.Optimizer, ("Optimizer", "LBFGS"))
+# LBFGS wants a closure, SparseAdam sparse gradients and the plateau schedule a metric: none of
+# them fits one step per batch.
+OPTIMIZERS = _classes(torch.optim, torch.optim.Optimizer, ("Optimizer", "LBFGS", "SparseAdam"))
 SCHEDULES = _classes(
     torch.optim.lr_scheduler,
     LRScheduler,
