@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cl_platform as clp
-
 DOCUMENT = Path(__file__).parent.parent / "docs" / "reference_results.md"
 START, END = "<!-- table: start -->", "<!-- table: end -->"
 
@@ -99,8 +97,10 @@ def main() -> None:
     for row in ROWS:
         values = [row.run(seed, arguments.out) for seed in range(row.seeds)]
         mean = statistics.fmean(values)
-        limit = "at least " * row.at_least + f"{row.published:g}" + f" ± {row.tolerance:g}" * (
-            not row.at_least
+        limit = (
+            "at least " * row.at_least
+            + f"{row.published:g}"
+            + f" ± {row.tolerance:g}" * (not row.at_least)
         )
         each = ", ".join(f"{v:.4f}" for v in values)
         lines.append(
@@ -113,7 +113,9 @@ def main() -> None:
         text = DOCUMENT.read_text(encoding="utf-8")
         before, rest = text.split(START)
         _, after = rest.split(END)
-        table = "\n".join([START, "", *lines, "", "Commands, in the same order:", "", *commands, "", END])
+        table = "\n".join(
+            [START, "", *lines, "", "Commands, in the same order:", "", *commands, "", END]
+        )
         DOCUMENT.write_text(before + table + after, encoding="utf-8")
 
 

@@ -219,14 +219,14 @@ def test_every_data_set_has_a_stream_or_more() -> None:
 def test_without_network_or_files_the_folder_is_named(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match="put its official files into .*data/kmnist") as caught:
+    with pytest.raises(DataError, match=r"put its official files into .*data/kmnist") as caught:
         load_dataset("kmnist")
     assert len(str(caught.value).splitlines()) == 1
     assert not arrays_home().exists()
 
 
 def test_an_unknown_data_set() -> None:
-    with pytest.raises(DataError, match="unknown data set 'mnst'. Known: digits, mnist"):
+    with pytest.raises(DataError, match=r"unknown data set 'mnst'. Known: digits, mnist"):
         load_dataset("mnst")
 
 
@@ -256,7 +256,7 @@ def test_damaged_arrays_are_told_and_can_be_made_again(home: Path, damage: objec
     load_dataset("digits")
     file = arrays_home() / "digits" / "train_x.npy"
     damage(file)  # type: ignore[operator]
-    with pytest.raises(DataError, match="delete the folder .*digits and run again") as caught:
+    with pytest.raises(DataError, match=r"delete the folder .*digits and run again") as caught:
         load_dataset("digits")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -269,7 +269,9 @@ def test_damaged_descriptions_are_told(home: Path, content: str) -> None:
         load_dataset("digits")
 
 
-def test_a_data_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CLP_DATA", str(tmp_path / "file" / "data"))
     with pytest.raises(StorageError, match="cannot write"):

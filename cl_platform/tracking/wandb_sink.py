@@ -33,6 +33,8 @@ class WandbSink:
     """
 
     def __init__(self, mode: Literal["offline", "online"], out: Path) -> None:
+        # W&B's reports of its own errors hold up the end of the process when the server is silent.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self.mode = mode if mode == "offline" else reachable_mode()
         self.out = out
         self._run: Any = None
@@ -164,14 +166,18 @@ def heat_map(result: Result) -> Any:
 
 
 def reachable_mode() -> Literal["offline", "online"]:
-    """``online`` if the server answers and a key is known; else says in one line why not."""
+    """``online`` if the server answers and takes our key; else says in one line why not."""
     import wandb
 
     reason = ""
-    if not wandb.login(prompt=False):
-        reason = "no API key; run `wandb login`"
-    elif not _answers(wandb.setup().settings.base_url):
+    if not _answers(wandb.setup().settings.base_url):  # first: a login waits long for the dead
         reason = "the server cannot be reached"
+    else:
+        try:
+            if not wandb.login(prompt=False):
+                reason = "no API key; run `wandb login`"
+        except Exception as error:
+            reason = " ".join(str(error).split())
     if not reason:
         return "online"
     print(f"W&B: {reason}. Tracking offline; upload later with `wandb sync`.", file=sys.stderr)

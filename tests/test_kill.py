@@ -1,0 +1,83 @@
+"""A run that is killed at any moment and started again ends as one that was not."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import one_result, start_clp
+
+JOB = ["run", "--stream", "split-digits", "--strategy", "er", "--epochs", "12", "--json"]
+JOB += ["--set", "optimizer.name=adam", "--set", "optimizer.reset=false", "--lr", "0.001"]
+
+
+def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
+    """Start the job, kill it at a random moment of its work, start it again; how often killed."""
+    killed = 0
+    while killed < kills:
+        process = start_clp(JOB, folder, **{})
+        started = _wait_for_work(folder, process)
+        if started:
+            time.sleep(rng.random() * 0.6)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        elif process.returncode == 0:  # done too early: take the result away and go on
+            _forget_the_end(folder, rng)
+        process.communicate()
+        if rng.random() < 0.3:
+            _forget_the_end(folder, rng)
+    process = start_clp(JOB, folder)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return killed
+
+
+def _wait_for_work(folder: Path, process: subprocess.Popen[str]) -> bool:
+    """Until this process has begun its run (its start event is written)."""
+    before = sum(log.read_text().count('"start"') for log in folder.rglob("events.jsonl"))
+    while process.poll() is None:
+        now = sum(log.read_text().count('"start"') for log in folder.rglob("events.jsonl"))
+        if now > before:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _forget_the_end(folder: Path, rng: random.Random) -> None:
+    """Remove the result and all but a few states, so that there is work to be killed in."""
+    for result in folder.rglob("result.json"):
+        result.unlink()
+    states = sorted(folder.rglob("*.pt"), key=lambda p: p.stat().st_mtime)
+    for state in states[rng.randrange(4) :]:
+        state.unlink()
+        state.with_suffix(".json").unlink(missing_ok=True)
+
+
+def check(tmp_path: Path, kills: int, seed: int) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    for folder in (undisturbed, disturbed):
+        folder.mkdir()
+    process = start_clp(JOB, undisturbed)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert kill_until_done(disturbed, kills, random.Random(seed)) == kills
+    expected, found = (one_result(f / "clp-results") for f in (undisturbed, disturbed))
+    assert found["matrix"] == expected["matrix"]
+    assert found["metrics"] == expected["metrics"]
+    assert found["run_id"] == expected["run_id"]
+    assert found["cost"]["steps"] == expected["cost"]["steps"]
+
+
+def test_killed_three_times(tmp_path: Path) -> None:
+    check(tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path: Path) -> None:
+    check(tmp_path, kills=20, seed=1)
