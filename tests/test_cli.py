@@ -288,3 +288,22 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     raise AssertionError("waited for a minute")
+
+
+def test_the_examples_run(clp: Clp, tmp_path: Path) -> None:
+    examples = Path(__file__).parent.parent / "examples"
+    code, out, _ = clp("run", "--config", str(examples / "run.yaml"), "--json")
+    assert code == 0
+    assert json.loads(out)["config"]["optimizer"]["reset"] is False
+    done = subprocess.run(
+        [sys.executable, str(examples / "mine.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "beta 0.0",
+        "beta 0.5",
+        "beta 1.0",
+    ]

@@ -1,0 +1,56 @@
+"""A strategy and a curriculum of one's own, and how to run them from Python.
+
+python examples/mine.py
+clp run --strategy examples.mine:WeightedReplay --curriculum examples.mine:LargestFirst
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import cl_platform as clp
+from cl_platform import Batch, Curriculum, ReplayBuffer, Strategy, Stream, StreamInfo
+
+
+class WeightedReplay(Strategy):
+    """Experience replay with its own weight on the memory loss."""
+
+    memory_size: int = 200
+    beta: float = 0.5
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.memory = ReplayBuffer(self.memory_size, info)
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = cross_entropy(self(batch.x, batch.task), batch.y)
+        if len(self.memory):
+            old = self.memory.sample(len(batch))
+            loss = loss + self.beta * cross_entropy(self(old.x, old.task), old.y)
+        return loss
+
+    def after_step(self, batch: Batch) -> None:
+        self.memory.add(batch)
+
+
+class LargestFirst(Curriculum):
+    """The experience with the most training samples first."""
+
+    def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
+        sizes = [len(e.train) for e in stream.experiences]
+        return sorted(range(len(stream)), key=lambda i: -sizes[i])
+
+
+if __name__ == "__main__":
+    for beta in (0.0, 0.5, 1.0):
+        result = clp.run(
+            {"name": "split-digits", "experiences": [4, 3, 2, 1]},
+            WeightedReplay(beta=beta),
+            curriculum=LargestFirst(),
+            epochs=5,
+        )
+        print(f"beta {beta}: average accuracy {result.metrics['average_accuracy']:.3f}")
