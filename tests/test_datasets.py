@@ -18,7 +18,8 @@ import cl_platform as clp
 from cl_platform.errors import DataError, StorageError
 from cl_platform.parameters import build
 from streams import datasets
-from streams.datasets import SOURCES, arrays_home, load_dataset
+from streams.datasets import arrays_home, load_dataset
+from streams.sources import SOURCES
 
 
 @pytest.fixture
