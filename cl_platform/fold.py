@@ -87,7 +87,7 @@ class Fold:
 
     def _load(self, k: int) -> bool:
         """Go to the stored state after k steps, if there is one."""
-        state = self.store.load(self.plan.keys[k], self.device) if k > 0 else None
+        state = self.store.load(self.plan.keys[k]) if k > 0 else None
         if state is None:
             return False
         self.begin()

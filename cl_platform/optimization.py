@@ -73,13 +73,17 @@ def restore_optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
     """Give parameters that still exist in the same shape what was remembered of them."""
-    for name, parameter in module.named_parameters():
-        remembered = state.get(name)
-        if remembered is None:
-            continue
-        moments = [v for v in remembered.values() if isinstance(v, torch.Tensor) and v.dim()]
-        if all(v.shape == parameter.shape for v in moments):
-            optimizer.state[parameter] = dict(remembered)
+    names = {id(p): name for name, p in module.named_parameters()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    remembered = {i: state.get(names[id(p)], {}) for i, p in enumerate(parameters)}
+    fresh = optimizer.state_dict()
+    fresh["state"] = {i: r for i, r in remembered.items() if r and _fits(r, parameters[i])}
+    optimizer.load_state_dict(fresh)
+
+
+def _fits(remembered: dict[str, Any], parameter: torch.Tensor) -> bool:
+    moments = [v for v in remembered.values() if isinstance(v, torch.Tensor) and v.dim()]
+    return all(v.shape == parameter.shape for v in moments)
 
 
 def try_optimizer(config: Optimizer) -> list[str]:

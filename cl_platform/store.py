@@ -75,8 +75,8 @@ class StateStore:
     def has_state(self, key: str) -> bool:
         return self.folder is not None and self._path(key).exists()
 
-    def load(self, key: str, device: torch.device) -> State | None:
-        """The state of a key, or None if there is none; a corrupt one is set aside and said so."""
+    def load(self, key: str) -> State | None:
+        """The state of a key, on the CPU, or None; a corrupt one is set aside and said so."""
         if not self.has_state(key):
             return None
         path = self._path(key)
@@ -86,7 +86,7 @@ class StateStore:
             stored = content[len(MAGIC) : len(MAGIC) + 32]
             if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != stored:
                 raise ValueError("its checksum is wrong")
-            state = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+            state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
             os.utime(path)  # used just now
             return State(**state)
         except FileNotFoundError:

@@ -146,7 +146,9 @@ class Strategy(nn.Module):
             present = getattr(module, name, None)
             if isinstance(present, Tensor) and present.shape == value.shape:
                 continue
-            if isinstance(present, nn.Parameter) or isinstance(module, nn.ParameterList):
+            if isinstance(module, nn.ParameterList) and present is None:
+                module.append(nn.Parameter(value.to(self.info.device)))
+            elif isinstance(present, nn.Parameter):
                 module.register_parameter(name, nn.Parameter(value.to(self.info.device)))
             else:
                 module.register_buffer(name, value.to(self.info.device))

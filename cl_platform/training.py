@@ -61,7 +61,8 @@ def train_experience(
     strategy.begin_experience(experience)
     optimizer = build_optimizer(strategy, config.optimizer)
     if optimizer is not None:
-        restore_optimizer(strategy, optimizer, optimizer_memory)
+        if optimizer_memory:
+            restore_optimizer(strategy, optimizer, optimizer_memory)
         strategy.optimizer = optimizer
     per_epoch = -(-len(data) // config.batch_size)
     schedule = None

@@ -37,7 +37,7 @@ class ER(Strategy):
 
     def loss(self, batch: Batch) -> Tensor:
         x, y, task = batch.x, batch.y, batch.task
-        if len(self.memory):
+        if self.memory.seen:
             old = self.memory.sample(self.memory_batch_size or len(batch))
             x, y = torch.cat([x, old.x]), torch.cat([y, old.y])
             task = None if task is None or old.task is None else torch.cat([task, old.task])

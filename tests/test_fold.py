@@ -169,7 +169,7 @@ def test_a_change_of_the_order_after_position_k_changes_no_state_up_to_k(tmp_pat
     for i, p in enumerate((first, second)):
         execute(p, tmp_path / str(i))
         store = StateStore(tmp_path / str(i) / "states")
-        states.append([store.load(key, torch.device("cpu")) for key in p.keys[1:]])
+        states.append([store.load(key) for key in p.keys[1:]])
     for k in range(3):
         a, b = states[0][k].strategy, states[1][k].strategy  # type: ignore[union-attr]
         assert a.keys() == b.keys()

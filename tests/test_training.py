@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 import cl_platform as clp
-from cl_platform import Batch, Experience
+from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.config import Optimizer, Schedule, parse_config
+from cl_platform.execution import execute
+from cl_platform.fold import Fold
 from cl_platform.optimization import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
 from cl_platform.parameters import build
+from cl_platform.plan import make_plan
 from cl_platform.preprocess import Preprocess
+from cl_platform.store import StateStore
+from cl_platform.tracking import Trackers
 from cl_platform.training import batches
 from strategies.baselines import Finetune
 
@@ -144,3 +151,45 @@ def test_a_strategy_without_parameters_needs_no_optimizer() -> None:
 def test_the_device_is_checked_before_anything_starts() -> None:
     with pytest.raises(clp.ClpError, match=r"device=cuda:99 cannot be used here .*give device=cpu"):
         parse_config({"device": "cuda:99"})
+
+
+class Growing(Finetune):
+    """Gains a parameter with every experience."""
+
+    grows: ClassVar[bool] = True
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.scales = torch.nn.ParameterList()
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.scales.append(torch.nn.Parameter(torch.ones(())))
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        logits = super().forward(x, task)
+        for scale in self.scales:
+            logits = logits * scale
+        return logits
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_parameters_may_come_with_experiences_and_the_kept_optimizer_follows(
+    tmp_path: Path, k: int
+) -> None:
+    plan = make_plan(
+        parse_config(
+            {
+                "stream": {"name": "blobs", "experiences": 4},
+                "strategy": f"{Growing.__module__}:Growing",
+                "optimizer": {"name": "adam", "reset": False},
+            }
+        )
+    )
+    expected = execute(plan, None)
+    execute(replace(plan, steps=plan.steps[:k], keys=plan.keys[: k + 1], run_id="part"), tmp_path)
+    fold = Fold(plan, StateStore(tmp_path / "states"), Trackers())
+    rows = fold.run()
+    assert fold.trained == 4 - k
+    assert len(fold.strategy.scales) == 4  # type: ignore[arg-type]
+    own = [row.rows["test"]["seen"] for row in rows]
+    assert [[r[label] for label in expected.matrix.labels] for r in own] == expected.matrix.tolist()

@@ -124,7 +124,7 @@ def _matrix_table(result: Result) -> Table:
         table.add_column(str(j + 1), justify="right", no_wrap=True)
     room = min(26, 72 - 6 * n)
     for i in range(n + 1):
-        name = "untrained" if i == 0 else f"{i} {_shorten(result.matrix.names[i - 1], room)}"
+        name = "untrained" if i == 0 else f"{i}: {_shorten(result.matrix.names[i - 1], room)}"
         cells = [_cell(result.matrix[i, j], wide, learned=j < i) for j in range(n)]
         table.add_row(name if wide else (str(i) if i else "-"), *cells)
     return table
