@@ -311,3 +311,16 @@ def test_arrays_describe_themselves(home: Path) -> None:
     assert len(meta["fingerprint"]) == 64
     assert datasets.VERSION in str(arrays_home())
     assert not [p for p in arrays_home().iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "tiny-imagenet", "omniglot"])
+def test_decoding_again_gives_the_arrays_that_are_kept(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    kept = load_dataset(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    again = load_dataset(name)
+    assert list(tmp_path.rglob("meta.json"))
+    assert again.train.fingerprint == kept.train.fingerprint
+    assert again.class_names == kept.class_names
+    assert again.groups == kept.groups

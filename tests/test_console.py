@@ -1,0 +1,47 @@
+"""What a person sees in a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+import cl_platform as clp
+from cl_platform.tracking.console import ConsoleSink
+
+
+@pytest.fixture
+def terminal() -> Console:
+    return Console(
+        file=io.StringIO(), force_terminal=True, width=80, highlight=False, color_system=None
+    )
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_progress_is_shown_in_a_terminal(terminal: Console) -> None:
+    clp.run("split-digits", "er", epochs=3, out=None, sinks=[ConsoleSink(terminal)])
+    text = shown(terminal)
+    assert "experience 1 of 5" in text
+    assert "loss " in text
+    for step, name in enumerate(["0 1", "2 3", "4 5", "6 7", "8 9"], 1):
+        assert f"{step}  {name} " in text
+    assert text.count("mean accuracy so far") == 5
+
+
+def test_a_failure_puts_the_terminal_back(terminal: Console) -> None:
+    sink = ConsoleSink(terminal)
+    with pytest.raises(clp.ClpError):
+        clp.run("split-digits", "finetune", lr=1e20, out=None, sinks=[sink])
+    assert sink._progress is None
+
+
+def test_validation_and_undefined_metrics_are_printed(terminal: Console) -> None:
+    stream = {"name": "split-digits", "experiences": 1, "validation": 0.2}
+    clp.run(stream, "finetune", out=None, sinks=[ConsoleSink(terminal)])
+    row = next(line for line in shown(terminal).splitlines() if line.startswith("forgetting"))
+    assert row.split() == ["forgetting", "-", "-", "-"]
