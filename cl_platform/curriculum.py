@@ -10,7 +10,7 @@ from typing import Any, Literal, dataclass_transform
 import numpy as np
 
 from cl_platform.draws import seed_for
-from cl_platform.errors import CurriculumError
+from cl_platform.errors import ClpError, CurriculumError
 from cl_platform.stream import Stream, check_permutation
 
 Level = Literal["experiences", "classes"]
@@ -48,9 +48,12 @@ def arrange(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[Stream, 
     try:
         returned = curriculum(stream.without_test_data(), rng)
         order = check_permutation(returned, n, f"curriculum {name} returned an order:")
-    except (TypeError, ValueError) as error:
+    except ClpError:
+        raise
+    except Exception as error:  # whatever a user's curriculum raises
         raise CurriculumError(
-            f"curriculum {name} failed ({error}); it must return a permutation of 0..{n - 1}"
+            f"curriculum {name} failed ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"it must return a permutation of 0..{n - 1}"
         ) from error
     if curriculum.level == "classes":
         return stream.regrouped(order), order

@@ -17,6 +17,7 @@ from cl_platform.stream import Stream
 CHUNK = 1000  # samples in one forward pass
 RESIDENT_BYTES = 2**30  # larger test sets are gathered and normalised anew at each evaluation
 
+Split = Literal["test", "validation"]
 Row = dict[str, dict[str, float]]
 """Accuracy by mask and experience identity."""
 
@@ -37,9 +38,7 @@ class Evaluator:
     whatever the numbering of the classes, where an argmax would favour class 0.
     """
 
-    def __init__(
-        self, stream: Stream, device: torch.device, split: Literal["test", "validation"] = "test"
-    ) -> None:
+    def __init__(self, stream: Stream, device: torch.device, split: Split = "test") -> None:
         self.stream = stream
         self.device = device
         self.split = split

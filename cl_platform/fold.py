@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from cl_platform.code import kernel_digest
 from cl_platform.draws import Draws, global_generators, seed_for
 from cl_platform.errors import ClpError, RunFailed
-from cl_platform.evaluation import Evaluator
-from cl_platform.identity import kernel_digest
+from cl_platform.evaluation import Evaluator, Row, Split
+from cl_platform.parameters import blame
 from cl_platform.plan import EVALUATOR, Plan
 from cl_platform.store import Record, State, StateStore
 from cl_platform.strategy import Strategy
@@ -38,7 +37,7 @@ class Fold:
         self.draws = Draws(plan.config.seed, self.device)
         self.scorer = kernel_digest(*EVALUATOR)
         self.records = [self._known(key) for key in plan.keys]
-        self.evaluators: dict[str, Evaluator] = {}
+        self.evaluators: dict[Split, Evaluator] = {}
         self.trained = 0
         self.begin()
 
@@ -70,7 +69,7 @@ class Fold:
             wanted <= accuracies.keys() for row in rows.values() for accuracies in row.values()
         )
 
-    def _splits(self) -> list[str]:
+    def _splits(self) -> list[Split]:
         validated = all(len(e.validation) for e in self.plan.stream.experiences)
         return ["test", "validation"] if validated else ["test"]
 
@@ -91,7 +90,8 @@ class Fold:
         if state is None:
             return False
         self.begin()
-        self.strategy.restore(state.strategy)
+        with self._blaming(k):
+            self.strategy.restore(state.strategy)
         self.state, self.position = state, k
         return True
 
@@ -139,21 +139,18 @@ class Fold:
         except ClpError:
             raise
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            line = f"{Path(frame.filename).name}:{frame.lineno}"
-            raise RunFailed(f"{place}: {reason} ({line})") from error
+            raise RunFailed(f"{place}: {blame(error)}") from error
 
     def _evaluate(self) -> None:
         k = self.position
         clock = Stopwatch(self.device)
         learned = self.plan.steps[:k]
         seen = {c for step in learned for e in step.sources for c in e.classes}
-        rows = {}
+        rows: dict[str, Row] = {}
         for split in self._splits():
-            if split not in self.evaluators:
-                self.evaluators[split] = Evaluator(self.plan.stream, self.device, split)  # type: ignore[arg-type]
             with self._blaming(k), global_generators(self.plan.config.seed):
+                if split not in self.evaluators:
+                    self.evaluators[split] = Evaluator(self.plan.stream, self.device, split)
                 rows[split] = self.evaluators[split](self.strategy, seen)
         trainable = sum(p.numel() for p in self.strategy.parameters() if p.requires_grad)
         cost = {

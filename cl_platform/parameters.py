@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import traceback
 import typing
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from cl_platform import registry
-from cl_platform.errors import BadInput, ConfigError
+from cl_platform.errors import BadInput, ClpError, ConfigError
 from cl_platform.registry import Kind
 
 Section = dict[str, Any]
@@ -28,7 +31,10 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
         plugin = registry.load(kind, section["name"])
     except BadInput as error:
         return section, [str(error)]
-    model, inner = _parameters(kind, plugin)
+    try:
+        model, inner = _parameters(kind, plugin)
+    except (TypeError, ValueError) as error:
+        return section, [f"{kind} {section['name']!r} cannot be called with parameters ({error})"]
     given = {k: v for k, v in section.items() if k != "name"}
     filled: Section = {}
     faults: list[str] = []
@@ -57,7 +63,19 @@ def build(kind: Kind, section: Section, **context: Any) -> Any:
     values = {k: v for k, v in section.items() if k != "name"}
     for name in inner:
         values[name] = build(kind, values[name])
-    return plugin(**context, **values)
+    try:
+        return plugin(**context, **values)
+    except ClpError:
+        raise
+    except Exception as error:  # a fault in a user's plugin
+        raise BadInput(f"{kind} {section['name']!r} cannot be made: {blame(error)}") from error
+
+
+def blame(error: BaseException) -> str:
+    """An error in one line, with the place it comes from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    reason = " ".join(str(error).split())
+    return f"{type(error).__name__}: {reason} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def as_section(value: Any) -> Section:
@@ -107,6 +125,8 @@ def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
 
 def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], set[str]]:
     """A pydantic model of a plugin's parameters, and the names of those that are plugins too."""
+    if not callable(plugin):
+        raise TypeError(f"it is {plugin!r:.40}, no class or function")
     hints = _type_hints(plugin)
     fields: dict[str, Any] = {}
     inner: set[str] = set()
@@ -119,10 +139,17 @@ def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], set[str]]:
         if _is_strategy(hint):
             inner.add(name)
             hint = Any
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hint, default)
+        fields[name] = (hint, _default(plugin, name, parameter.default))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model("Parameters", __config__=config, **fields), inner
+
+
+def _default(plugin: Any, name: str, default: Any) -> Any:
+    """What pydantic takes for a default: `...` stands for none."""
+    field = getattr(plugin, "__dataclass_fields__", {}).get(name)
+    if field is not None and field.default_factory is not dataclasses.MISSING:
+        return Field(default_factory=field.default_factory)
+    return ... if default is inspect.Parameter.empty else default
 
 
 def _type_hints(plugin: Any) -> dict[str, Any]:

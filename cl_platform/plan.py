@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cl_platform import registry
+from cl_platform.code import code_digest, kernel_digest
 from cl_platform.config import SECTIONS, RunConfig
 from cl_platform.curriculum import Curriculum, arrange
 from cl_platform.draws import Draws
 from cl_platform.errors import BadInput, ConfigError
-from cl_platform.identity import code_digest, digest, kernel_digest
+from cl_platform.identity import digest
 from cl_platform.parameters import build
+from cl_platform.registry import Kind
 from cl_platform.samples import Samples
 from cl_platform.strategy import Strategy
 from cl_platform.stream import Experience, Stream, StreamInfo
@@ -26,7 +28,7 @@ class Step:
     """One training step of the fold: what is learned, and from which samples.
 
     Args:
-        experience: passed to the strategy's hooks.
+        experience: passed to the strategy's hooks, without its test data.
         sources: experiences whose data are trained on.
         identity: what the step adds to the content address.
     """
@@ -84,8 +86,9 @@ class Plan:
         )
 
 
+TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
 EVALUATOR = ("cl_platform.evaluation",)
-KERNEL = ("cl_platform.training", "cl_platform.replay")
+KERNEL = ("cl_platform.fold", "cl_platform.replay")
 
 
 def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
@@ -98,27 +101,32 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
     Raises:
         ClpError: the data cannot be loaded, the order is no permutation, or the parts do not fit.
     """
-    objects = objects or {}
     sections = {kind: getattr(config, kind) for kind in SECTIONS}
-    template: Strategy = objects.get("strategy") or build("strategy", sections["strategy"])
-    if not isinstance(template, Strategy):
-        raise BadInput(f"strategy {sections['strategy']['name']!r} is no cl_platform.Strategy")
-    given: Stream = objects.get("stream") or build("stream", sections["stream"])
+    parts = {kind: build(kind, sections[kind]) for kind in TYPES if kind not in (objects or {})}
+    parts |= objects or {}
+    for kind, expected in TYPES.items():
+        if not isinstance(parts[kind], expected):
+            name = sections[kind]["name"]
+            raise BadInput(
+                f"{kind} {name!r} gives {parts[kind]!r:.80}: expected a {expected.__name__}"
+            )
+    template: Strategy = parts["strategy"]
+    given: Stream = parts["stream"]
+    curriculum: Curriculum = parts["curriculum"]
     _check_fit(config, template, given)
-    curriculum: Curriculum = objects.get("curriculum") or build(
-        "curriculum", sections["curriculum"]
-    )
     stream, order = arrange(given, curriculum, config.seed)
     stream = stream.to(config.device)
     steps = _steps(stream, template)
-    model = objects.get("model") or registry.load("model", sections["model"]["name"])
+    model = parts.get("model") or registry.load("model", sections["model"]["name"])
     parameters = {k: v for k, v in sections["model"].items() if k != "name"}
+    named = {k: registry.load(k, sections[k]["name"]) for k in TYPES if k not in (objects or {})}
+    transforms = [s.transform for e in given.experiences for s in (e.train, e.test) if s.transform]
     code = {
-        "strategy": digest([code_digest(type(m)) for m in template.modules()]),
+        "strategy": code_digest(named.get("strategy"), *(type(m) for m in template.modules())),
         "model": code_digest(model),
-        "stream": ""
-        if "stream" in objects
-        else code_digest(registry.load("stream", sections["stream"]["name"])),
+        "stream": code_digest(
+            named.get("stream"), type(given.preprocess), *{type(t): 0 for t in transforms}
+        ),
         "kernel": kernel_digest(*KERNEL),
     }
     keys = [digest("state", _settings(config), _facts(given), code)]
@@ -134,7 +142,7 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
         make_model=lambda **context: model(**context, **parameters),
         steps=steps,
         keys=tuple(keys),
-        run_id=digest("run", keys[-1], columns, order, scored)[:12],
+        run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
         code=code,
     )
 
@@ -161,10 +169,11 @@ def _steps(stream: Stream, strategy: Strategy) -> tuple[Step, ...]:
         nothing = train.select(train.index[:0])
         classes = tuple(range(stream.n_classes))
         everything = Experience("all", classes, 0, train, nothing, nothing)
-        return (Step(everything, parts, digest("stream", [e.identity for e in parts])),)
+        identity = digest("stream", [e.identity for e in parts])
+        return (Step(everything, parts, identity),)
     cumulative = strategy.trains_on == "seen"
     return tuple(
-        Step(e, experiences[: k + 1] if cumulative else (e,), e.identity)
+        Step(e.without_test_data(), experiences[: k + 1] if cumulative else (e,), e.identity)
         for k, e in enumerate(experiences)
     )
 
@@ -189,6 +198,7 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
 
 def _copy(template: Strategy) -> Strategy:
     """A strategy with the same hyper-parameters that has learned nothing."""
-    values = {name: getattr(template, name) for name in template.hyperparameters()}
-    fresh = {k: _copy(v) if isinstance(v, Strategy) else v for k, v in values.items()}
-    return type(template)(**fresh)
+    given = template.given
+    return type(template)(
+        **{k: _copy(v) if isinstance(v, Strategy) else v for k, v in given.items()}
+    )

@@ -28,6 +28,12 @@ class Preprocess:
     augmentation: Augmentation = "none"
     padding: int = 4
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(float(v) for v in value))
+
     def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B, C, H, W) or (B, D) as stored -> the same shape in float32.
 
@@ -37,6 +43,8 @@ class Preprocess:
             raw = self._augmented(raw, generator)
         if self.mean is None or self.std is None:
             return raw.float()
+        if raw.is_floating_point():
+            raw = raw.float()
         mean, scale = _constants(self.mean, self.std, raw.dim(), raw.device)
         return (raw - mean).mul_(scale)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, ContractError
 from cl_platform.strategy import Batch
 from cl_platform.stream import StreamInfo
 
@@ -119,7 +119,7 @@ class ClassBalancedBuffer(ReplayBuffer):
             )
         nothing = torch.zeros(info.n_classes, dtype=torch.int64, device=info.device)
         self.register_buffer("counts", nothing.clone())  # samples seen, per class
-        # First row of a class. A class without room has none in reach, so adding to it raises.
+        # First row of a class. That of a class without room is out of reach: adding to it raises.
         self.register_buffer("start", nothing - 2**40)
         self.quota = 0
 
@@ -152,6 +152,8 @@ class ClassBalancedBuffer(ReplayBuffer):
         return torch.randperm(n, generator=self._draws, device=self.y.device)
 
     def _slots(self, batch: Batch) -> Tensor:
+        if not self.quota:
+            raise ContractError("call make_room(experience.classes) in begin_experience")
         earlier = (batch.y[:, None] == batch.y).tril(-1).sum(1)  # of the same class in this batch
         place = self.counts[batch.y] + earlier
         chosen = self._uniform(len(batch)).mul_(place + 1).long()

@@ -50,14 +50,38 @@ class Samples:
 
     @classmethod
     def of(cls, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Samples:
-        """Samples that own their data: x (n, ...) uint8 or float, y (n,) integers."""
-        x, y = torch.as_tensor(x), torch.as_tensor(y).long()
-        if len(x) != len(y):
-            raise BadInput(f"{len(x)} inputs with {len(y)} labels: give one label per input")
+        """Samples that own a copy of their data: x (n, ...) uint8 or float, y (n,) integers.
+
+        Raises:
+            BadInput: these are no arrays, not as many labels as inputs, or labels are no integers.
+        """
+        try:
+            x, given = torch.as_tensor(x).clone(), torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadInput(f"these are no arrays of numbers ({error}); give tensors") from error
+        if x.dim() < 2 or given.dim() != 1:
+            raise BadInput(
+                f"inputs of shape {tuple(x.shape)} with labels of shape {tuple(given.shape)}: "
+                "expected (n, ...) and (n,)"
+            )
+        if len(x) != len(given):
+            raise BadInput(f"{len(x)} inputs with {len(given)} labels: give one label per input")
+        y = given.long().clone()
+        if not torch.equal(y, given) or (y < 0).any():
+            raise BadInput("labels must be integers from 0: give class indices")
         return cls(x, torch.arange(len(y)), y, digest(array_digest(x), array_digest(y)))
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @cached_property
+    def classes(self) -> set[int]:
+        """The class indices that occur."""
+        return set(torch.unique(self.y).tolist())
+
+    def emptied(self) -> Samples:
+        """No sample of the same kind; the data are not reachable through it."""
+        return replace(self, source=self.source[:0], index=self.index[:0], y=self.y[:0])
 
     @cached_property
     def identity(self) -> str:

@@ -61,6 +61,9 @@ class Strategy(nn.Module):
     grows: ClassVar[bool] = False
     """Whether the state may grow from experience to experience (one Fisher per task, say)."""
 
+    given: dict[str, Any]
+    """The hyper-parameters it was made with, as they were given."""
+
     info: StreamInfo
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -72,6 +75,7 @@ class Strategy(nn.Module):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         nn.Module.__init__(self)  # before the dataclass assigns fields, which may be modules
+        self.given = kwargs
         return self
 
     def setup(self, info: StreamInfo) -> None:
@@ -112,12 +116,13 @@ class Strategy(nn.Module):
         return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """The dataclass fields by name; an inner strategy as ``{"name": ..., **fields}``."""
+        """All hyper-parameters as given or by default; an inner strategy as ``{"name": ...}``."""
         from cl_platform.registry import name_of
 
         values: dict[str, Any] = {}
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
+            default = getattr(self, f.name) if f.default is dataclasses.MISSING else f.default
+            value = self.given.get(f.name, default)
             if isinstance(value, Strategy):
                 value = {"name": name_of("strategy", type(value)), **value.hyperparameters()}
             values[f.name] = value
@@ -152,4 +157,10 @@ class Strategy(nn.Module):
                 module.register_parameter(name, nn.Parameter(value.to(self.info.device)))
             else:
                 module.register_buffer(name, value.to(self.info.device))
-        self.load_state_dict(state)
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            raise ContractError(
+                f"{type(self).__name__} cannot load its own state ({' '.join(str(error).split())}); "
+                "keep the buffers that setup() makes, or override restore()"
+            ) from error

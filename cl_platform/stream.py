@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +37,13 @@ class Experience:
     train: Samples
     validation: Samples
     test: Samples
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
+
+    def without_test_data(self) -> Experience:
+        """The experience as curricula and strategies see it."""
+        return replace(self, test=self.test.emptied())
 
     @cached_property
     def identity(self) -> str:
@@ -70,13 +78,30 @@ class Stream:
     online: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        object.__setattr__(self, "experiences", tuple(self.experiences))
+        faults = list(self._faults())
+        if faults:
+            raise BadInput("\n".join(f"stream {self.name!r}: {fault}" for fault in faults))
+
+    def _faults(self) -> Iterator[str]:
+        if self.scenario not in get_args(Scenario):
+            yield f"scenario {self.scenario!r} is none of {', '.join(get_args(Scenario))}"
         if not self.experiences:
-            raise BadInput(f"stream {self.name!r} has no experience; give at least one")
+            yield "it has no experience; give at least one"
+        tasks = sorted(e.task for e in self.experiences)
+        if tasks != list(range(len(tasks))):
+            yield f"task labels {tasks} are not 0..{len(tasks) - 1}; give each experience its own"
         for e in self.experiences:
             if not len(e.train):
-                raise BadInput(
-                    f"experience {e.name!r} of stream {self.name!r} has no training data"
-                )
+                yield f"experience {e.name!r} has no training data"
+            foreign = [c for c in e.classes if not 0 <= c < self.n_classes]
+            if foreign:
+                yield f"experience {e.name!r} has classes {foreign} outside 0..{self.n_classes - 1}"
+            for samples in (e.train, e.validation, e.test):
+                strange = sorted(samples.classes - set(e.classes))
+                if strange:
+                    yield f"experience {e.name!r} has labels {strange}, but not these classes"
 
     def __len__(self) -> int:
         return len(self.experiences)
@@ -109,9 +134,9 @@ class Stream:
             CurriculumError: `class_order` is no permutation of the classes.
             BadInput: classes occur in several experiences (domain streams).
         """
-        if sum(len(e.classes) for e in self.experiences) != self.n_classes:
+        if sorted(c for e in self.experiences for c in e.classes) != list(range(self.n_classes)):
             raise BadInput(
-                f"stream {self.name!r} shares classes between experiences, so its classes have no "
+                f"stream {self.name!r} has classes in no or in several experiences, so they have no "
                 "order; use curriculum.level=experiences"
             )
         order = check_permutation(class_order, self.n_classes, "class order")
@@ -127,12 +152,8 @@ class Stream:
         return replace(self, experiences=tuple(groups))
 
     def without_test_data(self) -> Stream:
-        """The stream as a curriculum may see it: every test set is empty."""
-        nothing = torch.zeros(0, dtype=torch.int64)
-        return replace(
-            self,
-            experiences=tuple(replace(e, test=e.test.select(nothing)) for e in self.experiences),
-        )
+        """The stream as a curriculum may see it."""
+        return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
 
     def to(self, device: torch.device | str) -> Stream:
         """The stream with its data resident on a device."""
@@ -159,11 +180,16 @@ def class_incremental(
     **fields: object,
 ) -> Stream:
     """A stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
-    empty = train.select(torch.zeros(0, dtype=torch.int64))
-    pools = {"train": train, "validation": validation or empty, "test": test}
-    names = tuple(class_names)
+    names = tuple(str(name) for name in class_names)
+    chosen = [int(c) for g in groups for c in g]
+    if sorted(chosen) != list(range(len(names))):
+        raise BadInput(
+            f"groups {[sorted(map(int, g)) for g in groups]} do not partition the classes "
+            f"0..{len(names) - 1}: each must be in exactly one group"
+        )
+    pools = {"train": train, "validation": validation or train.emptied(), "test": test}
     experiences = tuple(
-        _class_experience(tuple(sorted(g)), task, names, pools) for task, g in enumerate(groups)
+        _class_experience(tuple(map(int, g)), task, names, pools) for task, g in enumerate(groups)
     )
     settings: dict[str, object] = {"scenario": "class", **fields}
     return Stream(name, experiences=experiences, class_names=names, **settings)  # type: ignore[arg-type]
@@ -184,7 +210,7 @@ def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...
     Raises:
         CurriculumError: it is no permutation of 0..n-1; says what is missing or foreign.
     """
-    order = tuple(int(i) for i in order)
+    order = tuple(operator.index(i) for i in order)
     missing, foreign = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
     if len(order) == n and not missing:
         return order

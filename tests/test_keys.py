@@ -10,8 +10,8 @@ import pytest
 
 import cl_platform as clp
 from cl_platform import Strategy
+from cl_platform.code import code_digest
 from cl_platform.config import parse_config
-from cl_platform.identity import code_digest
 from cl_platform.parameters import build
 from cl_platform.plan import Plan, make_plan
 from cl_platform.registry import load
