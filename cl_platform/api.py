@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from torch import nn
 
-from cl_platform.config import parse_config, with_flags
+from cl_platform.config import SHORTHANDS, parse_config, with_flags
 from cl_platform.curriculum import Curriculum
+from cl_platform.errors import BadInput
 from cl_platform.execution import DEFAULT_OUT, execute
 from cl_platform.plan import make_plan
 from cl_platform.registry import name_of
@@ -48,7 +50,7 @@ def run(
     data: dict[str, Any] = {}
     objects: dict[str, Any] = {}
     if isinstance(strategy, type) and issubclass(strategy, Strategy):
-        strategy = strategy()
+        strategy = _instance(strategy)
     if isinstance(stream, Stream):
         objects["stream"], data["stream"] = stream, {"name": stream.name}
     if isinstance(strategy, Strategy):
@@ -60,8 +62,26 @@ def run(
         name = name_of("curriculum", type(curriculum))
         data["curriculum"] = {"name": name, **vars(curriculum)}
     if not isinstance(model, str | Mapping):
+        if not isinstance(model, type | FunctionType):
+            raise BadInput(
+                f"model={model!r:.60}: give a name, a name with parameters, or a class or function "
+                "that takes input_shape and n_classes"
+            )
         objects["model"], data["model"] = model, {"name": name_of("model", model)}
+    for flag, key in SHORTHANDS.items():
+        section = key.partition(".")[0]
+        if section in objects and settings.get(flag) is not None:
+            raise BadInput(
+                f"{flag}={settings[flag]!r} cannot change a {section} given as an object"
+            )
     by_name = {"stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model}
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
     return execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
+
+
+def _instance(strategy: type[Strategy]) -> Strategy:
+    try:
+        return strategy()
+    except TypeError as error:
+        raise BadInput(f"strategy {strategy.__name__} needs its parameters: {error}") from error

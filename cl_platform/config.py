@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ def _named(value: Any) -> Any:
 
 def _ordered(value: Any) -> Any:
     """`[2, 0, 1]` or `2,0,1` is short for the curriculum `explicit` with that order."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value):
         value = [int(i) for i in value.split(",")]
     return {"name": "explicit", "order": value} if isinstance(value, list | tuple) else value
@@ -191,7 +193,7 @@ def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, A
 def put(data: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; a plugin given by name only becomes a mapping when a parameter is set.
 
-    Naming a plugin again drops the parameters of the one before.
+    Setting a section to another name drops the parameters of the plugin before.
     """
     here = data
     *path, last = key.split(".")
@@ -206,13 +208,17 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
     here[last] = value
 
 
-def with_flags(data: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` with the flags that were given (not None) put under their keys."""
-    for name, value in flags.items():
+def with_flags(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with the flags that were given (not None) put under their keys.
+
+    Shorthands (``lr``) come last: they set a part of a section that another flag may give whole.
+    """
+    merged: dict[str, Any] = copy.deepcopy(dict(data))
+    for name in sorted(flags, key=lambda flag: flag in SHORTHANDS):
+        value, present = flags[name], merged.get(name)
         if value is None:
             continue
-        present = data.get(name)
-        if isinstance(present, dict) and present.get("name") == value and value is not None:
+        if isinstance(present, dict) and present.get("name") == value:
             continue  # the same plugin: keep its parameters
-        put(data, SHORTHANDS.get(name, name), value)
-    return data
+        put(merged, SHORTHANDS.get(name, name), copy.deepcopy(value))
+    return merged

@@ -102,14 +102,15 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
         ClpError: the data cannot be loaded, the order is no permutation, or the parts do not fit.
     """
     sections = {kind: getattr(config, kind) for kind in SECTIONS}
-    parts = {kind: build(kind, sections[kind]) for kind in TYPES if kind not in (objects or {})}
+    parts: dict[str, Any] = {
+        kind: build(kind, sections[kind]) for kind in TYPES if kind not in (objects or {})
+    }
     parts |= objects or {}
     for kind, expected in TYPES.items():
         if not isinstance(parts[kind], expected):
             name = sections[kind]["name"]
-            raise BadInput(
-                f"{kind} {name!r} gives {parts[kind]!r:.80}: expected a {expected.__name__}"
-            )
+            found = f"{parts[kind]!r:.60}"
+            raise BadInput(f"{kind} {name!r} gives {found}: expected a {expected.__name__}")
     template: Strategy = parts["strategy"]
     given: Stream = parts["stream"]
     curriculum: Curriculum = parts["curriculum"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_platform.errors import StorageError
+from cl_platform.errors import ClpError, StorageError
 from cl_platform.files import read_json, write_json
 from cl_platform.matrix import AccuracyMatrix, Mask
 
@@ -103,7 +103,7 @@ class Result:
         data = read_json(folder / "result.json")
         try:
             return None if data is None else cls.from_json(data, folder)
-        except (KeyError, TypeError):  # written by another version
+        except (KeyError, TypeError, ValueError, AttributeError, ClpError):  # by another version
             return None
 
 

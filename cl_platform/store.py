@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
+from cl_platform.errors import BadInput, StorageError
 from cl_platform.evaluation import Row
 from cl_platform.files import read_json, write_atomic, write_json
 
 Keep = Literal["all", "last", "none"]
 MAGIC = b"clp-state-1\n"
+ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass
@@ -67,6 +72,11 @@ class StateStore:
     """
 
     def __init__(self, folder: Path | None, keep: Keep = "all", budget: int = 20 * 2**30) -> None:
+        if keep not in get_args(Keep) or not budget >= 0:
+            raise BadInput(
+                f"keep={keep!r} with a budget of {budget} bytes: keep is one of "
+                f"{', '.join(get_args(Keep))}, the budget not negative"
+            )
         self.folder = folder
         self.keep = keep
         self.budget = budget
@@ -77,29 +87,38 @@ class StateStore:
 
     def load(self, key: str) -> State | None:
         """The state of a key, on the CPU, or None; a corrupt one is set aside and said so."""
-        if not self.has_state(key):
+        if self.folder is None:
             return None
         path = self._path(key)
         try:
             content = path.read_bytes()
-            payload = content[len(MAGIC) + 32 :]
-            stored = content[len(MAGIC) : len(MAGIC) + 32]
-            if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != stored:
-                raise ValueError("its checksum is wrong")
-            state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-            os.utime(path)  # used just now
-            return State(**state)
         except FileNotFoundError:
             return None
-        except Exception as error:
-            aside = path.with_suffix(".corrupt")
-            reason = str(error).splitlines()[0]
-            print(
-                f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
-                file=sys.stderr,
-            )
-            path.replace(aside)
+        except OSError as error:
+            raise StorageError(
+                f"cannot read {path}: {error.strerror}; see to its rights"
+            ) from error
+        with suppress(OSError):
+            os.utime(path)  # used just now
+        payload = content[len(MAGIC) + 32 :]
+        stored = content[len(MAGIC) : len(MAGIC) + 32]
+        if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != stored:
+            self._set_aside(path, "its checksum is wrong")
             return None
+        try:
+            return State(**torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        except (pickle.UnpicklingError, EOFError, TypeError) as error:
+            self._set_aside(path, type(error).__name__)
+            return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_suffix(".corrupt")
+        print(
+            f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
+            file=sys.stderr,
+        )
+        with suppress(OSError):  # another process may have been faster
+            path.replace(aside)
 
     def save(self, key: str, state: State, previous: str | None) -> None:
         """Keep a state as the policy says; `previous` is the key it was trained from.
@@ -141,10 +160,16 @@ class StateStore:
             if self._total <= self.budget:
                 return
         found = []
-        for path in self.folder.glob("*/*.pt"):
+        for path in self.folder.glob("*/*.*"):
+            if path.suffix == ".json":
+                continue
             try:
                 stat = path.stat()
             except FileNotFoundError:  # another run removed it
+                continue
+            if path.name.startswith("."):  # left by a writer that was killed, or being written
+                if time.time() - stat.st_mtime > ABANDONED_SECONDS:
+                    path.unlink(missing_ok=True)
                 continue
             found.append((stat.st_mtime, stat.st_size, path))
         self._total = sum(size for _, size, _ in found)

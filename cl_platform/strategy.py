@@ -161,6 +161,6 @@ class Strategy(nn.Module):
             self.load_state_dict(state)
         except RuntimeError as error:
             raise ContractError(
-                f"{type(self).__name__} cannot load its own state ({' '.join(str(error).split())}); "
+                f"{type(self).__name__} cannot load its state ({' '.join(str(error).split())}); "
                 "keep the buffers that setup() makes, or override restore()"
             ) from error

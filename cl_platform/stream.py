@@ -97,11 +97,12 @@ class Stream:
                 yield f"experience {e.name!r} has no training data"
             foreign = [c for c in e.classes if not 0 <= c < self.n_classes]
             if foreign:
-                yield f"experience {e.name!r} has classes {foreign} outside 0..{self.n_classes - 1}"
+                bound = self.n_classes - 1
+                yield f"experience {e.name!r} has classes {foreign} outside 0..{bound}"
             for samples in (e.train, e.validation, e.test):
                 strange = sorted(samples.classes - set(e.classes))
                 if strange:
-                    yield f"experience {e.name!r} has labels {strange}, but not these classes"
+                    yield f"experience {e.name!r} has labels {strange} of no class of its own"
 
     def __len__(self) -> int:
         return len(self.experiences)
@@ -136,8 +137,8 @@ class Stream:
         """
         if sorted(c for e in self.experiences for c in e.classes) != list(range(self.n_classes)):
             raise BadInput(
-                f"stream {self.name!r} has classes in no or in several experiences, so they have no "
-                "order; use curriculum.level=experiences"
+                f"stream {self.name!r} has classes in no or in several experiences, so they have "
+                "no order; use curriculum.level=experiences"
             )
         order = check_permutation(class_order, self.n_classes, "class order")
         pools = {
@@ -210,7 +211,10 @@ def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...
     Raises:
         CurriculumError: it is no permutation of 0..n-1; says what is missing or foreign.
     """
-    order = tuple(operator.index(i) for i in order)
+    try:
+        order = tuple(operator.index(i) for i in order)
+    except TypeError as error:
+        raise CurriculumError(f"{what} {order!r:.60} must be whole numbers 0..{n - 1}") from error
     missing, foreign = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
     if len(order) == n and not missing:
         return order

@@ -154,7 +154,8 @@ def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
     for c in samples.y.unique():
         rows = torch.nonzero(samples.y == c).flatten()
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
-        chosen[shuffled[: int(share * len(rows))]] = True
+        held = max(1, int(share * len(rows))) if share and len(rows) > 1 else 0
+        chosen[shuffled[:held]] = True
     return samples.select(~chosen), samples.select(chosen)
 
 

@@ -103,8 +103,10 @@ def _samples(x: np.ndarray, y: np.ndarray, fingerprint: str, mapped: bool) -> Sa
 
 
 def _is_mapped(meta: dict) -> bool:  # type: ignore[type-arg]
-    budget = int(os.environ.get("CLP_RESIDENT_BYTES") or RESIDENT_BYTES)
-    return bool(sum(meta["bytes"].values()) > budget)
+    given = os.environ.get("CLP_RESIDENT_BYTES") or str(RESIDENT_BYTES)
+    if not given.isdecimal():
+        raise DataError(f"CLP_RESIDENT_BYTES={given}: give a whole number of bytes")
+    return bool(sum(meta["bytes"].values()) > int(given))
 
 
 def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]

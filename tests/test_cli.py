@@ -101,6 +101,11 @@ def test_flags_settings_and_files(clp: Clp, tmp_path: Path) -> None:
         (("check", "no:Class"), "error: strategy 'no:Class' cannot be imported"),
         (("new", "not a name"), "is no name for a class"),
         (("list", "strategy"), "error: Invalid value"),
+        (("new", "Json"), "a module 'json' exists"),
+        (("run", "--state-budget-gb", "nan"), "give a number of gigabytes"),
+        (("run", "--state-budget-gb", "-1"), "give a number of gigabytes"),
+        (("run", "--strategy", "math:pi"), "strategy 'math:pi' cannot be called with parameters"),
+        (("run", "--curriculum", "os:getcwd"), "expected a Curriculum"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -324,3 +324,10 @@ def test_decoding_again_gives_the_arrays_that_are_kept(
     assert again.train.fingerprint == kept.train.fingerprint
     assert again.class_names == kept.class_names
     assert again.groups == kept.groups
+
+
+@pytest.mark.parametrize("given", ["4G", "-1", "many"])
+def test_a_budget_that_is_no_number(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("CLP_RESIDENT_BYTES", given)
+    with pytest.raises(DataError, match="give a whole number of bytes"):
+        load_dataset("digits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -316,3 +317,57 @@ def test_a_fold_without_a_store_trains_everything_once() -> None:
     fold = Fold(plan(), StateStore(None), Trackers())
     fold.run()
     assert fold.trained == 5
+
+
+def test_a_state_that_cannot_be_read_is_not_taken_for_a_corrupt_one(tmp_path: Path) -> None:
+    p = plan()
+    first = execute(p, tmp_path)
+    (first.path / "result.json").unlink()  # type: ignore[operator]
+    for key in p.keys[4:]:
+        for file in tmp_path.glob(f"states/*/{key}.*"):
+            file.unlink()
+    state = next(tmp_path.glob(f"states/*/{p.keys[3]}.pt"))
+    state.unlink()
+    state.mkdir()  # cannot be read, by anyone
+    with pytest.raises(clp.ClpError, match=r"cannot read .*Is a directory"):
+        execute(p, tmp_path)
+    assert not list(tmp_path.rglob("*.corrupt"))
+
+
+def test_what_a_killed_writer_left_goes_after_a_day(tmp_path: Path) -> None:
+    execute(plan(), tmp_path)
+    folder = next((tmp_path / "states").iterdir())
+    old, young = folder / ".x.pt.0", folder / ".x.pt.1"
+    for file in (old, young):
+        file.write_bytes(b"half a state")
+    os.utime(old, (0, 0))
+    execute(plan(seed=1), tmp_path)
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: {**r, "metrics": []},
+        lambda r: {**r, "matrix": {"seen": r["matrix"]["seen"][:-1]}},
+        lambda r: {**r, "experiences": None},
+        lambda r: [],
+    ],
+)
+def test_a_result_of_another_form_is_made_again(tmp_path: Path, change: Callable) -> None:
+    first = execute(plan(), tmp_path)
+    file = first.path / "result.json"  # type: ignore[operator]
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    assert len(clp.load_results(tmp_path)) == 0
+    assert same(execute(plan(), tmp_path), first)
+    assert len(clp.load_results(tmp_path)) == 1
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    first = execute(plan(), tmp_path)
+    (first.path / "result.json").unlink()  # type: ignore[operator]
+    (first.path / "events.jsonl").unlink()  # type: ignore[operator]
+    (first.path / "events.jsonl").mkdir()  # type: ignore[operator]
+    with pytest.raises(clp.ClpError, match=r"cannot write .*events.jsonl"):
+        execute(plan(), tmp_path)

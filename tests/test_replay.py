@@ -8,7 +8,7 @@ from scipy import stats
 
 from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, StreamInfo
 from cl_platform.draws import Draws
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, ContractError
 from cl_platform.preprocess import Preprocess
 
 
@@ -164,3 +164,8 @@ def test_images_are_kept_as_stored_and_augmented_when_drawn() -> None:
     first, second = memory.sample(40), memory.sample(40)
     assert first.x.dtype == torch.float32
     assert not torch.equal(first.x, second.x)
+
+
+def test_balanced_memory_without_room_says_what_is_missing() -> None:
+    with pytest.raises(ContractError, match=r"call make_room\(experience\.classes\)"):
+        ClassBalancedBuffer(8, info()).add(batch(torch.arange(2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from pathlib import Path
@@ -70,11 +71,10 @@ def new(name: str, /, *, folder: Path = Path()) -> None:
         raise BadInput(f"{name!r} is no name for a class; give one like WeightedReplay")
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)
     module = "_".join(word.lower() for word in words) or name.lower()
+    if (folder / f"{module}.py").exists() or importlib.util.find_spec(module):
+        raise BadInput(f"a module {module!r} exists; give another name or --folder")
     values = {"class_name": name, "module": module, "title": " ".join(words).capitalize()}
     files = {folder / f"{module}.py": STRATEGY, folder / f"test_{module}.py": TEST}
-    for path in files:
-        if path.exists():
-            raise BadInput(f"{path} exists; give another name or --folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -82,5 +82,7 @@ def new(name: str, /, *, folder: Path = Path()) -> None:
     except OSError as error:
         raise BadInput(f"cannot write to {folder}: {error.strerror}") from error
     print(f"wrote {' and '.join(map(str, files))}")
+    if folder != Path():
+        print(f"cd {folder}")
     print(f"clp check {module}:{name}")
     print(f"clp run --strategy {module}:{name}")

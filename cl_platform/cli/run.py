@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -83,11 +84,14 @@ def run(
     data = overridden(config or [], flags, set_ or [])
 
     from cl_platform.config import parse_config
+    from cl_platform.errors import BadInput
     from cl_platform.execution import execute
     from cl_platform.plan import make_plan
     from cl_platform.tracking import Sink
     from cl_platform.tracking.console import ConsoleSink
 
+    if not 0 <= state_budget_gb < math.inf:
+        raise BadInput(f"state-budget-gb={state_budget_gb}: give a number of gigabytes, 0 or more")
     plan = make_plan(parse_config(data))
     console = ConsoleSink()
     sinks: list[Sink] = [] if json_ else [console]

@@ -62,7 +62,10 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        try:
+            torn = path.exists() and not path.read_bytes().endswith(b"\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
         self._before = "\n" if torn else ""  # the writer of the last line was killed
 
     def emit(self, event: Event) -> None:
