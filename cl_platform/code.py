@@ -183,6 +183,7 @@ def _sources(modules: Iterable[str], kernel: bool = False) -> dict[str, str]:
     return found
 
 
+@functools.cache
 def _imported_names(source: str, package: str) -> list[str]:
     """Every module an ``import`` anywhere in `source` may load; unknown ones are dropped later."""
     names: list[str] = []

@@ -7,7 +7,7 @@ import inspect
 import traceback
 import typing
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
     return " ".join(f"{key}={_short(first['input'])}: {text}".split())
 
 
+@cache
 def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], set[str]]:
     """A pydantic model of a plugin's parameters, and the names of those that are plugins too."""
     if not callable(plugin):
