@@ -100,6 +100,8 @@ class Fold:
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
         self.draws.restart(k)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         clock = Stopwatch(self.device)
         batches = 0
 
@@ -168,7 +170,7 @@ class Fold:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Largest memory in use so far, in bytes: of the device, or of this process on the CPU."""
+    """Largest memory in use, in bytes: of the device in this step, or of this process so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024

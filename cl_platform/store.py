@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 
@@ -82,9 +82,6 @@ class StateStore:
         self.budget = budget
         self._total: int | None = None
 
-    def has_state(self, key: str) -> bool:
-        return self.folder is not None and self._path(key).exists()
-
     def load(self, key: str) -> State | None:
         """The state of a key, on the CPU, or None; a corrupt one is set aside and said so."""
         if self.folder is None:
@@ -140,9 +137,7 @@ class StateStore:
     def record(self, key: str) -> Record:
         """What is known of a key; empty if nothing is."""
         data = read_json(self._path(key, ".json")) if self.folder is not None else None
-        if not isinstance(data, dict) or data.keys() != vars(Record()).keys():
-            return Record()
-        return Record(**data)
+        return Record(**data) if _is_record(data) else Record()
 
     def save_record(self, key: str, record: Record) -> None:
         if self.folder is not None:
@@ -179,3 +174,13 @@ class StateStore:
             if path.stem != keep:
                 path.unlink(missing_ok=True)
                 self._total -= size
+
+
+def _is_record(data: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON document has the form of a record; it may be damaged or of another version."""
+    try:
+        accuracies = [a for row in data["rows"].values() for a in row.values()]
+        parts = [*accuracies, data["cost"]]
+        return data.keys() == vars(Record()).keys() and all(isinstance(p, dict) for p in parts)
+    except (AttributeError, KeyError, TypeError):
+        return False

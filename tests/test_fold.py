@@ -132,11 +132,25 @@ def test_a_corrupt_state_is_set_aside_and_made_again(
     assert state.with_suffix(".corrupt").exists()
 
 
-def test_a_damaged_record_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"rows": ',
+        "[]",
+        '{"rows": [], "cost": {}, "evaluator": "SCORER"}',
+        '{"rows": 1}',
+        '{"rows": {"test": 3}, "cost": {}, "evaluator": "SCORER"}',
+        '{"rows": {"test": {"seen": 3}}, "cost": {}, "evaluator": "SCORER"}',
+        '{"rows": {}, "cost": 4, "evaluator": "SCORER"}',
+    ],
+)
+def test_a_damaged_record_is_made_again(tmp_path: Path, content: str) -> None:
     p = plan()
     first = execute(p, tmp_path)
     (first.path / "result.json").unlink()  # type: ignore[operator]
-    next(tmp_path.glob(f"states/*/{p.keys[2]}.json")).write_text('{"rows": ')
+    next(tmp_path.glob(f"states/*/{p.keys[2]}.json")).write_text(
+        content.replace("SCORER", Fold(p, StateStore(None), Trackers()).scorer)
+    )
     again, trained = watch(p, tmp_path)
     assert trained == []
     assert same(again, first)
