@@ -11,6 +11,7 @@ import numpy as np
 
 from cl_platform.draws import seed_for
 from cl_platform.errors import ClpError, CurriculumError
+from cl_platform.registry import name_of
 from cl_platform.stream import Stream, check_permutation
 
 Level = Literal["experiences", "classes"]
@@ -44,15 +45,15 @@ def arrange(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[Stream, 
     """
     n = stream.n_classes if curriculum.level == "classes" else len(stream)
     rng = np.random.default_rng(seed_for(seed, 0, "curriculum"))
-    name = type(curriculum).__name__
+    name = name_of("curriculum", type(curriculum))
     try:
         returned = curriculum(stream.without_test_data(), rng)
-        order = check_permutation(returned, n, f"curriculum {name} returned an order:")
+        order = check_permutation(returned, n, f"curriculum {name!r} returned")
     except ClpError:
         raise
     except Exception as error:  # whatever a user's curriculum raises
         raise CurriculumError(
-            f"curriculum {name} failed ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"curriculum {name!r} failed ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"it must return a permutation of 0..{n - 1}"
         ) from error
     if curriculum.level == "classes":

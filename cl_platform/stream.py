@@ -214,14 +214,15 @@ def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...
     try:
         order = tuple(operator.index(i) for i in order)
     except TypeError as error:
-        raise CurriculumError(f"{what} {order!r:.60} must be whole numbers 0..{n - 1}") from error
+        raise CurriculumError(f"{what} {order!r:.60}: expected whole numbers") from error
     missing, foreign = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
     if len(order) == n and not missing:
         return order
     faults = [f"{_list(missing)} missing"] * bool(missing)
     faults += [f"{_list(foreign)} unknown"] * bool(foreign)
     faults += [f"it has {len(order)} items, not {n}"] * (not faults)
-    raise CurriculumError(f"{what} {order} is no permutation of 0..{n - 1}: {'; '.join(faults)}")
+    expected = f"expected a permutation of 0..{n - 1}"
+    raise CurriculumError(f"{what} {order}: {expected}; {'; '.join(faults)}")
 
 
 def _list(items: Sequence[int]) -> str:

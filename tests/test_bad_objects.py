@@ -48,7 +48,7 @@ def with_tasks(*tasks: int) -> Stream:
         (lambda: stream(scenario="bogus"), "scenario 'bogus' is none of class, task, domain"),
         (lambda: with_tasks(0, 0), "task labels [0, 0] are not 0..1"),
         (lambda: with_tasks(1, 2), "task labels [1, 2] are not 0..1"),
-        (lambda: stream().reordered([1.9, 0.2]), "must be whole numbers"),
+        (lambda: stream().reordered([1.9, 0.2]), "expected whole numbers"),
         (
             lambda: clp.run(stream(), "finetune", scenario="task"),
             "cannot change a stream given as an object",

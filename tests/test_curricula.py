@@ -64,7 +64,8 @@ class Wrong(Curriculum):
 def test_a_wrong_order_is_named() -> None:
     stream = build("stream", {"name": "blobs", "experiences": 3})
     with pytest.raises(
-        CurriculumError, match=r"Wrong returned an order: \(0, 2, 2\).*1 is missing"
+        CurriculumError,
+        match=r"Wrong' returned \(0, 2, 2\): expected a permutation of 0\.\.2; 1 is missing",
     ):
         arrange(stream, Wrong(), 0)
 
