@@ -36,6 +36,8 @@ def test_sizes_are_those_of_the_papers() -> None:
     assert size(model("mlp", (1, 28, 28))) == 784 * 400 + 400 + 400 * 400 + 400 + 4010
     # He et al.'s ResNet-18 with a 3x3 stem and 10 classes.
     assert size(model("resnet18")) == 11_173_962
+    # Lopez-Paz & Ranzato's reduced version of it, for 10 classes.
+    assert size(model("slim-resnet18")) == 1_094_750
 
 
 def test_slim_resnet_has_20_160_channels() -> None:
