@@ -23,11 +23,13 @@ _HOME = {
     "Experience": "stream",
     "Preprocess": "preprocess",
     "ReplayBuffer": "replay",
+    "RingBuffer": "replay",
     "Result": "result",
     "Samples": "samples",
     "Strategy": "strategy",
     "Stream": "stream",
     "StreamInfo": "stream",
+    "Wrapper": "wrapper",
     "check_strategy": "check",
     "class_incremental": "stream",
     "load_results": "result",
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from cl_platform.replay import (
         ReplayBuffer as ReplayBuffer,
     )
+    from cl_platform.replay import (
+        RingBuffer as RingBuffer,
+    )
     from cl_platform.result import Result as Result
     from cl_platform.result import load_results as load_results
     from cl_platform.samples import Samples as Samples
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
     from cl_platform.stream import (
         class_incremental as class_incremental,
     )
+    from cl_platform.wrapper import Wrapper as Wrapper
 
 
 def __getattr__(name: str) -> Any:

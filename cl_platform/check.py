@@ -22,54 +22,60 @@ from cl_platform.errors import ClpError, ContractError
 from cl_platform.evaluation import check_logits
 from cl_platform.execution import execute
 from cl_platform.fold import Fold
-from cl_platform.parameters import Section, as_section
+from cl_platform.parameters import Section, as_section, build
 from cl_platform.plan import Plan, make_plan
 from cl_platform.store import StateStore
 from cl_platform.strategy import Batch, Strategy
 from cl_platform.tracking import Trackers
 from cl_platform.training import batches
 
+Case = dict[str, Any]
+"""A strategy and the settings of the runs it is checked in: ``{"strategy": ..., "epochs": 5}``."""
+
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 40}
 
 
-def check_strategy(strategy: str | Section) -> dict[str, str]:
+def check_strategy(strategy: str | Section, **settings: Any) -> dict[str, str]:
     """The verdict of every check, by its name: empty if it holds, else the line that says why not.
+
+    Args:
+        settings: what else the strategy needs in its configuration, ``optimizer={"lr": 0.001}``.
 
     Raises:
         ConfigError: the strategy cannot be made at all.
     """
-    section = as_section(strategy)
-    make_plan(_config(section))
+    case = {**settings, "strategy": as_section(strategy)}
+    make_plan(_config(case))
     verdicts = {}
     for name, check in CHECKS.items():
         try:
-            check(section)
+            check(case)
             verdicts[name] = ""
         except ClpError as error:
             verdicts[name] = str(error)
     return verdicts
 
 
-def trains(section: Section) -> None:
+def trains(case: Case) -> None:
     """Trains on every scenario it is for, and its metrics are numbers."""
     for scenario in ("class", "task"):
-        if scenario == "class" and _needs_task(section):
+        if scenario == "class" and _needs_task(case):
             continue
-        result = execute(_plan(section, scenario=scenario), None)
+        result = execute(_plan(case, scenario=scenario), None)
         values = result.matrix.values
         if not ((values >= 0) & (values <= 1)).all():
             raise ContractError(f"accuracies outside [0, 1] in the {scenario} scenario")
 
 
-def logits_have_the_shape(section: Section) -> None:
+def logits_have_the_shape(case: Case) -> None:
     """``forward`` returns (B, n_classes) float logits."""
-    strategy, batch = _trained(section)
+    strategy, batch = _trained(case)
     check_logits(_logits(strategy, batch), len(batch), strategy.info.n_classes)
 
 
-def prediction_ignores_the_batch(section: Section) -> None:
+def prediction_ignores_the_batch(case: Case) -> None:
     """Logits of a sample do not depend on the other samples of its batch, nor on their order."""
-    strategy, batch = _trained(section)
+    strategy, batch = _trained(case)
     together = _logits(strategy, batch)
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     permuted = _logits(strategy, _rows(batch, order))
@@ -81,17 +87,17 @@ def prediction_ignores_the_batch(section: Section) -> None:
         )
 
 
-def loss_is_a_scalar(section: Section) -> None:
+def loss_is_a_scalar(case: Case) -> None:
     """``loss`` returns one finite number."""
-    strategy, batch = _trained(section)
+    strategy, batch = _trained(case)
     loss = strategy.loss(batch)
     if not isinstance(loss, Tensor) or loss.dim() or not torch.isfinite(loss):
         raise ContractError(f"loss returned {loss!r:.60}; expected a finite scalar tensor")
 
 
-def loss_is_pure(section: Section) -> None:
+def loss_is_pure(case: Case) -> None:
     """``loss`` changes no parameter and no buffer (statistics of batch norm excepted)."""
-    strategy, batch = _trained(section)
+    strategy, batch = _trained(case)
     before = copy.deepcopy(_memory(strategy))
     strategy.train()
     strategy.loss(batch)
@@ -100,9 +106,9 @@ def loss_is_pure(section: Section) -> None:
         raise ContractError(f"loss changed {changed[0]!r}: change state in after_step instead")
 
 
-def same_seed_same_bits(section: Section) -> None:
+def same_seed_same_bits(case: Case) -> None:
     """Two runs with the same seed end with the same bits."""
-    first, second = (_final_state(section) for _ in range(2))
+    first, second = (_final_state(case) for _ in range(2))
     changed = _differing(first, second)
     if changed:
         raise ContractError(
@@ -111,12 +117,12 @@ def same_seed_same_bits(section: Section) -> None:
         )
 
 
-def resumes_at_every_experience(section: Section) -> None:
+def resumes_at_every_experience(case: Case) -> None:
     """A run taken up from the state after any experience ends with the same bits."""
-    undisturbed = _final_state(section)
-    for k in range(1, len(_plan(section).steps)):
+    undisturbed = _final_state(case)
+    for k in range(1, len(_plan(case).steps)):
         with tempfile.TemporaryDirectory() as folder:
-            plan = _plan(section)
+            plan = _plan(case)
             store = StateStore(Path(folder))
             killed = replace(plan, steps=plan.steps[:k], keys=plan.keys[: k + 1])
             Fold(killed, store, Trackers()).run()
@@ -132,9 +138,9 @@ def resumes_at_every_experience(section: Section) -> None:
             )
 
 
-def state_grows_as_declared(section: Section) -> None:
+def state_grows_as_declared(case: Case) -> None:
     """The state does not grow with the number of experiences, unless the class says ``grows``."""
-    plan = _plan(section)
+    plan = _plan(case)
     fold = Fold(plan, StateStore(None), Trackers())
     before = fold.state.nbytes()
     fold.train()
@@ -149,9 +155,9 @@ def state_grows_as_declared(section: Section) -> None:
         )
 
 
-def learns(section: Section) -> None:
+def learns(case: Case) -> None:
     """Tells the classes of a well-separated experience apart right after learning it."""
-    result = execute(_plan(section, epochs=5), None)
+    result = execute(_plan(case, epochs=5), None)
     task = result.matrices["task"]
     accuracy = min(task[j + 1, j] for j in range(len(task)))
     if accuracy < 0.9:
@@ -160,12 +166,12 @@ def learns(section: Section) -> None:
         )
 
 
-def numbering_of_classes_is_free(section: Section) -> None:
+def numbering_of_classes_is_free(case: Case) -> None:
     """Reversing the numbering of the classes does not change how well the method does."""
     scores = []
     for level_order in (range(6), range(5, -1, -1)):
         curriculum = {"name": "explicit", "level": "classes", "order": list(level_order)}
-        result = execute(_plan(section, epochs=5, curriculum=curriculum), None)
+        result = execute(_plan(case, epochs=5, curriculum=curriculum), None)
         scores.append(result.metrics["average_accuracy"])
     if abs(scores[0] - scores[1]) > 0.2:
         raise ContractError(
@@ -174,7 +180,7 @@ def numbering_of_classes_is_free(section: Section) -> None:
         )
 
 
-CHECKS: dict[str, Callable[[Section], None]] = {
+CHECKS: dict[str, Callable[[Case], None]] = {
     f.__name__.replace("_", " "): f
     for f in (
         trains,
@@ -191,33 +197,31 @@ CHECKS: dict[str, Callable[[Section], None]] = {
 }
 
 
-def _config(section: Section, scenario: str = "class", **settings: Any) -> RunConfig:
-    if _needs_task(section):
+def _config(case: Case, scenario: str = "class", **settings: Any) -> RunConfig:
+    if _needs_task(case):
         scenario = "task"
     stream = {**STREAM, "scenario": scenario}
     model = {"name": "mlp", "hidden": [32]}
-    return parse_config({"stream": stream, "strategy": section, "model": model, **settings})
+    return parse_config({**case, "stream": stream, "model": model, **settings})
 
 
-def _plan(section: Section, **settings: Any) -> Plan:
-    return make_plan(_config(section, **settings))
+def _plan(case: Case, **settings: Any) -> Plan:
+    return make_plan(_config(case, **settings))
 
 
-def _needs_task(section: Section) -> bool:
-    from cl_platform.registry import load
-
-    return bool(getattr(load("strategy", section["name"]), "needs_task", False))
+def _needs_task(case: Case) -> bool:
+    return bool(getattr(build("strategy", case["strategy"]), "needs_task", False))
 
 
-def _final_state(section: Section) -> dict[str, Any]:
-    fold = Fold(_plan(section), StateStore(None), Trackers())
+def _final_state(case: Case) -> dict[str, Any]:
+    fold = Fold(_plan(case), StateStore(None), Trackers())
     fold.run()
     return fold.strategy.state_dict()
 
 
-def _trained(section: Section) -> tuple[Strategy, Batch]:
+def _trained(case: Case) -> tuple[Strategy, Batch]:
     """A strategy after the whole stream, in eval mode, and a batch of the last experience."""
-    plan = _plan(section)
+    plan = _plan(case)
     fold = Fold(plan, StateStore(None), Trackers())
     fold.run()
     fold.strategy.eval()

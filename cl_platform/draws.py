@@ -42,6 +42,16 @@ class Draws:
         for role, generator in self._generators.items():
             generator.manual_seed(seed_for(self.seed, step, role))
 
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Whatever is drawn inside is drawn again afterwards: a look ahead that leaves no trace."""
+        states = {g: g.get_state() for g in self._generators.values()}
+        try:
+            yield
+        finally:
+            for generator, state in states.items():
+                generator.set_state(state)
+
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:

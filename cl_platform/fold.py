@@ -90,6 +90,7 @@ class Fold:
         if state is None:
             return False
         self.begin()
+        self.draws.restart(k)  # as after training
         with self._blaming(k):
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k

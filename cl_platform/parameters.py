@@ -42,11 +42,25 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
         filled = model.model_validate(given).model_dump()
     except ValidationError as error:
         faults = faults_of(error, model, where)
-    for name in inner & filled.keys():  # a strategy inside a strategy
-        nested, more = check_section(kind, as_section(filled[name]), f"{where}.{name}")
-        filled[name] = nested
+    for name in sorted(inner & filled.keys()):  # a strategy inside a strategy
+        try:
+            nested = _inner_section(kind, filled[name], model.model_fields[name])
+        except BadInput as error:
+            faults.append(f"{where}.{name}: {error}")
+            continue
+        filled[name], more = check_section(kind, nested, f"{where}.{name}")
         faults += more
     return {"name": section["name"], **filled}, faults
+
+
+def _inner_section(kind: Kind, value: Any, field: Any) -> Section:
+    """The section of an inner plugin; parameters without a name are those of the default one."""
+    default = field.default_factory() if field.default_factory else None
+    if hasattr(value, "hyperparameters"):
+        return {"name": registry.name_of(kind, type(value)), **value.hyperparameters()}
+    if default is not None and isinstance(value, Mapping) and "name" not in value:
+        value = {"name": registry.name_of(kind, type(default)), **value}
+    return as_section(value)
 
 
 def build(kind: Kind, section: Section, **context: Any) -> Any:
@@ -174,6 +188,12 @@ def _short(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def _shown(kind: Kind, field: Any) -> str:
+    default = field.get_default(call_default_factory=True)
+    inner = hasattr(default, "hyperparameters")
+    return registry.name_of(kind, type(default)) if inner else str(default)
+
+
 def describe(kind: Kind, plugin: Any) -> dict[str, Any]:
     """The first line of a plugin's docstring, and its parameters with their defaults as text."""
     model, _ = _parameters(kind, plugin)
@@ -182,7 +202,7 @@ def describe(kind: Kind, plugin: Any) -> dict[str, Any]:
         documented = documented.func
     lines = (inspect.getdoc(documented) or "").splitlines()
     defaults = {
-        name: "REQUIRED" if f.is_required() else str(f.default)
+        name: "REQUIRED" if f.is_required() else _shown(kind, f)
         for name, f in model.model_fields.items()
     }
     return {"summary": lines[0] if lines else "", "parameters": defaults}

@@ -88,7 +88,12 @@ class Plan:
 
 TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
 EVALUATOR = ("cl_platform.evaluation",)
-KERNEL = ("cl_platform.fold", "cl_platform.replay")
+KERNEL = (
+    "cl_platform.fold",
+    "cl_platform.replay",
+    "cl_platform.wrapper",
+    "cl_platform.gradients",
+)
 
 
 def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
@@ -130,9 +135,12 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
         ),
         "kernel": kernel_digest(*KERNEL),
     }
-    keys = [digest("state", _settings(config), _facts(given), code)]
-    for step in steps:
-        keys.append(digest(keys[-1], step.identity))
+    settings = _settings(config)
+    later = _per_experience(settings["strategy"], template, len(steps))
+    keys = [digest("state", settings, _facts(given), code)]
+    for k, step in enumerate(steps):
+        own = {name: values[k] for name, values in later.items()}
+        keys.append(digest(keys[-1], step.identity, *([own] if own else [])))
     scored = kernel_digest(*EVALUATOR, "cl_platform.metrics")
     columns = [e.identity for e in stream.experiences]
     return Plan(
@@ -154,6 +162,19 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     del settings["curriculum"]
     settings["device"] = config.device.partition(":")[0]
     return settings
+
+
+def _per_experience(section: dict[str, Any], strategy: Strategy, n: int) -> dict[str, list[Any]]:
+    """Taken out of the settings: hyper-parameters of which each step depends on its own item."""
+    lists = [k for k in strategy.per_experience if isinstance(section[k], list | tuple)]
+    values = {k: section.pop(k) for k in lists}
+    for name, items in values.items():
+        if len(items) != n:
+            raise BadInput(
+                f"strategy.{name} has {len(items)} items, but the stream has {n} experiences: give "
+                "one for each"
+            )
+    return values
 
 
 def _facts(stream: Stream) -> list[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 import torch
@@ -24,12 +24,14 @@ class Batch:
         y: class indices, (B,) int64.
         task: task labels, (B,) int64, in the task scenario; None where the label is hidden.
         raw: the inputs as stored (uint8 for images), (B, ...): what a memory keeps.
+        extra: what else a memory keeps of each sample, by name, each (B, ...).
     """
 
     x: Tensor
     y: Tensor
     task: Tensor | None
     raw: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -60,6 +62,10 @@ class Strategy(nn.Module):
 
     grows: ClassVar[bool] = False
     """Whether the state may grow from experience to experience (one Fisher per task, say)."""
+
+    per_experience: ClassVar[tuple[str, ...]] = ()
+    """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
+    effect before the experience in place k, so that runs equal up to there share their states."""
 
     given: dict[str, Any]
     """The hyper-parameters it was made with, as they were given."""
@@ -92,7 +98,10 @@ class Strategy(nn.Module):
 
     def training_step(self, batch: Batch) -> Tensor:
         """One optimizer step on :meth:`loss`; returns the loss, detached, without synchronising."""
-        loss = self.loss(batch)
+        return self.minimise(self.loss(batch))
+
+    def minimise(self, loss: Tensor) -> Tensor:
+        """One optimizer step down the gradient of a scalar; returns it detached."""
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -110,10 +119,38 @@ class Strategy(nn.Module):
         Args:
             task: task labels (B,) where known; the logits of other tasks' classes become -inf.
         """
-        logits: Tensor = self.model(x)
+        return self.restrict(self.model(x), task)
+
+    def restrict(self, logits: Tensor, task: Tensor | None) -> Tensor:
+        """Logits (B, n_classes), -inf for the classes of other tasks where the task is known."""
         if task is None:
             return logits
         return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
+
+    @property
+    def place(self) -> int:
+        """The place of the experience being learned, from 0: how many were learned before it."""
+        return self.info.draws.step - 1
+
+    def batches(
+        self, experience: Experience, size: int = 256, samples: int | None = None
+    ) -> Iterator[Batch]:
+        """The training data of an experience once, in stored order and without augmentation.
+
+        Args:
+            size: of a batch.
+            samples: how many samples in all, drawn at random; None takes all.
+        """
+        data = experience.train
+        if samples is not None and samples < len(data):
+            draws = self.info.draws.generator("subset")
+            chosen = torch.randperm(len(data), generator=draws, device=draws.device)[:samples]
+            data = data.select(chosen.to(data.index.device))
+        known = self.info.scenario == "task"
+        for rows in torch.arange(len(data), device=data.index.device).split(size):
+            raw, y = data.gather(rows).to(self.info.device), data.y[rows].to(self.info.device)
+            task = torch.full_like(y, experience.task) if known else None
+            yield Batch(self.info.preprocess(raw), y, task, raw)
 
     def hyperparameters(self) -> dict[str, Any]:
         """All hyper-parameters as given or by default; an inner strategy as ``{"name": ...}``."""

@@ -45,6 +45,10 @@ class Experience:
         """The experience as curricula and strategies see it."""
         return replace(self, test=self.test.emptied())
 
+    def subset(self, rows: Tensor) -> Experience:
+        """The experience with the given rows (int64 or a mask) of its training data only."""
+        return replace(self, train=self.train.select(rows))
+
     @cached_property
     def identity(self) -> str:
         """A hash of classes, task label, transformation and data, not of the place in an order."""

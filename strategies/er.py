@@ -7,7 +7,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cl_platform import Batch, ClassBalancedBuffer, Experience, ReplayBuffer, Strategy, StreamInfo
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.replay import MemoryKind, make_memory
 
 
 class ER(Strategy):
@@ -20,28 +21,32 @@ class ER(Strategy):
     Args:
         memory_size: samples kept.
         memory_batch_size: samples drawn per step; None draws as many as the batch has.
-        balanced: keep the same number of samples of every class instead of a uniform sample.
+        memory: how it is shared out: a uniform ``reservoir``, the same number of every class seen
+            (``balanced``), or the latest samples of every class (``ring``).
     """
 
     memory_size: PositiveInt = 200
     memory_batch_size: PositiveInt | None = None
-    balanced: bool = False
+    memory: MemoryKind = "reservoir"
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        buffer = ClassBalancedBuffer if self.balanced else ReplayBuffer
-        self.memory = buffer(self.memory_size, info)
+        self.buffer = make_memory(self.memory, self.memory_size, info)
 
     def begin_experience(self, experience: Experience) -> None:
-        self.memory.make_room(experience.classes)
+        self.buffer.make_room(experience.classes)
 
     def loss(self, batch: Batch) -> Tensor:
         x, y, task = batch.x, batch.y, batch.task
-        if self.memory.seen:
-            old = self.memory.sample(self.memory_batch_size or len(batch))
+        if self.buffer.seen:
+            old = self.recall(batch)
             x, y = torch.cat([x, old.x]), torch.cat([y, old.y])
             task = None if task is None or old.task is None else torch.cat([task, old.task])
         return cross_entropy(self(x, task), y)
 
+    def recall(self, batch: Batch) -> Batch:
+        """The old samples that are trained on together with a batch."""
+        return self.buffer.sample(self.memory_batch_size or len(batch))
+
     def after_step(self, batch: Batch) -> None:
-        self.memory.add(batch)
+        self.buffer.add(batch)

@@ -13,11 +13,13 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from cl_platform import Experience, Preprocess, Samples, Stream, class_incremental
 from cl_platform.errors import BadInput
 from cl_platform.preprocess import Augmentation
 from cl_platform.samples import Transform
+from cl_platform.stream import Scenario
 from streams.datasets import Dataset, load_dataset
 from streams.transforms import PermutePixels, Rotate
 
@@ -27,19 +29,28 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 def split(
     dataset: str,
     *,
-    scenario: Literal["class", "task"] = "class",
+    scenario: Scenario = "class",
     experiences: PositiveInt | Sequence[PositiveInt] | Literal["groups"] = 5,
+    class_seed: NonNegativeInt | None = None,
     validation: Fraction = 0.0,
+    samples: PositiveInt | None = None,
+    normalise: bool = True,
     augmentation: Augmentation = "none",
     online: bool = False,
 ) -> Stream:
-    """The classes of a data set, in numeric order, dealt out over experiences.
+    """The classes of a data set dealt out over experiences.
 
     Args:
-        scenario: whether the task label is hidden at test time (``class``) or known (``task``).
+        scenario: whether the task label is hidden at test time (``class``) or known (``task``); or
+            ``domain``: to tell only the first class of an experience from the second, and so on.
         experiences: their number (of sizes that differ by at most one), the number of classes of
             each, or ``groups`` for the data set's own (superclasses, alphabets).
+        class_seed: deal the classes out in a random order with this seed; None keeps the numeric
+            order. The order in which the experiences are learned is the curriculum's affair.
         validation: share of each class's training samples that is held out.
+        samples: training samples kept of each experience, the same in every run; None keeps all.
+        normalise: by the mean and standard deviation of the training images; if not, inputs lie in
+            [0, 1].
         online: whether each sample may be seen once only.
 
     Raises:
@@ -47,18 +58,26 @@ def split(
     """
     data = load_dataset(dataset)
     groups = _groups(experiences, data)
+    if class_seed is not None:
+        generator = torch.Generator().manual_seed(class_seed)
+        dealt = torch.randperm(len(data.class_names), generator=generator).tolist()
+        groups = [[dealt[c] for c in group] for group in groups]
     train, held_out = hold_out(data.train, validation)
-    return class_incremental(
+    stream = class_incremental(
         _name(f"split-{dataset}", data),
         groups,
         data.class_names,
         train,
         data.test,
         held_out,
-        scenario=scenario,
-        preprocess=Preprocess(data.mean, data.std, augmentation),
+        scenario="task" if scenario == "task" else "class",
+        preprocess=Preprocess(*_scaling(data, normalise), augmentation),
         online=online,
     )
+    if samples is not None:
+        kept = tuple(e.subset(_some(len(e.train), samples)) for e in stream.experiences)
+        stream = replace(stream, experiences=kept)
+    return _by_place(stream) if scenario == "domain" else stream
 
 
 def permuted(
@@ -157,6 +176,48 @@ def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
         held = max(1, int(share * len(rows))) if share and len(rows) > 1 else 0
         chosen[shuffled[:held]] = True
     return samples.select(~chosen), samples.select(chosen)
+
+
+def _scaling(data: Dataset, normalise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What is subtracted from each channel, and what it is then divided by."""
+    if normalise:
+        return data.mean, data.std
+    source = data.train.source
+    largest = 255.0 if data.train.mapped else float(source.max())
+    return tuple(0.0 for _ in data.mean), tuple(largest for _ in data.std)
+
+
+def _some(n: int, wanted: int) -> Tensor:
+    """`wanted` of `n` rows at random, in order; all of them if there are not as many."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(n, generator=generator)[:wanted].sort().values
+
+
+def _by_place(stream: Stream) -> Stream:
+    """The same experiences, with each class known only by its place within its experience.
+
+    Source: the domain-incremental Split MNIST of van de Ven & Tolias 2019 (first or second digit).
+
+    Raises:
+        BadInput: experiences have different numbers of classes.
+    """
+    sizes = {len(e.classes) for e in stream.experiences}
+    if len(sizes) > 1:
+        raise BadInput(
+            f"a domain stream has the same classes in every experience; these have "
+            f"{sorted(sizes)}: give a number of experiences that divides the classes"
+        )
+    places = tuple(f"class {i}" for i in range(sizes.pop()))
+    experiences = []
+    for e in stream.experiences:
+        place = torch.zeros(stream.n_classes, dtype=torch.int64)
+        place[list(e.classes)] = torch.arange(len(places))
+        parts = {
+            split: replace(getattr(e, split), y=place[getattr(e, split).y])
+            for split in ("train", "validation", "test")
+        }
+        experiences.append(replace(e, classes=tuple(range(len(places))), **parts))
+    return replace(stream, scenario="domain", experiences=tuple(experiences), class_names=places)
 
 
 def _groups(

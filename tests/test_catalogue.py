@@ -16,14 +16,26 @@ from cl_platform.registry import plugins
 from strategies.baselines import Finetune
 from strategies.er import ER
 
-VARIANTS = [{"name": name} for name in plugins("strategy")]
-VARIANTS += [{"name": "er", "balanced": True, "memory_size": 50, "memory_batch_size": 5}]
+# What some need besides their defaults: TAG multiplies the learning rate by a large factor.
+NEEDS: dict[str, dict] = {"tag": {"optimizer": {"lr": 0.001}}}
+CASES = [{"strategy": {"name": name}, **NEEDS.get(name, {})} for name in plugins("strategy")]
+CASES += [
+    {"strategy": section}
+    for section in (
+        {"name": "er", "memory": "balanced", "memory_size": 50, "memory_batch_size": 5},
+        {"name": "der++", "memory": "ring"},
+        {"name": "ewc", "mode": "online", "fisher": "sampled", "strength": 10},
+        {"name": "ewc", "fisher": "batch", "fisher_samples": None},
+        {"name": "refresh", "mode": "code", "inner": "ewc"},
+        {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
+    )
+]
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-@pytest.mark.parametrize("section", VARIANTS, ids=str)
-def test_contract(section: dict, check: Callable[[dict], None]) -> None:
-    check(section)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["strategy"]))
+def test_contract(case: dict, check: Callable[[dict], None]) -> None:
+    check(case)
 
 
 class Impure(Finetune):
@@ -129,7 +141,7 @@ class PerSampleLoss(Finetune):
 )
 def test_each_check_catches_its_fault(faulty: type, check: str, message: str) -> None:
     with pytest.raises(ContractError, match=message):
-        CHECKS[check]({"name": f"{faulty.__module__}:{faulty.__qualname__}"})
+        CHECKS[check]({"strategy": {"name": f"{faulty.__module__}:{faulty.__qualname__}"}})
 
 
 def test_a_growing_state_that_is_declared_is_restored() -> None:
@@ -142,7 +154,7 @@ def test_hyperparameters_are_the_annotated_attributes() -> None:
     assert strategy.hyperparameters() == {
         "memory_size": 7,
         "memory_batch_size": None,
-        "balanced": False,
+        "memory": "reservoir",
     }
     with pytest.raises(TypeError):
         ER(7)  # type: ignore[misc]

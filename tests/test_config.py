@@ -27,7 +27,7 @@ def test_defaults_are_complete() -> None:
         "name": "er",
         "memory_size": 200,
         "memory_batch_size": None,
-        "balanced": False,
+        "memory": "reservoir",
     }
     assert parse_config(config.model_dump()) == config
 
@@ -67,7 +67,10 @@ def test_all_faults_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"strategy": "e-r"}, "unknown strategy 'e-r'. Did you mean 'er'? Known: cumulative, er,"),
+        (
+            {"strategy": "e-r"},
+            "unknown strategy 'e-r'. Did you mean 'er'? Known: a-gem, cumulative, der,",
+        ),
         ({"strategy": "nowhere:Class"}, "strategy 'nowhere:Class' cannot be imported (ModuleNotFo"),
         ({"strategy": "strategies.er:Er"}, "has no attribute 'Er'"),
         ({"strategy": 5}, "strategy=5: 5 names nothing: give a name"),

@@ -324,7 +324,7 @@ def test_trackers_drop_a_sink_that_raises(capsys: pytest.CaptureFixture[str]) ->
 
 def test_memory_that_is_too_small_fails_before_training() -> None:
     with pytest.raises(clp.ClpError, match="memory size 5 is smaller than the 10 classes"):
-        clp.run("blobs", {"name": "er", "balanced": True, "memory_size": 5}, out=None)
+        clp.run("blobs", {"name": "er", "memory": "balanced", "memory_size": 5}, out=None)
 
 
 def test_a_fold_without_a_store_trains_everything_once() -> None:

@@ -22,7 +22,12 @@ def test_finetuning_keeps_the_last_experience_only() -> None:
 
 @pytest.mark.parametrize(
     "strategy",
-    ["joint", "cumulative", {"name": "er", "memory_size": 1000}, {"name": "er", "balanced": True}],
+    [
+        "joint",
+        "cumulative",
+        {"name": "er", "memory_size": 1000},
+        {"name": "er", "memory": "balanced"},
+    ],
 )
 def test_methods_that_see_old_data_remember(strategy: object) -> None:
     assert outcome(strategy).metrics["average_accuracy"] > 0.98

@@ -24,7 +24,7 @@ def check(
     strategy
         A registered name, or module:Class.
     set_
-        A parameter of the strategy, strategy.key=value; may be repeated.
+        A parameter, strategy.key=value or optimizer.lr=value; may be repeated.
     json_
         Print one JSON document and nothing else.
     """
@@ -32,7 +32,7 @@ def check(
 
     from cl_platform.check import check_strategy
 
-    verdicts = check_strategy(data["strategy"])
+    verdicts = check_strategy(data.pop("strategy"), **data)
     if json_:
         print(
             json.dumps(

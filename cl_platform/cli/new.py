@@ -53,7 +53,7 @@ from cl_platform.check import CHECKS
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
 def test_contract(check):
-    check({{"name": "{module}:{class_name}"}})
+    check({{"strategy": {{"name": "{module}:{class_name}"}}}})
 '''
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from cl_platform.models import Classifier
 
 
 class MLP(Classifier):
-    """Fully connected layers with ReLU.
+    """Fully connected layers, each with an activation.
 
     The default, two hidden layers of 400 units, is the network of van de Ven & Tolias 2019 for
     Split MNIST.
@@ -25,12 +26,13 @@ class MLP(Classifier):
         n_classes: int,
         *,
         hidden: Sequence[PositiveInt] = (400, 400),
+        activation: Literal["relu", "tanh"] = "relu",
     ) -> None:
         super().__init__()
         sizes = [math.prod(input_shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for n_in, n_out in pairwise(sizes):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+            layers += [nn.Linear(n_in, n_out), nn.ReLU() if activation == "relu" else nn.Tanh()]
         self.body = nn.Sequential(*layers)
         self.classifier = nn.Linear(sizes[-1], n_classes)
 

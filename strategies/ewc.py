@@ -1,0 +1,56 @@
+"""Elastic weight consolidation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.gradients import flatten, trainable
+from strategies.fisher import Estimate, diagonal_fisher
+from strategies.quadratic import QuadraticPenalty
+
+
+class EWC(Strategy):
+    """EWC: parameters are held where they were, the more so the larger their Fisher information.
+
+    Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", Eq. 3
+    (one penalty per experience); ``mode=online`` is Schwarz et al. 2018, "Progress & Compress",
+    Section 3.1 (one decaying Fisher, anchored at the latest parameters). The penalties of all
+    experiences are kept as one quadratic, which is exact.
+
+    Args:
+        strength: lambda; the loss is cross-entropy + lambda/2 sum F (theta - theta*)^2. Avalanche
+            leaves the 1/2 out: its ``ewc_lambda`` is half of this.
+        mode: ``separate`` or ``online``.
+        decay: of the old Fisher information at each experience, in online mode (their gamma).
+        fisher: how it is estimated, see :func:`strategies.fisher.diagonal_fisher`.
+        fisher_samples: samples of an experience used for it; None uses all.
+        fisher_batch_size: for ``fisher=batch``, whose result depends on it.
+    """
+
+    strength: NonNegativeFloat = 100.0
+    mode: Literal["separate", "online"] = "separate"
+    decay: NonNegativeFloat = 1.0
+    fisher: Estimate = "empirical"
+    fisher_samples: PositiveInt | None = 1000
+    fisher_batch_size: PositiveInt = 256
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.penalty = QuadraticPenalty(self.model)
+
+    def loss(self, batch: Batch) -> Tensor:
+        penalty: Tensor = self.penalty(self.model)
+        return super().loss(batch) + self.strength * penalty
+
+    def end_experience(self, experience: Experience) -> None:
+        size = self.fisher_batch_size
+        new = diagonal_fisher(self, experience, self.fisher, self.fisher_samples, size)
+        here = flatten(trainable(self.model))
+        if self.mode == "separate":
+            self.penalty.add(new, here)
+        else:
+            self.penalty.replace(self.decay * self.penalty.importance + new, here)

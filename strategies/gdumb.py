@@ -1,0 +1,59 @@
+"""Greedy sampler and dumb learner."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+
+
+class GDumb(Strategy):
+    """GDumb: collect a class-balanced memory, then train a new model on the memory alone.
+
+    Source: Prabhu et al. 2020, "GDumb: A Simple Approach that Questions Our Progress in Continual
+    Learning", Section 3; learning rate annealed by cosine from the optimizer's to a hundredth of it
+    with restarts after 1, 3, 7, ... passes. Here a class that is full goes on as a reservoir (there
+    the first samples stay), and there is no CutMix. The memory is collected in every epoch: give
+    ``--epochs 1``.
+
+    Args:
+        memory_size: samples kept, at least one for every class.
+        passes: epochs over the memory at the end of each experience.
+        memory_batch_size: samples in a batch of the memory.
+    """
+
+    memory_size: PositiveInt = 1000
+    passes: PositiveInt = 50
+    memory_batch_size: PositiveInt = 16
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.buffer = ClassBalancedBuffer(self.memory_size, info)
+        self.shuffle = info.draws.generator("gdumb/shuffle")
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.model = self.info.build_model()
+        self.model.train()
+        self.buffer.make_room(experience.classes)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        return torch.zeros((), device=batch.y.device)
+
+    def after_step(self, batch: Batch) -> None:
+        self.buffer.add(batch)
+
+    def end_experience(self, experience: Experience) -> None:
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        schedule = CosineAnnealingWarmRestarts(self.optimizer, 1, T_mult=2, eta_min=lr / 100)
+        rows = self.buffer.filled_rows()
+        for _ in range(self.passes):
+            order = torch.randperm(len(rows), generator=self.shuffle, device=rows.device)
+            for part in order.split(self.memory_batch_size):
+                if len(part) > 1 or len(rows) == 1:  # batch norm cannot train on a single sample
+                    old = self.buffer.read(rows[part])
+                    self.minimise(cross_entropy(self(old.x, old.task), old.y))
+            schedule.step()

@@ -1,0 +1,129 @@
+"""Gradient episodic memory, and its averaged form."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from scipy.optimize import nnls
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
+from cl_platform.gradients import flatten, frozen_statistics, trainable, views
+
+
+class AGEM(Strategy):
+    """A-GEM: the gradient is projected so that the average loss on the memory does not rise.
+
+    Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", Eq. 11; the memory holds
+    the latest samples of each past experience in equal shares.
+
+    Args:
+        memory_size: samples kept, shared equally by all experiences of the stream.
+        memory_batch_size: samples of past experiences for the reference gradient; None takes as
+            many as the batch has.
+    """
+
+    memory_size: PositiveInt = 500
+    memory_batch_size: PositiveInt | None = None
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.buffer = RingBuffer(self.memory_size, info, by="experience")
+        self.choice = info.draws.generator("gem/choice")
+        self.past: list[Tensor] = []
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.buffer.make_room(experience.classes)
+        self.past = [self.buffer.group(k) for k in range(self.place)]
+
+    def training_step(self, batch: Batch) -> Tensor:
+        if not self.past:
+            return super().training_step(batch)
+        parameters = trainable(self.model)
+        loss = self.loss(batch)
+        gradients = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        for p, g in zip(parameters, self.project(gradients, len(batch)), strict=True):
+            p.grad = g
+        self.optimizer.step()
+        return loss.detach()
+
+    def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
+        """The gradients without what in them is against the gradient of `n` past samples."""
+        rows = torch.cat(self.past)
+        n = self.memory_batch_size or n
+        chosen = torch.randint(len(rows), (n,), generator=self.choice, device=rows.device)
+        return averaged_projection(gradients, self.memory_gradients(rows[chosen]))
+
+    def memory_gradients(self, rows: Tensor) -> list[Tensor]:
+        """The gradients of the mean loss of stored samples, one per parameter."""
+        old = self.buffer.read(rows)
+        with frozen_statistics(self.model):
+            loss = cross_entropy(self(old.x, old.task), old.y)
+        return list(torch.autograd.grad(loss, trainable(self.model), materialize_grads=True))
+
+    def after_step(self, batch: Batch) -> None:
+        self.buffer.add(batch)
+
+
+class GEM(AGEM):
+    """GEM: the gradient is projected so that the loss on no past experience rises.
+
+    Source: Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning", Eq. 11. The
+    dual problem has non-negative variables only, so it is solved as non-negative least squares
+    (``scipy.optimize.nnls``) on the experiences' Gram matrix. All of an experience's memory makes
+    its gradient, as in the authors' code.
+
+    Args:
+        memory_size: samples kept, shared equally by all experiences of the stream.
+        margin: added to the dual variables, which biases updates towards past experiences.
+    """
+
+    margin: NonNegativeFloat = 0.5
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        width = sum(p.numel() for p in trainable(self.model))
+        self.references = torch.empty(len(self.past), width, device=self.info.device)
+
+    def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
+        for reference, rows in zip(self.references, self.past, strict=True):
+            torch._foreach_copy_(views(reference, gradients), self.memory_gradients(rows))
+        projected = constrained_projection(flatten(gradients), self.references, self.margin)
+        return views(projected, gradients)
+
+
+def averaged_projection(gradients: list[Tensor], references: list[Tensor]) -> list[Tensor]:
+    """The gradients made orthogonal to the references if they disagree, each list as one vector.
+
+    Source: A-GEM, Eq. 11. Works in place, on both lists.
+    """
+
+    def product(a: list[Tensor], b: list[Tensor]) -> Tensor:
+        terms = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a, b, strict=True)]
+        return torch.stack(terms).sum()
+
+    against = product(gradients, references).clamp(max=0)
+    share = against / product(references, references).clamp(min=1e-30)
+    torch._foreach_mul_(references, share)
+    torch._foreach_sub_(gradients, references)
+    return gradients
+
+
+def constrained_projection(gradient: Tensor, references: Tensor, margin: float) -> Tensor:
+    """The vector nearest to `gradient` (P,) that disagrees with no row of `references` (T, P).
+
+    Source: GEM, Eq. 8 to 11: minimise over v >= margin the quadratic 1/2 v'GG'v + g'G'v; the answer
+    is G'v + g. With u = v - margin this is non-negative least squares in T variables.
+    """
+    products = references @ gradient
+    if not bool((products < 0).any()):
+        return gradient
+    gram = (references @ references.T).double().cpu().numpy()
+    scale = max(np.trace(gram) / len(gram), 1e-30)
+    root = np.linalg.cholesky(gram + 1e-6 * scale * np.eye(len(gram)))  # gram = root root'
+    linear = products.double().cpu().numpy() + gram @ np.full(len(gram), margin)
+    u, _ = nnls(root.T, -np.linalg.solve(root, linear))
+    v = torch.as_tensor(u + margin, dtype=gradient.dtype, device=gradient.device)
+    return gradient + v @ references

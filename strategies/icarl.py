@@ -1,0 +1,127 @@
+"""Incremental classifier and representation learning."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one_hot
+
+from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform.errors import BadInput
+from strategies.snapshot import Snapshot
+
+
+class ICaRL(Strategy):
+    """iCaRL: exemplars chosen by herding, distillation, and the nearest mean of exemplars.
+
+    Source: Rebuffi et al. 2017, "iCaRL: Incremental Classifier and Representation Learning",
+    Algorithms 1 to 5. The loss is the binary cross-entropy summed over the classes seen: new
+    classes against labels, old ones against the outputs of the model before. Exemplars are drawn in
+    proportion to their number instead of being joined to the data set. Needs a model with
+    `features` and a linear `classifier`.
+
+    Args:
+        memory_size: exemplars in all, shared equally by the classes seen.
+        memory_batch_size: exemplars drawn per step; None draws as many as their share of the data.
+    """
+
+    memory_size: PositiveInt = 1000
+    memory_batch_size: PositiveInt | None = None
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        if info.scenario == "domain":
+            raise BadInput(
+                "icarl needs new classes in every experience; give a class or task stream"
+            )
+        if not hasattr(self.model, "features") or not hasattr(self.model, "classifier"):
+            raise BadInput(
+                f"icarl needs a model with `features` and a linear `classifier`; "
+                f"{type(self.model).__name__} lacks them"
+            )
+        self.teacher = Snapshot(self.model)
+        self.buffer = HerdedBuffer(self.memory_size, info)
+        width = int(self.model.classifier.in_features)  # type: ignore[union-attr,arg-type]
+        nothing = torch.zeros(info.n_classes, dtype=torch.bool, device=info.device)
+        self.seen = nn.Buffer(nothing)
+        self.means = nn.Buffer(torch.zeros(info.n_classes, width, device=info.device))
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.teacher.take(self.model)
+        self.old = self.seen.clone()
+        self.present = self.seen.clone().index_fill_(0, torch.tensor(experience.classes), True)
+        stored = len(self.buffer) if self.buffer.seen else 0
+        self.share = stored / len(experience.train)
+        self.buffer.make_room(experience.classes)
+
+    def loss(self, batch: Batch) -> Tensor:
+        x, y = batch.x, batch.y
+        if self.share:
+            n = self.memory_batch_size or math.ceil(self.share * len(batch))
+            exemplars = self.buffer.sample(n)
+            x, y = torch.cat([x, exemplars.x]), torch.cat([y, exemplars.y])
+        target = one_hot(y, self.info.n_classes).float()
+        if self.share:
+            target = torch.where(self.old, self.teacher(x).sigmoid(), target)
+        terms = binary_cross_entropy_with_logits(self.model(x), target, reduction="none")
+        return (terms * self.present).sum(1).mean()
+
+    def end_experience(self, experience: Experience) -> None:
+        self.model.eval()
+        for c in experience.classes:
+            self._store_exemplars(experience, c)
+        self.seen[list(experience.classes)] = True
+        for c in torch.nonzero(self.seen).flatten().tolist():
+            rows = self.buffer.rows_of(c)
+            features = torch.cat([self._features(self.buffer.plain(r)) for r in rows.split(1000)])
+            self.means[c] = normalize(features.mean(0), dim=0)
+        self.model.train()
+
+    def _store_exemplars(self, experience: Experience, c: int) -> None:
+        rows = torch.nonzero(experience.train.y == c).flatten()
+        members = experience.subset(rows)
+        batches = list(self.batches(members))
+        chosen = herd(torch.cat([self._features(b.x) for b in batches]), self.buffer.quota)
+        raw = torch.cat([b.raw for b in batches])[chosen]
+        y = torch.full_like(chosen, c)
+        task = torch.full_like(chosen, experience.task) if batches[0].task is not None else None
+        self.buffer.add(Batch(raw, y, task, raw))
+
+    @torch.no_grad()
+    def _features(self, x: Tensor) -> Tensor:
+        """Features (B, F) of unit length."""
+        return normalize(self.model.features(x), dim=1)  # type: ignore[operator]
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """Minus the squared distance to each class's mean; -inf for classes without exemplars."""
+        features = normalize(self.model.features(x), dim=1)  # type: ignore[operator]
+        distances = (features[:, None] - self.means).square().sum(2)
+        return self.restrict((-distances).masked_fill(~self.seen, -torch.inf), task)
+
+
+class HerdedBuffer(ClassBalancedBuffer):
+    """A class-balanced memory whose classes are filled in order of rank and lose the last ranks."""
+
+    def _permutation(self, n: int) -> Tensor:
+        return torch.arange(n, device=self.y.device)
+
+
+def herd(features: Tensor, n: int) -> Tensor:
+    """The `n` rows of (N, F) whose running mean stays nearest to the mean of all, in order.
+
+    Source: iCaRL, Algorithm 4 (Welling 2009, herding). Returns at most N rows, (min(n, N),).
+    """
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    squares = features.square().sum(1)
+    chosen = []
+    for k in range(1, min(n, len(features)) + 1):
+        # |k mean - total - f|^2 without what is the same for all f
+        distance = squares - 2 * (features @ (k * mean - total))
+        best = distance.argmin()
+        chosen.append(best)
+        total = total + features[best]
+        squares[best] = torch.inf
+    return torch.stack(chosen)

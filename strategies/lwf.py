@@ -1,0 +1,69 @@
+"""Learning without forgetting."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from strategies.snapshot import Snapshot
+
+
+class LwF(Strategy):
+    """LwF: on the new data, the outputs for old classes must stay those of the model before.
+
+    Source: Li & Hoiem 2017, "Learning without Forgetting", Eq. 2 and 3, as a Kullback-Leibler
+    divergence (the cross-entropy up to a constant). Task-incremental streams have one distillation
+    per past task, others one over all classes seen.
+
+    Args:
+        alpha: weight of the distillation; a list has one weight per experience.
+        temperature: of both distributions; the divergence is not multiplied by its square.
+        balance: weigh the cross-entropy of the k-th experience by 1/k (van de Ven et al. 2018).
+    """
+
+    alpha: NonNegativeFloat | list[NonNegativeFloat] = 1.0
+    temperature: PositiveFloat = 2.0
+    balance: bool = False
+
+    per_experience: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.teacher = Snapshot(self.model)
+        # One head per task where tasks are known, else a single one; which classes it has seen.
+        heads = len(info.task_classes) if info.scenario == "task" else 1
+        nothing = torch.zeros(heads, info.n_classes, dtype=torch.bool, device=info.device)
+        self.seen = nn.Buffer(nothing)
+        self.heads: list[Tensor] = []
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.teacher.take(self.model)
+        self.heads = [torch.nonzero(head).flatten() for head in self.seen if head.any()]
+
+    def loss(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.model(batch.x)
+        loss = cross_entropy(self.restrict(logits, batch.task), batch.y)
+        if self.balance:
+            loss = loss / (self.place + 1)
+        alpha = self.alpha[self.place] if isinstance(self.alpha, list) else self.alpha
+        if not self.heads or not alpha:
+            return loss
+        return loss + alpha * self.distillation(logits, self.teacher(batch.x))
+
+    def distillation(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The divergence from the teacher's outputs (B, n_classes), summed over heads, a scalar."""
+        terms = []
+        for classes in self.heads:
+            new = (logits[:, classes] / self.temperature).log_softmax(1)
+            old = (taught[:, classes] / self.temperature).log_softmax(1)
+            terms.append(kl_div(new, old, reduction="batchmean", log_target=True))
+        return torch.stack(terms).sum()
+
+    def end_experience(self, experience: Experience) -> None:
+        head = experience.task if self.info.scenario == "task" else 0
+        self.seen[head, list(experience.classes)] = True

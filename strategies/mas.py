@@ -1,0 +1,54 @@
+"""Memory-aware synapses."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.gradients import flatten, sample_gradients, trainable
+from strategies.quadratic import QuadraticPenalty
+
+
+class MAS(Strategy):
+    """MAS: parameters are held the more, the more the output of the model is sensitive to them.
+
+    Source: Aljundi et al. 2018, "Memory Aware Synapses: Learning what (not) to forget", Eq. 3 and
+    4: the importance is the mean over samples of the absolute gradient of the squared norm of the
+    logits, summed over experiences. The authors' code takes it of batches, which is smaller.
+
+    Args:
+        strength: the loss is cross-entropy + strength/2 sum Omega (theta - theta*)^2; twice the
+            lambda of the paper.
+        samples: samples of an experience from which it is estimated; None uses all.
+    """
+
+    strength: NonNegativeFloat = 0.1
+    samples: PositiveInt | None = 1000
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.penalty = QuadraticPenalty(self.model)
+
+    def loss(self, batch: Batch) -> Tensor:
+        penalty: Tensor = self.penalty(self.model)
+        return super().loss(batch) + self.strength * penalty
+
+    def end_experience(self, experience: Experience) -> None:
+        sensitivity = self.sensitivity(experience)
+        here = flatten(trainable(self.model))
+        self.penalty.replace(self.penalty.importance + sensitivity, here)
+
+    def sensitivity(self, experience: Experience) -> Tensor:
+        """The mean absolute gradient of the squared norm of the logits, (P,)."""
+
+        def squared_norm(logits: Tensor) -> Tensor:
+            return logits.square().sum()
+
+        total, n = torch.zeros_like(self.penalty.importance), 0
+        for batch in self.batches(experience, samples=self.samples):
+            n += len(batch)
+            for gradients in sample_gradients(self.model, squared_norm, batch.x):
+                total += gradients.abs_().sum(0)
+        return total / n

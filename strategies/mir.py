@@ -1,0 +1,54 @@
+"""Maximally interfered retrieval."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from cl_platform import Batch
+from cl_platform.gradients import frozen_statistics
+from strategies.er import ER
+
+
+class MIR(ER):
+    """Experience replay of the samples whose loss a step on the new batch alone would raise most.
+
+    Source: Aljundi et al. 2019, "Online Continual Learning with Maximally Interfered Retrieval",
+    Algorithm 1 (ER-MIR, score s-MI-1: loss after the virtual step minus loss now). The virtual step
+    is plain gradient descent at the optimizer's learning rate.
+
+    Args:
+        candidates: samples drawn from the memory of which the most interfered are replayed; the
+            other arguments as for ``er``.
+    """
+
+    candidates: PositiveInt = 50
+
+    def recall(self, batch: Batch) -> Batch:
+        n = self.memory_batch_size or len(batch)
+        old = self.buffer.sample(max(n, self.candidates))
+        chosen = self._interference(batch, old).topk(n).indices
+        task = None if old.task is None else old.task[chosen]
+        return Batch(old.x[chosen], old.y[chosen], task, old.raw[chosen])
+
+    def _interference(self, batch: Batch, old: Batch) -> Tensor:
+        """How much the loss of each old sample rises by a step on the new batch, (B,)."""
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        with frozen_statistics(self.model), torch.enable_grad():
+            loss = cross_entropy(self(batch.x, batch.task), batch.y)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            with torch.no_grad():
+                moved = {
+                    name: p - lr * g
+                    for (name, p), g in zip(parameters.items(), gradients, strict=True)
+                }
+                now = self.restrict(self.model(old.x), old.task)
+                then = self.restrict(functional_call(self.model, moved, (old.x,)), old.task)
+        rise: Tensor = cross_entropy(then, old.y, reduction="none") - cross_entropy(
+            now, old.y, reduction="none"
+        )
+        return rise

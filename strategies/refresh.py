@@ -1,0 +1,113 @@
+"""Refresh learning: unlearn a little before every step, then learn."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo, Wrapper
+from cl_platform.gradients import flatten, frozen_statistics, trainable, views
+from strategies.der import DERPlusPlus
+from strategies.fisher import diagonal_fisher
+
+
+class Refresh(Wrapper):
+    """Refresh learning around any strategy.
+
+    Source: Wang et al. 2024, "A Unified and General Framework for Continual Learning", Eq. 13 and
+    Algorithm 1. Before each training step of the inner strategy its parameters are perturbed:
+
+    - ``mode=paper``: theta += gamma P grad L + noise N(0, 2 gamma P), where L is the inner
+      strategy's loss and P the inverse of (Fisher + damping). The paper has no damping; but the
+      Fisher information is zero before the end of the first experience.
+    - ``mode=code``, the authors' code: the direction d is that of one step of ascent on the
+      cross-entropy of the new batch alone, scaled in each tensor to the tensor's own length, and
+      theta += gamma / (1 + 0.001 Fisher) (d + 0.001 noise N(0, 1)). Their gamma is 1e-5.
+
+    The perturbation stays, and the inner step takes its gradient there. The batch drawn from a
+    memory to unlearn is the one that is relearned. With gamma and noise at 0 every bit is the inner
+    strategy's.
+
+    Args:
+        inner: the strategy; DER++ in the paper.
+        mode: which of the two updates.
+        gamma: length of the unlearning step.
+        noise: factor on the noise; 0 leaves it out.
+        steps: unlearning steps before each training step (J).
+        damping: added to the Fisher information in ``paper`` mode; 0 leaves parameters without
+            information alone.
+        decay: of the old Fisher information at the end of each experience.
+        fisher_samples: samples of an experience for the Fisher information; None uses all.
+    """
+
+    inner: Strategy = field(default_factory=DERPlusPlus)
+    mode: Literal["paper", "code"] = "paper"
+    gamma: NonNegativeFloat = 1e-5
+    noise: NonNegativeFloat = 1.0
+    steps: NonNegativeInt = 1
+    damping: NonNegativeFloat = 1.0
+    decay: NonNegativeFloat = 1e-5
+    fisher_samples: PositiveInt | None = 1000
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.generator = info.draws.generator("refresh")
+        self.fisher = nn.Buffer(torch.zeros_like(flatten(trainable(self.model))))
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.inner.begin_experience(experience)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compute the factors of the drift and of the noise, which change with `fisher` only."""
+        if self.mode == "paper":
+            total = self.fisher + self.damping
+            inverse = torch.where(total > 0, 1 / total, 0.0)
+            drift, noise = self.gamma * inverse, (2 * self.gamma * inverse).sqrt()
+        else:
+            drift = self.gamma / (1 + 0.001 * self.fisher)
+            noise = 0.001 * drift
+        parameters = trainable(self.model)
+        self.drift, self.spread = views(drift, parameters), views(self.noise * noise, parameters)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        for _ in range(self.steps if self.gamma else 0):
+            self.unlearn(batch)
+        return self.inner.training_step(batch)
+
+    def unlearn(self, batch: Batch) -> None:
+        """One perturbation of the inner strategy's parameters."""
+        parameters = trainable(self.model)
+        with self.info.draws.rewound(), frozen_statistics(self.model):
+            if self.mode == "paper":
+                loss = self.inner.loss(batch)
+            else:
+                logits = self.inner.restrict(self.model(batch.x), batch.task)
+                loss = cross_entropy(logits, batch.y)
+            ascent = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        with torch.no_grad():
+            if self.mode == "code":
+                ascent = as_long_as(parameters, ascent)
+            torch._foreach_addcmul_(parameters, ascent, self.drift)
+            if self.noise:
+                random = [torch.empty_like(p).normal_(generator=self.generator) for p in parameters]
+                torch._foreach_addcmul_(parameters, random, self.spread)
+
+    def end_experience(self, experience: Experience) -> None:
+        self.inner.end_experience(experience)
+        confident = self.mode == "code"
+        new = diagonal_fisher(
+            self.inner, experience, samples=self.fisher_samples, confident=confident
+        )
+        self.fisher.mul_(self.decay).add_(new)
+
+
+def as_long_as(parameters: list[Tensor], directions: list[Tensor]) -> list[Tensor]:
+    """Each direction scaled to the length of the parameter of its shape."""
+    lengths = zip(torch._foreach_norm(parameters), torch._foreach_norm(directions), strict=True)
+    return [d * (p / (own + 1e-20)) for d, (p, own) in zip(directions, lengths, strict=True)]

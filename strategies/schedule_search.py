@@ -1,0 +1,142 @@
+"""A search for the replay schedule that is best on validation data."""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import cl_platform as clp
+from cl_platform.errors import BadInput
+from strategies.scheduled_replay import Schedule, actions
+
+Reward = Callable[[Schedule], float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        schedule: the best of all that were tried, by validation.
+        result: the run with it; its test metrics were not looked at before.
+        rewards: mean validation accuracy after the last experience, of every schedule tried.
+    """
+
+    schedule: Schedule
+    result: clp.Result
+    rewards: dict[Schedule, float]
+
+
+def search_schedule(
+    stream: Any,
+    *,
+    iterations: int = 100,
+    exploration: float = 0.1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    strategy: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Found:
+    """Monte Carlo tree search over the schedules of `scheduled-replay` on a stream.
+
+    Every roll-out is a run whose states are kept: what two schedules have in common is trained
+    once. The reward is accuracy on validation data, so the stream must have some
+    (``validation=0.15``).
+
+    Source: Klasson et al. 2023, Algorithm 1.
+
+    Args:
+        stream, settings: as for :func:`cl_platform.run`; `seed` is that of the runs and the search.
+        iterations: roll-outs; exploration: the constant c of UCT.
+        out: where runs and states are kept; None takes a folder that is removed at the end.
+        strategy: further parameters of ``scheduled-replay``.
+    """
+    results: dict[Schedule, clp.Result] = {}
+
+    def reward(schedule: Schedule) -> float:
+        parameters = {"schedule": [list(shares) for shares in schedule], **(strategy or {})}
+        section = {"name": "scheduled-replay", **parameters}
+        result = clp.run(stream, section, seed=seed, out=folder, **settings)
+        if "validation/average_accuracy" not in result.metrics:
+            raise BadInput(
+                f"stream {result.stream!r} has no validation data to choose a schedule by: give it "
+                "some, for example validation=0.15"
+            )
+        results[schedule] = result
+        return result.metrics["validation/average_accuracy"]
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or temporary
+        n = len(clp.run(stream, "scheduled-replay", seed=seed, out=folder, **settings).experiences)
+        rewards = dict(tree_search(reward, n, iterations, exploration, seed))
+    best = max(rewards, key=lambda s: rewards[s])
+    return Found(best, results[best], rewards)
+
+
+def schedules(n_experiences: int) -> Iterator[Schedule]:
+    """All schedules: 1, 3, 30, 1050 for 2 to 5 experiences."""
+    yield from product(*(actions(k) for k in range(n_experiences)))
+
+
+@dataclass
+class _Node:
+    """A prefix of schedules: how often it was visited, and the best reward below it."""
+
+    visits: int = 0
+    best: float = -math.inf
+    children: dict[tuple[float, ...], _Node] = field(default_factory=dict)
+
+    def value(self, parent: int, exploration: float) -> float:
+        return self.best + exploration * math.sqrt(2 * math.log(parent) / self.visits)
+
+
+def tree_search(
+    reward: Reward, n_experiences: int, iterations: int, exploration: float = 0.1, seed: int = 0
+) -> Iterator[tuple[Schedule, float]]:
+    """Schedules and their rewards, each once, in the order in which they were first tried.
+
+    UCT with the largest instead of the mean reward below a node, as rewards do not vary. A subtree
+    all of whose schedules were tried is left alone; the search ends when that is the whole tree.
+    """
+    draw = random.Random(seed)
+    root = _Node()
+    known: dict[Schedule, float] = {}
+    exhausted: set[Schedule] = set()
+    for _ in range(iterations):
+        if () in exhausted:
+            return
+        path, node = [root], root
+        schedule: Schedule = ()
+        while len(schedule) < n_experiences:
+            choices = [a for a in actions(len(schedule)) if (*schedule, a) not in exhausted]
+            new = [a for a in choices if a not in node.children]
+            if new:
+                action = draw.choice(new)
+            else:
+                parent = node.visits
+                children = node.children
+                action = max(choices, key=lambda a: children[a].value(parent, exploration))
+            schedule = (*schedule, action)
+            node = node.children.setdefault(action, _Node())
+            path.append(node)
+        known[schedule] = reward(schedule)
+        yield schedule, known[schedule]
+        for node in path:
+            node.visits += 1
+            node.best = max(node.best, known[schedule])
+        _exhaust(schedule, exhausted)
+
+
+def _exhaust(schedule: Schedule, exhausted: set[Schedule]) -> None:
+    """Note that a schedule was tried, and every prefix all of whose continuations were."""
+    exhausted.add(schedule)
+    for k in range(len(schedule) - 1, -1, -1):
+        if any((*schedule[:k], a) not in exhausted for a in actions(k)):
+            return
+        exhausted.add(schedule[:k])

@@ -1,0 +1,63 @@
+"""Synaptic intelligence."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.gradients import flatten, trainable, views
+from strategies.quadratic import QuadraticPenalty
+
+
+class SI(Strategy):
+    """SI: parameters are held the more, the more they contributed to lowering the loss.
+
+    Source: Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence", Eq. 4 and 5. As
+    in most implementations, the path integral takes the gradient of the whole loss, penalty
+    included, and importances may be negative.
+
+    Args:
+        strength: the loss is cross-entropy + strength/2 sum Omega (theta - theta*)^2; twice the c
+            of the paper, the ``si_lambda`` of Avalanche.
+        damping: xi, added to the squared distance travelled.
+        ceiling: largest importance of a parameter; Avalanche has 0.001, the paper none.
+    """
+
+    strength: NonNegativeFloat = 1.0
+    damping: PositiveFloat = 0.1
+    ceiling: PositiveFloat | None = None
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.penalty = QuadraticPenalty(self.model)
+        nothing = torch.zeros_like(self.penalty.anchor)
+        self.path = nn.Buffer(nothing)  # the integral over the present experience
+        self.gained = nn.Buffer(nothing.clone())  # Omega, the sum over all experiences
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.path.zero_()
+        self.before = [torch.empty_like(p) for p in trainable(self.model)]
+
+    def loss(self, batch: Batch) -> Tensor:
+        penalty: Tensor = self.penalty(self.model)
+        return super().loss(batch) + self.strength * penalty
+
+    def training_step(self, batch: Batch) -> Tensor:
+        parameters = trainable(self.model)
+        with torch.no_grad():
+            torch._foreach_copy_(self.before, parameters)
+        loss = super().training_step(batch)
+        with torch.no_grad():
+            torch._foreach_sub_(self.before, parameters)  # minus the step taken
+            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+            torch._foreach_addcmul_(views(self.path, parameters), self.before, gradients)
+        return loss
+
+    def end_experience(self, experience: Experience) -> None:
+        here = flatten(trainable(self.model))
+        travelled = (here - self.penalty.anchor).square()
+        self.gained.add_(self.path / (travelled + self.damping))
+        importance = self.gained if self.ceiling is None else self.gained.clamp(max=self.ceiling)
+        self.penalty.replace(importance, here)
