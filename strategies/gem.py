@@ -115,7 +115,8 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     """The vector nearest to `gradient` (P,) that disagrees with no row of `references` (T, P).
 
     Source: GEM, Eq. 8 to 11: minimise over v >= margin the quadratic 1/2 v'GG'v + g'G'v; the answer
-    is G'v + g. With u = v - margin this is non-negative least squares in T variables.
+    is G'v + g. With u = v - margin this is non-negative least squares in T variables. Works in
+    place, on `gradient`.
     """
     products = references @ gradient
     if not bool((products < 0).any()):
@@ -126,4 +127,4 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     linear = products.double().cpu().numpy() + gram @ np.full(len(gram), margin)
     u, _ = nnls(root.T, -np.linalg.solve(root, linear))
     v = torch.as_tensor(u + margin, dtype=gradient.dtype, device=gradient.device)
-    return gradient + v @ references
+    return gradient.addmv_(references.T, v)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from scipy import stats
 
-from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, StreamInfo
+from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, RingBuffer, StreamInfo
 from cl_platform.draws import Draws
 from cl_platform.errors import BadInput, ContractError
 from cl_platform.preprocess import Preprocess
+from cl_platform.replay import make_memory
 
 
 def info(n_classes: int = 4, seed: int = 0, scenario: str = "class") -> StreamInfo:
@@ -169,3 +170,82 @@ def test_images_are_kept_as_stored_and_augmented_when_drawn() -> None:
 def test_balanced_memory_without_room_says_what_is_missing() -> None:
     with pytest.raises(ContractError, match=r"call make_room\(experience\.classes\)"):
         ClassBalancedBuffer(8, info()).add(batch(torch.arange(2)))
+
+
+def by_class(n: int) -> Batch:
+    """Samples 0, 1, 2, ... of classes 0, 1, 0, 1, ..."""
+    return batch(torch.arange(n), torch.arange(n) % 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 20])
+def test_a_ring_holds_the_latest_samples_of_every_class(batch_size: int) -> None:
+    memory = RingBuffer(8, info())  # four classes, two samples each; only two of them occur
+    whole = by_class(20)
+    for rows in torch.arange(20).split(batch_size):
+        memory.add(Batch(whole.x[rows], whole.y[rows], None, whole.raw[rows]))
+    assert len(memory) == 4
+    assert sorted(memory.read(memory.group(0)).raw[:, 0].tolist()) == [16, 18]
+    assert sorted(memory.read(memory.group(1)).raw[:, 0].tolist()) == [17, 19]
+    assert len(memory.group(2)) == 0
+
+
+def test_a_ring_by_experience_gives_each_its_share() -> None:
+    memory = RingBuffer(6, info(), by="experience")
+    for k in range(2):
+        memory.make_room((0, 1))
+        memory.add(batch(torch.arange(10 * k, 10 * k + 5)))
+    assert sorted(memory.read(memory.group(0)).raw[:, 0].tolist()) == [2, 3, 4]
+    assert sorted(memory.read(memory.group(1)).raw[:, 0].tolist()) == [12, 13, 14]
+
+
+def test_what_is_drawn_from_a_ring_is_uniform_over_all_it_holds() -> None:
+    memory = RingBuffer(8, info())
+    memory.add(batch(torch.arange(5), torch.tensor([0, 0, 0, 1, 3])))  # holds 1, 2, 3 and 4
+    drawn = memory.sample(4000).raw[:, 0].long().bincount(minlength=5)
+    assert drawn[0] == 0
+    assert stats.chisquare(drawn[1:].numpy()).pvalue > 1e-4
+
+
+def test_a_ring_goes_on_where_it_was() -> None:
+    first, second = RingBuffer(6, info(), by="experience"), RingBuffer(6, info(), by="experience")
+    first.make_room((0,))
+    first.add(batch(torch.arange(4)))
+    second.load_state_dict(first.state_dict())
+    for memory in (first, second):
+        memory.make_room((0,))
+        memory.add(batch(torch.arange(10, 14)))
+    assert torch.equal(first.x, second.x)
+
+
+@pytest.mark.parametrize(("by", "what"), [("class", "4 classes"), ("experience", "2 experiences")])
+def test_a_ring_without_room_says_what_is_missing(by: str, what: str) -> None:
+    with pytest.raises(BadInput, match=f"memory size 1 is smaller than the {what}"):
+        RingBuffer(1, info(), by=by)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["reservoir", "balanced", "ring"])
+def test_extra_values_stay_with_their_samples(kind: str) -> None:
+    memory = make_memory(kind, 12, info(n_classes=2), {"twice": (3,), "half": ()})  # type: ignore[arg-type]
+    memory.make_room((0,))
+    memory.add(batch(torch.arange(9)), twice=_threefold(9) * 2, half=torch.arange(9) / 2)
+    memory.make_room((1,))  # in a balanced memory, samples move
+    for start in (20, 30):
+        ids = torch.arange(start, start + 7)
+        memory.add(
+            batch(ids, torch.ones(7, dtype=torch.int64)),
+            twice=_threefold(7, start) * 2,
+            half=ids / 2,
+        )
+    drawn = memory.sample(200)
+    assert torch.equal(drawn.extra["twice"], drawn.raw.expand(-1, 3) * 2)
+    assert torch.equal(drawn.extra["half"], drawn.raw[:, 0] / 2)
+
+
+def _threefold(n: int, start: int = 0) -> torch.Tensor:
+    return torch.arange(start, start + n).float()[:, None].expand(-1, 3)
+
+
+def test_forgotten_extra_values_are_named() -> None:
+    memory = ReplayBuffer(4, info(), extra={"logits": (4,)})
+    with pytest.raises(ContractError, match=r"was given \[\].*keeps \['logits'\]"):
+        memory.add(batch(torch.arange(2)))

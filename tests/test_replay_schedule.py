@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import runpy
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,10 @@ def test_weights_given_per_experience_share_prefixes_too() -> None:
     assert a[:3] == b[:3]
     assert a[3] != b[3]
     assert keys(1.0)[0] != a[0]
+
+
+@pytest.mark.slow
+def test_the_example_of_a_search_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parent.parent / "examples" / "replay_schedule.py"
+    runpy.run_path(str(example), run_name="__main__")
+    assert "searched" in capsys.readouterr().out

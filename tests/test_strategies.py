@@ -148,7 +148,7 @@ def vectors(*shape: int, seed: int = 0) -> Tensor:
 def test_an_agreeing_gradient_is_left_alone() -> None:
     g = vectors(50)
     assert torch.equal(averaged_projection([g.clone()], [g * 2])[0], g)
-    assert torch.equal(constrained_projection(g, torch.stack([g, 3 * g]), 0.5), g)
+    assert torch.equal(constrained_projection(g.clone(), torch.stack([g, 3 * g]), 0.5), g)
 
 
 def test_a_gem_removes_just_the_part_against_the_reference() -> None:
@@ -166,7 +166,7 @@ def test_a_gem_removes_just_the_part_against_the_reference() -> None:
 def test_without_margin_gem_is_the_nearest_vector_that_harms_no_experience() -> None:
     g, references = vectors(20), vectors(4, 20, seed=1)
     references[0] = -g + 0.1 * references[0]
-    projected = constrained_projection(g, references, 0.0)
+    projected = constrained_projection(g.clone(), references, 0.0)
     assert (references @ projected > -1e-3).all()
     rows = references.double().numpy()
     best = minimize(
@@ -184,7 +184,8 @@ def test_a_margin_pulls_further_towards_the_past() -> None:
     g = vectors(20)
     references = torch.stack([-10 * g, vectors(20, seed=2)])
     gains = [
-        float((references @ constrained_projection(g, references, m)).min()) for m in (0.0, 0.5)
+        float((references @ constrained_projection(g.clone(), references, m)).min())
+        for m in (0.0, 0.5)
     ]
     assert gains[1] > gains[0] + 0.1
 

@@ -10,6 +10,7 @@ import cl_platform as clp
 from cl_platform import Samples, class_incremental
 from cl_platform.errors import BadInput, CurriculumError
 from cl_platform.parameters import build
+from streams.benchmarks import split_digits
 
 
 def digits(**parameters: object) -> clp.Stream:
@@ -182,3 +183,42 @@ def test_a_stream_needs_training_data() -> None:
     samples = Samples.of(torch.randn(4, 3), torch.zeros(4))
     with pytest.raises(BadInput, match="has no training data"):
         class_incremental("s", [[0], [1]], ["a", "b"], samples, samples)
+
+
+def test_classes_can_be_dealt_out_in_a_random_order() -> None:
+    numeric, first, again, other = (split_digits(class_seed=seed) for seed in (None, 1, 1, 2))
+    groups = [[e.classes for e in s.experiences] for s in (numeric, first, again, other)]
+    assert groups[0] == [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
+    assert groups[1] == groups[2] != groups[3]
+    assert sorted(c for g in groups[1] for c in g) == list(range(10))
+
+
+def test_a_domain_stream_of_split_classes_knows_them_by_place_only() -> None:
+    classes, domain = split_digits(class_seed=3), split_digits(class_seed=3, scenario="domain")
+    assert domain.scenario == "domain"
+    assert domain.n_classes == 2
+    for before, after in zip(classes.experiences, domain.experiences, strict=True):
+        assert after.name == before.name
+        expected = (before.test.y == before.classes[1]).long()
+        assert torch.equal(after.test.y, expected)
+
+
+def test_a_domain_stream_needs_experiences_of_one_size() -> None:
+    with pytest.raises(BadInput, match="same classes in every experience; these have"):
+        split_digits(experiences=3, scenario="domain")
+
+
+def test_a_part_of_each_experience_can_be_kept() -> None:
+    full, some = split_digits(), split_digits(samples=20)
+    assert [len(e.train) for e in some.experiences] == [20] * 5
+    assert [len(e.test) for e in some.experiences] == [len(e.test) for e in full.experiences]
+    assert all(
+        set(s.train.index.tolist()) <= set(f.train.index.tolist())
+        for s, f in zip(some.experiences, full.experiences, strict=True)
+    )
+
+
+def test_inputs_that_are_not_normalised_lie_between_zero_and_one() -> None:
+    stream = split_digits(normalise=False)
+    x = stream.preprocess(stream[0].train.x)
+    assert (float(x.min()), float(x.max())) == (0.0, 1.0)
