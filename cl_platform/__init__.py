@@ -17,13 +17,13 @@ __version__ = "0.1.0"
 _HOME = {
     "AccuracyMatrix": "matrix",
     "Batch": "strategy",
-    "ClassBalancedBuffer": "replay",
+    "ClassBalancedBuffer": "grouped_replay",
     "ClpError": "errors",
     "Curriculum": "curriculum",
     "Experience": "stream",
     "Preprocess": "preprocess",
     "ReplayBuffer": "replay",
-    "RingBuffer": "replay",
+    "RingBuffer": "grouped_replay",
     "Result": "result",
     "Samples": "samples",
     "Strategy": "strategy",
@@ -43,16 +43,12 @@ if TYPE_CHECKING:
     from cl_platform.check import check_strategy as check_strategy
     from cl_platform.curriculum import Curriculum as Curriculum
     from cl_platform.errors import ClpError as ClpError
+    from cl_platform.grouped_replay import ClassBalancedBuffer as ClassBalancedBuffer
+    from cl_platform.grouped_replay import RingBuffer as RingBuffer
     from cl_platform.matrix import AccuracyMatrix as AccuracyMatrix
     from cl_platform.preprocess import Preprocess as Preprocess
     from cl_platform.replay import (
-        ClassBalancedBuffer as ClassBalancedBuffer,
-    )
-    from cl_platform.replay import (
         ReplayBuffer as ReplayBuffer,
-    )
-    from cl_platform.replay import (
-        RingBuffer as RingBuffer,
     )
     from cl_platform.result import Result as Result
     from cl_platform.result import load_results as load_results

@@ -90,7 +90,7 @@ TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum":
 EVALUATOR = ("cl_platform.evaluation",)
 KERNEL = (
     "cl_platform.fold",
-    "cl_platform.replay",
+    "cl_platform.grouped_replay",
     "cl_platform.wrapper",
     "cl_platform.gradients",
 )

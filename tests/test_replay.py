@@ -9,8 +9,8 @@ from scipy import stats
 from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, RingBuffer, StreamInfo
 from cl_platform.draws import Draws
 from cl_platform.errors import BadInput, ContractError
+from cl_platform.grouped_replay import make_memory
 from cl_platform.preprocess import Preprocess
-from cl_platform.replay import make_memory
 
 
 def info(n_classes: int = 4, seed: int = 0, scenario: str = "class") -> StreamInfo:

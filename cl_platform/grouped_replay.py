@@ -1,0 +1,182 @@
+"""Replay memories that are shared out over classes or experiences, and all memories by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cl_platform.errors import BadInput, ContractError
+from cl_platform.replay import ReplayBuffer
+from cl_platform.strategy import Batch
+from cl_platform.stream import StreamInfo
+
+
+class ClassBalancedBuffer(ReplayBuffer):
+    """A memory that holds the same number of samples of every class seen, each a reservoir.
+
+    Source: the quota of GDumb (Prabhu et al. 2020), with reservoir sampling inside a class. Call
+    :meth:`make_room` when classes appear: the quota of the others shrinks by dropping random rows.
+    """
+
+    counts: Tensor
+    start: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        info: StreamInfo,
+        role: str = "replay",
+        extra: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        super().__init__(size, info, role, extra)
+        if size < info.n_classes:
+            raise BadInput(
+                f"memory size {size} is smaller than the {info.n_classes} classes to be balanced: "
+                f"give at least {info.n_classes}"
+            )
+        nothing = torch.zeros(info.n_classes, dtype=torch.int64, device=info.device)
+        self.register_buffer("counts", nothing.clone())  # samples seen, per class
+        # First row of a class. That of a class without room is out of reach: adding to it raises.
+        self.register_buffer("start", nothing - 2**40)
+        self.quota = 0
+
+    def __len__(self) -> int:
+        return int(self.counts.clamp(max=self.quota).sum())
+
+    def make_room(self, classes: tuple[int, ...]) -> None:
+        """Give the classes that have no rows yet their share; O(size), once per experience."""
+        known = [int(c) for c in torch.nonzero(self.start >= 0)]
+        new = [c for c in classes if c not in known]
+        if not new:
+            return
+        quota, order = self.size // (len(known) + len(new)), sorted(known + new)
+        old = {c: self.rows_of(c) for c in known}
+        kept = {c: rows[self._permutation(len(rows))[:quota]] for c, rows in old.items()}
+        kept_with = [self.get_buffer(f"extra_{name}") for name in self._extra]
+        for buffer in (self.x, self.y, self.task, *kept_with):
+            before = buffer.clone()
+            for i, c in enumerate(order):
+                if c in kept:
+                    buffer[i * quota : i * quota + len(kept[c])] = before[kept[c]]
+        self.quota = quota
+        self.start[order] = torch.arange(len(order), device=self.start.device) * quota
+
+    def filled_rows(self) -> Tensor:
+        """The rows of all stored samples, (m,)."""
+        return torch.cat([self.rows_of(int(c)) for c in torch.nonzero(self.start >= 0)])
+
+    def rows_of(self, c: int) -> Tensor:
+        """The rows of a class, (m,)."""
+        first = int(self.start[c])
+        filled = min(int(self.counts[c]), self.quota)
+        return torch.arange(first, first + filled, device=self.y.device)
+
+    def _permutation(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self._draws, device=self.y.device)
+
+    def _slots(self, batch: Batch) -> Tensor:
+        if not self.quota:
+            raise ContractError("call make_room(experience.classes) in begin_experience")
+        earlier = (batch.y[:, None] == batch.y).tril(-1).sum(1)  # of the same class in this batch
+        place = self.counts[batch.y] + earlier
+        chosen = self._uniform(len(batch)).mul_(place + 1).long()
+        within = torch.where(place < self.quota, place, chosen)
+        slots = torch.where(within < self.quota, self.start[batch.y] + within, self.size)
+        self.counts.index_add_(0, batch.y, torch.ones_like(batch.y))
+        return self._last_wins(slots)
+
+    def _rows(self, n: int) -> Tensor:
+        return self._spread(n, self.counts.clamp(max=self.quota), self.start)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"seen": self.seen, "quota": self.quota}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self.quota = int(state["quota"])
+
+
+class RingBuffer(ReplayBuffer):
+    """A memory with a fixed share for every class or experience, which holds its latest samples.
+
+    Source: the ring buffers of Lopez-Paz & Ranzato 2017 (per experience) and Chaudhry et al. 2019
+    (per class). Call :meth:`make_room` at the beginning of every experience.
+
+    Args:
+        by: what has a share of its own.
+    """
+
+    counts: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        info: StreamInfo,
+        role: str = "replay",
+        extra: Mapping[str, tuple[int, ...]] | None = None,
+        by: Literal["class", "experience"] = "class",
+    ) -> None:
+        groups = info.n_classes if by == "class" else info.n_experiences
+        if size < groups:
+            what = "classes" if by == "class" else "experiences"
+            raise BadInput(
+                f"memory size {size} is smaller than the {groups} {what} that share it: give at "
+                f"least {groups}"
+            )
+        super().__init__(size, info, role, extra)
+        self.quota = size // groups
+        self._by_class = by == "class"
+        self._place = -1
+        counts = torch.zeros(groups, dtype=torch.int64, device=info.device)
+        self.register_buffer("counts", counts)  # samples seen, per group
+
+    def __len__(self) -> int:
+        return int(self.counts.clamp(max=self.quota).sum())
+
+    def make_room(self, classes: tuple[int, ...]) -> None:
+        self._place += 1
+
+    def group(self, g: int) -> Tensor:
+        """The rows that group `g` (a class or a place in the order) fills, (m,)."""
+        filled = min(int(self.counts[g]), self.quota)
+        return torch.arange(g * self.quota, g * self.quota + filled, device=self.y.device)
+
+    def _slots(self, batch: Batch) -> Tensor:
+        groups = batch.y if self._by_class else torch.full_like(batch.y, self._place)
+        earlier = (groups[:, None] == groups).tril(-1).sum(1)  # of the same group in this batch
+        place = self.counts[groups] + earlier
+        self.counts.index_add_(0, groups, torch.ones_like(groups))
+        return self._last_wins(groups * self.quota + place % self.quota)
+
+    def _rows(self, n: int) -> Tensor:
+        start = torch.arange(len(self.counts), device=self.counts.device) * self.quota
+        return self._spread(n, self.counts.clamp(max=self.quota), start)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"seen": self.seen, "place": self._place}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self._place = int(state["place"])
+
+
+MemoryKind = Literal["reservoir", "balanced", "ring"]
+"""How a memory of fixed size is shared out: see ReplayBuffer, ClassBalancedBuffer, RingBuffer."""
+
+
+def make_memory(
+    kind: MemoryKind,
+    size: int,
+    info: StreamInfo,
+    extra: Mapping[str, tuple[int, ...]] | None = None,
+) -> ReplayBuffer:
+    """A replay memory by the name of its policy."""
+    policies: dict[str, type[ReplayBuffer]] = {
+        "reservoir": ReplayBuffer,
+        "balanced": ClassBalancedBuffer,
+        "ring": RingBuffer,
+    }
+    return policies[kind](size, info, extra=extra)
