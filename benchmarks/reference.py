@@ -160,7 +160,7 @@ ROWS = [
         0.01,
         VAN_DE_VEN,
         {**SPLIT, "strategy": "ewc"},
-        extra=SHUFFLED,
+        extra={**SHUFFLED, "strategy.strength": 100},
         seeds=3,
     ),
     Row(
@@ -182,6 +182,8 @@ ROWS = [
             **SHUFFLED,
             "strategy.alpha": "[0,2,2.66667,3,3.2]",
             "strategy.balance": "true",
+            "strategy.rivals": "seen",
+            "optimizer.reset": "true",
         },
         seeds=3,
     ),

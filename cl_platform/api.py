@@ -11,8 +11,9 @@ from torch import nn
 
 from cl_platform.config import SHORTHANDS, parse_config, with_flags
 from cl_platform.curriculum import Curriculum
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, ConfigError
 from cl_platform.execution import DEFAULT_OUT, execute
+from cl_platform.parameters import object_faults
 from cl_platform.plan import make_plan
 from cl_platform.registry import name_of
 from cl_platform.result import Result
@@ -55,6 +56,8 @@ def run(
         objects["stream"], data["stream"] = stream, {"name": stream.name}
     if isinstance(strategy, Strategy):
         objects["strategy"] = strategy
+        if faults := object_faults(strategy):
+            raise ConfigError("\n".join(faults))
         name = name_of("strategy", type(strategy))
         data["strategy"] = {"name": name, **strategy.hyperparameters()}
     if isinstance(curriculum, Curriculum):

@@ -49,8 +49,11 @@ class Draws:
         try:
             yield
         finally:
-            for generator, state in states.items():
-                generator.set_state(state)
+            for role, generator in self._generators.items():
+                if generator in states:
+                    generator.set_state(states[generator])
+                else:  # made inside
+                    generator.manual_seed(seed_for(self.seed, self.step, role))
 
 
 @contextmanager

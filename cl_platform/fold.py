@@ -142,7 +142,7 @@ class Fold:
         except ClpError:
             raise
         except Exception as error:
-            raise RunFailed(f"{place}: {blame(error)}") from error
+            raise RunFailed(f"{place}: {blame(error)}{_advice(error)}") from error
 
     def _evaluate(self) -> None:
         k = self.position
@@ -168,6 +168,12 @@ class Fold:
 
     def _tell(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+
+
+def _advice(error: Exception) -> str:
+    if "more than 1 value per channel" in str(error):
+        return "; batch norm needs two samples and more: raise batch_size or give model.norm=group"
+    return ""
 
 
 def peak_memory(device: torch.device) -> float:

@@ -64,8 +64,7 @@ class ClassBalancedBuffer(ReplayBuffer):
         self.quota = quota
         self.start[order] = torch.arange(len(order), device=self.start.device) * quota
 
-    def filled_rows(self) -> Tensor:
-        """The rows of all stored samples, (m,)."""
+    def rows(self) -> Tensor:
         return torch.cat([self.rows_of(int(c)) for c in torch.nonzero(self.start >= 0)])
 
     def rows_of(self, c: int) -> Tensor:
@@ -143,6 +142,9 @@ class RingBuffer(ReplayBuffer):
         """The rows that group `g` (a class or a place in the order) fills, (m,)."""
         filled = min(int(self.counts[g]), self.quota)
         return torch.arange(g * self.quota, g * self.quota + filled, device=self.y.device)
+
+    def rows(self) -> Tensor:
+        return torch.cat([self.group(g) for g in range(len(self.counts))])
 
     def _slots(self, batch: Batch) -> Tensor:
         groups = batch.y if self._by_class else torch.full_like(batch.y, self._place)

@@ -53,6 +53,23 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
     return {"name": section["name"], **filled}, faults
 
 
+def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
+    """What is wrong with the hyper-parameters of a strategy that was made in Python."""
+    plugin: Any = type(strategy)
+    model, inner = _parameters("strategy", plugin)
+    try:
+        checked = model.model_validate({k: v for k, v in strategy.given.items() if k not in inner})
+    except ValidationError as error:
+        return faults_of(error, model, where)
+    faults = []
+    for name, value in strategy.given.items():
+        if name in inner:
+            faults += object_faults(value, f"{where}.{name}")
+        elif isinstance(value, str) and not isinstance(getattr(checked, name), str):
+            faults.append(f"{where}.{name}={value!r} is text: expected {getattr(checked, name)!r}")
+    return faults
+
+
 def _inner_section(kind: Kind, value: Any, field: Any) -> Section:
     """The section of an inner plugin; parameters without a name are those of the default one."""
     default = field.default_factory() if field.default_factory else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,17 +164,23 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return settings
 
 
-def _per_experience(section: dict[str, Any], strategy: Strategy, n: int) -> dict[str, list[Any]]:
+def _per_experience(
+    section: dict[str, Any], strategy: Strategy, n: int, where: str = "strategy"
+) -> dict[str, Sequence[Any]]:
     """Taken out of the settings: hyper-parameters of which each step depends on its own item."""
-    lists = [k for k in strategy.per_experience if isinstance(section[k], list | tuple)]
-    values = {k: section.pop(k) for k in lists}
-    for name, items in values.items():
-        if len(items) != n:
-            raise BadInput(
-                f"strategy.{name} has {len(items)} items, but the stream has {n} experiences: give "
-                "one for each"
-            )
-    return values
+    found: dict[str, Sequence[Any]] = {}
+    for name in strategy.per_experience:
+        if isinstance(section[name], list | tuple):
+            found[f"{where}.{name}"] = items = section.pop(name)
+            if len(items) != n:
+                raise BadInput(
+                    f"{where}.{name} has {len(items)} items, but the stream has {n} experiences: "
+                    "give one for each"
+                )
+    for name, value in vars(strategy)["_modules"].items():
+        if isinstance(value, Strategy) and name in section:
+            found |= _per_experience(section[name], value, n, f"{where}.{name}")
+    return found
 
 
 def _facts(stream: Stream) -> list[Any]:

@@ -67,6 +67,16 @@ class ReplayBuffer(nn.Module):
         """`n` stored samples, drawn uniformly with replacement, freshly augmented."""
         return self.read(self._rows(n))
 
+    def distinct(self, n: int) -> Batch:
+        """`n` different stored samples, or all if there are fewer; O(size), unlike `sample`."""
+        rows = self.rows()
+        order = torch.randperm(len(rows), generator=self._draws, device=rows.device)
+        return self.read(rows[order[:n]])
+
+    def rows(self) -> Tensor:
+        """The rows of all stored samples, (len(self),)."""
+        return torch.arange(len(self), device=self.y.device)
+
     def read(self, rows: Tensor) -> Batch:
         """The stored samples at the given rows (n,), freshly augmented."""
         raw = self.x.index_select(0, rows)

@@ -36,6 +36,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """The samples at the given rows."""
+        task = None if self.task is None else self.task[rows]
+        extra = {name: value[rows] for name, value in self.extra.items()}
+        return Batch(self.x[rows], self.y[rows], task, self.raw[rows], extra)
+
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
 class Strategy(nn.Module):

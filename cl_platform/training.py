@@ -64,7 +64,7 @@ def train_experience(
         if optimizer_memory:
             restore_optimizer(strategy, optimizer, optimizer_memory)
         strategy.optimizer = optimizer
-    per_epoch = len(_sizes(len(data), config.batch_size))
+    per_epoch = len(batch_sizes(len(data), config.batch_size))
     schedule = None
     if config.schedule is not None and optimizer is not None:
         by_step = config.schedule.interval == "step"
@@ -117,15 +117,15 @@ def batches(
         labels = None if tasks is None else tasks[rows].to(device)
         return data.gather(rows).to(device), data.y[rows].to(device), labels
 
-    for raw, y, task in _ahead(read, order.split(_sizes(len(order), chunk)), data.mapped):
-        sizes = _sizes(len(y), batch_size)
+    for raw, y, task in _ahead(read, order.split(batch_sizes(len(order), chunk)), data.mapped):
+        sizes = batch_sizes(len(y), batch_size)
         parts = [t.split(sizes) for t in (preprocess(raw, augment), y, raw)]
         labels = repeat(None) if task is None else task.split(sizes)
         for new_x, new_y, new_raw, new_task in zip(*parts, labels):  # noqa: B905 (repeat is endless)
             yield Batch(new_x, new_y, new_task, new_raw)
 
 
-def _sizes(n: int, size: int) -> list[int]:
+def batch_sizes(n: int, size: int) -> list[int]:
     """`n` in parts of `size` and a rest. A rest of one joins the part before: batch norm cannot
     train on a single sample."""
     sizes = [size] * (n // size) + ([n % size] if n % size else [])

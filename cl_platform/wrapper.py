@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cl_platform.errors import BadInput
 from cl_platform.strategy import Batch, Strategy
 from cl_platform.stream import Experience, StreamInfo
 
@@ -22,6 +23,13 @@ class Wrapper(Strategy):
     """
 
     inner: Strategy
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Strategy):
+            raise BadInput(
+                f"{type(self).__name__}(inner={self.inner!r}): give a strategy object, or the "
+                'wrapper by name as well: {"name": ..., "inner": ...}'
+            )
 
     @property
     def needs_task(self) -> bool:  # type: ignore[override]

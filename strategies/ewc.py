@@ -31,7 +31,7 @@ class EWC(Strategy):
         fisher_batch_size: for ``fisher=batch``, whose result depends on it.
     """
 
-    strength: NonNegativeFloat = 100.0
+    strength: NonNegativeFloat = 10.0
     mode: Literal["separate", "online"] = "separate"
     decay: NonNegativeFloat = 1.0
     fisher: Estimate = "empirical"
@@ -43,8 +43,8 @@ class EWC(Strategy):
         self.penalty = QuadraticPenalty(self.model)
 
     def loss(self, batch: Batch) -> Tensor:
-        penalty: Tensor = self.penalty(self.model)
-        return super().loss(batch) + self.strength * penalty
+        loss = super().loss(batch)
+        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
     def end_experience(self, experience: Experience) -> None:
         size = self.fisher_batch_size

@@ -9,6 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform.errors import BadInput
+from cl_platform.training import batch_sizes
 
 
 class GDumb(Strategy):
@@ -17,8 +19,8 @@ class GDumb(Strategy):
     Source: Prabhu et al. 2020, "GDumb: A Simple Approach that Questions Our Progress in Continual
     Learning", Section 3; learning rate annealed by cosine from the optimizer's to a hundredth of it
     with restarts after 1, 3, 7, ... passes. Here a class that is full goes on as a reservoir (there
-    the first samples stay), and there is no CutMix. The memory is collected in every epoch: give
-    ``--epochs 1``.
+    the first samples stay); there is no CutMix, no warm-up pass and no clipping of gradients. The
+    memory is collected in every epoch: give ``--epochs 1``.
 
     Args:
         memory_size: samples kept, at least one for every class.
@@ -41,6 +43,8 @@ class GDumb(Strategy):
         self.buffer.make_room(experience.classes)
 
     def training_step(self, batch: Batch) -> Tensor:
+        if "initial_lr" in self.optimizer.param_groups[0]:  # torch's mark of a schedule
+            raise BadInput("gdumb anneals its learning rate itself: leave the schedule out")
         return torch.zeros((), device=batch.y.device)
 
     def after_step(self, batch: Batch) -> None:
@@ -49,11 +53,10 @@ class GDumb(Strategy):
     def end_experience(self, experience: Experience) -> None:
         lr = float(self.optimizer.param_groups[0]["lr"])
         schedule = CosineAnnealingWarmRestarts(self.optimizer, 1, T_mult=2, eta_min=lr / 100)
-        rows = self.buffer.filled_rows()
+        rows = self.buffer.rows()
         for _ in range(self.passes):
             order = torch.randperm(len(rows), generator=self.shuffle, device=rows.device)
-            for part in order.split(self.memory_batch_size):
-                if len(part) > 1 or len(rows) == 1:  # batch norm cannot train on a single sample
-                    old = self.buffer.read(rows[part])
-                    self.minimise(cross_entropy(self(old.x, old.task), old.y))
+            for part in order.split(batch_sizes(len(order), self.memory_batch_size)):
+                old = self.buffer.read(rows[part])
+                self.minimise(cross_entropy(self(old.x, old.task), old.y))
             schedule.step()

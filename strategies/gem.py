@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -13,26 +15,20 @@ from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
 from cl_platform.gradients import flatten, frozen_statistics, trainable, views
 
 
-class AGEM(Strategy):
-    """A-GEM: the gradient is projected so that the average loss on the memory does not rise.
-
-    Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", Eq. 11; the memory holds
-    the latest samples of each past experience in equal shares.
+class Projection(Strategy):
+    """Training by gradients that are projected to do past experiences no harm.
 
     Args:
-        memory_size: samples kept, shared equally by all experiences of the stream.
-        memory_batch_size: samples of past experiences for the reference gradient; None takes as
-            many as the batch has.
+        memory_size: samples kept, shared equally by all experiences of the stream; of each, its
+            latest.
     """
 
     memory_size: PositiveInt = 500
-    memory_batch_size: PositiveInt | None = None
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         self.buffer = RingBuffer(self.memory_size, info, by="experience")
-        self.choice = info.draws.generator("gem/choice")
-        self.past: list[Tensor] = []
+        self.past: list[Tensor] = []  # rows of each past experience
 
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
@@ -49,12 +45,9 @@ class AGEM(Strategy):
         self.optimizer.step()
         return loss.detach()
 
+    @abstractmethod
     def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
-        """The gradients without what in them is against the gradient of `n` past samples."""
-        rows = torch.cat(self.past)
-        n = self.memory_batch_size or n
-        chosen = torch.randint(len(rows), (n,), generator=self.choice, device=rows.device)
-        return averaged_projection(gradients, self.memory_gradients(rows[chosen]))
+        """What the optimizer gets instead of the gradients of a batch of `n` samples."""
 
     def memory_gradients(self, rows: Tensor) -> list[Tensor]:
         """The gradients of the mean loss of stored samples, one per parameter."""
@@ -67,7 +60,32 @@ class AGEM(Strategy):
         self.buffer.add(batch)
 
 
-class GEM(AGEM):
+class AGEM(Projection):
+    """A-GEM: the gradient is projected so that the average loss on the memory does not rise.
+
+    Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", Eq. 11.
+
+    Args:
+        memory_size: samples kept, shared equally by all experiences of the stream; of each, its
+            latest.
+        memory_batch_size: samples of past experiences for the reference gradient; None takes as
+            many as the batch has.
+    """
+
+    memory_batch_size: PositiveInt | None = None
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.choice = info.draws.generator("gem/choice")
+
+    def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
+        rows = torch.cat(self.past)
+        n = self.memory_batch_size or n
+        chosen = torch.randint(len(rows), (n,), generator=self.choice, device=rows.device)
+        return averaged_projection(gradients, self.memory_gradients(rows[chosen]))
+
+
+class GEM(Projection):
     """GEM: the gradient is projected so that the loss on no past experience rises.
 
     Source: Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning", Eq. 11. The
@@ -76,7 +94,8 @@ class GEM(AGEM):
     its gradient, as in the authors' code.
 
     Args:
-        memory_size: samples kept, shared equally by all experiences of the stream.
+        memory_size: samples kept, shared equally by all experiences of the stream; of each, its
+            latest.
         margin: added to the dual variables, which biases updates towards past experiences.
     """
 
@@ -115,16 +134,21 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     """The vector nearest to `gradient` (P,) that disagrees with no row of `references` (T, P).
 
     Source: GEM, Eq. 8 to 11: minimise over v >= margin the quadratic 1/2 v'GG'v + g'G'v; the answer
-    is G'v + g. With u = v - margin this is non-negative least squares in T variables. Works in
-    place, on `gradient`.
+    is G'v + g. With v = margin + w / |G| this is non-negative least squares in T variables w, whose
+    matrix has a unit diagonal. Works in place, on `gradient`. What is not finite is left alone: the
+    loss will say so.
     """
     products = references @ gradient
     if not bool((products < 0).any()):
         return gradient
     gram = (references @ references.T).double().cpu().numpy()
-    scale = max(np.trace(gram) / len(gram), 1e-30)
-    root = np.linalg.cholesky(gram + 1e-6 * scale * np.eye(len(gram)))  # gram = root root'
     linear = products.double().cpu().numpy() + gram @ np.full(len(gram), margin)
-    u, _ = nnls(root.T, -np.linalg.solve(root, linear))
-    v = torch.as_tensor(u + margin, dtype=gradient.dtype, device=gradient.device)
+    if not (np.isfinite(gram).all() and np.isfinite(linear).all()):
+        return gradient
+    scale = 1 / np.sqrt(np.diag(gram).clip(1e-60))
+    values, vectors = np.linalg.eigh(scale[:, None] * gram * scale)
+    # Single precision leaves the matrix of nearly parallel references slightly indefinite.
+    roots = np.sqrt(values.clip(1e-6))
+    w, _ = nnls(roots[:, None] * vectors.T, -(vectors.T @ (scale * linear)) / roots)
+    v = torch.as_tensor(w * scale + margin, dtype=gradient.dtype, device=gradient.device)
     return gradient.addmv_(references.T, v)

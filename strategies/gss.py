@@ -9,10 +9,10 @@ from torch.nn.functional import normalize
 
 from cl_platform import Batch, ReplayBuffer, StreamInfo
 from cl_platform.gradients import loss_gradients
-from strategies.er import ER
+from strategies.er import Replay
 
 
-class GSS(ER):
+class GSS(Replay):
     """GSS-greedy: a replay memory of samples whose gradients point in different directions.
 
     Source: Aljundi et al. 2019, "Gradient based sample selection for online continual learning",
@@ -27,9 +27,8 @@ class GSS(ER):
 
     comparisons: PositiveInt = 10
 
-    def setup(self, info: StreamInfo) -> None:
-        super().setup(info)
-        self.buffer: GreedyBuffer = GreedyBuffer(self.memory_size, info, extra={"score": ()})
+    def make_buffer(self, info: StreamInfo) -> ReplayBuffer:
+        return GreedyBuffer(self.memory_size, info, extra={"score": ()})
 
     def after_step(self, batch: Batch) -> None:
         if self.buffer.seen:
@@ -51,15 +50,17 @@ class GreedyBuffer(ReplayBuffer):
     """A memory that replaces samples by their scores: the lower, the more diverse."""
 
     def add(self, batch: Batch, **extra: Tensor) -> None:
-        first, last = self.seen, self.seen + len(batch)
-        slots = torch.arange(first, last, device=batch.y.device)
-        if last > self.size:
-            slots = torch.where(slots < self.size, slots, self._replaced(extra["score"]))
-        self._write(self._last_wins(slots), batch, extra)
+        room, score = max(0, self.size - self.seen), extra["score"]
+        if room:
+            slots = torch.arange(self.seen, self.seen + min(room, len(batch)), device=score.device)
+            self._write(slots, batch[:room], {"score": score[:room]})
+        if len(batch) > room:
+            slots = self._last_wins(self._replaced(score[room:]))
+            self._write(slots, batch[room:], {"score": score[room:]})
 
     def _replaced(self, score: Tensor) -> Tensor:
         """The row that each sample takes over, or `size` for none, (B,)."""
-        kept = self.get_buffer("extra_score")[: len(self)].clamp(min=1e-6)
+        kept = self.get_buffer("extra_score")[: self.size].clamp(min=1e-6)
         rows = torch.multinomial(kept, len(score), replacement=True, generator=self._draws)
         chance = kept[rows] / (kept[rows] + score.clamp(min=1e-6))
         taken = (score < 1) & (self._uniform(len(score)) < chance)

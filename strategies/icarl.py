@@ -33,7 +33,7 @@ class ICaRL(Strategy):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        if info.scenario == "domain":
+        if info.task_classes.sum(0).max() > 1:
             raise BadInput(
                 "icarl needs new classes in every experience; give a class or task stream"
             )
@@ -52,10 +52,9 @@ class ICaRL(Strategy):
     def begin_experience(self, experience: Experience) -> None:
         self.teacher.take(self.model)
         self.old = self.seen.clone()
-        self.present = self.seen.clone().index_fill_(0, torch.tensor(experience.classes), True)
-        stored = len(self.buffer) if self.buffer.seen else 0
-        self.share = stored / len(experience.train)
-        self.buffer.make_room(experience.classes)
+        self.present = self.seen.clone()
+        self.present[list(experience.classes)] = True
+        self.share = len(self.buffer) / len(experience.train)
 
     def loss(self, batch: Batch) -> Tensor:
         x, y = batch.x, batch.y
@@ -71,9 +70,10 @@ class ICaRL(Strategy):
 
     def end_experience(self, experience: Experience) -> None:
         self.model.eval()
-        for c in experience.classes:
+        self.buffer.make_room(experience.classes)
+        for c in sorted(experience.train.classes):
             self._store_exemplars(experience, c)
-        self.seen[list(experience.classes)] = True
+            self.seen[c] = True
         for c in torch.nonzero(self.seen).flatten().tolist():
             rows = self.buffer.rows_of(c)
             features = torch.cat([self._features(self.buffer.plain(r)) for r in rows.split(1000)])
@@ -120,8 +120,8 @@ def herd(features: Tensor, n: int) -> Tensor:
     for k in range(1, min(n, len(features)) + 1):
         # |k mean - total - f|^2 without what is the same for all f
         distance = squares - 2 * (features @ (k * mean - total))
-        best = distance.argmin()
+        best = distance.argmin(0, keepdim=True)
         chosen.append(best)
-        total = total + features[best]
-        squares[best] = torch.inf
-    return torch.stack(chosen)
+        total = total + features.index_select(0, best)[0]
+        squares.index_fill_(0, best, torch.inf)
+    return torch.cat(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -24,11 +24,15 @@ class LwF(Strategy):
         alpha: weight of the distillation; a list has one weight per experience.
         temperature: of both distributions; the divergence is not multiplied by its square.
         balance: weigh the cross-entropy of the k-th experience by 1/k (van de Ven et al. 2018).
+        rivals: which outputs share the new model's distribution in the distillation: those of
+            ``old`` classes, as in the paper, or also those of the present experience (``seen``),
+            whose probability it then pushes towards 0 (van de Ven et al. 2022; one head only).
     """
 
     alpha: NonNegativeFloat | list[NonNegativeFloat] = 1.0
     temperature: PositiveFloat = 2.0
     balance: bool = False
+    rivals: Literal["old", "seen"] = "old"
 
     per_experience: ClassVar[tuple[str, ...]] = ("alpha",)
 
@@ -44,13 +48,17 @@ class LwF(Strategy):
     def begin_experience(self, experience: Experience) -> None:
         self.teacher.take(self.model)
         self.heads = [torch.nonzero(head).flatten() for head in self.seen if head.any()]
+        newcomers = torch.zeros_like(self.seen[0])
+        if self.rivals == "seen" and len(self.seen) == 1:
+            newcomers[list(experience.classes)] = True
+        self.newcomers = torch.nonzero(newcomers & ~self.seen[0]).flatten()
 
     def loss(self, batch: Batch) -> Tensor:
         logits: Tensor = self.model(batch.x)
         loss = cross_entropy(self.restrict(logits, batch.task), batch.y)
         if self.balance:
             loss = loss / (self.place + 1)
-        alpha = self.alpha[self.place] if isinstance(self.alpha, list) else self.alpha
+        alpha = self.alpha[self.place] if isinstance(self.alpha, list | tuple) else self.alpha
         if not self.heads or not alpha:
             return loss
         return loss + alpha * self.distillation(logits, self.teacher(batch.x))
@@ -59,7 +67,8 @@ class LwF(Strategy):
         """The divergence from the teacher's outputs (B, n_classes), summed over heads, a scalar."""
         terms = []
         for classes in self.heads:
-            new = (logits[:, classes] / self.temperature).log_softmax(1)
+            rivals = torch.cat([classes, self.newcomers])
+            new = (logits[:, rivals] / self.temperature).log_softmax(1)[:, : len(classes)]
             old = (taught[:, classes] / self.temperature).log_softmax(1)
             terms.append(kl_div(new, old, reduction="batchmean", log_target=True))
         return torch.stack(terms).sum()

@@ -32,8 +32,8 @@ class MAS(Strategy):
         self.penalty = QuadraticPenalty(self.model)
 
     def loss(self, batch: Batch) -> Tensor:
-        penalty: Tensor = self.penalty(self.model)
-        return super().loss(batch) + self.strength * penalty
+        loss = super().loss(batch)
+        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
     def end_experience(self, experience: Experience) -> None:
         sensitivity = self.sensitivity(experience)

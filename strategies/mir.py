@@ -18,21 +18,20 @@ class MIR(ER):
 
     Source: Aljundi et al. 2019, "Online Continual Learning with Maximally Interfered Retrieval",
     Algorithm 1 (ER-MIR, score s-MI-1: loss after the virtual step minus loss now). The virtual step
-    is plain gradient descent at the optimizer's learning rate.
+    is plain gradient descent at the optimizer's learning rate. The memory may hold samples of the
+    present experience.
 
     Args:
-        candidates: samples drawn from the memory of which the most interfered are replayed; the
-            other arguments as for ``er``.
+        candidates: different samples drawn from the memory, of which the most interfered are
+            replayed; the other arguments as for ``er``.
     """
 
     candidates: PositiveInt = 50
 
     def recall(self, batch: Batch) -> Batch:
         n = self.memory_batch_size or len(batch)
-        old = self.buffer.sample(max(n, self.candidates))
-        chosen = self._interference(batch, old).topk(n).indices
-        task = None if old.task is None else old.task[chosen]
-        return Batch(old.x[chosen], old.y[chosen], task, old.raw[chosen])
+        old = self.buffer.distinct(max(n, self.candidates))
+        return old[self._interference(batch, old).topk(min(n, len(old))).indices]
 
     def _interference(self, batch: Batch, old: Batch) -> Tensor:
         """How much the loss of each old sample rises by a step on the new batch, (B,)."""

@@ -31,7 +31,7 @@ class Refresh(Wrapper):
 
     The perturbation stays, and the inner step takes its gradient there. The batch drawn from a
     memory to unlearn is the one that is relearned. With gamma and noise at 0 every bit is the inner
-    strategy's.
+    strategy's. What an inner strategy trains at the end of an experience (GDumb) is not perturbed.
 
     Args:
         inner: the strategy; DER++ in the paper.
@@ -100,6 +100,8 @@ class Refresh(Wrapper):
 
     def end_experience(self, experience: Experience) -> None:
         self.inner.end_experience(experience)
+        if self.inner.trains_on == "stream":  # nothing comes after it
+            return
         confident = self.mode == "code"
         new = diagonal_fisher(
             self.inner, experience, samples=self.fisher_samples, confident=confident

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
 from cl_platform.errors import BadInput
 
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Proportions = tuple[float, ...]
 Schedule = tuple[Proportions, ...]
 
@@ -32,7 +33,7 @@ class ScheduledReplay(Strategy):
         history: samples stored of each experience, evenly over its classes.
     """
 
-    schedule: Literal["equal"] | list[list[NonNegativeFloat]] = "equal"
+    schedule: Literal["equal"] | list[list[Share]] = "equal"
     memory_size: PositiveInt = 10
     history: PositiveInt = 10
 

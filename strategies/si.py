@@ -41,8 +41,8 @@ class SI(Strategy):
         self.before = [torch.empty_like(p) for p in trainable(self.model)]
 
     def loss(self, batch: Batch) -> Tensor:
-        penalty: Tensor = self.penalty(self.model)
-        return super().loss(batch) + self.strength * penalty
+        loss = super().loss(batch)
+        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
     def training_step(self, batch: Batch) -> Tensor:
         parameters = trainable(self.model)

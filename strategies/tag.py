@@ -55,14 +55,18 @@ class TAG(Strategy):
             first, second = views(self.first, parameters), views(self.second, parameters)
             m, v = [f[place] for f in first], [s[place] for s in second]
             self._accumulate(gradients, m, v)
-            totals = v
+            totals = torch._foreach_div(v, self._bias()) if self.flavour == "adam" else v
             if place:
                 totals = [
                     self._weighted(f[: place + 1].flatten(1), s[: place + 1].flatten(1)).view_as(p)
                     for f, s, p in zip(first, second, parameters, strict=True)
                 ]
-            self._step(parameters, gradients, m, totals)
+            self._step(parameters, gradients, m, list(totals))
         return loss.detach()
+
+    def _bias(self) -> float:
+        """What is missing in the second moments of the present task, as they started from 0."""
+        return float(1 - self.second_decay**self.steps) if self.flavour == "adam" else 1.0
 
     def _accumulate(self, gradients: list[Tensor], m: list[Tensor], v: list[Tensor]) -> None:
         torch._foreach_lerp_(m, gradients, 1 - self.first_decay)
@@ -74,7 +78,9 @@ class TAG(Strategy):
 
     def _weighted(self, first: Tensor, second: Tensor) -> Tensor:
         """The sum of second moments (T, n) weighted by the tasks' alignment; (n,)."""
-        return task_weights(first, self.b) @ second
+        weights = task_weights(first, self.b)
+        weights[-1] /= self._bias()
+        return weights @ second
 
     def _step(
         self,
@@ -85,15 +91,17 @@ class TAG(Strategy):
     ) -> None:
         lr = float(self.optimizer.param_groups[0]["lr"])
         roots = list(torch._foreach_sqrt(totals))
-        if self.flavour == "adam":  # bias correction of both moments
-            gradients, lr = m, lr / (1 - self.first_decay**self.steps)
-            torch._foreach_div_(roots, (1 - self.second_decay**self.steps) ** 0.5)
         torch._foreach_add_(roots, 1e-8)
+        if self.flavour == "adam":
+            gradients, lr = m, lr / (1 - self.first_decay**self.steps)
         torch._foreach_addcdiv_(parameters, gradients, roots, value=-lr)
+        self.optimizer.step()  # has no gradients, so does nothing, but schedules look for it
 
     def end_experience(self, experience: Experience) -> None:
         for m in views(self.first[self.place], trainable(self.model)):
             m.div_(m.norm().clamp(min=1e-30))
+        if self.steps:
+            self.second[self.place].div_(self._bias())
 
     def _check_optimizer(self) -> None:
         group = self.optimizer.param_groups[0]

@@ -16,6 +16,7 @@ from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
 from strategies.der import DERPlusPlus
 from strategies.er import ER
+from strategies.fisher import diagonal_fisher
 from strategies.refresh import Refresh
 
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 30}
@@ -231,3 +232,32 @@ def test_a_wrapper_says_of_itself_what_its_inner_strategy_says() -> None:
     )
     assert len(plan.steps) == 1
     assert Refresh(inner=DERPlusPlus()).grows is False
+
+
+@pytest.mark.parametrize("mode", ["paper", "code"])
+def test_the_fisher_information_decays_and_grows_at_the_end_of_an_experience(mode: str) -> None:
+    section = {"name": "refresh", "inner": "er", "mode": mode, "decay": 0.25, "noise": 0}
+    fold = folded(section)
+    strategy, before = fold.strategy, fold.strategy.fisher.clone()
+    experience = fold.plan.steps[2].experience
+    strategy.end_experience(experience)
+    new = diagonal_fisher(strategy.inner, experience, confident=mode == "code")
+    other = diagonal_fisher(strategy.inner, experience, confident=mode != "code")
+    assert before.any()
+    assert torch.allclose(strategy.fisher, 0.25 * before + new, rtol=1e-4, atol=1e-9)
+    assert not torch.allclose(new, other, rtol=1e-2)
+
+
+class DrawsLate(ER):
+    """Takes a generator of its own at the first loss only."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        late = self.info.draws.generator("late")
+        return super().loss(batch) * (1 + 0.1 * torch.rand((), generator=late))
+
+
+def test_generators_that_are_made_during_a_look_ahead_are_rewound_too() -> None:
+    plain = folded({"name": f"{__name__}:DrawsLate"}).strategy.state_dict()
+    observed = folded({"name": f"{__name__}:Observer", "inner": f"{__name__}:DrawsLate"})
+    state = observed.strategy.inner.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in plain.items() if isinstance(v, Tensor))

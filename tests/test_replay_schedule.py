@@ -6,8 +6,10 @@ import math
 import random
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import cl_platform as clp
 from cl_platform.config import parse_config
@@ -15,7 +17,7 @@ from cl_platform.fold import Fold
 from cl_platform.plan import make_plan
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
-from strategies.schedule_search import schedules, search_schedule, tree_search
+from strategies.schedule_search import _Node, schedules, search_schedule, tree_search
 from strategies.scheduled_replay import actions, counts, equal_schedule
 
 VALIDATED = {"name": "split-digits", "experiences": 3, "scenario": "task", "validation": 0.15}
@@ -98,6 +100,7 @@ def test_a_stream_without_validation_data_is_refused() -> None:
         ([[], [1]], "strategy.schedule has 2 items, but the stream has 3 experiences"),
         ([[], [1], [1]], r"item 2 is \[1\.0\]: expected 2 proportions"),
         ([[], [-1], [1, 0]], "greater than or equal to 0"),
+        ([[], [1], [float("inf"), 0]], "finite number"),
         ("often", "should be 'equal'"),
     ],
 )
@@ -122,6 +125,28 @@ def test_the_memory_of_an_experience_is_what_the_schedule_says() -> None:
     assert sorted(first.bincount().tolist()) == [2, 2, 3, 3]
 
 
+def test_every_step_trains_on_the_whole_memory() -> None:
+    strategy = {"name": "scheduled-replay", "memory_size": 6}
+    plan = make_plan(parse_config({"stream": VALIDATED, "strategy": strategy}))
+    fold = Fold(plan, StateStore(None), Trackers())
+    for _ in fold.plan.steps:
+        fold.train()
+    ours, batch = fold.strategy, next(fold.strategy.batches(fold.plan.steps[2].experience, 7))
+    old = ours.stored.read(ours.rows)
+    assert len(old) == 6
+    logits = ours(torch.cat([batch.x, old.x]), torch.cat([batch.task, old.task]))
+    expected = torch.nn.functional.cross_entropy(logits, torch.cat([batch.y, old.y]))
+    assert ours.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_node_is_valued_by_the_best_below_it_and_by_how_rarely_it_was_visited() -> None:
+    node = _Node(visits=2, best=0.7)
+    assert node.value(8, exploration=0.1) == pytest.approx(
+        0.7 + 0.1 * math.sqrt(2 * math.log(8) / 2)
+    )
+    assert node.value(8, exploration=0.0) == 0.7
+
+
 def test_a_key_depends_on_the_schedule_up_to_its_place_only() -> None:
     def keys(schedule: list) -> tuple[str, ...]:
         strategy = {"name": "scheduled-replay", "schedule": schedule}
@@ -130,6 +155,19 @@ def test_a_key_depends_on_the_schedule_up_to_its_place_only() -> None:
     a, b = keys([[], [1], [1, 0]]), keys([[], [1], [0, 1]])
     assert a[:3] == b[:3]
     assert a[3] != b[3]
+
+
+def test_a_schedule_inside_a_wrapper_counts_as_well() -> None:
+    def plan(schedule: list) -> Any:
+        inner = {"name": "scheduled-replay", "schedule": schedule}
+        data = {"stream": VALIDATED, "strategy": {"name": "refresh", "inner": inner}}
+        return make_plan(parse_config(data))
+
+    a, b = plan([[], [1], [1, 0]]).keys, plan([[], [1], [0, 1]]).keys
+    assert a[:3] == b[:3]
+    assert a[3] != b[3]
+    with pytest.raises(clp.ClpError, match=r"strategy\.inner\.schedule has 2 items"):
+        plan([[], [1]])
 
 
 def test_weights_given_per_experience_share_prefixes_too() -> None:

@@ -12,6 +12,7 @@ import cl_platform as clp
 from cl_platform import Batch, StreamInfo
 from cl_platform.config import parse_config
 from cl_platform.fold import Fold
+from cl_platform.gradients import trainable, views
 from cl_platform.plan import make_plan
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
@@ -110,3 +111,28 @@ def test_a_conflicting_task_moves_less_than_an_aligned_one() -> None:
 def test_another_optimizer_is_refused_in_one_line() -> None:
     with pytest.raises(clp.ClpError, match=r"tag is an optimizer itself.*give optimizer\.name=sgd"):
         clp.run("blobs", "tag", optimizer={"name": "adam", "lr": 0.001}, out=None)
+
+
+def test_what_is_stored_of_a_task_has_unit_length_per_tensor() -> None:
+    fold = fold_of({"name": "tag"}, 2)
+    fold.train()
+    for m in views(fold.strategy.first[0], trainable(fold.strategy.model)):
+        assert float(m.norm()) == pytest.approx(1, rel=1e-4)
+
+
+def test_in_adams_flavour_every_task_is_corrected_for_its_own_start() -> None:
+    fold = fold_of({"name": "tag", "flavour": "adam", "second_decay": 0.999}, 2)
+    strategy = fold.strategy
+    fold.train()
+    stored = strategy.second[0]
+    strategy.steps = 1  # the first step of the second task
+    weighted = strategy._weighted(torch.zeros(2, 5), torch.stack([torch.ones(5), torch.zeros(5)]))
+    assert torch.allclose(weighted, torch.ones(5))  # whatever the present task's correction
+    assert stored.max() < 1e3
+
+
+def test_schedules_change_the_learning_rate() -> None:
+    settings = {"optimizer": {"lr": 0.001}, "out": None, "epochs": 3}
+    plain = clp.run("blobs", "tag", **settings)
+    annealed = clp.run("blobs", "tag", schedule={"name": "cosineannealinglr"}, **settings)
+    assert plain.matrix.values.tolist() != annealed.matrix.values.tolist()
