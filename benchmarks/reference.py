@@ -17,8 +17,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "reference_results.md"
-START, END = "<!-- table: start -->", "<!-- table: end -->"
+from document import table, write_table
+
 HEAD = (
     "| setting | published | measured (mean, sd) | seeds | each seed | holds |",
     "|---|---|---|---|---|---|",
@@ -269,16 +269,12 @@ def main() -> None:
 
 def write(measured: dict[str, str]) -> None:
     """Put the lines measured into the document; those of other rows stay."""
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(START)
-    present, after = rest.split(END)
-    known = {line.split("|")[1].strip(): line for line in present.splitlines() if "|" in line}
-    lines = [
-        {**known, **measured}.get(row.what, f"| {row.what} | | not measured | | | |")
-        for row in ROWS
-    ]
+    present = table("table", "reference_results.md")
+    known = {line.split("|")[1].strip(): line for line in present if "|" in line} | measured
+    lines = [known.get(row.what, f"| {row.what} | | not measured | | | |") for row in ROWS]
     commands = [f"    {row.command()}" for row in ROWS]
-    table = [START, "", *HEAD, *lines, "", "Commands, in the same order:", "", *commands, "", END]
-    DOCUMENT.write_text(before + "\n".join(table) + after, encoding="utf-8")
+    lines = [*HEAD, *lines, "", "Commands, in the same order:", "", *commands]
+    write_table("table", "reference_results.md", lines)
 
 
 def _line(row: Row, runs: list[Future[float]]) -> str:

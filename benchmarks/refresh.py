@@ -18,10 +18,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from document import write_table
 from scipy import stats
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "refresh_results.md"
-START, END = "<!-- table: start -->", "<!-- table: end -->"
 SEEDS = 5
 
 STREAMS: dict[str, dict[str, Any]] = {
@@ -116,10 +115,7 @@ def main() -> None:
             lines.append(row(stream, name, gamma, values, plain))
             print(lines[-1], flush=True)
     if arguments.write:
-        before, rest = DOCUMENT.read_text(encoding="utf-8").split(START)
-        _, after = rest.split(END)
-        table = "\n".join([START, "", *lines, "", END])
-        DOCUMENT.write_text(before + table + after, encoding="utf-8")
+        write_table("table", "refresh_results.md", lines)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
+from document import write_table
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -31,8 +31,6 @@ from cl_platform.store import StateStore
 from cl_platform.strategy import Batch
 from cl_platform.tracking import Trackers
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "strategies.md"
-START, END = "<!-- times: start -->", "<!-- times: end -->"
 BATCH, STEPS = 32, 20
 LIMIT = 1.15
 
@@ -172,10 +170,7 @@ def main() -> None:
     for model in arguments.models:
         lines += measure(model, arguments.rounds)
     if arguments.write:
-        before, rest = DOCUMENT.read_text(encoding="utf-8").split(START)
-        _, after = rest.split(END)
-        table = "\n".join([START, "", *lines, "", END])
-        DOCUMENT.write_text(before + table + after, encoding="utf-8")
+        write_table("times", "strategies.md", lines)
 
 
 if __name__ == "__main__":

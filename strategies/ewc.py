@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor
 
-from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform import Experience
 from cl_platform.gradients import flatten, trainable
 from strategies.fisher import Estimate, diagonal_fisher
-from strategies.quadratic import QuadraticPenalty
+from strategies.quadratic import Penalised
 
 
-class EWC(Strategy):
+class EWC(Penalised):
     """EWC: parameters are held where they were, the more so the larger their Fisher information.
 
     Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", Eq. 3
@@ -37,14 +36,6 @@ class EWC(Strategy):
     fisher: Estimate = "empirical"
     fisher_samples: PositiveInt | None = 1000
     fisher_batch_size: PositiveInt = 256
-
-    def setup(self, info: StreamInfo) -> None:
-        super().setup(info)
-        self.penalty = QuadraticPenalty(self.model)
-
-    def loss(self, batch: Batch) -> Tensor:
-        loss = super().loss(batch)
-        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
     def end_experience(self, experience: Experience) -> None:
         size = self.fisher_batch_size

@@ -6,12 +6,12 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform import Experience
 from cl_platform.gradients import flatten, sample_gradients, trainable
-from strategies.quadratic import QuadraticPenalty
+from strategies.quadratic import Penalised
 
 
-class MAS(Strategy):
+class MAS(Penalised):
     """MAS: parameters are held the more, the more the output of the model is sensitive to them.
 
     Source: Aljundi et al. 2018, "Memory Aware Synapses: Learning what (not) to forget", Eq. 3 and
@@ -26,14 +26,6 @@ class MAS(Strategy):
 
     strength: NonNegativeFloat = 0.1
     samples: PositiveInt | None = 1000
-
-    def setup(self, info: StreamInfo) -> None:
-        super().setup(info)
-        self.penalty = QuadraticPenalty(self.model)
-
-    def loss(self, batch: Batch) -> Tensor:
-        loss = super().loss(batch)
-        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
     def end_experience(self, experience: Experience) -> None:
         sensitivity = self.sensitivity(experience)

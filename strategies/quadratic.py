@@ -5,9 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
+from cl_platform import Batch, Strategy, StreamInfo
 from cl_platform.gradients import flatten, trainable, views
+
+
+class Penalised(Strategy):
+    """Cross-entropy, and from the second experience on a quadratic penalty; subclasses fill it.
+
+    Args:
+        strength: the loss is cross-entropy + strength/2 sum importance (theta - anchor)^2.
+    """
+
+    strength: NonNegativeFloat = 1.0
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.penalty = QuadraticPenalty(self.model)
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = super().loss(batch)
+        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
 
 class QuadraticPenalty(nn.Module):

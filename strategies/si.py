@@ -6,12 +6,12 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.gradients import flatten, trainable, views
-from strategies.quadratic import QuadraticPenalty
+from strategies.quadratic import Penalised
 
 
-class SI(Strategy):
+class SI(Penalised):
     """SI: parameters are held the more, the more they contributed to lowering the loss.
 
     Source: Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence", Eq. 4 and 5. As
@@ -31,7 +31,6 @@ class SI(Strategy):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        self.penalty = QuadraticPenalty(self.model)
         nothing = torch.zeros_like(self.penalty.anchor)
         self.path = nn.Buffer(nothing)  # the integral over the present experience
         self.gained = nn.Buffer(nothing.clone())  # Omega, the sum over all experiences
@@ -39,10 +38,6 @@ class SI(Strategy):
     def begin_experience(self, experience: Experience) -> None:
         self.path.zero_()
         self.before = [torch.empty_like(p) for p in trainable(self.model)]
-
-    def loss(self, batch: Batch) -> Tensor:
-        loss = super().loss(batch)
-        return loss + self.strength * self.penalty(self.model) if self.place else loss
 
     def training_step(self, batch: Batch) -> Tensor:
         parameters = trainable(self.model)
