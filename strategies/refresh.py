@@ -30,8 +30,9 @@ class Refresh(Wrapper):
       theta += gamma / (1 + 0.001 Fisher) (d + 0.001 noise N(0, 1)). Their gamma is 1e-5.
 
     The perturbation stays, and the inner step takes its gradient there. The batch drawn from a
-    memory to unlearn is the one that is relearned. With gamma and noise at 0 every bit is the inner
+    memory to unlearn is the one that is relearned. With gamma at 0 every bit is the inner
     strategy's. What an inner strategy trains at the end of an experience (GDumb) is not perturbed.
+    What all this does to accuracy is measured in ``docs/refresh_results.md``.
 
     Args:
         inner: the strategy; DER++ in the paper.
