@@ -58,7 +58,7 @@ def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
     plugin: Any = type(strategy)
     model, inner = _parameters("strategy", plugin)
     try:
-        checked = model.model_validate({k: v for k, v in strategy.given.items() if k not in inner})
+        checked = model.model_validate(strategy.given)
     except ValidationError as error:
         return faults_of(error, model, where)
     faults = []
