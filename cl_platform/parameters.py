@@ -63,7 +63,9 @@ def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
         return faults_of(error, model, where)
     faults = []
     for name, value in strategy.given.items():
-        if name in inner:
+        if name in inner and not hasattr(value, "given"):
+            faults.append(f"{where}.{name}={value!r:.60}: expected a strategy object")
+        elif name in inner:
             faults += object_faults(value, f"{where}.{name}")
         elif isinstance(value, str) and not isinstance(getattr(checked, name), str):
             faults.append(f"{where}.{name}={value!r} is text: expected {getattr(checked, name)!r}")

@@ -167,6 +167,11 @@ def test_faults_of_inner_strategies_are_found() -> None:
         clp.run("blobs", section, out=None)
 
 
+def test_an_inner_strategy_that_is_no_object_is_named() -> None:
+    with pytest.raises(clp.ClpError, match=r"strategy\.inner='er': expected a strategy object"):
+        clp.run("blobs", Doubled(inner="er"), out=None)
+
+
 def test_objects_give_the_bits_that_names_give() -> None:
     stream = build("stream", {"name": "split-digits"})
     curriculum = load("curriculum", "reverse")()
