@@ -90,12 +90,15 @@ SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
 
 
-def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:
+def parse_config(
+    data: Mapping[str, Any], given: Iterable[Kind] = (), *, check_device: bool = True
+) -> RunConfig:
     """A complete configuration: every default of every plugin filled in.
 
     Args:
         data: as read from a file or the command line.
         given: sections whose object the caller holds itself, so that there is no name to look up.
+        check_device: whether its device must be usable here; not if it runs on another machine.
 
     Raises:
         ConfigError: with one line per fault, all of them.
@@ -118,6 +121,8 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
             faults += more
     if not faults:
         faults = [*_recording_faults(config), *_training_faults(config)]
+        if check_device:
+            faults += _device_faults(config)
     if faults:
         raise ConfigError("\n".join(faults))
     return config
@@ -140,15 +145,19 @@ def _recording_faults(config: RunConfig) -> list[str]:
 
 
 def _training_faults(config: RunConfig) -> list[str]:
-    """Faults that only torch can tell: of optimizers, schedules and devices."""
+    """Faults that only torch can tell: of optimizers and schedules."""
     from cl_platform.optimization import try_optimizer, try_schedule
-    from cl_platform.training import device_fault
 
     return [
         *try_optimizer(config.optimizer),
         *try_schedule(config.optimizer, config.schedule),
-        *device_fault(config.device),
     ]
+
+
+def _device_faults(config: RunConfig) -> list[str]:
+    from cl_platform.training import device_fault
+
+    return device_fault(config.device)
 
 
 def read_file(path: str | Path) -> dict[str, Any]:

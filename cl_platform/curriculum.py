@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, dataclass_transform
 
@@ -36,19 +36,26 @@ class Curriculum(ABC):
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         """A permutation of the experiences (or classes) of `stream`, which has no test data."""
 
+    def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
+        """The curricula, as sections of a configuration, that this one stands for in a sweep.
 
-def arrange(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[Stream, tuple[int, ...]]:
-    """The stream in the curriculum's order, and that order.
+        Empty, the default: itself.
+        """
+        return ()
+
+
+def ask(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[int, ...]:
+    """The order that a curriculum gives a stream, of experiences or of classes.
 
     Raises:
-        CurriculumError: what the curriculum returned is no permutation.
+        CurriculumError: what it returned is no permutation.
     """
     n = stream.n_classes if curriculum.level == "classes" else len(stream)
     rng = np.random.default_rng(seed_for(seed, 0, "curriculum"))
     name = name_of("curriculum", type(curriculum))
     try:
         returned = curriculum(stream.without_test_data(), rng)
-        order = check_permutation(returned, n, f"curriculum {name!r} returned")
+        return check_permutation(returned, n, f"curriculum {name!r} returned")
     except ClpError:
         raise
     except Exception as error:  # whatever a user's curriculum raises
@@ -56,6 +63,8 @@ def arrange(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[Stream, 
             f"curriculum {name!r} failed ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"it must return a permutation of 0..{n - 1}"
         ) from error
-    if curriculum.level == "classes":
-        return stream.regrouped(order), order
-    return stream.reordered(order), order
+
+
+def arrange(stream: Stream, level: Level, order: Sequence[int]) -> Stream:
+    """The stream in an order of its experiences or classes."""
+    return stream.regrouped(order) if level == "classes" else stream.reordered(order)

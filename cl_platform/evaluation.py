@@ -40,12 +40,13 @@ class Evaluator:
 
     def __init__(self, stream: Stream, device: torch.device, split: Split = "test") -> None:
         self.stream = stream
+        # By task label: the bits of a score must not depend on the order of learning.
+        self.experiences = sorted(stream.experiences, key=lambda e: e.task)
         self.device = device
         self.split = split
         self.task_classes = stream.task_classes().to(device)
-        self._order = {e.identity: i for i, e in enumerate(stream.experiences)}
-        samples = sum(len(getattr(e, split)) for e in stream.experiences)
-        values = 4 * stream.experiences[0].train.source[0].numel()
+        samples = sum(len(getattr(e, split)) for e in self.experiences)
+        values = 4 * self.experiences[0].train.source[0].numel()
         self._resident: list[_Chunk] | None = None
         if samples * values <= RESIDENT_BYTES:
             self._resident = list(self._read())
@@ -72,22 +73,20 @@ class Evaluator:
                 mine = self.task_classes[chunk.task] if mask == "task" else allowed[mask]
                 right[mask].index_add_(0, chunk.column, credit(logits, chunk.y, mine))
         strategy.train(was_training)
-        sizes = [len(getattr(e, self.split)) for e in self.stream.experiences]
+        sizes = [len(getattr(e, self.split)) for e in self.experiences]
         return {
             mask: {
                 e.identity: total / size
-                for e, total, size in zip(
-                    self.stream.experiences, totals.tolist(), sizes, strict=True
-                )
+                for e, total, size in zip(self.experiences, totals.tolist(), sizes, strict=True)
             }
             for mask, totals in right.items()
         }
 
     def _read(self) -> Iterator[_Chunk]:
-        """The samples of all experiences, in order, in chunks that may hold several experiences."""
+        """The samples by task label, in chunks that may hold several experiences."""
         pending: list[tuple[Tensor, Tensor, int, int]] = []
         held = 0
-        for column, e in enumerate(self.stream.experiences):
+        for column, e in enumerate(self.experiences):
             samples = getattr(e, self.split)
             for rows in torch.arange(len(samples), device=samples.index.device).split(CHUNK):
                 if held + len(rows) > CHUNK:

@@ -31,6 +31,7 @@ def execute(
     sinks: Sequence[Sink] = (),
     keep: Keep = "all",
     budget: int = 20 * 2**30,
+    store: StateStore | None = None,
 ) -> Result:
     """Carry out a plan, or return the finished result that is already there.
 
@@ -38,6 +39,7 @@ def execute(
         out: folder of records and states; None keeps nothing.
         sinks: told of every event; see :mod:`cl_platform.tracking`.
         keep, budget: which states are kept; see :class:`cl_platform.store.StateStore`.
+        store: one that the caller holds already, instead of one in `out`.
 
     Raises:
         RunFailed: training went wrong.
@@ -49,8 +51,8 @@ def execute(
     result = Result.load(folder) if folder is not None else None
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
-        store = StateStore(root / "states" if root is not None else None, keep, budget)
-        fold = Fold(plan, store, trackers)
+        states = root / "states" if root is not None else None
+        fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
     try:
         if folder is not None and fold is not None:
             write_json(folder / "config.json", plan.config.model_dump(mode="json"))
@@ -70,6 +72,20 @@ def execute(
         trackers.close()
 
 
+def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
+    """Carry a run through its first `upto` experiences and no further; nothing but states and
+    records is written.
+
+    Returns:
+        The metrics, under the same names, of the stream that ends there; none for `upto` 0.
+
+    Raises:
+        RunFailed, StorageError: see :func:`execute`.
+    """
+    records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
+    return _metrics(plan, records, upto) if upto else {}
+
+
 def _introduction(plan: Plan) -> dict[str, Any]:
     return {
         "run_id": plan.run_id,
@@ -85,34 +101,40 @@ def _introduction(plan: Plan) -> dict[str, Any]:
 
 
 def _result(plan: Plan, records: list[Record], folder: Path | None) -> Result:
-    # A strategy that trains once on the whole stream has two rows: the second stands for all.
-    rows = [records[min(k, len(records) - 1)].rows for k in range(len(plan.stream) + 1)]
-    own = OWN_MASK[plan.stream.scenario]
-    matrices = {split: _matrices(plan, rows, split) for split in rows[0]}
-    metrics: dict[str, float] = {}
-    for split, by_mask in matrices.items():
-        for mask, matrix in by_mask.items():
-            prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
-            metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
+    matrices = _matrices(plan, records, len(plan.stream))
     return Result(
         **_introduction(plan),
         matrices=matrices["test"],
         validation=matrices.get("validation", {}),
-        metrics=metrics,
+        metrics=_metrics(plan, records, len(plan.stream)),
         cost=_cost(records),
         versions=versions(plan),
         path=folder,
     )
 
 
-def _matrices(
-    plan: Plan, rows: list[dict[str, dict[str, dict[str, float]]]], split: str
-) -> dict[str, AccuracyMatrix]:
-    labels = [e.identity for e in plan.stream.experiences]
-    names = [e.name for e in plan.stream.experiences]
+def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
+    own = OWN_MASK[plan.stream.scenario]
+    metrics: dict[str, float] = {}
+    for split, by_mask in _matrices(plan, records, n).items():
+        for mask, matrix in by_mask.items():
+            prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
+            metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
+    return metrics
+
+
+def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
+    """The matrices of the first n experiences by split and mask."""
+    # A strategy that trains once on the whole stream has two rows: the second stands for all.
+    rows = [records[min(k, len(records) - 1)].rows for k in range(n + 1)]
+    learned = plan.stream.experiences[:n]
+    labels, names = [e.identity for e in learned], [e.name for e in learned]
     return {
-        mask: AccuracyMatrix.from_rows([row[split][mask] for row in rows], labels, names)
-        for mask in rows[0][split]
+        split: {
+            mask: AccuracyMatrix.from_rows([row[split][mask] for row in rows], labels, names)
+            for mask in masks
+        }
+        for split, masks in rows[0].items()
     }
 
 

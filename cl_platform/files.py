@@ -12,8 +12,11 @@ from typing import Any
 from cl_platform.errors import StorageError
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
     """Write a file by way of a temporary one in its folder: write, fsync, rename.
+
+    Args:
+        sync: whether it must outlast a power failure.
 
     Raises:
         StorageError: the folder cannot be written or the disk is full; nothing is left behind.
@@ -24,7 +27,8 @@ def write_atomic(path: Path, content: bytes) -> None:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -33,9 +37,9 @@ def write_atomic(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document atomically."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: Any, sync: bool = True) -> None:
+    """Write one JSON document atomically; see :func:`write_atomic`."""
+    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode(), sync)
 
 
 def read_json(path: Path) -> Any:

@@ -30,33 +30,38 @@ class Fold:
     """
 
     def __init__(self, plan: Plan, store: StateStore, trackers: Trackers) -> None:
-        self.plan = plan
+        self.plan = plan = plan.on_device()
         self.store = store
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.draws = Draws(plan.config.seed, self.device)
         self.scorer = kernel_digest(*EVALUATOR)
         self.records = [self._known(key) for key in plan.keys]
-        self.evaluators: dict[Split, Evaluator] = {}
         self.trained = 0
-        self.begin()
+        self.position = -1  # before the beginning
+        self._unsaved = 0.0
+        self._saved: str | None = None
+        if not self._complete(0):
+            self.begin()
 
-    def run(self) -> list[Record]:
-        """The record of every state, before training first."""
+    def run(self, upto: int | None = None) -> list[Record]:
+        """The record of every state, before training first; of the first `upto` steps if given."""
         if self.device.type == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-        last = len(self.plan.steps)
-        for k in range(last + 1):
+        wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
+        for k in wanted:
             if self._complete(k):
                 self._tell(k, reused=True)
-        while missing := [k for k in range(last + 1) if not self._complete(k)]:
+        while missing := [k for k in wanted if not self._complete(k)]:
             reachable = range(missing[0], self.position, -1)
             if missing[0] > self.position and not any(self._load(k) for k in reachable):
+                if self.position < 0:
+                    self.begin()
                 self.train()
             if not self._complete(self.position):
-                self._evaluate()
-        return self.records
+                self.evaluate()
+        return self.records[: wanted.stop]
 
     def _known(self, key: str) -> Record:
         record = self.store.record(key)
@@ -94,6 +99,7 @@ class Fold:
         with self._blaming(k):
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
+        self._saved, self._unsaved = self.plan.keys[k], 0.0
         return True
 
     def train(self) -> None:
@@ -129,7 +135,10 @@ class Fold:
         self.state = State(self.strategy.state_dict(), memory, cost)
         self.position = k
         self.trained += 1
-        self.store.save(plan.keys[k], self.state, plan.keys[k - 1] if k > 1 else None)
+        self._unsaved += cost["train_seconds"]
+        if self.store.wants(plan.keys[k], self._unsaved):
+            self.store.save(plan.keys[k], self.state, self._saved)
+            self._saved, self._unsaved = plan.keys[k], 0.0
 
     @contextmanager
     def _blaming(self, k: int) -> Iterator[None]:
@@ -144,7 +153,8 @@ class Fold:
         except Exception as error:
             raise RunFailed(f"{place}: {blame(error)}{_advice(error)}") from error
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """Score the present state and keep its record."""
         k = self.position
         clock = Stopwatch(self.device)
         learned = self.plan.steps[:k]
@@ -152,9 +162,10 @@ class Fold:
         rows: dict[str, Row] = {}
         for split in self._splits():
             with self._blaming(k), global_generators(self.plan.config.seed):
-                if split not in self.evaluators:
-                    self.evaluators[split] = Evaluator(self.plan.stream, self.device, split)
-                rows[split] = self.evaluators[split](self.strategy, seen)
+                known = self.plan.evaluators
+                if split not in known:
+                    known[split] = Evaluator(self.plan.stream, self.device, split)
+                rows[split] = known[split](self.strategy, seen)
         trainable = sum(p.numel() for p in self.strategy.parameters() if p.requires_grad)
         cost = {
             **self.state.cost,

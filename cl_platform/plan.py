@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from cl_platform import registry
 from cl_platform.code import code_digest, kernel_digest
-from cl_platform.config import SECTIONS, RunConfig
-from cl_platform.curriculum import Curriculum, arrange
+from cl_platform.config import RunConfig
+from cl_platform.curriculum import Curriculum, arrange, ask
 from cl_platform.draws import Draws
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.identity import digest
@@ -37,6 +38,10 @@ class Step:
     sources: tuple[Experience, ...]
     identity: str
 
+    def to(self, device: torch.device, moved: dict[int, Tensor]) -> Step:
+        sources = tuple(e.to(device, moved) for e in self.sources)
+        return replace(self, experience=self.experience.to(device, moved), sources=sources)
+
     def data(self) -> Samples:
         return Samples.concat([e.train for e in self.sources])
 
@@ -55,6 +60,7 @@ class Plan:
         order: what the curriculum returned (experiences or classes of the stream as given).
         steps: one per experience, or a single one for strategies that train on the whole stream.
         code: digests of the plugins' sources.
+        evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
     """
 
     config: RunConfig
@@ -66,6 +72,16 @@ class Plan:
     keys: tuple[str, ...]
     run_id: str
     code: dict[str, str] = field(default_factory=dict)
+    evaluators: dict[str, Any] = field(default_factory=dict)
+
+    def on_device(self) -> Plan:
+        """The plan with its data resident on the configuration's device."""
+        device, moved = torch.device(self.config.device), {}  # type: ignore[var-annotated]
+        return replace(
+            self,
+            stream=self.stream.to(device, moved),
+            steps=tuple(step.to(device, moved) for step in self.steps),
+        )
 
     def info(self, draws: Draws) -> StreamInfo:
         """What the strategy is told in ``setup``."""
@@ -106,54 +122,131 @@ def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
     Raises:
         ClpError: the data cannot be loaded, the order is no permutation, or the parts do not fit.
     """
-    sections = {kind: getattr(config, kind) for kind in SECTIONS}
-    parts: dict[str, Any] = {
-        kind: build(kind, sections[kind]) for kind in TYPES if kind not in (objects or {})
-    }
-    parts |= objects or {}
-    for kind, expected in TYPES.items():
-        if not isinstance(parts[kind], expected):
-            name = sections[kind]["name"]
-            found = f"{parts[kind]!r:.60}"
-            raise BadInput(f"{kind} {name!r} gives {found}: expected a {expected.__name__}")
-    template: Strategy = parts["strategy"]
-    given: Stream = parts["stream"]
-    curriculum: Curriculum = parts["curriculum"]
-    _check_fit(config, template, given)
-    stream, order = arrange(given, curriculum, config.seed)
-    stream = stream.to(config.device)
-    steps = _steps(stream, template)
-    model = parts.get("model") or registry.load("model", sections["model"]["name"])
-    parameters = {k: v for k, v in sections["model"].items() if k != "name"}
-    named = {k: registry.load(k, sections[k]["name"]) for k in TYPES if k not in (objects or {})}
-    transforms = [s.transform for e in given.experiences for s in (e.train, e.test) if s.transform]
-    code = {
-        "strategy": code_digest(named.get("strategy"), *(type(m) for m in template.modules())),
-        "model": code_digest(model),
-        "stream": code_digest(
-            named.get("stream"), type(given.preprocess), *{type(t): 0 for t in transforms}
-        ),
-        "kernel": kernel_digest(*KERNEL),
-    }
-    settings = _settings(config)
-    later = _per_experience(settings["strategy"], template, len(steps))
-    keys = [digest("state", settings, _facts(given), code)]
-    for k, step in enumerate(steps):
-        own = {name: values[k] for name, values in later.items()}
-        keys.append(digest(keys[-1], step.identity, *([own] if own else [])))
-    scored = kernel_digest(*EVALUATOR, "cl_platform.metrics")
-    columns = [e.identity for e in stream.experiences]
-    return Plan(
-        config=config,
-        stream=stream,
-        order=order,
-        make_strategy=lambda: _copy(template),
-        make_model=lambda **context: model(**context, **parameters),
-        steps=steps,
-        keys=tuple(keys),
-        run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
-        code=code,
-    )
+    return Planner(objects)(config)
+
+
+class Planner:
+    """Makes plans; what several of them have in common is loaded, arranged and hashed once."""
+
+    def __init__(self, objects: dict[str, Any] | None = None) -> None:
+        self.objects = objects or {}
+        self._once: dict[Any, Any] = {}
+
+    def __call__(self, config: RunConfig, order: Sequence[int] | None = None) -> Plan:
+        """The plan of a configuration; see :func:`make_plan`.
+
+        Args:
+            order: what the curriculum answered before, so that it is not asked again.
+        """
+        given = self.stream(config)
+        template: Strategy = self._part("strategy", config)
+        curriculum: Curriculum = self._part("curriculum", config)
+        _check_fit(config, template, given)
+        data = _key(config.stream)
+        if order is None:
+            asked = ("order", data, _key(config.curriculum), config.seed)
+            order = self._made(asked, lambda: ask(given, curriculum, config.seed))
+        arranged = ("arranged", data, curriculum.level, tuple(order))
+        stream = self._made(arranged, lambda: arrange(given, curriculum.level, order))
+        kind = template.trains_on
+        same = kind == "stream" and curriculum.level == "experiences"  # whatever the order
+        steps = self._made(
+            (data, kind) if same else (*arranged, kind), lambda: _steps(stream, kind)
+        )
+        model = self.objects.get("model") or registry.load("model", config.model["name"])
+        parameters = {k: v for k, v in config.model.items() if k != "name"}
+        code = self._code(config, template, model, given)
+        settings = _settings(config)
+        later = _per_experience(settings["strategy"], template, len(steps))
+        facts = self._made(("facts", data), lambda: _facts(given))
+        keys = [digest("state", settings, facts, code)]
+        for k, step in enumerate(steps):
+            own = {name: values[k] for name, values in later.items()}
+            keys.append(digest(keys[-1], step.identity, *([own] if own else [])))
+        scored = kernel_digest(*EVALUATOR, "cl_platform.metrics")
+        columns = [e.identity for e in stream.experiences]
+        return Plan(
+            config=config,
+            stream=stream,
+            order=tuple(order),
+            make_strategy=lambda: _copy(template),
+            make_model=lambda **context: model(**context, **parameters),
+            steps=steps,
+            keys=tuple(keys),
+            run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
+            code=code,
+            evaluators=self._evaluators(config, curriculum),
+        )
+
+    def _evaluators(self, config: RunConfig, curriculum: Curriculum) -> dict[str, Any]:
+        """They hold the prepared test data, the same for all orders of experiences."""
+        if curriculum.level == "classes":
+            return {}
+        shared: dict[str, Any] = self._made(
+            ("evaluators", _key(config.stream), config.device), dict
+        )
+        return shared
+
+    def stream(self, config: RunConfig) -> Stream:
+        """The stream of a configuration as given, before any curriculum."""
+        made: Stream = self._made(
+            ("stream", _key(config.stream)), lambda: self._part("stream", config)
+        )
+        return made
+
+    def adopt(self, config: RunConfig, stream: Stream) -> None:
+        """Use this stream wherever the configuration's one is asked for: the same, made before."""
+        self._once["stream", _key(config.stream)] = stream
+
+    def _part(self, kind: Kind, config: RunConfig) -> Any:
+        part = self.objects.get(kind)
+        return _checked(kind, build(kind, getattr(config, kind)) if part is None else part, config)
+
+    def _code(
+        self, config: RunConfig, template: Strategy, model: Any, given: Stream
+    ) -> dict[str, str]:
+        """Digests of the code of each part."""
+        named = {
+            kind: registry.load(kind, getattr(config, kind)["name"])
+            for kind in ("strategy", "stream")
+            if kind not in self.objects
+        }
+        classes = tuple(type(m) for m in template.modules())
+        name = config.strategy["name"]
+        key = _key(config.stream)
+        return {
+            "strategy": self._made(
+                ("strategy", name, classes), lambda: code_digest(named.get("strategy"), *classes)
+            ),
+            "model": self._made(("model", id(model)), lambda: code_digest(model)),
+            "stream": self._made(
+                ("stream code", key), lambda: _stream_code(named.get("stream"), given)
+            ),
+            "kernel": kernel_digest(*KERNEL),
+        }
+
+    def _made(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._once:
+            self._once[key] = make()
+        return self._once[key]
+
+
+def _key(section: dict[str, Any]) -> str:
+    return json.dumps(section, sort_keys=True, default=str)
+
+
+def _checked(kind: Kind, part: Any, config: RunConfig) -> Any:
+    if not isinstance(part, TYPES[kind]):
+        name = getattr(config, kind)["name"]
+        raise BadInput(
+            f"{kind} {name!r} gives {f'{part!r:.60}'}: expected a {TYPES[kind].__name__}"
+        )
+    return part
+
+
+def _stream_code(plugin: Any, stream: Stream) -> str:
+    transforms = [s.transform for e in stream.experiences for s in (e.train, e.test) if s.transform]
+    return code_digest(plugin, type(stream.preprocess), *{type(t): 0 for t in transforms})
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -189,9 +282,9 @@ def _facts(stream: Stream) -> list[Any]:
     return [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online, identities]
 
 
-def _steps(stream: Stream, strategy: Strategy) -> tuple[Step, ...]:
+def _steps(stream: Stream, trains_on: str) -> tuple[Step, ...]:
     experiences = stream.experiences
-    if strategy.trains_on == "stream":  # once, and the same whatever the order
+    if trains_on == "stream":  # once, and the same whatever the order
         parts = tuple(sorted(experiences, key=lambda e: e.task))
         train = Samples.concat([e.train for e in parts])
         nothing = train.select(train.index[:0])
@@ -199,7 +292,7 @@ def _steps(stream: Stream, strategy: Strategy) -> tuple[Step, ...]:
         everything = Experience("all", classes, 0, train, nothing, nothing)
         identity = digest("stream", [e.identity for e in parts])
         return (Step(everything, parts, identity),)
-    cumulative = strategy.trains_on == "seen"
+    cumulative = trains_on == "seen"
     return tuple(
         Step(e.without_test_data(), experiences[: k + 1] if cumulative else (e,), e.identity)
         for k, e in enumerate(experiences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,8 +108,8 @@ class Result:
             return None
 
 
-def load_results(out: str | Path) -> pd.DataFrame:
-    """All results under a folder, one row per run.
+def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The results under a folder, all or those of the given runs, one row per run.
 
     Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name, every cost
     as ``cost.NAME`` and every setting under its dotted key (``strategy.name``).
@@ -122,8 +123,12 @@ def load_results(out: str | Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise StorageError(f"no folder {folder}: give the --out folder of finished runs")
     rows = []
-    for path in sorted(folder.glob("runs/*/result.json")):
-        result = Result.load(path.parent)
+    if run_ids is None:
+        folders = [path.parent for path in sorted(folder.glob("runs/*/result.json"))]
+    else:
+        folders = [folder / "runs" / run_id for run_id in run_ids]
+    for path in folders:
+        result = Result.load(path)
         if result is not None:
             rows.append(_flat(result))
     return pd.DataFrame(rows)

@@ -108,7 +108,7 @@ class Samples:
 
         Memory-mapped samples stay where they are: their batches move.
         """
-        if self.mapped:
+        if self.mapped or self.source.device == self.index.device == device:
             return self
         key = id(self.source)
         if key not in moved:

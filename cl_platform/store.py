@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,11 @@ from cl_platform.errors import BadInput, StorageError
 from cl_platform.evaluation import Row
 from cl_platform.files import read_json, write_atomic, write_json
 
-Keep = Literal["all", "last", "none"]
+Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-1\n"
 ABANDONED_SECONDS = 24 * 3600
+PASSING_SECONDS = 3.0  # of training that are not worth a file
+COUNT_AGAIN = 0.05  # of the budget: other processes add states as well
 
 
 @dataclass
@@ -66,12 +69,20 @@ class StateStore:
 
     Args:
         folder: where to keep them; None keeps nothing.
-        keep: ``all`` states, the ``last`` of each run, or ``none`` (then a run that is killed
-            starts over). Records are kept in any case.
+        keep: ``all`` states; the ``last`` of each run; ``branches``, those where runs of a sweep
+            part, and of each run the latest that took seconds to train; or ``none`` (then a run
+            that is killed starts over). Records are kept in any case.
         budget: bytes of all states together; the least recently used go first.
+        branches: keys of the states where runs part.
     """
 
-    def __init__(self, folder: Path | None, keep: Keep = "all", budget: int = 20 * 2**30) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        keep: Keep = "all",
+        budget: int = 20 * 2**30,
+        branches: Collection[str] = (),
+    ) -> None:
         if keep not in get_args(Keep) or not budget >= 0:
             raise BadInput(
                 f"keep={keep!r} with a budget of {budget} bytes: keep is one of "
@@ -80,7 +91,9 @@ class StateStore:
         self.folder = folder
         self.keep = keep
         self.budget = budget
-        self._total: int | None = None
+        self.branches = branches
+        self._total: int | None = None  # bytes at the last count, and added since
+        self._added = 0
 
     def load(self, key: str) -> State | None:
         """The state of a key, on the CPU, or None; a corrupt one is set aside and said so."""
@@ -117,20 +130,26 @@ class StateStore:
         with suppress(OSError):  # another process may have been faster
             path.replace(aside)
 
+    def wants(self, key: str, seconds: float) -> bool:
+        """Whether a state is to be saved that it takes so many seconds to train again."""
+        if self.folder is None or self.keep == "none":
+            return False
+        return self.keep != "branches" or key in self.branches or seconds > PASSING_SECONDS
+
     def save(self, key: str, state: State, previous: str | None) -> None:
-        """Keep a state as the policy says; `previous` is the key it was trained from.
+        """Keep a state; `previous` is the one that its run saved before, if any.
 
         Raises:
             StorageError: it cannot be written.
         """
-        if self.folder is None or self.keep == "none":
-            return
+        assert self.folder is not None
         payload = io.BytesIO()
         torch.save(vars(state), payload)
         content = payload.getbuffer()
         checksum = hashlib.sha256(content).digest()
         write_atomic(self._path(key), b"".join((MAGIC, checksum, content)))
-        if self.keep == "last" and previous is not None:
+        passing = self.keep in ("last", "branches") and previous not in self.branches
+        if passing and previous is not None:
             self._path(previous).unlink(missing_ok=True)
         self._evict(len(content), keep=key)
 
@@ -141,7 +160,7 @@ class StateStore:
 
     def save_record(self, key: str, record: Record) -> None:
         if self.folder is not None:
-            write_json(self._path(key, ".json"), vars(record))
+            write_json(self._path(key, ".json"), vars(record), sync=False)  # can be made again
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
         assert self.folder is not None
@@ -150,10 +169,10 @@ class StateStore:
     def _evict(self, added: int, keep: str) -> None:
         """Remove the least recently used states until all fit the budget; `keep` stays."""
         assert self.folder is not None
-        if self._total is not None:
-            self._total += added
-            if self._total <= self.budget:
-                return
+        self._added += added
+        recent = self._added < self.budget * COUNT_AGAIN
+        if self._total is not None and recent and self._total + self._added <= self.budget:
+            return
         found = []
         for path in self.folder.glob("*/*.*"):
             if path.suffix == ".json":
@@ -167,7 +186,7 @@ class StateStore:
                     path.unlink(missing_ok=True)
                 continue
             found.append((stat.st_mtime, stat.st_size, path))
-        self._total = sum(size for _, size, _ in found)
+        self._total, self._added = sum(size for _, size, _ in found), 0
         for _, size, path in sorted(found):
             if self._total <= self.budget:
                 break

@@ -57,7 +57,11 @@ class Experience:
 
     def to(self, device: torch.device, moved: dict[int, Tensor]) -> Experience:
         parts = {s: getattr(self, s).to(device, moved) for s in ("train", "validation", "test")}
-        return replace(self, **parts)
+        if all(part is getattr(self, s) for s, part in parts.items()):
+            return self
+        experience = replace(self, **parts)
+        vars(experience)["identity"] = self.identity  # which has been computed where it is cheap
+        return experience
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,12 +164,10 @@ class Stream:
         """The stream as a curriculum may see it."""
         return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
 
-    def to(self, device: torch.device | str) -> Stream:
-        """The stream with its data resident on a device."""
-        moved: dict[int, Tensor] = {}
-        return replace(
-            self, experiences=tuple(e.to(torch.device(device), moved) for e in self.experiences)
-        )
+    def to(self, device: torch.device, moved: dict[int, Tensor] | None = None) -> Stream:
+        """The stream with its data resident on a device; see :meth:`Samples.to` for `moved`."""
+        moved = {} if moved is None else moved
+        return replace(self, experiences=tuple(e.to(device, moved) for e in self.experiences))
 
     def task_classes(self) -> Tensor:
         """(n_tasks, n_classes) bool: which classes each task label allows."""

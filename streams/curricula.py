@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from cl_platform import Curriculum, Stream
+from cl_platform.errors import CurriculumError
 
 
 def count(stream: Stream, curriculum: Curriculum) -> int:
@@ -50,3 +54,32 @@ class Explicit(Curriculum):
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         return self.order
+
+
+class All(Curriculum):
+    """Every order there is: as many curricula in a sweep, and none in a single run.
+
+    Args:
+        limit: more orders than this are refused.
+    """
+
+    limit: PositiveInt = 720
+
+    def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
+        orders = math.factorial(count(stream, self))
+        raise CurriculumError(
+            f"curriculum 'all' stands for {orders} orders: give it as an axis of a sweep, or one "
+            "order such as 2,0,1"
+        )
+
+    def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
+        n = count(stream, self)
+        if math.factorial(n) > self.limit:
+            raise CurriculumError(
+                f"curriculum 'all' stands for {math.factorial(n)} orders of {n} {self.level}: more "
+                f"than its limit of {self.limit}; raise curriculum.limit or order fewer"
+            )
+        return [
+            {"name": "explicit", "order": list(order), "level": self.level}
+            for order in itertools.permutations(range(n))
+        ]

@@ -9,7 +9,7 @@ import pytest
 
 import cl_platform as clp
 from cl_platform import Curriculum, Stream
-from cl_platform.curriculum import arrange
+from cl_platform.curriculum import ask
 from cl_platform.errors import ConfigError, CurriculumError
 from cl_platform.parameters import build
 
@@ -67,7 +67,7 @@ def test_a_wrong_order_is_named() -> None:
         CurriculumError,
         match=r"Wrong' returned \(0, 2, 2\): expected a permutation of 0\.\.2; 1 is missing",
     ):
-        arrange(stream, Wrong(), 0)
+        ask(stream, Wrong(), 0)
 
 
 def test_an_explicit_order_needs_its_order() -> None:

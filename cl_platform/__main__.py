@@ -1,0 +1,6 @@
+"""``python -m cl_platform`` is ``clp``."""
+
+from cl_platform.cli import main
+
+if __name__ == "__main__":
+    main()
