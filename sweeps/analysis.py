@@ -1,0 +1,115 @@
+"""What a sweep's results say: spread over seeds, and how much the order of learning matters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = {
+    "average_accuracy": "accuracy",
+    "forgetting": "forgetting",
+    "learning_accuracy": "as learned",
+}
+"""What tables show of a run, and what they call it; the first one decides what is best."""
+
+WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
+
+
+def by_point(frame: pd.DataFrame, *apart: str) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The runs of each point of the axes but the seed (and the axes `apart`), best first."""
+    axes = axes_of(frame, *apart)
+    groups: list[tuple[tuple[str, ...], pd.DataFrame]] = [((), frame)]
+    if axes:
+        grouped = frame.groupby(axes, sort=False, dropna=False)
+        groups = [(tuple(map(str, point)), group) for point, group in grouped]
+    best = next(iter(METRICS))
+    return sorted(groups, key=lambda group: -group[1][best].mean())
+
+
+def axes_of(frame: pd.DataFrame, *apart: str) -> list[str]:
+    """The columns of the axes but the seed (and the axes `apart`)."""
+    without = {f"axis.{name}" for name in ("seed", *apart)}
+    return [c for c in frame.columns if c.startswith("axis.") and c not in without]
+
+
+def spread(values: pd.Series) -> str:
+    """``81.2 ± 0.4`` in per cent: mean and standard deviation."""
+    mean = f"{100 * values.mean():.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * values.std():.1f}"
+
+
+@dataclass(frozen=True)
+class OrderEffect:
+    """What the order does to one point of the other axes.
+
+    Args:
+        point: of the axes other than curriculum and seed.
+        means: the metric by order, averaged over seeds, best first.
+        deviations: its standard deviation over seeds, by order; nan with a single seed.
+        between: standard deviation of these means over orders.
+        within: standard deviation over the seeds of an order, pooled; nan with a single seed.
+    """
+
+    point: str
+    means: pd.Series
+    deviations: pd.Series
+    between: float
+    within: float
+
+    def __str__(self) -> str:
+        best, worst = self.means.index[0], self.means.index[-1]
+        seeds = "" if self.within != self.within else f", the seed by {100 * self.within:.1f}"
+        return (
+            f"{self.point}: the order moves accuracy by {100 * self.between:.1f} points (sd over "
+            f"{len(self.means)} orders){seeds}; from {100 * self.means.iloc[-1]:.1f} ({worst}) to "
+            f"{100 * self.means.iloc[0]:.1f} ({best})"
+        )
+
+
+def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
+    """The effect of the order at each point of the other axes; empty if there is one order only."""
+    if "axis.curriculum" not in frame or frame["axis.curriculum"].nunique() < 2:
+        return []
+    effects = []
+    for point, group in by_point(frame, "curriculum"):
+        by_order = group.groupby("axis.curriculum", sort=False)[next(iter(METRICS))]
+        means = by_order.mean().sort_values(ascending=False)
+        name = " ".join(point) or str(group["strategy.name"].iloc[0])
+        within = float(by_order.var().mean() ** 0.5)
+        effects.append(OrderEffect(name, means, by_order.std(), float(means.std()), within))
+    return effects
+
+
+def order_figure(effects: list[OrderEffect]) -> Any:
+    """Accuracy by order, sorted, one line per point of the other axes, as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    orders = list(effects[0].means.index)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for effect in effects:
+        values = 100 * effect.means.reindex(orders)
+        bars = 100 * effect.deviations.reindex(orders).fillna(0)
+        axes.errorbar(
+            range(len(orders)),
+            values,
+            bars,
+            marker="o",
+            markersize=3,
+            elinewidth=1,
+            label=effect.point,
+        )
+    axes.set_ylabel("average accuracy in %")
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(f"order of learning, best first for {effects[0].point}; bars: sd over seeds")
+    if len(orders) <= WIDEST:
+        crowded: dict[str, Any] = (
+            {"rotation": 90, "fontsize": 7} if len(orders) > MOST_UPRIGHT else {}
+        )
+        axes.set_xticks(range(len(orders)), orders, **crowded)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,230 @@
+"""A sweep from its specification to its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_platform.errors import BadInput, ClpError
+from cl_platform.execution import DEFAULT_OUT
+from cl_platform.plan import Planner
+from sweeps import record, tree, tuning
+from sweeps.cluster import needs
+from sweeps.driver import Driver, OnTick, Stopped
+from sweeps.estimate import estimate
+from sweeps.plan import Run, plan_runs
+from sweeps.record import Phase, Tally
+from sweeps.report import write_report
+from sweeps.spec import SweepSpec, parse_spec, read_spec
+from sweeps.tuning import Choice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What a sweep would do.
+
+    Args:
+        axes: how many values each has.
+        seconds: of one estimate of the whole, by a short trial on this machine.
+        then: what follows tuning.
+    """
+
+    name: str
+    path: Path
+    axes: dict[str, int]
+    tally: Tally
+    resources: dict[str, float]
+    workers: int
+    seconds: float
+    then: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "path": str(self.path), "tally": vars(self.tally)}
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What a sweep found.
+
+    Args:
+        path: its folder.
+        phases: the runs, one phase, or tuning and then the final runs.
+        chosen: the points that tuning chose.
+        seconds: how long it took this time.
+        stopped: why it ended early, if it did.
+    """
+
+    spec: SweepSpec
+    path: Path
+    phases: Sequence[Phase]
+    chosen: Sequence[Choice]
+    seconds: float
+    stopped: str | None = None
+
+    @property
+    def failed(self) -> int:
+        return sum(phase.tally.failed for phase in self.phases)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run has ended, with a result or with its error on record."""
+        return self.stopped is None and all(
+            phase.tally.done + phase.tally.failed == phase.tally.runs for phase in self.phases
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The phases with their runs, what was chosen, and where the rest is."""
+        return {
+            "name": self.spec.name,
+            "path": str(self.path),
+            "complete": self.complete,
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+            "chosen": [choice.to_json() for choice in self.chosen],
+            "phases": [phase.to_json() for phase in self.phases],
+        }
+
+    def results(self) -> pd.DataFrame:
+        """One row per run of the last phase that has ended: its axes as ``axis.NAME``, metrics,
+        costs and settings as in :func:`cl_platform.load_results`."""
+        return record.results(self.path, [run for run in self.phases[-1].runs if run.whole])
+
+
+def sweep(
+    spec: SweepSpec | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    address: str = "local",
+    retry_failed: bool = False,
+    watch: Callable[[Driver], OnTick] | None = None,
+) -> Sweep:
+    """Carry out a sweep, or what is left of it.
+
+    Args:
+        spec: a specification, its mapping, or the file that holds it.
+        out: its folder; ``clp-results/NAME`` unless given. A shared folder where there are several
+            machines.
+        address: of Ray: ``local`` starts one here, ``auto`` finds one on this machine, else
+            ``HOST:PORT`` of a head node.
+        retry_failed: try runs again that failed before.
+        watch: given the driver, returns what is called about twice a second with the phase.
+
+    Raises:
+        ConfigError: the specification or any of its runs is faulty; nothing has been started.
+        BadInput: Ray cannot be reached, or no node has the resources of a run.
+        KeyboardInterrupt: workers are stopped and the record is written; call again to go on.
+    """
+    spec, folder, planner, runs = _planned(spec, out)
+    began = time.monotonic()
+    hours = spec.budget.hours
+    driver = Driver(
+        spec,
+        folder,
+        planner,
+        address,
+        retry=retry_failed,
+        deadline=began + 3600 * hours if hours is not None else float("inf"),
+    )
+    if watch is not None:
+        driver.watch = watch(driver)
+    phases = [Phase("runs" if spec.tune is None else "tune", runs)]
+    chosen: list[Choice] = []
+    status, stopped = "interrupted", None
+    try:
+        with driver:
+            _begin(driver, spec, phases, chosen)
+            driver.carry_out(phases[0])
+            if spec.tune is not None:
+                chosen += tuning.choose(spec.tune, phases[0], folder)
+            if spec.tune is not None and spec.final is not None:
+                phases.append(Phase("final", tuning.final_runs(spec.final, chosen, runs, planner)))
+                _begin(driver, spec, phases, chosen)
+                driver.carry_out(phases[1])
+        status = "done"
+    except Stopped as error:
+        status = stopped = str(error)
+    except ClpError as error:
+        status = str(error)
+        raise
+    finally:
+        record.write_sweep(folder, spec, phases, status, chosen)
+    found = Sweep(spec, folder, phases, chosen, time.monotonic() - began, stopped)
+    write_report(found)
+    return found
+
+
+def preview(
+    spec: SweepSpec | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    address: str = "local",
+) -> Preview:
+    """What :func:`sweep` would do; nothing is written, and no Ray is started.
+
+    Raises:
+        ConfigError, BadInput: see :func:`sweep`.
+    """
+    spec, folder, planner, runs = _planned(spec, out)
+    driver = Driver(spec, folder, planner, address)
+    phase = Phase("runs", runs)
+    left = [run for root in driver.survey(phase) for run in root.all_runs()]
+    workers = driver.workers(phase)
+    final = spec.final.seeds if spec.final is not None else 0
+    seeds = final if isinstance(final, int) else len(final)
+    return Preview(
+        name=spec.name,
+        path=folder,
+        axes={key: len({run.point.get(key) for run in runs}) for key in spec.axes},
+        tally=phase.tally,
+        resources=needs(spec.resources),
+        workers=workers,
+        seconds=estimate(left, planner) / max(1, workers),
+        then=f"the best point of each group with {seeds} final seeds" if seeds else "",
+    )
+
+
+def _planned(
+    spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | None
+) -> tuple[SweepSpec, Path, Planner, list[Run]]:
+    """A specification with its folder and its runs, all of it checked."""
+    spec = as_spec(spec)
+    folder = Path(out) if out is not None else Path(DEFAULT_OUT) / spec.name
+    planner = Planner()
+    runs = plan_runs(spec, planner)
+    if spec.tune is not None:
+        tuning.check_validation(runs, planner)
+    check_budget(spec, runs)
+    return spec, folder.absolute(), planner, runs  # workers have a working directory of their own
+
+
+def as_spec(spec: SweepSpec | Mapping[str, Any] | str | Path) -> SweepSpec:
+    """A specification from any of the forms it is given in."""
+    if isinstance(spec, SweepSpec):
+        return spec
+    return parse_spec(spec if isinstance(spec, Mapping) else read_spec(spec))
+
+
+def check_budget(spec: SweepSpec, runs: Sequence[Run]) -> None:
+    """Whether the plan is within its budget.
+
+    Raises:
+        BadInput: it is not.
+    """
+    planned = {"runs": len(runs), "experiences": len(tree.states(runs))}
+    for name, number in planned.items():
+        limit = getattr(spec.budget, name)
+        if limit is not None and number > limit:
+            raise BadInput(
+                f"the sweep has {number} {name}, above budget.{name}={limit}; raise it or give "
+                "fewer values"
+            )
+
+
+def _begin(driver: Driver, spec: SweepSpec, phases: list[Phase], chosen: list[Choice]) -> None:
+    """Note what is going to be done before it is."""
+    record.write_sweep(driver.out, spec, phases, "running", chosen)

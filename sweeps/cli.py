@@ -1,0 +1,139 @@
+"""``clp sweep`` and ``clp submit``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    pass
+
+Settings = Annotated[list[str] | None, Parameter(name=["--set"], negative="")]
+
+
+def sweep(
+    spec: Path,
+    /,
+    *,
+    out: str | None = None,
+    address: str = "local",
+    workers: int | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    retry_failed: Annotated[bool, Parameter(negative="")] = False,
+    wandb: Literal["off", "offline", "online"] | None = None,
+    set_: Settings = None,
+    json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
+) -> None:
+    """Carry out many runs on Ray: strategies, curricula, seeds and any other setting as axes.
+
+    The same command again does only what is missing.
+
+    Parameters
+    ----------
+    spec
+        A YAML file; see docs/sweeps.md.
+    out
+        Folder of records and states, shared by all machines (default: clp-results/NAME).
+    address
+        local starts Ray here; auto finds one on this machine; or HOST:PORT of a head node.
+    workers
+        At most so many runs at a time (default: what the nodes have room for).
+    dry_run
+        Show what would be done, and how long it would take, and do nothing.
+    retry_failed
+        Try runs again that failed before.
+    wandb
+        Track on Weights & Biases, as one group.
+    set_
+        A setting of the spec by its dotted key, base.epochs=2 or axes.seed=[0,1]; may be repeated.
+    json_
+        Print one JSON document and nothing else.
+    """
+    flags = {"workers": workers, "wandb.mode": wandb}
+    settings = [*(set_ or []), *(f"{k}={v}" for k, v in flags.items() if v is not None)]
+
+    from cl_platform.config import apply_settings
+    from sweeps.spec import parse_spec, read_spec
+
+    parsed = parse_spec(apply_settings(read_spec(spec), settings))
+
+    from rich.console import Console
+
+    from sweeps import show
+    from sweeps.api import preview
+    from sweeps.api import sweep as carry_out
+
+    console = Console(highlight=False, stderr=json_)
+    if dry_run:
+        plan = preview(parsed, out, address)
+        if json_:
+            print(json.dumps(plan.to_json()))
+        else:
+            show.plan(plan, console)
+        return
+    progress = show.Progress(console)
+    try:
+        found = carry_out(
+            parsed, out, address=address, retry_failed=retry_failed, watch=progress.of
+        )
+    except KeyboardInterrupt:
+        progress.close()
+        again = shlex.join(["clp", *sys.argv[1:]])
+        print(
+            f"interrupted; what was trained is kept. Go on with: {again}",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    finally:
+        progress.close()
+    if json_:
+        print(json.dumps(found.to_json()))
+    else:
+        show.outcome(found, console)
+    if found.failed:
+        raise SystemExit(1)
+
+
+def submit(
+    spec: Path,
+    /,
+    *,
+    address: str,
+    out: str | None = None,
+    workers: int | None = None,
+    env: Annotated[list[str] | None, Parameter(negative="")] = None,
+    working_dir: Path = Path(),
+    set_: Settings = None,
+) -> None:
+    """Submit a sweep to a Ray cluster as a job, follow it, and end with its exit code.
+
+    Parameters
+    ----------
+    spec
+        A YAML file inside the working directory.
+    address
+        Of the cluster's job server, for example http://head:8265.
+    out
+        Folder of records and states that all nodes share, or an fsspec URL.
+    workers
+        At most so many runs at a time.
+    env
+        A variable of the job's environment, NAME=VALUE; may be repeated.
+    working_dir
+        What is uploaded (default: the present folder).
+    set_
+        A setting of the spec by its dotted key; may be repeated.
+    """
+    from sweeps.submit import submit_job
+
+    arguments = [*(f"--set={setting}" for setting in set_ or [])]
+    if workers is not None:
+        arguments.append(f"--workers={workers}")
+    code = submit_job(spec, address, out, arguments, env or [], working_dir)
+    if code:
+        raise SystemExit(code)

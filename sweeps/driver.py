@@ -1,0 +1,218 @@
+"""The driver: feeds the segments of a tree to workers, and sees to it that nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import ray
+
+from cl_platform.config import SECTIONS, RunConfig
+from cl_platform.errors import ClpError
+from cl_platform.plan import Planner
+from sweeps.cluster import capacity, check_capacity, connected
+from sweeps.pool import Lost, Member, Pool, threads
+from sweeps.record import (
+    Phase,
+    failure,
+    forget_failure,
+    is_done,
+    write_failure,
+)
+from sweeps.spec import SweepSpec
+from sweeps.tree import Segment, grow, states
+from sweeps.worker import Orders, Outcome, put, stream_key
+
+MOST_ATTEMPTS = 3  # for a segment whose workers die
+TICK_SECONDS = 0.5
+
+OnTick = Callable[[Phase], None]
+
+
+class Stopped(ClpError):
+    """The time of the budget is over; what was begun has ended and nothing new was."""
+
+
+class Driver:
+    """Carries out the runs of one phase after the other on the same workers.
+
+    Ray is not started before there is something to do. Leaving the driver's context stops the
+    workers at once; what they had not finished is begun again by the next driver.
+
+    Args:
+        address: of Ray.
+        watch: called about twice a second.
+        retry: whether runs that failed before are tried again.
+        deadline: of :func:`time.monotonic`, after which nothing new begins.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        out: Path,
+        planner: Planner,
+        address: str = "local",
+        watch: OnTick = lambda phase: None,
+        retry: bool = False,
+        deadline: float = float("inf"),
+    ) -> None:
+        self.spec = spec
+        self.out = out
+        self.planner = planner
+        self.address = address
+        self.watch = watch
+        self.retry = retry
+        self.deadline = deadline
+        self.pool: Pool | None = None
+        self._open = ExitStack()
+        self._connected = False
+        self._known: set[str] = set()
+
+    def survey(self, phase: Phase) -> list[Segment]:
+        """What is left to do of a phase, as segments; counts what is there already."""
+        tally, left = phase.tally, []
+        for run in phase.runs:
+            error = failure(self.out, run)
+            if error is not None and self.retry:
+                forget_failure(self.out, run)
+            if run.whole and is_done(self.out, run):
+                phase.done.add(run.run_id)
+            elif error is not None and not self.retry:
+                phase.errors[run.run_id] = error
+            else:
+                left.append(run)
+        tally.runs, tally.failed = len(phase.runs), len(phase.errors)
+        tally.done = tally.kept = len(phase.done)
+        tally.experiences = sum(run.upto for run in phase.runs)
+        distinct = states(phase.runs) if self.spec.share else set()
+        self._known = {key for key in distinct if self._is_trained(key)}
+        tally.distinct, tally.known = len(distinct), len(self._known)
+        if not self.spec.share:
+            tally.distinct = tally.experiences
+        return grow(left) if self.spec.share else [s for run in left for s in grow([run])]
+
+    def carry_out(self, phase: Phase) -> None:
+        """Do what is left of a phase.
+
+        Raises:
+            Stopped: the budget's time is over.
+            ClpError: the workers cannot work at all.
+        """
+        ready = deque(self.survey(phase))
+        if not ready:
+            return
+        pool = self._start([segment for root in ready for segment in root.walk()])
+        while ready or pool.busy():
+            in_time = time.monotonic() < self.deadline
+            if not in_time and not pool.busy():
+                raise Stopped(f"the budget of {self.spec.budget.hours:g} hours is used up")
+            if in_time:
+                pool.grow(len(ready) + len(pool.busy()))
+                for member in pool.idle():
+                    if ready:
+                        pool.give(member, _next(ready, member))
+            for segment, outcome in pool.wait(TICK_SECONDS):
+                self._note(phase, segment, outcome, ready)
+            self.watch(phase)
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.pool is not None:
+            self.pool.close()
+        self._open.close()
+
+    def connect(self, configs: Iterable[RunConfig]) -> None:
+        """Connect to Ray, unless that is done, for runs of these configurations.
+
+        Raises:
+            BadInput: it cannot be reached, or no node has the resources of a run.
+        """
+        if self._connected:
+            return
+        names = {getattr(c, kind)["name"] for c in configs for kind in SECTIONS}
+        own_code = any(":" in name for name in names)
+        self._open.enter_context(connected(self.address, "." if own_code else None))
+        self._connected = True
+        check_capacity(self.spec.resources)
+
+    def workers(self, phase: Phase) -> int:
+        """How many runs can be under way at a time, as far as can be told from here."""
+        if self.address == "local" and not ray.is_initialized():
+            room = int((os.cpu_count() or 1) / self.spec.resources.cpus)
+        else:
+            self.connect(run.config for run in phase.runs)
+            room = capacity(self.spec.resources)
+        return min(room, self.spec.workers or room, len(phase.runs))
+
+    def in_flight(self) -> int:
+        """States that busy workers have made so far of those they are to make."""
+        busy = self.pool.busy() if self.pool is not None else []
+        keys = [key for m in busy if m.segment is not None for key in m.segment.keys]
+        return sum(map(self._is_trained, set(keys) - self._known))
+
+    def _start(self, segments: Sequence[Segment]) -> Pool:
+        """Put the data into the object store and prepare the workers."""
+        configs = [run.config for s in segments for run in (s.run, *s.runs)]
+        self.connect(configs)
+        if self.pool is None:
+            streams = {stream_key(config): config for config in configs}
+            shared = {k: put(self.planner.stream(config)) for k, config in streams.items()}
+            orders = Orders(
+                out=self.out,
+                keep=self.spec.keep_states,
+                budget=int(self.spec.state_budget_gb * 1e9),
+                share=self.spec.share,
+                threads=threads(self.spec.resources),
+                gpus=self.spec.resources.gpus > 0,
+                streams={k: v for k, v in shared.items() if v is not None},
+                wandb=self.spec.wandb.mode,
+                group=self.spec.name,
+            )
+            self.pool = Pool(self.spec.resources, orders, self.spec.workers)
+        return self.pool
+
+    def _note(
+        self, phase: Phase, segment: Segment, outcome: Outcome | Lost, ready: deque[Segment]
+    ) -> None:
+        if isinstance(outcome, Lost):
+            segment.attempts += 1
+            if segment.attempts < MOST_ATTEMPTS:
+                ready.append(segment)
+            else:
+                reason = f"lost {segment.attempts} workers: {outcome.reason}"
+                self._fail(phase, segment, reason, None)
+            return
+        if outcome.stray:
+            raise ClpError(outcome.error)
+        if outcome.error is not None:
+            self._fail(phase, segment, outcome.error, outcome.details)
+            return
+        phase.tally.trained += len(set(segment.keys) - self._known)
+        phase.metrics |= outcome.metrics
+        phase.done |= outcome.metrics.keys()
+        phase.tally.done = len(phase.done)
+        ready.extend(reversed(segment.children))
+
+    def _fail(self, phase: Phase, segment: Segment, error: str, details: str | None) -> None:
+        """Record the error with every run that needed the segment."""
+        error = error.removeprefix(f"run {segment.run.run_id} ")  # it stands for several
+        for run in segment.all_runs():
+            phase.errors[run.run_id] = error
+            write_failure(self.out, run, error, details)
+        phase.tally.failed = len(phase.errors)
+
+    def _is_trained(self, key: str) -> bool:
+        return (self.out / "states" / key[:2] / f"{key}.json").exists()
+
+
+def _next(ready: deque[Segment], member: Member) -> Segment:
+    """What a worker does next: go on below what it has just done, else begin at the far end."""
+    if member.last is not None and ready[-1] in member.last.children:
+        return ready.pop()
+    return ready.popleft()

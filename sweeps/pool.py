@@ -1,0 +1,129 @@
+"""Long-lived workers on Ray: started as nodes have room, replaced when they die."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+
+from cl_platform.errors import ClpError
+from sweeps.cluster import capacity, needs
+from sweeps.spec import Resources
+from sweeps.tree import Segment
+from sweeps.worker import Orders, Outcome, Task, Worker
+
+MOST_STILLBORN = 5  # workers in a row that do not even start
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker: starting, idle or busy with a segment."""
+
+    actor: Any
+    starting: Any
+    segment: Segment | None = None
+    last: Segment | None = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker died; what it was doing has to be done again."""
+
+    reason: str
+
+
+class Pool:
+    """Workers with equal resources.
+
+    Args:
+        limit: at most so many; None for what the nodes have room for.
+    """
+
+    def __init__(self, resources: Resources, orders: Orders, limit: int | None) -> None:
+        self.resources = resources
+        self.limit = limit
+        self.members: list[Member] = []
+        self._waiting: dict[Any, Member] = {}
+        self._stillborn = 0
+        self._orders = ray.put(orders)
+        wanted = needs(resources)
+        self._remote: Any = ray.remote(Worker).options(
+            num_cpus=wanted.pop("CPU", 0),
+            num_gpus=wanted.pop("GPU", 0),
+            memory=wanted.pop("memory", None),
+            resources=wanted,
+            max_restarts=0,  # the pool replaces it: a runtime environment would cost seconds more
+        )
+
+    def grow(self, wanted: int) -> None:
+        """Start workers until there are `wanted`, or as many as there is room for."""
+        room = min(wanted, capacity(self.resources), self.limit or wanted)
+        while len(self.members) < room:
+            actor = self._remote.remote(self._orders)
+            member = Member(actor, actor.where.remote())
+            self.members.append(member)
+            self._waiting[member.starting] = member
+
+    def idle(self) -> list[Member]:
+        """Workers that wait for something to do."""
+        return [m for m in self.members if m.starting is None and m.segment is None]
+
+    def busy(self) -> list[Member]:
+        return [m for m in self.members if m.segment is not None]
+
+    def give(self, member: Member, segment: Segment) -> None:
+        """Let an idle worker carry out a segment."""
+        task = Task(segment.run, segment.end, segment.branches, tuple(segment.runs))
+        member.segment = segment
+        self._waiting[member.actor.carry_out.remote(task)] = member
+
+    def wait(self, seconds: float) -> list[tuple[Segment, Outcome | Lost]]:
+        """What has come back within some seconds; returns as soon as something has."""
+        if not self._waiting:
+            return []
+        ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
+        found = []
+        for reference in ready:
+            member = self._waiting.pop(reference)
+            outcome = self._read(reference, member)
+            segment, member.segment = member.segment, None
+            if member.starting is not None:
+                self._started(member, outcome)
+            elif segment is not None:
+                member.last = segment
+                found.append((segment, outcome))
+        return found
+
+    def _started(self, member: Member, outcome: Any) -> None:
+        member.starting = None
+        self._stillborn = self._stillborn + 1 if isinstance(outcome, Lost) else 0
+        if self._stillborn >= MOST_STILLBORN:
+            raise ClpError(
+                f"workers cannot start: {outcome.reason}; see that the nodes have this project and "
+                "its packages installed"
+            )
+
+    def _read(self, reference: Any, member: Member) -> Any:
+        try:
+            return ray.get(reference)
+        except RayError as error:
+            self.members.remove(member)
+            if isinstance(error, OutOfMemoryError):
+                return Lost("its node ran out of memory; give resources.memory")
+            if isinstance(error, RayActorError) and member.segment is not None:
+                return Lost("its process or node died")
+            return Lost(" ".join(str(error).split())[:300])
+
+    def close(self) -> None:
+        """Stop all workers at once."""
+        for member in self.members:
+            ray.kill(member.actor)
+        self.members.clear()
+        self._waiting.clear()
+
+
+def threads(resources: Resources) -> int:
+    """Threads of one worker: its CPUs."""
+    return max(1, int(resources.cpus))

@@ -1,0 +1,132 @@
+"""What a sweep leaves behind: `sweep.json`, the failures of runs, and its table of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cl_platform import __version__
+from cl_platform.files import read_json, write_json
+from cl_platform.result import Result, load_results
+from sweeps.plan import Run
+from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["done", "failed", "missing"]
+
+
+@dataclass
+class Tally:
+    """How far a sweep is.
+
+    Args:
+        runs, done, failed: of the runs.
+        kept: of those done, the ones that had ended before.
+        experiences: to be trained by all runs one by one.
+        distinct: of these, once each.
+        known: of the distinct ones, those trained before.
+        trained: of the distinct ones, those trained now.
+    """
+
+    runs: int = 0
+    done: int = 0
+    failed: int = 0
+    kept: int = 0
+    experiences: int = 0
+    distinct: int = 0
+    known: int = 0
+    trained: int = 0
+
+
+@dataclass
+class Phase:
+    """The runs of a sweep, or of its tuning, and what became of them."""
+
+    name: str
+    runs: Sequence[Run]
+    tally: Tally = field(default_factory=Tally)
+    errors: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    def status(self, run: Run) -> Status:
+        if run.run_id in self.done:
+            return "done"
+        return "failed" if run.run_id in self.errors else "missing"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "tally": vars(self.tally),
+            "runs": [
+                {
+                    "run_id": run.run_id,
+                    "point": run.point,
+                    "experiences": run.upto,
+                    "status": self.status(run),
+                    **({"error": self.errors[run.run_id]} if run.run_id in self.errors else {}),
+                    **({"metrics": dict(m)} if (m := self.metrics.get(run.run_id)) else {}),
+                }
+                for run in self.runs
+            ],
+        }
+
+
+def write_sweep(
+    out: Path, spec: SweepSpec, phases: Sequence[Phase], status: str, chosen: Sequence[Any] = ()
+) -> None:
+    """Write `sweep.json`: the specification, the runs of each phase and what was chosen."""
+    write_json(
+        out / "sweep.json",
+        {
+            "name": spec.name,
+            "status": status,
+            "version": __version__,
+            "spec": spec.model_dump(mode="json"),
+            "chosen": [choice.to_json() for choice in chosen],
+            "phases": [phase.to_json() for phase in phases],
+        },
+    )
+
+
+def is_done(out: Path, run: Run) -> bool:
+    """Whether a run has ended with a readable result."""
+    folder = out / "runs" / run.run_id
+    return (folder / "result.json").exists() and Result.load(folder) is not None
+
+
+def failure(out: Path, run: Run) -> str | None:
+    """The error of a run that failed before, if it did."""
+    data = read_json(out / "runs" / run.run_id / "failed.json")
+    return str(data["error"]) if isinstance(data, dict) and "error" in data else None
+
+
+def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
+    folder = out / "runs" / run.run_id
+    write_json(folder / "config.json", run.config.model_dump(mode="json"))
+    write_json(
+        folder / "failed.json",
+        {"run_id": run.run_id, "order": list(run.order), "error": error, "details": details},
+    )
+
+
+def forget_failure(out: Path, run: Run) -> None:
+    (out / "runs" / run.run_id / "failed.json").unlink(missing_ok=True)
+
+
+def results(out: Path, runs: Sequence[Run]) -> pd.DataFrame:
+    """The results of the runs that are done, in their order: axes as ``axis.NAME``, then as in
+    :func:`cl_platform.load_results`."""
+    import pandas as pd
+
+    points = pd.DataFrame(
+        [{"run_id": r.run_id, **{f"axis.{k}": v for k, v in r.point.items()}} for r in runs]
+    )
+    loaded = load_results(out, [run.run_id for run in runs])
+    if loaded.empty:
+        return points.iloc[:0]
+    return points.merge(loaded, on="run_id", how="inner")

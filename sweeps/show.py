@@ -1,0 +1,183 @@
+"""A sweep on the console: its plan, its progress, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.analysis import METRICS, axes_of, by_point, order_effects, spread
+from sweeps.record import Phase, Tally
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.api import Preview, Sweep
+    from sweeps.driver import Driver, OnTick
+
+SHOWN_ROWS, SHOWN_ERRORS = 24, 5
+LINE_SECONDS = 30.0  # between lines where there is no terminal
+BAR = 40
+
+
+class Progress:
+    """Shows how far a phase is; on a terminal it stays in place, elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._began = time.monotonic()
+        self._counted = self._told = self._began
+        self._phase: Phase | None = None
+        self._ahead = 0
+        self._live: Live | None = None
+
+    def of(self, driver: Driver) -> OnTick:
+        """What the driver is to call."""
+        return lambda phase: self._tick(driver, phase)
+
+    def _tick(self, driver: Driver, phase: Phase) -> None:
+        now = time.monotonic()
+        if phase is not self._phase:
+            self._phase, self._began, self._ahead = phase, now, 0
+        if now - self._counted >= 1:  # looks at files
+            self._counted, self._ahead = now, driver.in_flight()
+        if self.console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=self.console, transient=True, refresh_per_second=4)
+                self._live.start()
+            self._live.update(self._picture(phase))
+        elif now - self._told >= LINE_SECONDS:
+            self._told = now
+            self.console.print(self._line(phase.tally), soft_wrap=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _picture(self, phase: Phase) -> Text:
+        tally = phase.tally
+        done = tally.known + tally.trained + self._ahead
+        share = min(1.0, done / max(1, tally.distinct))
+        filled = int(BAR * share)
+        text = Text(f"{phase.name:<8}")
+        text.append("━" * filled, style="green")
+        text.append("━" * (BAR - filled), style="bright_black")
+        text.append(f" {share:4.0%}  {self._left(tally)}\n")
+        text.append(f"        {_runs(tally)}\n", style="dim")
+        text.append(f"        {_experiences(tally, self._ahead)}", style="dim")
+        return text
+
+    def _line(self, tally: Tally) -> str:
+        return f"{_runs(tally)}; {_experiences(tally, self._ahead)}; {self._left(tally)}"
+
+    def _left(self, tally: Tally) -> str:
+        """The time left, at the pace so far."""
+        done = tally.trained + self._ahead
+        if not done:
+            return "time left unknown"
+        pace = (time.monotonic() - self._began) / done
+        return f"{duration(pace * (tally.distinct - tally.known - done))} left"
+
+
+def _runs(tally: Tally) -> str:
+    failed = f", {tally.failed} failed" if tally.failed else ""
+    kept = f" ({tally.kept} kept)" if tally.kept else ""
+    return f"runs {tally.done} of {tally.runs} done{kept}{failed}"
+
+
+def _experiences(tally: Tally, ahead: int = 0) -> str:
+    done = tally.known + tally.trained + ahead
+    saved = tally.experiences - tally.distinct
+    sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
+    return f"experiences {done} of {tally.distinct} trained{sharing}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: ``2 h 05 min``."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def plan(preview: Preview, console: Console) -> None:
+    """What would be done."""
+    tally = preview.tally
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_row("axes", " x ".join(f"{k} {n}" for k, n in preview.axes.items()) or "none")
+    kept = f", {tally.kept} done before" if tally.kept else ""
+    table.add_row("runs", f"{tally.runs}{kept}")
+    saved = tally.experiences - tally.distinct
+    known = f", {tally.known} trained before" if tally.known else ""
+    table.add_row(
+        "experiences",
+        f"{tally.distinct} to train ({tally.experiences} one by one, {saved} shared){known}",
+    )
+    asked = ", ".join(f"{name} {amount:g}" for name, amount in preview.resources.items())
+    table.add_row("resources", f"{asked} for each run; {preview.workers} at a time")
+    table.add_row("time", f"about {duration(preview.seconds)}, judged by a short trial here")
+    if preview.then:
+        table.add_row("then", preview.then)
+    console.print(f"[bold]{preview.name}[/] [dim]in {preview.path}[/]", soft_wrap=True)
+    console.print(table)
+
+
+def outcome(sweep: Sweep, console: Console) -> None:
+    """What a sweep found."""
+    for choice in sweep.chosen:
+        group = " ".join(choice.group.values())
+        point = ", ".join(f"{k}={v}" for k, v in choice.point.items() if k not in choice.group)
+        console.print(
+            f"chosen for [bold]{group}[/]: {point or 'its defaults'} "
+            f"[dim](validation {choice.objective:.4f}, {choice.seeds} seeds)[/]"
+        )
+    frame = sweep.results()
+    if not frame.empty:
+        console.print()
+        console.print(results_table(frame))
+        for line in order_effects(frame):
+            console.print(f"[dim]{line}[/]")
+    for phase in sweep.phases:
+        for error, n in Counter(phase.errors.values()).most_common(SHOWN_ERRORS):
+            console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {error}", markup=True)
+    console.print()
+    for phase in sweep.phases:
+        console.print(f"[dim]{phase.name}: {_summary(phase)}[/]")
+    if sweep.stopped is not None:
+        console.print(f"[yellow]stopped: {sweep.stopped}; the same command goes on[/]")
+    console.print(f"[dim]{duration(sweep.seconds)}; {sweep.path}[/]", soft_wrap=True)
+
+
+def _summary(phase: Phase) -> str:
+    tally = phase.tally
+    saved = tally.experiences - tally.distinct
+    sharing = f", {saved} saved by sharing" if saved else ""
+    known = f", {tally.known} known before" if tally.known else ""
+    return f"{_runs(tally)}; {tally.trained} experiences trained{sharing}{known}"
+
+
+def results_table(frame: pd.DataFrame) -> Table:
+    """Mean and standard deviation over seeds, best first, one row per point of the other axes."""
+    axes, groups = axes_of(frame), by_point(frame)
+    metrics = [m for m in METRICS if m in frame.columns]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for axis in axes:
+        table.add_column(axis.removeprefix("axis."), overflow="fold")
+    table.add_column("runs", justify="right")
+    for metric in metrics:
+        table.add_column(METRICS[metric], justify="right", no_wrap=True)
+    shown = groups if len(groups) <= SHOWN_ROWS else groups[: SHOWN_ROWS - 3] + groups[-3:]
+    for i, (point, group) in enumerate(shown):
+        if len(shown) < len(groups) and i == SHOWN_ROWS - 3:
+            table.add_row(f"... {len(groups) - len(shown)} more")
+        cells = [spread(group[metric]) for metric in metrics]
+        table.add_row(*point, str(len(group)), *cells)
+    return table

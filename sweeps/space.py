@@ -1,0 +1,197 @@
+"""Axes to points: every combination of listed values, and draws of the random ones.
+
+The value of an axis is a list (a grid of its items) or one of these forms, which may also stand
+inside a listed item: ``strategy: [finetune, {name: er, memory_size: {grid: [100, 200]}}]``.
+
+======================  ============================================================
+``{grid: [a, b, c]}``   each of them
+``{range: n}``          each of 0..n-1; ``{range: [a, b]}``, a..b-1
+``{uniform: [a, b]}``   random, evenly
+``{loguniform: [a, b]}``  random, evenly in the logarithm
+``{integers: [a, b]}``  random whole numbers, both ends included
+``{choice: [a, b]}``    random, one of them
+======================  ============================================================
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cl_platform.config import SHORTHANDS, put
+from cl_platform.draws import seed_for
+from cl_platform.errors import ConfigError
+from sweeps.spec import SweepSpec
+
+Point = dict[str, Any]
+"""The value of each axis, by dotted key."""
+
+GRIDS = ("grid", "range")
+RANDOM = ("uniform", "loguniform", "integers", "choice")
+
+
+@dataclass(frozen=True)
+class Random:
+    """A value that is drawn; `form` is one of :data:`RANDOM`."""
+
+    form: str
+    arguments: tuple[Any, ...]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        low, high = self.arguments[0], self.arguments[-1]
+        if self.form == "uniform":
+            return float(rng.uniform(low, high))
+        if self.form == "loguniform":
+            return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+        if self.form == "integers":
+            return int(rng.integers(low, high, endpoint=True))
+        return self.arguments[int(rng.integers(len(self.arguments)))]
+
+
+def points(spec: SweepSpec) -> list[Point]:
+    """Every point of the axes: the grid, times `samples` draws where something is random.
+
+    Draws depend on the seed, the axis and their number only: more samples keep the first ones.
+
+    Raises:
+        ConfigError: an axis is malformed; one line per fault.
+    """
+    drawn: list[Point] = []
+    for point in templates(spec):
+        if any(map(randoms, point.values())):
+            drawn += [fill(point, spec.seed, i) for i in range(spec.samples)]
+        else:
+            drawn.append(point)
+    return drawn
+
+
+def templates(spec: SweepSpec) -> list[Point]:
+    """The grid, with what is random still to be drawn (:class:`Random`)."""
+    faults: list[str] = []
+    axes: list[list[Any]] = []
+    for key, value in spec.axes.items():
+        try:
+            axes.append(_alternatives(value if _form(value) else {"grid": value}, f"axes.{key}"))
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return [dict(zip(spec.axes, values, strict=True)) for values in itertools.product(*axes)]
+
+
+def randoms(value: Any, where: str = "") -> dict[str, Random]:
+    """The random values inside a value, by dotted path."""
+    if isinstance(value, Random):
+        return {where: value}
+    found: dict[str, Random] = {}
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            found |= randoms(item, f"{where}.{key}" if where else str(key))
+    return found
+
+
+def fill(point: Point, seed: int, draw: int) -> Point:
+    """The point with everything random drawn."""
+    drawn: Point = replace_randoms(
+        point, lambda key, r: r.draw(np.random.default_rng(seed_for(seed, draw, key)))
+    )
+    return drawn
+
+
+def replace_randoms(point: Any, value_of: Callable[[str, Random], Any], where: str = "") -> Any:
+    """A copy of a point with `value_of` (dotted key, what is to be drawn) in place of randoms."""
+    if isinstance(point, Random):
+        return value_of(where, point)
+    if isinstance(point, Mapping):
+        return {
+            key: replace_randoms(item, value_of, f"{where}.{key}" if where else str(key))
+            for key, item in point.items()
+        }
+    return point
+
+
+def settings(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """The configuration of a point, still unchecked; sections come before their parameters."""
+    data: dict[str, Any] = copy.deepcopy(dict(base))
+    full = {SHORTHANDS.get(key, key): value for key, value in point.items()}
+    for key in sorted(full, key=lambda k: k.count(".")):
+        put(data, key, copy.deepcopy(full[key]))
+    return data
+
+
+def label(value: Any) -> str:
+    """An axis value as people read it: ``er memory_size=100``."""
+    if isinstance(value, Mapping) and "order" in value and value.get("name") == "explicit":
+        return " ".join(str(i) for i in value["order"])
+    if isinstance(value, Mapping):
+        rest = [f"{k}={label(v)}" for k, v in value.items() if k != "name"]
+        return " ".join([str(value.get("name", "")), *rest]).strip()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "[" + " ".join(label(v) for v in value) + "]"
+    return str(value)
+
+
+def _form(value: Any) -> str | None:
+    """Which of the forms a value has, if any."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        (key,) = value
+        return key if key in (*GRIDS, *RANDOM) else None
+    return None
+
+
+def _alternatives(value: Any, where: str) -> list[Any]:
+    """Every grid alternative of a value; random values stay :class:`Random`."""
+    form = _form(value)
+    if form in GRIDS:
+        items = _range(value[form], where) if form == "range" else value[form]
+        if not isinstance(items, list | tuple) or not items:
+            raise ConfigError(f"{where}={items!r}: expected a list with at least one value")
+        return [a for item in items for a in _alternatives(item, where)]
+    if form is not None:
+        return [_random(form, value[form], where)]
+    if isinstance(value, Mapping):
+        parts = [_alternatives(item, f"{where}.{key}") for key, item in value.items()]
+        return [dict(zip(value, chosen, strict=True)) for chosen in itertools.product(*parts)]
+    return [value]
+
+
+def _range(bounds: Any, where: str) -> list[int]:
+    given = [0, bounds] if isinstance(bounds, int) else bounds
+    if not (isinstance(given, list) and len(given) == 2 and all(type(b) is int for b in given)):
+        raise ConfigError(f"{where}: range={bounds!r}: expected n or [from, to]")
+    return list(range(*given))
+
+
+def _random(form: str, arguments: Any, where: str) -> Random:
+    fault = next(_random_faults(form, arguments), None)
+    if fault:
+        raise ConfigError(f"{where}: {form}={arguments!r}: {fault}")
+    return Random(form, tuple(arguments))
+
+
+def _random_faults(form: str, arguments: Any) -> Iterator[str]:
+    if not isinstance(arguments, list | tuple) or not arguments:
+        yield "expected a list"
+        return
+    if form == "choice":
+        return
+    if len(arguments) != 2 or not all(
+        isinstance(a, int | float) and not isinstance(a, bool) for a in arguments
+    ):
+        yield "expected two numbers, [low, high] (write 1.0e-3 for a power of ten)"
+        return
+    low, high = arguments
+    if not low < high:
+        yield "low must be below high"
+    if form == "loguniform" and low <= 0:
+        yield "low must be positive"
+    if form == "integers" and not all(isinstance(a, int) for a in arguments):
+        yield "expected whole numbers"

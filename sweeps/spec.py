@@ -1,0 +1,179 @@
+"""The specification of a sweep: a base configuration, axes, and how its runs are carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from cl_platform.config import SHORTHANDS, RunConfig, read_file
+from cl_platform.errors import ConfigError
+from cl_platform.parameters import faults_of
+from cl_platform.registry import suggestion
+from cl_platform.store import Keep
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+def _whole_if_more_than_one(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("give a fraction of one GPU or a whole number of them")
+    return value
+
+
+class Resources(_Strict):
+    """What one run occupies while it is trained.
+
+    ``gpus`` may be a fraction: with 0.25 four runs share a GPU. ``memory`` is in bytes. ``custom``
+    names further resources of the cluster's nodes.
+    """
+
+    cpus: PositiveFloat = 1.0
+    gpus: Annotated[NonNegativeFloat, BeforeValidator(_whole_if_more_than_one)] = 0.0
+    memory: NonNegativeFloat = 0.0
+    custom: dict[str, PositiveFloat] = Field(default_factory=dict)
+
+
+class Budget(_Strict):
+    """Limits. A plan above ``runs`` or ``experiences`` (to be trained) is refused before it starts;
+    after ``hours`` nothing new begins."""
+
+    runs: PositiveInt | None = None
+    experiences: PositiveInt | None = None
+    hours: PositiveFloat | None = None
+
+
+Method = Literal["all", "asha", "hyperband", "pbt", "optuna"]
+
+
+class Tune(_Strict):
+    """Choosing hyper-parameters by a metric on validation data; see ``docs/sweeps.md``.
+
+    Args:
+        method: ``all`` tries every point of the axes; the others are Ray Tune's.
+        trials: how many points an adaptive method tries for each choice.
+        experiences: what may be seen: the first so many experiences of each order, or ``all``.
+        metric: its name without the prefix ``validation/``.
+        per: axes for each value of which the best point is chosen separately; unless given, those
+            of strategy (by its name), stream, scenario and curriculum that are axes.
+        grace: experiences before a trial may be stopped early.
+    """
+
+    method: Method = "all"
+    trials: PositiveInt = 20
+    experiences: PositiveInt | Literal["all"] = "all"
+    metric: str = "average_accuracy"
+    mode: Literal["max", "min"] = "max"
+    per: list[str] | None = None
+    grace: PositiveInt = 2
+
+
+class Final(_Strict):
+    """The runs that are reported: the chosen points on whole streams, never stopped early.
+
+    Args:
+        seeds: these, or so many that tuning has not used.
+    """
+
+    seeds: list[NonNegativeInt] | PositiveInt = 5
+
+
+class Tracking(_Strict):
+    """Tracking of the sweep's runs as one group on Weights & Biases."""
+
+    mode: Literal["off", "offline", "online"] = "off"
+
+
+class SweepSpec(_Strict):
+    """Many runs as one document.
+
+    Args:
+        name: of the sweep, its folder and its W&B group.
+        base: the configuration that all runs have in common, as for ``clp run --config``.
+        axes: by dotted key; a list, or one of the forms in :mod:`sweeps.space`.
+        samples: joint draws of the random axes.
+        seed: of these draws.
+        workers: at most so many runs at a time; None uses what the cluster has.
+        share: whether runs that begin alike train that beginning once. Without, every run is
+            trained by itself and keeps no states: slower, and the same bits.
+    """
+
+    name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    base: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, Any] = Field(default_factory=dict)
+    samples: PositiveInt = 10
+    seed: NonNegativeInt = 0
+    resources: Resources = Field(default_factory=Resources)
+    workers: PositiveInt | None = None
+    budget: Budget = Field(default_factory=Budget)
+    tune: Tune | None = None
+    final: Final | None = None
+    share: bool = True
+    keep_states: Keep = "branches"
+    state_budget_gb: NonNegativeFloat = 20.0
+    wandb: Tracking = Field(default_factory=Tracking)
+
+
+def _faults(spec: SweepSpec) -> list[str]:
+    """What does not fit together."""
+    faults = [fault for key in spec.axes for fault in _axis_key_fault(key)]
+    if spec.final is not None and spec.tune is None:
+        faults.append("final without tune: final seeds follow tuning; give tune, or an axis seed")
+    per = spec.tune.per or [] if spec.tune is not None else []
+    faults += [
+        f"tune.per: {key!r} is no axis. Axes: {', '.join(spec.axes) or 'none'}"
+        for key in per
+        if key != "strategy" and key not in spec.axes
+    ]
+    device = spec.base.get("device")
+    if str(device).startswith("cuda:"):
+        faults.append(f"base.device={device}: give cuda; Ray chooses which GPU")
+    elif not spec.resources.gpus and str(device).startswith("cuda"):
+        faults.append(f"base.device={device} without a GPU: give resources.gpus, say 1 or 0.5")
+    return faults
+
+
+def _axis_key_fault(key: str) -> list[str]:
+    known = [*RunConfig.model_fields, *SHORTHANDS]
+    head = key.partition(".")[0]
+    if head in known:
+        return []
+    return [f"axes: {key!r} is no setting of a run.{suggestion(head, known)}"]
+
+
+def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
+    """A complete specification.
+
+    Raises:
+        ConfigError: with one line per fault in its form; the runs are checked by the plan.
+    """
+    try:
+        spec = SweepSpec.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(faults_of(error, SweepSpec))) from None
+    if faults := _faults(spec):
+        raise ConfigError("\n".join(faults))
+    return spec
+
+
+def read_spec(path: str | Path) -> dict[str, Any]:
+    """A specification file (YAML or JSON) as a mapping; its name is the file's unless given.
+
+    Raises:
+        ConfigError: the file cannot be read or is no mapping.
+    """
+    return {"name": Path(path).stem, **read_file(path)}

@@ -1,0 +1,121 @@
+"""Choosing points by validation data, and the final runs that follow."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cl_platform.config import RunConfig, parse_config
+from cl_platform.errors import BadInput, ClpError
+from cl_platform.plan import Planner
+from cl_platform.result import Result
+from sweeps.plan import Run, run_of
+from sweeps.record import Phase
+from sweeps.spec import Final, Tune
+
+APART = ("strategy", "stream", "scenario", "curriculum")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best point of a group: what is tuned and kept for the final runs."""
+
+    group: dict[str, str]
+    point: dict[str, str]
+    objective: float
+    seeds: int
+    config: RunConfig
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "config": self.config.model_dump(mode="json")}
+
+
+def check_validation(runs: Sequence[Run], planner: Planner) -> None:
+    """Whether the streams have the validation data that tuning needs.
+
+    Raises:
+        BadInput: one has none.
+    """
+    for run in runs:
+        stream = planner.stream(run.config)
+        if not all(len(e.validation) for e in stream.experiences):
+            raise BadInput(
+                f"tune: stream {stream.name!r} has no validation data, and test data choose "
+                "nothing; give base.stream.validation, say 0.1"
+            )
+
+
+def choose(tune: Tune, phase: Phase, out: Path) -> list[Choice]:
+    """The best point of each group, by the mean of the objective over seeds.
+
+    Points of which a run failed, or has no number for the metric, are not chosen.
+
+    Raises:
+        ClpError: a group has no point left; says why its first run failed.
+    """
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in phase.runs:
+        groups.setdefault(tuple(group_of(tune, run).values()), []).append(run)
+    return [_best(tune, phase, runs, out) for runs in groups.values()]
+
+
+def group_of(tune: Tune, run: Run) -> dict[str, str]:
+    """The values of the axes that are not chosen but compared; of a strategy its name."""
+    compared = APART if tune.per is None else tune.per
+    own = {"strategy": str(run.config.strategy["name"])}
+    return {key: own.get(key, run.point.get(key, "")) for key in compared if key in own | run.point}
+
+
+def _best(tune: Tune, phase: Phase, runs: Sequence[Run], out: Path) -> Choice:
+    candidates: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        key = tuple((k, v) for k, v in run.point.items() if k != "seed")
+        candidates.setdefault(key, []).append(run)
+    sign = 1 if tune.mode == "max" else -1
+    scored = {
+        key: statistics.fmean(objective(tune.metric, phase, run, out) for run in same)
+        for key, same in candidates.items()
+    }
+    sound = {key: value for key, value in scored.items() if not math.isnan(value)}
+    group = group_of(tune, runs[0])
+    if not sound:
+        reason = next((phase.errors[r.run_id] for r in runs if r.run_id in phase.errors), None)
+        raise ClpError(
+            f"tune: nothing to choose for {' '.join(group.values())}: "
+            + (f"every run failed, the first one: {reason}" if reason else f"no {tune.metric}")
+        )
+    best = max(sound, key=lambda key: sign * sound[key])
+    same = candidates[best]
+    return Choice(group, dict(best), sound[best], len(same), same[0].config)
+
+
+def objective(metric: str, phase: Phase, run: Run, out: Path) -> float:
+    """A validation metric of a run; nan if it has none."""
+    metrics = phase.metrics.get(run.run_id)
+    if not metrics and run.run_id in phase.done:
+        result = Result.load(out / "runs" / run.run_id)
+        metrics = result.metrics if result is not None else {}
+    return float((metrics or {}).get(f"validation/{metric}", math.nan))
+
+
+def final_runs(
+    final: Final, choices: Sequence[Choice], tuned: Sequence[Run], planner: Planner
+) -> list[Run]:
+    """Each choice with each final seed, on the whole stream."""
+    used = {run.config.seed for run in tuned}
+    seeds = final.seeds
+    if isinstance(seeds, int):
+        unused = (s for s in range(seeds + len(used)) if s not in used)
+        seeds = [next(unused) for _ in range(seeds)]
+    runs = {}
+    for choice in choices:
+        for seed in seeds:
+            settings = {**choice.config.model_dump(), "seed": seed}
+            point = {**choice.point, "seed": str(seed)}
+            run = run_of(planner, parse_config(settings, check_device=False), point, None)
+            runs[run.run_id] = run
+    return list(runs.values())

@@ -1,0 +1,184 @@
+"""What a long-lived worker process does: segments of the tree, one after the other."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch._dynamo  # which the first optimizer imports, in seconds
+
+from cl_platform.config import RunConfig
+from cl_platform.errors import BadInput, ClpError
+from cl_platform.execution import advance, execute
+from cl_platform.plan import Plan, Planner
+from cl_platform.store import Keep, StateStore
+from cl_platform.stream import Stream
+from cl_platform.tracking import Sink
+from sweeps.plan import Run
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What holds for all that a worker does.
+
+    Args:
+        out: folder of records and states, the same for all workers.
+        threads: of torch; bits are promised for the same number.
+        gpus: whether Ray gave this worker any; if not, it sees none.
+        streams: references to the data in Ray's object store, by stream (:func:`stream_key`).
+        group: of the runs on W&B.
+    """
+
+    out: Path
+    keep: Keep
+    budget: int
+    share: bool
+    threads: int
+    gpus: bool
+    streams: Mapping[str, Any]
+    wandb: str = "off"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One segment: a run is carried to `upto` steps, and those that end there are finished."""
+
+    run: Run
+    upto: int
+    branches: frozenset[str]
+    ending: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: the validation metrics of the runs that ended, or what went wrong.
+
+    Args:
+        metrics: by run and name.
+        error: one line; the runs that need this segment failed.
+        details: the traceback of what is no error of ours.
+        stray: the worker's code or data are not the driver's; the sweep cannot go on.
+    """
+
+    metrics: Mapping[str, Mapping[str, float]]
+    error: str | None = None
+    details: str | None = None
+    stray: bool = False
+
+
+class Worker:
+    """Runs in a process of its own as a Ray actor; keeps streams, plans and modules loaded."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.orders = orders
+        if not orders.gpus:  # before CUDA is touched
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(orders.threads)
+        os.environ["WANDB_RUN_GROUP"] = orders.group
+        self.planner = Planner()
+        states = orders.out / "states" if orders.share else None
+        self.store = StateStore(states, orders.keep, orders.budget)
+        self.adopted: set[str] = set()
+
+    def where(self) -> tuple[str, int]:
+        """The node and the process."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def carry_out(self, task: Task) -> Outcome:
+        self.store.branches = task.branches
+        try:
+            metrics = {run.run_id: self._finish(run) for run in task.ending}
+            if not task.ending:
+                advance(self._plan(task.run), self.store, task.upto)
+            return Outcome(metrics)
+        except _Stray as error:
+            return Outcome({}, str(error), stray=True)
+        except ClpError as error:
+            return Outcome({}, str(error))
+        except Exception as error:
+            line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return Outcome({}, line, details=traceback.format_exc())
+
+    def _finish(self, run: Run) -> Mapping[str, float]:
+        plan = self._plan(run)
+        if run.whole:
+            result = execute(plan, self.orders.out, sinks=self._sinks(), store=self.store)
+            return _validation(result.metrics)
+        return _validation(advance(plan, self.store, run.upto))
+
+    def _plan(self, run: Run) -> Plan:
+        config = run.config
+        key = stream_key(config)
+        if key in self.orders.streams and key not in self.adopted:
+            stream: Stream = ray.get(self.orders.streams[key])
+            self.planner.adopt(config, stream.to(torch.device(config.device)))
+            self.adopted.add(key)
+        plan = self.planner(config, run.order)
+        if plan.run_id != run.run_id:
+            raise _Stray(
+                f"a worker on node {ray.get_runtime_context().get_node_id()[:8]} has other code or "
+                f"data for strategy {config.strategy['name']!r} on {config.stream['name']!r} than "
+                "this process: install the same versions everywhere, and start again if you edited "
+                "files meanwhile"
+            )
+        return plan
+
+    def _sinks(self) -> list[Sink]:
+        if self.orders.wandb == "off":
+            return []
+        from cl_platform.tracking.wandb_sink import background_sink
+
+        return [background_sink(self.orders.wandb, self.orders.out)]  # type: ignore[arg-type]
+
+
+def _validation(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What tuning may see."""
+    return {name: value for name, value in metrics.items() if name.startswith("validation/")}
+
+
+class _Stray(BadInput):
+    """Code or data of a worker differ from the driver's."""
+
+
+def stream_key(config: RunConfig) -> str:
+    """Names the data a configuration needs, and the device they are kept on."""
+    return repr((sorted(config.stream.items()), config.device))
+
+
+def put(stream: Stream) -> Any:
+    """A stream in Ray's object store, or None if its data lie in mapped files that workers open.
+
+    Large arrays are shared by all processes of a node, read-only in effect: batches are gathered
+    from them, which copies.
+    """
+    if any(e.train.mapped for e in stream.experiences):
+        return None
+    share_tensors()
+    return ray.put(stream)
+
+
+SHARED_BYTES = 2**20  # smaller tensors are copied
+
+
+def share_tensors() -> None:
+    """Make Ray pass large tensors through shared memory instead of copying them."""
+    ray.util.register_serializer(
+        torch.Tensor, serializer=lambda t: t.cpu().numpy(), deserializer=_tensor
+    )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.nbytes < SHARED_BYTES:
+        return torch.from_numpy(array.copy())
+    with warnings.catch_warnings():  # it is not writable, and nobody writes
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
