@@ -12,7 +12,7 @@ import torch
 
 from cl_platform.code import kernel_digest
 from cl_platform.draws import Draws, global_generators, seed_for
-from cl_platform.errors import ClpError, RunFailed
+from cl_platform.errors import ClpError, RunFailed, StorageError
 from cl_platform.evaluation import Evaluator, Row, Split
 from cl_platform.parameters import blame
 from cl_platform.plan import EVALUATOR, Plan
@@ -54,14 +54,24 @@ class Fold:
             if self._complete(k):
                 self._tell(k, reused=True)
         while missing := [k for k in wanted if not self._complete(k)]:
+            if missing[0] <= self.plan.foreign > 0:
+                raise self._gone(missing[0])
             reachable = range(missing[0], self.position, -1)
             if missing[0] > self.position and not any(self._load(k) for k in reachable):
+                if self.position < self.plan.foreign:
+                    raise self._gone(self.plan.foreign)
                 if self.position < 0:
                     self.begin()
                 self.train()
             if not self._complete(self.position):
                 self.evaluate()
         return self.records[: wanted.stop]
+
+    def _gone(self, k: int) -> StorageError:
+        return StorageError(
+            f"the state after experience {k}, made with other settings, is gone; "
+            "give the states a larger budget"
+        )
 
     def _known(self, key: str) -> Record:
         record = self.store.record(key)

@@ -60,6 +60,7 @@ class Plan:
         order: what the curriculum returned (experiences or classes of the stream as given).
         steps: one per experience, or a single one for strategies that train on the whole stream.
         code: digests of the plugins' sources.
+        foreign: the first so many steps were made with other settings; they can be read only.
         evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
     """
 
@@ -72,6 +73,7 @@ class Plan:
     keys: tuple[str, ...]
     run_id: str
     code: dict[str, str] = field(default_factory=dict)
+    foreign: int = 0
     evaluators: dict[str, Any] = field(default_factory=dict)
 
     def on_device(self) -> Plan:
@@ -193,6 +195,10 @@ class Planner:
             ("stream", _key(config.stream)), lambda: self._part("stream", config)
         )
         return made
+
+    def knows(self, config: RunConfig) -> bool:
+        """Whether the stream of a configuration is there already."""
+        return ("stream", _key(config.stream)) in self._once
 
     def adopt(self, config: RunConfig, stream: Stream) -> None:
         """Use this stream wherever the configuration's one is asked for: the same, made before."""

@@ -18,6 +18,7 @@ from sweeps.estimate import estimate
 from sweeps.plan import Run, plan_runs
 from sweeps.record import Phase, Tally
 from sweeps.report import write_report
+from sweeps.space import fill, randoms, templates
 from sweeps.spec import SweepSpec, parse_spec, read_spec
 from sweeps.tuning import Choice
 
@@ -30,14 +31,14 @@ class Preview:
     """What a sweep would do.
 
     Args:
-        axes: how many values each has.
+        axes: how many values each has, or how it is drawn.
         seconds: of one estimate of the whole, by a short trial on this machine.
         then: what follows tuning.
     """
 
     name: str
     path: Path
-    axes: dict[str, int]
+    axes: dict[str, str]
     tally: Tally
     resources: dict[str, float]
     workers: int
@@ -133,15 +134,21 @@ def sweep(
     )
     if watch is not None:
         driver.watch = watch(driver)
-    phases = [Phase("runs" if spec.tune is None else "tune", runs)]
+    adaptive = spec.tune is not None and spec.tune.method != "all"
+    phases = [Phase("runs" if spec.tune is None else "tune", [] if adaptive else runs)]
     chosen: list[Choice] = []
     status, stopped = "interrupted", None
     try:
         with driver:
             _begin(driver, spec, phases, chosen)
-            driver.carry_out(phases[0])
-            if spec.tune is not None:
-                chosen += tuning.choose(spec.tune, phases[0], folder)
+            if adaptive:
+                from sweeps.search import search  # imports Ray Tune, in seconds
+
+                chosen += search(driver, phases[0])
+            else:
+                driver.carry_out(phases[0])
+                if spec.tune is not None:
+                    chosen += tuning.choose(spec.tune, phases[0], folder)
             if spec.tune is not None and spec.final is not None:
                 phases.append(Phase("final", tuning.final_runs(spec.final, chosen, runs, planner)))
                 _begin(driver, spec, phases, chosen)
@@ -173,32 +180,48 @@ def preview(
     driver = Driver(spec, folder, planner, address)
     phase = Phase("runs", runs)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
-    workers = driver.workers(phase)
+    seconds = estimate(left, planner)
+    if spec.tune is not None and spec.tune.method != "all":  # the runs were examples
+        at_most = _tally(spec, planner, runs)
+        seconds *= at_most.distinct / max(1, phase.tally.distinct)
+        phase.tally = at_most
+    workers = driver.workers(runs, phase.tally.runs)
     final = spec.final.seeds if spec.final is not None else 0
     seeds = final if isinstance(final, int) else len(final)
     return Preview(
         name=spec.name,
         path=folder,
-        axes={key: len({run.point.get(key) for run in runs}) for key in spec.axes},
+        axes={key: _extent(spec, runs, key) for key in spec.axes},
         tally=phase.tally,
         resources=needs(spec.resources),
         workers=workers,
-        seconds=estimate(left, planner) / max(1, workers),
+        seconds=seconds / max(1, workers),
         then=f"the best point of each group with {seeds} final seeds" if seeds else "",
     )
+
+
+def _extent(spec: SweepSpec, runs: Sequence[Run], key: str) -> str:
+    """``3`` values, or ``loguniform``."""
+    forms = {r.form for point in templates(spec) for r in randoms(point[key]).values()}
+    return "/".join(sorted(forms)) or str(len({run.point.get(key) for run in runs}))
 
 
 def _planned(
     spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | None
 ) -> tuple[SweepSpec, Path, Planner, list[Run]]:
-    """A specification with its folder and its runs, all of it checked."""
+    """A specification with its folder and its runs, all of it checked.
+
+    An adaptive method makes its own; here are examples of them, one per point of the grid.
+    """
     spec = as_spec(spec)
     folder = Path(out) if out is not None else Path(DEFAULT_OUT) / spec.name
     planner = Planner()
-    runs = plan_runs(spec, planner)
+    adaptive = spec.tune is not None and spec.tune.method != "all"
+    examples = [fill(point, spec.seed, 0) for point in templates(spec)] if adaptive else None
+    runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:
         tuning.check_validation(runs, planner)
-    check_budget(spec, runs)
+    check_budget(spec, _tally(spec, planner, runs))
     return spec, folder.absolute(), planner, runs  # workers have a working directory of their own
 
 
@@ -209,20 +232,27 @@ def as_spec(spec: SweepSpec | Mapping[str, Any] | str | Path) -> SweepSpec:
     return parse_spec(spec if isinstance(spec, Mapping) else read_spec(spec))
 
 
-def check_budget(spec: SweepSpec, runs: Sequence[Run]) -> None:
+def check_budget(spec: SweepSpec, tally: Tally) -> None:
     """Whether the plan is within its budget.
 
     Raises:
         BadInput: it is not.
     """
-    planned = {"runs": len(runs), "experiences": len(tree.states(runs))}
-    for name, number in planned.items():
+    for name, number in {"runs": tally.runs, "experiences": tally.distinct}.items():
         limit = getattr(spec.budget, name)
         if limit is not None and number > limit:
             raise BadInput(
                 f"the sweep has {number} {name}, above budget.{name}={limit}; raise it or give "
                 "fewer values"
             )
+
+
+def _tally(spec: SweepSpec, planner: Planner, runs: Sequence[Run]) -> Tally:
+    """How much there is to do, at most, whatever is there already."""
+    if spec.tune is not None and spec.tune.method != "all":
+        return tuning.planned(spec.tune, tuning.groups(spec, planner))
+    experiences = sum(run.upto for run in runs)
+    return Tally(len(runs), experiences=experiences, distinct=len(tree.states(runs)))
 
 
 def _begin(driver: Driver, spec: SweepSpec, phases: list[Phase], chosen: list[Choice]) -> None:

@@ -38,7 +38,7 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
     if working_dir is not None and address != "local":
         options["runtime_env"] = {"working_dir": working_dir}
     try:
-        ray.init(address=address, logging_level=logging.ERROR, configure_logging=True, **options)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BadInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from cl_platform.config import SECTIONS, RunConfig
 from cl_platform.errors import ClpError
 from cl_platform.plan import Planner
 from sweeps.cluster import capacity, check_capacity, connected
+from sweeps.plan import Run
 from sweeps.pool import Lost, Member, Pool, threads
 from sweeps.record import (
     Phase,
@@ -25,7 +27,7 @@ from sweeps.record import (
 )
 from sweeps.spec import SweepSpec
 from sweeps.tree import Segment, grow, states
-from sweeps.worker import Orders, Outcome, put, stream_key
+from sweeps.worker import Orders, Outcome, shared_streams
 
 MOST_ATTEMPTS = 3  # for a segment whose workers die
 TICK_SECONDS = 0.5
@@ -71,6 +73,7 @@ class Driver:
         self._open = ExitStack()
         self._connected = False
         self._known: set[str] = set()
+        self._heard: set[str] = set()
 
     def survey(self, phase: Phase) -> list[Segment]:
         """What is left to do of a phase, as segments; counts what is there already."""
@@ -141,14 +144,14 @@ class Driver:
         self._connected = True
         check_capacity(self.spec.resources)
 
-    def workers(self, phase: Phase) -> int:
-        """How many runs can be under way at a time, as far as can be told from here."""
+    def workers(self, runs: Iterable[Run], most: int) -> int:
+        """How many runs (`most` at most) can be under way at a time, as far as can be told."""
         if self.address == "local" and not ray.is_initialized():
             room = int((os.cpu_count() or 1) / self.spec.resources.cpus)
         else:
-            self.connect(run.config for run in phase.runs)
+            self.connect(run.config for run in runs)
             room = capacity(self.spec.resources)
-        return min(room, self.spec.workers or room, len(phase.runs))
+        return min(room, self.spec.workers or room, most)
 
     def in_flight(self) -> int:
         """States that busy workers have made so far of those they are to make."""
@@ -161,8 +164,6 @@ class Driver:
         configs = [run.config for s in segments for run in (s.run, *s.runs)]
         self.connect(configs)
         if self.pool is None:
-            streams = {stream_key(config): config for config in configs}
-            shared = {k: put(self.planner.stream(config)) for k, config in streams.items()}
             orders = Orders(
                 out=self.out,
                 keep=self.spec.keep_states,
@@ -170,12 +171,20 @@ class Driver:
                 share=self.spec.share,
                 threads=threads(self.spec.resources),
                 gpus=self.spec.resources.gpus > 0,
-                streams={k: v for k, v in shared.items() if v is not None},
-                wandb=self.spec.wandb.mode,
+                streams=shared_streams(configs, self.planner),
+                wandb=self._tracking(),
                 group=self.spec.name,
             )
             self.pool = Pool(self.spec.resources, orders, self.spec.workers)
         return self.pool
+
+    def _tracking(self) -> str:
+        """The mode of W&B; whether its server answers is asked once for all workers."""
+        if self.spec.wandb.mode != "online":
+            return self.spec.wandb.mode
+        from cl_platform.tracking.wandb_sink import reachable_mode
+
+        return reachable_mode()
 
     def _note(
         self, phase: Phase, segment: Segment, outcome: Outcome | Lost, ready: deque[Segment]
@@ -188,6 +197,10 @@ class Driver:
                 reason = f"lost {segment.attempts} workers: {outcome.reason}"
                 self._fail(phase, segment, reason, None)
             return
+        for line in outcome.said.splitlines():
+            if line not in self._heard:  # one line, however many workers say it
+                self._heard.add(line)
+                print(line, file=sys.stderr)
         if outcome.stray:
             raise ClpError(outcome.error)
         if outcome.error is not None:

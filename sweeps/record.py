@@ -44,7 +44,12 @@ class Tally:
 
 @dataclass
 class Phase:
-    """The runs of a sweep, or of its tuning, and what became of them."""
+    """The runs of a sweep, or of its tuning, and what became of them.
+
+    Args:
+        errors, metrics: by run, of those that failed and of those that ended.
+        trials: instead of runs, where an adaptive method chose them.
+    """
 
     name: str
     runs: Sequence[Run]
@@ -52,6 +57,7 @@ class Phase:
     errors: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Mapping[str, float]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
     def status(self, run: Run) -> Status:
         if run.run_id in self.done:
@@ -73,6 +79,7 @@ class Phase:
                 }
                 for run in self.runs
             ],
+            **({"trials": self.trials} if self.trials else {}),
         }
 
 

@@ -79,9 +79,10 @@ class Progress:
     def _left(self, tally: Tally) -> str:
         """The time left, at the pace so far."""
         done = tally.trained + self._ahead
-        if not done:
+        elapsed = time.monotonic() - self._began
+        if not done or elapsed < 1:
             return "time left unknown"
-        pace = (time.monotonic() - self._began) / done
+        pace = elapsed / done
         return f"{duration(pace * (tally.distinct - tally.known - done))} left"
 
 
@@ -112,7 +113,9 @@ def plan(preview: Preview, console: Console) -> None:
     """What would be done."""
     tally = preview.tally
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_row("axes", " x ".join(f"{k} {n}" for k, n in preview.axes.items()) or "none")
+    table.add_row(
+        "axes", " x ".join(f"{k} {values}" for k, values in preview.axes.items()) or "none"
+    )
     kept = f", {tally.kept} done before" if tally.kept else ""
     table.add_row("runs", f"{tally.runs}{kept}")
     saved = tally.experiences - tally.distinct
@@ -134,10 +137,12 @@ def outcome(sweep: Sweep, console: Console) -> None:
     """What a sweep found."""
     for choice in sweep.chosen:
         group = " ".join(choice.group.values())
-        point = ", ".join(f"{k}={v}" for k, v in choice.point.items() if k not in choice.group)
+        given = choice.group
+        point = ", ".join(f"{k}={v}" for k, v in choice.point.items() if v != given.get(k))
+        seeds = f"{choice.seeds} seeds" if choice.seeds > 1 else "1 seed"
         console.print(
             f"chosen for [bold]{group}[/]: {point or 'its defaults'} "
-            f"[dim](validation {choice.objective:.4f}, {choice.seeds} seeds)[/]"
+            f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
         )
     frame = sweep.results()
     if not frame.empty:

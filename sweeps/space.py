@@ -33,7 +33,8 @@ Point = dict[str, Any]
 """The value of each axis, by dotted key."""
 
 GRIDS = ("grid", "range")
-RANDOM = ("uniform", "loguniform", "integers", "choice")
+CONTINUOUS = ("uniform", "loguniform")
+RANDOM = (*CONTINUOUS, "integers", "choice")
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cl_platform.config import RunConfig, parse_config
-from cl_platform.errors import BadInput, ClpError
+from cl_platform.errors import BadInput, ClpError, ConfigError
+from cl_platform.identity import digest
 from cl_platform.plan import Planner
 from cl_platform.result import Result
-from sweeps.plan import Run, run_of
-from sweeps.record import Phase
-from sweeps.spec import Final, Tune
+from sweeps.plan import Run, config_of, run_of
+from sweeps.record import Phase, Tally
+from sweeps.space import CONTINUOUS, Point, Random, label, randoms, replace_randoms, templates
+from sweeps.spec import Final, SweepSpec, Tune
 
+TEMPLATE = "template"  # the parameter of a trial that says which of its group's grid points it is
 APART = ("strategy", "stream", "scenario", "curriculum")
 
 
@@ -119,3 +124,84 @@ def final_runs(
             run = run_of(planner, parse_config(settings, check_device=False), point, None)
             runs[run.run_id] = run
     return list(runs.values())
+
+
+@dataclass(frozen=True)
+class Group:
+    """One search: the points of the grid that are the same but for what is tuned.
+
+    Args:
+        grid: points with what is random still to be drawn; their seed is left out.
+        seeds: over which the objective is averaged.
+        experiences: that a trial may see at most.
+    """
+
+    names: dict[str, str]
+    grid: tuple[Point, ...]
+    seeds: tuple[int, ...]
+    experiences: int
+
+
+def groups(spec: SweepSpec, planner: Planner) -> list[Group]:
+    """The searches of a specification, one for each value of the axes that are compared.
+
+    Raises:
+        ConfigError: a point is faulty, or there is nothing that the method could choose.
+    """
+    assert spec.tune is not None
+    found: dict[tuple[str, ...], list[tuple[Point, Run]]] = {}
+    for point in templates(spec):
+        first = replace_randoms(point, lambda key, r: r.draw(np.random.default_rng(0)))
+        run = run_of(planner, config_of(spec, first), labels(point), None)
+        found.setdefault(tuple(group_of(spec.tune, run).values()), []).append((point, run))
+    result = []
+    for members in found.values():
+        run = members[0][1]
+        seeds = sorted({member.config.seed for _, member in members})
+        grid = {digest(labels(p)): p for p in ({**point, "seed": 0} for point, _ in members)}
+        steps = len(planner.stream(run.config))
+        seen = steps if spec.tune.experiences == "all" else min(spec.tune.experiences, steps)
+        group = Group(group_of(spec.tune, run), tuple(grid.values()), tuple(seeds), seen)
+        if fault := _search_fault(spec.tune, group):
+            raise ConfigError(f"tune.method={spec.tune.method}: {fault}")
+        result.append(group)
+    return result
+
+
+def labels(point: Point) -> dict[str, str]:
+    """A point as people read it; what is still random as its form."""
+    return {k: label(replace_randoms(v, lambda _, r: r.form)) for k, v in point.items()}
+
+
+def _search_fault(tune: Tune, group: Group) -> str | None:
+    forms = {r.form for r in drawn(group).values()}
+    names = " ".join(group.names.values())
+    if not forms and len(group.grid) < 2:
+        return (
+            f"nothing to choose for {names}; give it an axis, say lr: {{loguniform: [0.01, 0.5]}}"
+        )
+    if tune.method == "pbt" and not forms & set(CONTINUOUS):
+        return f"it changes uniform and loguniform axes on the way, and {names} has none"
+    return None
+
+
+def planned(tune: Tune, searches: Sequence[Group]) -> Tally:
+    """What an adaptive method does at most."""
+    seen = sum(group.experiences * len(group.seeds) for group in searches)
+    return Tally(
+        runs=tune.trials * len(searches),
+        experiences=tune.trials * seen,
+        distinct=tune.trials * seen,
+    )
+
+
+def drawn(group: Group) -> dict[str, Random]:
+    """What is random in any of the group's points, by dotted key."""
+    return {k: r for point in group.grid for k, r in randoms(point).items()}
+
+
+def point_of(group: Group, values: Mapping[str, Any]) -> Point:
+    """The point of a trial."""
+    template = group.grid[values.get(TEMPLATE, 0)]
+    point: Point = replace_randoms(template, lambda key, _: values[key])
+    return point

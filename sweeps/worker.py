@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import traceback
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class Orders:
         out: folder of records and states, the same for all workers.
         threads: of torch; bits are promised for the same number.
         gpus: whether Ray gave this worker any; if not, it sees none.
-        streams: references to the data in Ray's object store, by stream (:func:`stream_key`).
+        streams: references to the data; see :func:`shared_streams`.
         group: of the runs on W&B.
     """
 
@@ -66,12 +68,14 @@ class Outcome:
         metrics: by run and name.
         error: one line; the runs that need this segment failed.
         details: the traceback of what is no error of ours.
+        said: what was written to standard error meanwhile.
         stray: the worker's code or data are not the driver's; the sweep cannot go on.
     """
 
     metrics: Mapping[str, Mapping[str, float]]
     error: str | None = None
     details: str | None = None
+    said: str = ""
     stray: bool = False
 
 
@@ -80,20 +84,22 @@ class Worker:
 
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
-        if not orders.gpus:  # before CUDA is touched
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        torch.set_num_threads(orders.threads)
+        settle(orders.threads, orders.gpus)
         os.environ["WANDB_RUN_GROUP"] = orders.group
         self.planner = Planner()
         states = orders.out / "states" if orders.share else None
         self.store = StateStore(states, orders.keep, orders.budget)
-        self.adopted: set[str] = set()
 
     def where(self) -> tuple[str, int]:
         """The node and the process."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def carry_out(self, task: Task) -> Outcome:
+        with redirect_stderr(io.StringIO()) as said:
+            outcome = self._try(task)
+        return replace(outcome, said=said.getvalue())
+
+    def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
         try:
             metrics = {run.run_id: self._finish(run) for run in task.ending}
@@ -117,11 +123,7 @@ class Worker:
 
     def _plan(self, run: Run) -> Plan:
         config = run.config
-        key = stream_key(config)
-        if key in self.orders.streams and key not in self.adopted:
-            stream: Stream = ray.get(self.orders.streams[key])
-            self.planner.adopt(config, stream.to(torch.device(config.device)))
-            self.adopted.add(key)
+        fetch(self.planner, config, self.orders.streams)
         plan = self.planner(config, run.order)
         if plan.run_id != run.run_id:
             raise _Stray(
@@ -149,21 +151,39 @@ class _Stray(BadInput):
     """Code or data of a worker differ from the driver's."""
 
 
-def stream_key(config: RunConfig) -> str:
-    """Names the data a configuration needs, and the device they are kept on."""
-    return repr((sorted(config.stream.items()), config.device))
+def settle(threads: int, gpus: bool) -> None:
+    """Make this process use so many threads, and no GPU unless Ray gave it one."""
+    if not gpus:  # before CUDA is touched
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.set_num_threads(threads)
 
 
-def put(stream: Stream) -> Any:
-    """A stream in Ray's object store, or None if its data lie in mapped files that workers open.
+def shared_streams(configs: Iterable[RunConfig], planner: Planner) -> dict[str, Any]:
+    """References to the streams of the configurations in Ray's object store.
 
     Large arrays are shared by all processes of a node, read-only in effect: batches are gathered
-    from them, which copies.
+    from them, which copies. Streams whose data lie in mapped files are left to the workers.
     """
-    if any(e.train.mapped for e in stream.experiences):
-        return None
     share_tensors()
-    return ray.put(stream)
+    needed = {_stream_key(config): config for config in configs}
+    streams = {key: planner.stream(config) for key, config in needed.items()}
+    return {
+        key: ray.put(stream)
+        for key, stream in streams.items()
+        if not any(e.train.mapped for e in stream.experiences)
+    }
+
+
+def fetch(planner: Planner, config: RunConfig, streams: Mapping[str, Any]) -> None:
+    """Let a planner use the shared stream of a configuration, if there is one."""
+    reference = streams.get(_stream_key(config))
+    if reference is not None and not planner.knows(config):
+        stream: Stream = ray.get(reference)
+        planner.adopt(config, stream.to(torch.device(config.device)))
+
+
+def _stream_key(config: RunConfig) -> str:
+    return repr(sorted(config.stream.items()))
 
 
 SHARED_BYTES = 2**20  # smaller tensors are copied
