@@ -58,7 +58,7 @@ class Fold:
                 raise self._gone(missing[0])
             reachable = range(missing[0], self.position, -1)
             if missing[0] > self.position and not any(self._load(k) for k in reachable):
-                if self.position < self.plan.foreign:
+                if max(self.position, 0) < self.plan.foreign:
                     raise self._gone(self.plan.foreign)
                 if self.position < 0:
                     self.begin()

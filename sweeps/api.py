@@ -17,7 +17,7 @@ from sweeps.driver import Driver, OnTick, Stopped
 from sweeps.estimate import estimate
 from sweeps.plan import Run, plan_runs
 from sweeps.record import Phase, Tally
-from sweeps.report import write_report
+from sweeps.report import track, write_report
 from sweeps.space import fill, randoms, templates
 from sweeps.spec import SweepSpec, parse_spec, read_spec
 from sweeps.tuning import Choice
@@ -163,6 +163,8 @@ def sweep(
         record.write_sweep(folder, spec, phases, status, chosen)
     found = Sweep(spec, folder, phases, chosen, time.monotonic() - began, stopped)
     write_report(found)
+    if spec.wandb.mode != "off":
+        track(found)
     return found
 
 

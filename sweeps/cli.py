@@ -104,7 +104,7 @@ def submit(
     /,
     *,
     address: str,
-    out: str | None = None,
+    out: str,
     workers: int | None = None,
     env: Annotated[list[str] | None, Parameter(negative="")] = None,
     working_dir: Path = Path(),
@@ -119,7 +119,7 @@ def submit(
     address
         Of the cluster's job server, for example http://head:8265.
     out
-        Folder of records and states that all nodes share, or an fsspec URL.
+        Folder that all nodes share (an absolute path), or an fsspec URL.
     workers
         At most so many runs at a time.
     env

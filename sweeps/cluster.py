@@ -35,15 +35,17 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_preload_python_modules", "sweeps.worker")
     probe(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    if working_dir is not None and address != "local":
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # whose directory the workers get
+    if working_dir is not None and address != "local" and not in_job:
         options["runtime_env"] = {"working_dir": working_dir}
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error.__cause__ or error).split())
         raise BadInput(
-            f"no Ray at address {address!r}: {reason[:200]}; give local, auto (a cluster on this "
-            "machine) or HOST:PORT of a head node"
+            f"no Ray at address {address!r}: {reason[:200]}; this machine must be a node of the "
+            "cluster (else use `clp submit`), with RAY_AUTH_MODE=token and the token where it asks "
+            "for one"
         ) from error
     try:
         yield

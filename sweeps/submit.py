@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cl_platform.errors import BadInput, ConfigError
 from sweeps.cluster import probe
 from sweeps.spec import parse_spec, read_spec
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 # Not uploaded: environments, results, caches and version control.
 EXCLUDED = (".git", ".venv", "venv", "clp-results", "__pycache__", ".mypy_cache", ".pytest_cache")
-DEFAULT_MIB = 512
+TOO_LARGE = ("413", "exceeds the maximum size")  # what Ray says of an upload
+STARTING_SECONDS = 60.0
+# Stopping the job interrupts the sweep, which then has time to write its record.
+STOP_GENTLY = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
 
 
 def submit_job(
     spec: Path,
     address: str,
-    out: str | None,
+    out: str,
     arguments: Sequence[str],
     env: Sequence[str],
     working_dir: Path,
@@ -33,33 +42,28 @@ def submit_job(
     Raises:
         BadInput: the specification is faulty, the upload too large, or the server not reachable.
     """
-    from ray.job_submission import JobStatus, JobSubmissionClient
+    from ray.job_submission import JobStatus
 
     folder = working_dir.resolve()
     inside = _inside(spec, folder)
     parse_spec(read_spec(spec))
-    check_upload(folder)
-    variables = _variables(env)
-    command = ["python", "-m", "cl_platform", "sweep", str(inside), "--address", "auto", *arguments]
-    command += ["--out", out] if out is not None else []
+    variables = {**STOP_GENTLY, **_variables(env)}
+    if "://" not in out and not Path(out).is_absolute():
+        raise BadInput(
+            f"out {out!r}: the job runs in a temporary copy of the working directory; give an "
+            "absolute path or URL that all nodes share"
+        )
+    command = ["python", "-m", "cl_platform", "sweep", str(inside)]
+    command += ["--address", "auto", "--out", out, *arguments]
     probe(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        client = JobSubmissionClient(address)
-        job = client.submit_job(
-            entrypoint=shlex.join(command),
-            runtime_env={
-                "working_dir": str(folder),
-                "excludes": [f"{name}/" for name in EXCLUDED],
-                "env_vars": variables,
-            },
-        )
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(
-            f"the job server at {address} did not take the job: {reason[:300]}; with token "
-            "authentication set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the cluster"
-        ) from error
+    logging.disable(logging.INFO)  # of uploads and sockets; the job's own log is what is followed
+    environment = {
+        "working_dir": str(folder),
+        "excludes": [f"{name}/" for name in EXCLUDED],
+        "env_vars": variables,
+    }
+    client, job = _hand_in(address, shlex.join(command), environment)
     print(f"job {job} submitted; following its log (interrupting does not stop it)")
     try:
         asyncio.run(_follow(client, job))
@@ -72,36 +76,67 @@ def submit_job(
     info = client.get_job_info(job)
     if info.status == JobStatus.SUCCEEDED:
         return 0
-    print(f"job {job}: {info.status.lower()}: {info.message}", file=sys.stderr)
-    return info.driver_exit_code or 1
+    code = info.driver_exit_code
+    reason = f"exit code {code}" if code else (info.message or "no reason given").splitlines()[0]
+    print(f"job {job} {info.status.lower()}: {reason}", file=sys.stderr)
+    return code or 1
 
 
-async def _follow(client: object, job: str) -> None:
-    async for text in client.tail_job_logs(job):  # type: ignore[attr-defined]
-        print(text, end="", flush=True)
+def _hand_in(
+    address: str, command: str, environment: dict[str, Any]
+) -> tuple[JobSubmissionClient, str]:
+    """Submit the job; a cluster that has just been started may need a while to take one."""
+    from ray.job_submission import JobSubmissionClient
+
+    patience = time.monotonic() + STARTING_SECONDS
+    while True:
+        try:
+            client = JobSubmissionClient(address)
+            return client, client.submit_job(entrypoint=command, runtime_env=environment)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            if any(sign in reason for sign in TOO_LARGE):
+                raise _too_large(Path(environment["working_dir"])) from error
+            if "No available agent" not in reason or time.monotonic() > patience:
+                raise BadInput(
+                    f"the job server at {address} did not take the job: {reason[:300]}; with token "
+                    "authentication set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the "
+                    "cluster"
+                ) from error
+        time.sleep(1)
 
 
-def check_upload(folder: Path) -> None:
-    """Whether a working directory is within the limit of an upload.
+async def _follow(client: JobSubmissionClient, job: str) -> None:
+    """Print what the job prints until it ends; a connection that breaks is made again."""
+    seen = 0
+    while True:
+        position = 0
+        try:
+            async for text in client.tail_job_logs(job):
+                position += len(text)
+                if position > seen:  # a new connection begins at the beginning
+                    print(text[max(0, len(text) - (position - seen)) :], end="", flush=True)
+                    seen = position
+            return
+        except RuntimeError:
+            if client.get_job_status(job).is_terminal():
+                return
+            await asyncio.sleep(1)
 
-    Raises:
-        BadInput: it is too large; names its largest parts.
-    """
-    limit = int(os.environ.get("RAY_RUNTIME_ENV_WORKING_DIR_SIZE_MB", DEFAULT_MIB)) * 2**20
+
+def _too_large(folder: Path) -> BadInput:
     sizes = {
         part.name: sum(f.stat().st_size for f in _files(part))
         for part in folder.iterdir()
         if part.name not in EXCLUDED
     }
-    total = sum(sizes.values())
-    if total > limit:
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        named = ", ".join(f"{name} {sizes[name] / 2**20:.0f} MiB" for name in largest)
-        raise BadInput(
-            f"working directory {folder} has {total / 2**20:.0f} MiB, above Ray's limit of "
-            f"{limit / 2**20:.0f} MiB (largest: {named}); give --working-dir with the spec and "
-            "your own code only"
-        )
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    named = ", ".join(f"{name} {sizes[name] / 2**20:.0f} MiB" for name in largest)
+    return BadInput(
+        f"working directory {folder} is above the job server's limit of about 100 MiB, packed "
+        f"(largest: {named}); give --working-dir with the spec and your own code only, or name "
+        "what is not needed in its .gitignore"
+    )
 
 
 def _files(path: Path) -> list[Path]:

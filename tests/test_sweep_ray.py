@@ -245,3 +245,42 @@ def test_tuning_chooses_by_validation_data_and_the_final_runs_follow(
         rows = alone.validation["seen"].values
         expected = (rows[1, 0] + rows[2, 1]) / 2
         assert tuning.metrics[run.run_id]["validation/learning_accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["asha", "pbt"])
+def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
+    cluster: Cluster, tmp_path: Path, method: str
+) -> None:
+    log = tmp_path / "log"
+    spec = {
+        "base": {"stream": {"name": "split-digits", "validation": 0.2}},
+        "axes": {"strategy": [noted(log, rate={"loguniform": [1e-5, 1.0]})]},
+        "tune": {
+            "method": method,
+            "trials": 4,
+            "experiences": 3,
+            "metric": "learning_accuracy",
+            "grace": 1,
+        },
+        "final": {"seeds": [7]},
+    }
+    found = sweep(spec, tmp_path / "out")
+    assert found.complete
+    tuning, final = found.phases
+    assert len(tuning.trials) == tuning.tally.runs == 4
+    assert all(1 <= len(trial["objectives"]) <= 3 for trial in tuning.trials)
+    longest = [t for t in tuning.trials if len(t["objectives"]) == 3]
+    (choice,) = found.chosen
+    assert choice.objective == max(t["objectives"][-1] for t in longest)
+    assert choice.config.strategy["rate"] > 1e-2  # a rate of nothing learns nothing
+    assert [run.config.seed for run in final.runs] == [7]
+    trained = len(lines(log))
+    assert trained <= 4 * 3 + 5
+    assert not (tmp_path / "out" / "tune").exists()
+
+    (tmp_path / "out" / "sweep.json").unlink()
+    again = sweep(spec, tmp_path / "out")
+    assert again.complete
+    if method == "asha":  # the same points; population-based training changes them as it goes
+        assert again.chosen[0].config == choice.config
+        assert len(lines(log)) <= 4 * 3 + 5  # a trial stopped too soon may go further this time

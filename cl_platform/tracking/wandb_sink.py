@@ -7,6 +7,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,30 +52,17 @@ class WandbSink:
             self._run = None
 
     def _on_start(self, event: Event) -> None:
-        import wandb
-
         self._start = event
         config = event["config"]
         names = {k: config[k]["name"] for k in ("stream", "strategy", "curriculum", "model")}
-        self.out.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "cl-platform"),
+        self._run = start_run(
+            self.mode,
+            self.out,
             group=os.environ.get("WANDB_RUN_GROUP", f"{names['stream']}/{names['strategy']}"),
             tags=[*names.values(), event["scenario"]],
             name=f"{names['strategy']}-{names['curriculum']}-s{config['seed']}",
             id=event["run_id"],
-            resume="allow",
-            reinit="finish_previous",
-            dir=str(self.out),
-            mode=self.mode,
             config={**config, "order": event["order"], "scenario": event["scenario"]},
-            settings=wandb.Settings(
-                init_timeout=INIT_SECONDS,
-                finish_timeout=PATIENCE,
-                finish_timeout_raises=False,
-                console="off",
-                silent=True,
-            ),
         )
         self._run.define_metric("experience", hidden=True)
         self._run.define_metric("accuracy/*", step_metric="experience")
@@ -115,8 +103,8 @@ class WandbSink:
                 *(f"{j}: {name}" for j, name in enumerate(matrix.names, 1)),
             ]
             rows: list[Any] = [[i, *row] for i, row in enumerate(matrix.tolist())]
-            logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=rows)
-        logged["matrix/heat_map"] = wandb.Image(heat_map_image(result))
+            logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=list(rows))
+        logged["matrix/heat_map"] = wandb.Image(as_image(heat_map(result)))
         self._run.log(logged)
 
     def _on_failed(self, event: Event) -> None:
@@ -125,12 +113,51 @@ class WandbSink:
         self._run = None
 
 
-def heat_map_image(result: Result) -> Any:
-    """:func:`heat_map` as a PIL image."""
+def start_run(mode: str, out: Path, **fields: Any) -> Any:
+    """A W&B run that goes on if it was there before, and gives up soon when nothing answers."""
+    import wandb
+
+    out.mkdir(parents=True, exist_ok=True)
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "cl-platform"),
+        resume="allow",
+        reinit="finish_previous",
+        dir=str(out),
+        mode=mode,  # type: ignore[arg-type]
+        settings=wandb.Settings(
+            init_timeout=INIT_SECONDS,
+            finish_timeout=PATIENCE,
+            finish_timeout_raises=False,
+            console="off",
+            silent=True,
+        ),
+        **fields,
+    )
+
+
+def log_sweep(
+    mode: str,
+    out: Path,
+    group: str,
+    columns: list[str],
+    rows: Sequence[Iterable[Any]],
+    figures: Mapping[str, Any],
+) -> None:
+    """The summary of a sweep as one more run of its group: a table and (matplotlib) figures."""
+    import wandb
+
+    run = start_run(mode, out, group=group, job_type="summary", name=group, id=f"{group}-summary")
+    pictures = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
+    run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(rows)), **pictures})
+    run.finish()
+
+
+def as_image(figure: Any) -> Any:
+    """A matplotlib figure as a PIL image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    canvas = FigureCanvasAgg(heat_map(result))  # without pyplot: no global state, no display
+    canvas = FigureCanvasAgg(figure)  # without pyplot: no global state, no display
     canvas.figure.set_dpi(150)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy()).convert("RGB")
