@@ -62,7 +62,10 @@ def global_generators(seed: int) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count()))
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # torch.manual_seed would also note the seed for devices that are not in use, for good.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Callable
@@ -10,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from cl_platform.cli import overridden
-from cl_platform.config import parse_config
-from cl_platform.plan import make_plan
+from cl_platform.config import apply_settings, parse_config
+from cl_platform.plan import Planner, make_plan
+from sweeps.plan import plan_runs
+from sweeps.spec import parse_spec, read_spec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEPS = re.findall(
+    r"^(?:\S+ && )*(?:\.venv/bin/)?(clp sweep .*?)(?: +#.*)?$", README, re.MULTILINE
+)
 COMMANDS = re.findall(r"^(clp run .*?)(?: +#.*)?$", README, re.MULTILINE)
 
 
@@ -30,7 +36,7 @@ def test_the_python_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_strategy_keeps_the_contract(
     clp: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    (tmp_path / "mine_of_the_readme.py").write_text(PYTHON[1])
+    (tmp_path / "mine_of_the_readme.py").write_text(PYTHON[2])
     code, out, _ = clp("check", "mine_of_the_readme:WeightedReplay")
     assert code == 0, out
 
@@ -55,6 +61,19 @@ def test_the_commands_can_be_planned(
             flags[word.removeprefix("--")] = value
     plan = make_plan(parse_config(overridden(files, flags, settings)))
     assert plan.run_id
+
+
+@pytest.mark.parametrize("command", SWEEPS)
+def test_the_sweeps_can_be_planned(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.chdir(ROOT)
+    spec, *more = shlex.split(command)[2:]
+    settings = [value for flag, value in itertools.pairwise(more) if flag == "--set"]
+    assert len(plan_runs(parse_spec(apply_settings(read_spec(spec), settings)), Planner())) >= 36
+
+
+def test_the_sweep_in_python() -> None:
+    (call,) = re.findall(r"found = sweep\((.*)\)$", PYTHON[1], re.MULTILINE)
+    assert len(plan_runs(parse_spec(eval(call)), Planner())) == 2 * 120
 
 
 def test_every_file_it_links_to_exists() -> None:

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A sweep in one Slurm allocation: Ray on every node, `clp sweep` once, on the first node.
 #
-#     OUT=/shared/results sbatch examples/cluster/slurm.sh
+#     OUT=/nfs/results sbatch examples/cluster/slurm.sh
 #
 # Submit from the root of the checkout, which all nodes must see. Killed, preempted or out of time, the
 # job goes back into the queue; the same command then does only what is missing.

@@ -1,0 +1,152 @@
+"""What a sweep costs beyond its training, and what sharing saves.
+
+    python benchmarks/sweep.py overhead     # 200 runs of a strategy that does nothing
+    python benchmarks/sweep.py plan         # 2000 runs planned
+    python benchmarks/sweep.py sharing      # 120 orders with and without sharing, interleaved
+
+Sharing is measured on digits and, with $CLP_DATA, on MNIST: the time from the first to the last
+training, on the same two warm workers, alternating, and the median of the ratios. The bound is
+325/600 = 0.54.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from cl_platform import Batch, Strategy
+from cl_platform.plan import Planner
+from sweeps.api import sweep
+from sweeps.driver import Driver
+from sweeps.plan import plan_runs
+from sweeps.spec import parse_spec
+from sweeps.tree import states
+
+
+class Idle(Strategy):
+    """A strategy that learns nothing, in no time."""
+
+    def training_step(self, batch: Batch) -> Tensor:
+        return batch.x.new_zeros(())
+
+
+class Clock:
+    """Seconds of work: from when two workers are there to the end; and what the driver holds."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+        self.memory: list[float] = []
+
+    def of(self, driver: Driver) -> Any:
+        def tick(phase: Any) -> None:
+            pool = driver.pool
+            if pool is not None and sum(m.starting is None for m in pool.members) >= 2:
+                self.marks.append(time.perf_counter())
+                self.memory.append(_resident())
+
+        return tick
+
+    @property
+    def seconds(self) -> float:
+        return self.marks[-1] - self.marks[0]
+
+
+def _resident() -> float:
+    """MiB of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def timed(spec: dict[str, Any]) -> Clock:
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as out:
+        found = sweep(spec, out, watch=clock.of)
+        assert found.complete
+        assert not found.failed
+    return clock
+
+
+def overhead(rounds: int) -> None:
+    spec = {
+        "base": {
+            "stream": {"name": "blobs", "samples_per_class": 20},
+            "model": {"name": "mlp", "hidden": [16]},
+        },
+        "axes": {"strategy": ["benchmarks.sweep:Idle"], "seed": {"range": 200}},
+    }
+    for _ in range(rounds):
+        clock = timed(spec)
+        quarter = len(clock.memory) // 4
+        grown = statistics.fmean(clock.memory[-quarter:]) - statistics.fmean(clock.memory[:quarter])
+        print(
+            f"200 idle runs of 5 experiences: {1000 * clock.seconds / 200:.1f} ms a run; "
+            f"driver grew by {grown:.1f} MiB"
+        )
+
+
+def plan(rounds: int) -> None:
+    spec = parse_spec(
+        {
+            "axes": {
+                "strategy": ["er"],
+                "curriculum": ["all"],
+                "seed": {"range": 17},
+            }
+        }
+    )
+    for _ in range(rounds):
+        began = time.perf_counter()
+        runs = plan_runs(spec, Planner())
+        seconds = time.perf_counter() - began
+        print(f"{len(runs)} runs ({len(states(runs))} distinct states) planned in {seconds:.2f} s")
+
+
+def sharing(rounds: int) -> None:
+    streams = ["split-digits", *(["split-mnist"] if os.environ.get("CLP_DATA") else [])]
+    for stream in streams:
+        ratios = []
+        for _ in range(rounds):
+            seconds = {
+                share: timed(
+                    {
+                        "base": {"stream": stream},
+                        "axes": {"strategy": ["er"], "curriculum": ["all"]},
+                        "share": share,
+                    }
+                ).seconds
+                for share in (False, True)
+            }
+            ratios.append(seconds[True] / seconds[False])
+            print(
+                f"{stream}: {seconds[False]:.1f} s without, {seconds[True]:.1f} s with sharing: "
+                f"{ratios[-1]:.2f}",
+                flush=True,
+            )
+        print(f"{stream}: median {statistics.median(ratios):.2f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=["overhead", "plan", "sharing"])
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.what != "plan":
+        ray.init(
+            address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False
+        )
+    {"overhead": overhead, "plan": plan, "sharing": sharing}[arguments.what](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
