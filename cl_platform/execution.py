@@ -82,6 +82,7 @@ def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
     Raises:
         RunFailed, StorageError: see :func:`execute`.
     """
+    upto = min(upto, len(plan.stream))
     records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
     return _metrics(plan, records, upto) if upto else {}
 

@@ -49,7 +49,7 @@ class OrderEffect:
         point: of the axes other than curriculum and seed.
         means: the metric by order, averaged over seeds, best first.
         deviations: its standard deviation over seeds, by order; nan with a single seed.
-        between: standard deviation of these means over orders.
+        between: standard deviation over orders, less what the seeds explain of it.
         within: standard deviation over the seeds of an order, pooled; nan with a single seed.
     """
 
@@ -78,8 +78,11 @@ def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
         by_order = group.groupby("axis.curriculum", sort=False)[next(iter(METRICS))]
         means = by_order.mean().sort_values(ascending=False)
         name = " ".join(point) or str(group["strategy.name"].iloc[0])
-        within = float(by_order.var().mean() ** 0.5)
-        effects.append(OrderEffect(name, means, by_order.std(), float(means.std()), within))
+        free = by_order.count() - 1
+        noise = float((by_order.var().fillna(0) * free).sum() / free.sum()) if free.sum() else 0.0
+        within = noise**0.5 if free.sum() else float("nan")
+        between = max(0.0, float(means.var()) - noise * float((1 / by_order.count()).mean())) ** 0.5
+        effects.append(OrderEffect(name, means, by_order.std(), between, within))
     return effects
 
 

@@ -32,7 +32,7 @@ class Preview:
 
     Args:
         axes: how many values each has, or how it is drawn.
-        seconds: of one estimate of the whole, by a short trial on this machine.
+        seconds: about how long, by a short trial on this machine; None if it cannot be tried here.
         then: what follows tuning.
     """
 
@@ -42,7 +42,7 @@ class Preview:
     tally: Tally
     resources: dict[str, float]
     workers: int
-    seconds: float
+    seconds: float | None
     then: str
 
     def to_json(self) -> dict[str, Any]:
@@ -182,10 +182,11 @@ def preview(
     driver = Driver(spec, folder, planner, address)
     phase = Phase("runs", runs)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
-    seconds = estimate(left, planner)
+    seconds = estimate(left, planner, driver.known)
     if spec.tune is not None and spec.tune.method != "all":  # the runs were examples
         at_most = _tally(spec, planner, runs)
-        seconds *= at_most.distinct / max(1, phase.tally.distinct)
+        if seconds is not None:
+            seconds *= at_most.distinct / max(1, phase.tally.distinct)
         phase.tally = at_most
     workers = driver.workers(runs, phase.tally.runs)
     final = spec.final.seeds if spec.final is not None else 0
@@ -197,7 +198,7 @@ def preview(
         tally=phase.tally,
         resources=needs(spec.resources),
         workers=workers,
-        seconds=seconds / max(1, workers),
+        seconds=None if seconds is None else seconds / max(1, workers),
         then=f"the best point of each group with {seeds} final seeds" if seeds else "",
     )
 
@@ -254,7 +255,8 @@ def _tally(spec: SweepSpec, planner: Planner, runs: Sequence[Run]) -> Tally:
     if spec.tune is not None and spec.tune.method != "all":
         return tuning.planned(spec.tune, tuning.groups(spec, planner))
     experiences = sum(run.upto for run in runs)
-    return Tally(len(runs), experiences=experiences, distinct=len(tree.states(runs)))
+    distinct = len(tree.states(runs)) if spec.share else experiences
+    return Tally(len(runs), experiences=experiences, distinct=distinct)
 
 
 def _begin(driver: Driver, spec: SweepSpec, phases: list[Phase], chosen: list[Choice]) -> None:

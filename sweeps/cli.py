@@ -57,10 +57,9 @@ def sweep(
     flags = {"workers": workers, "wandb.mode": wandb}
     settings = [*(set_ or []), *(f"{k}={v}" for k, v in flags.items() if v is not None)]
 
-    from cl_platform.config import apply_settings
     from sweeps.spec import parse_spec, read_spec
 
-    parsed = parse_spec(apply_settings(read_spec(spec), settings))
+    parsed = parse_spec(read_spec(spec, settings))
 
     from rich.console import Console
 

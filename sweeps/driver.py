@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import ray
 
-from cl_platform.config import SECTIONS, RunConfig
+from cl_platform.config import RunConfig
 from cl_platform.errors import ClpError
 from cl_platform.plan import Planner
 from sweeps.cluster import capacity, check_capacity, connected
@@ -29,6 +30,7 @@ from sweeps.spec import SweepSpec
 from sweeps.tree import Segment, grow, states
 from sweeps.worker import Orders, Outcome, shared_streams
 
+OWN_CODE = re.compile(r'"name":"[^"]+:[^"]+"')  # a plugin by module:Name
 MOST_ATTEMPTS = 3  # for a segment whose workers die
 TICK_SECONDS = 0.5
 
@@ -72,7 +74,7 @@ class Driver:
         self.pool: Pool | None = None
         self._open = ExitStack()
         self._connected = False
-        self._known: set[str] = set()
+        self.known: set[str] = set()
         self._heard: set[str] = set()
 
     def survey(self, phase: Phase) -> list[Segment]:
@@ -92,8 +94,8 @@ class Driver:
         tally.done = tally.kept = len(phase.done)
         tally.experiences = sum(run.upto for run in phase.runs)
         distinct = states(phase.runs) if self.spec.share else set()
-        self._known = {key for key in distinct if self._is_trained(key)}
-        tally.distinct, tally.known = len(distinct), len(self._known)
+        self.known = {key for key in distinct if self._is_trained(key)}
+        tally.distinct, tally.known = len(distinct), len(self.known)
         if not self.spec.share:
             tally.distinct = tally.experiences
         return grow(left) if self.spec.share else [s for run in left for s in grow([run])]
@@ -138,8 +140,7 @@ class Driver:
         """
         if self._connected:
             return
-        names = {getattr(c, kind)["name"] for c in configs for kind in SECTIONS}
-        own_code = any(":" in name for name in names)
+        own_code = any(OWN_CODE.search(c.model_dump_json()) for c in configs)
         self._open.enter_context(connected(self.address, "." if own_code else None))
         self._connected = True
         check_capacity(self.spec.resources)
@@ -157,7 +158,7 @@ class Driver:
         """States that busy workers have made so far of those they are to make."""
         busy = self.pool.busy() if self.pool is not None else []
         keys = [key for m in busy if m.segment is not None for key in m.segment.keys]
-        return sum(map(self._is_trained, set(keys) - self._known))
+        return sum(map(self._is_trained, set(keys) - self.known))
 
     def _start(self, segments: Sequence[Segment]) -> Pool:
         """Put the data into the object store and prepare the workers."""
@@ -206,7 +207,7 @@ class Driver:
         if outcome.error is not None:
             self._fail(phase, segment, outcome.error, outcome.details)
             return
-        phase.tally.trained += len(set(segment.keys) - self._known)
+        phase.tally.trained += len(set(segment.keys) - self.known)
         phase.metrics |= outcome.metrics
         phase.done |= outcome.metrics.keys()
         phase.tally.done = len(phase.done)
@@ -216,9 +217,12 @@ class Driver:
         """Record the error with every run that needed the segment."""
         error = error.removeprefix(f"run {segment.run.run_id} ")  # it stands for several
         for run in segment.all_runs():
+            if run.whole and is_done(self.out, run):  # before its worker was lost
+                phase.done.add(run.run_id)
+                continue
             phase.errors[run.run_id] = error
             write_failure(self.out, run, error, details)
-        phase.tally.failed = len(phase.errors)
+        phase.tally.failed, phase.tally.done = len(phase.errors), len(phase.done)
 
     def _is_trained(self, key: str) -> bool:
         return (self.out / "states" / key[:2] / f"{key}.json").exists()

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from cl_platform.config import RunConfig
+from cl_platform.errors import RunFailed
 from cl_platform.fold import Fold
 from cl_platform.plan import Plan, Planner, Step
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
-from cl_platform.training import batch_sizes
+from cl_platform.training import batch_sizes, device_fault
 from sweeps.plan import Run
 
 BATCHES = 12  # of each trial
 
 
-def estimate(runs: Sequence[Run], planner: Planner) -> float:
-    """Seconds that one worker would need for all distinct steps of the runs.
+def estimate(runs: Sequence[Run], planner: Planner, known: Collection[str] = ()) -> float | None:
+    """Seconds that one worker would need for all distinct steps of the runs but the known ones.
 
-    Each kind of run (all settings but seed and order) is tried on a dozen batches of its first two
-    experiences and one evaluation, on this machine.
+    Each kind of run (all settings but seed, order and fractions) is tried on a dozen batches of its
+    first two experiences and one evaluation, on this machine. None if that cannot be done here.
     """
-    seen: set[str] = set()
+    seen = set(known)
     paces: dict[str, tuple[float, float]] = {}
     total = 0.0
     for run in runs:
@@ -35,8 +38,13 @@ def estimate(runs: Sequence[Run], planner: Planner) -> float:
         seen.update(run.keys[k] for k in new)
         plan = planner(run.config, run.order)
         kind = _kind(run.config)
+        if device_fault(run.config.device):
+            return None
         if kind not in paces:
-            paces[kind] = pace(plan)
+            try:
+                paces[kind] = pace(plan)
+            except RunFailed:  # which the sweep will record
+                continue
         per_batch, per_evaluation = paces[kind]
         steps = [plan.steps[k - 1] for k in new]
         total += sum(_batches(s, run.config) * per_batch + per_evaluation for s in steps)
@@ -65,7 +73,15 @@ def pace(plan: Plan) -> tuple[float, float]:
 
 
 def _kind(config: RunConfig) -> str:
-    return config.model_dump_json(exclude={"seed", "curriculum"})
+    settings = config.model_dump(exclude={"seed", "curriculum"})
+    return json.dumps(_without_fractions(settings), default=str)
+
+
+def _without_fractions(value: Any) -> Any:
+    """Learning rates and the like have no effect on time."""
+    if isinstance(value, dict):
+        return {k: _without_fractions(v) for k, v in value.items()}
+    return 0.0 if isinstance(value, float) else value
 
 
 def _shortened(step: Step, n: int) -> Step:

@@ -8,10 +8,10 @@ from typing import Any
 
 from cl_platform.config import RunConfig, parse_config
 from cl_platform.curriculum import Curriculum
-from cl_platform.errors import ClpError, ConfigError
-from cl_platform.parameters import build
+from cl_platform.errors import ClpError, ConfigError, CurriculumError
+from cl_platform.parameters import as_section, blame, build
 from cl_platform.plan import Planner
-from sweeps.space import Point, label, points, settings
+from sweeps.space import Point, is_random, label, points, settings, templates
 from sweeps.spec import SweepSpec
 
 SHOWN_FAULTS = 20
@@ -26,7 +26,8 @@ class Run:
         config: complete, with every default filled in.
         order: what its curriculum answered, so that workers need not ask again.
         keys: the addresses of its states.
-        upto: the experiences to be trained; fewer than there are while tuning.
+        upto: the steps to be trained; fewer than there are while tuning.
+        whole: whether it ends with a result, and not while tuning sees no more.
     """
 
     run_id: str
@@ -35,11 +36,7 @@ class Run:
     order: tuple[int, ...]
     keys: tuple[str, ...]
     upto: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether it ends with a result, and not while tuning sees no more."""
-        return self.upto == len(self.keys) - 1
+    whole: bool
 
 
 def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None = None) -> list[Run]:
@@ -52,7 +49,15 @@ def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None =
         ConfigError: with one line per fault of any run, or if the axes give a run twice.
     """
     drawn = points(spec) if given is None else list(given)
+    listed = {repr(point) for point in templates(spec) if not is_random(point)}
+    limit = spec.budget.runs
+    if limit is not None and len(drawn) > limit:  # before they are planned
+        raise ConfigError(
+            f"the sweep has {len(drawn)} runs and more, above budget.runs={limit}; raise it or "
+            "give fewer values"
+        )
     runs: dict[str, Run] = {}
+    origin: dict[str, Point] = {}
     faults: dict[str, list[str]] = {}
     for point in drawn:
         try:
@@ -62,10 +67,11 @@ def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None =
                 faults.setdefault(line, []).append(_place(point))
             continue
         for run in found:
-            twin = runs.setdefault(run.run_id, run)
-            if twin is not run and not _is_drawn(spec, point):
-                line = f"the axes give this run more than once: {_shown(run.point)}"
+            twin = origin.setdefault(run.run_id, point)
+            if run.run_id in runs and {repr(point), repr(twin)} <= listed:
+                line = f"the axes give this run more than once: {_place(run.point)}"
                 faults.setdefault(f"{line}; drop the repeated value", []).append("")
+            runs.setdefault(run.run_id, run)
     if faults:
         raise ConfigError("\n".join(_lines(faults, len(drawn))))
     if not runs:
@@ -76,9 +82,14 @@ def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None =
 def run_of(planner: Planner, config: RunConfig, point: dict[str, str], upto: int | None) -> Run:
     """A configuration as a run that is trained on the first `upto` experiences (None: all)."""
     plan = planner(config)
-    steps = len(plan.steps)
+    steps, n = len(plan.steps), len(plan.stream)
+    if upto is not None and upto < n and steps < n:
+        raise ConfigError(
+            f"tune.experiences={upto}: strategy {config.strategy['name']!r} trains on the whole "
+            "stream at once; give tune.experiences=all or leave it out"
+        )
     end = steps if upto is None else min(upto, steps)
-    return Run(plan.run_id, point, config, plan.order, plan.keys, end)
+    return Run(plan.run_id, point, config, plan.order, plan.keys, end, end == steps)
 
 
 def config_of(spec: SweepSpec, point: Point) -> RunConfig:
@@ -90,7 +101,12 @@ def config_of(spec: SweepSpec, point: Point) -> RunConfig:
     data = settings(spec.base, point)
     if spec.resources.gpus:
         data.setdefault("device", "cuda")
-    return parse_config(data, check_device=not spec.resources.gpus)
+    config = parse_config(data, check_device=not spec.resources.gpus)
+    if config.device.startswith("cuda:"):
+        raise ConfigError(f"device={config.device}: give cuda; Ray chooses which GPU")
+    if config.device == "cuda" and not spec.resources.gpus:
+        raise ConfigError("device=cuda without a GPU: give resources.gpus, say 1 or 0.5")
+    return config
 
 
 def _runs(spec: SweepSpec, planner: Planner, point: Point) -> Iterable[Run]:
@@ -110,24 +126,22 @@ def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | No
     curriculum = build("curriculum", config.curriculum)
     if not isinstance(curriculum, Curriculum) or type(curriculum).variants is Curriculum.variants:
         return [None]
-    return list(curriculum.variants(planner.stream(config).without_test_data())) or [None]
+    stream = planner.stream(config).without_test_data()
+    try:
+        return [as_section(v) for v in curriculum.variants(stream)] or [None]
+    except ClpError:
+        raise
+    except Exception as error:  # whatever a user's curriculum raises
+        name = config.curriculum["name"]
+        raise CurriculumError(f"curriculum {name!r} gives no variants: {blame(error)}") from error
 
 
 def _with_curriculum(config: RunConfig, section: Mapping[str, Any]) -> RunConfig:
     return parse_config({**config.model_dump(), "curriculum": dict(section)}, check_device=False)
 
 
-def _is_drawn(spec: SweepSpec, point: Point) -> bool:
-    """Whether the point comes from random axes: equal draws are nobody's mistake."""
-    return point not in points(spec.model_copy(update={"samples": 1}))
-
-
-def _place(point: Point) -> str:
+def _place(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={label(value)}" for key, value in point.items())
-
-
-def _shown(point: Mapping[str, str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in point.items())
 
 
 def _lines(faults: Mapping[str, list[str]], n: int) -> list[str]:

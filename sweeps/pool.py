@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from sweeps.spec import Resources
 from sweeps.tree import Segment
 from sweeps.worker import Orders, Outcome, Task, Worker
 
+LOOK_SECONDS = 2.0  # between looks at what the nodes have room for
 MOST_STILLBORN = 5  # workers in a row that do not even start
 
 
@@ -47,6 +49,7 @@ class Pool:
         self.members: list[Member] = []
         self._waiting: dict[Any, Member] = {}
         self._stillborn = 0
+        self._looked, self._room = -LOOK_SECONDS, 0
         self._orders = ray.put(orders)
         wanted = needs(resources)
         self._remote: Any = ray.remote(Worker).options(
@@ -59,7 +62,11 @@ class Pool:
 
     def grow(self, wanted: int) -> None:
         """Start workers until there are `wanted`, or as many as there is room for."""
-        room = min(wanted, capacity(self.resources), self.limit or wanted)
+        if len(self.members) >= min(wanted, self.limit or wanted):
+            return
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked, self._room = time.monotonic(), capacity(self.resources)
+        room = min(wanted, self._room, self.limit or wanted)
         while len(self.members) < room:
             actor = self._remote.remote(self._orders)
             member = Member(actor, actor.where.remote())
@@ -69,6 +76,10 @@ class Pool:
     def idle(self) -> list[Member]:
         """Workers that wait for something to do."""
         return [m for m in self.members if m.starting is None and m.segment is None]
+
+    def started(self) -> bool:
+        """Whether any worker is there."""
+        return any(m.starting is None for m in self.members)
 
     def busy(self) -> list[Member]:
         return [m for m in self.members if m.segment is not None]
@@ -81,7 +92,8 @@ class Pool:
 
     def wait(self, seconds: float) -> list[tuple[Segment, Outcome | Lost]]:
         """What has come back within some seconds; returns as soon as something has."""
-        if not self._waiting:
+        if not self._waiting:  # no node has room
+            time.sleep(seconds)
             return []
         ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
         found = []

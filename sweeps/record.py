@@ -75,12 +75,17 @@ class Phase:
                     "experiences": run.upto,
                     "status": self.status(run),
                     **({"error": self.errors[run.run_id]} if run.run_id in self.errors else {}),
-                    **({"metrics": dict(m)} if (m := self.metrics.get(run.run_id)) else {}),
+                    **({"metrics": plain(m)} if (m := self.metrics.get(run.run_id)) else {}),
                 }
                 for run in self.runs
             ],
             **({"trials": self.trials} if self.trials else {}),
         }
+
+
+def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers for JSON, which has no nan."""
+    return {name: None if value != value else value for name, value in values.items()}
 
 
 def write_sweep(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -50,17 +51,17 @@ class Progress:
             if self._live is None:
                 self._live = Live(console=self.console, transient=True, refresh_per_second=4)
                 self._live.start()
-            self._live.update(self._picture(phase))
+            self._live.update(self._picture(phase, _waiting(driver)))
         elif now - self._told >= LINE_SECONDS:
             self._told = now
-            self.console.print(self._line(phase.tally), soft_wrap=True)
+            self.console.print(_waiting(driver) or self._line(phase.tally), soft_wrap=True)
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    def _picture(self, phase: Phase) -> Text:
+    def _picture(self, phase: Phase, waiting: str) -> Text:
         tally = phase.tally
         done = tally.known + tally.trained + self._ahead
         share = min(1.0, done / max(1, tally.distinct))
@@ -68,7 +69,7 @@ class Progress:
         text = Text(f"{phase.name:<8}")
         text.append("━" * filled, style="green")
         text.append("━" * (BAR - filled), style="bright_black")
-        text.append(f" {share:4.0%}  {self._left(tally)}\n")
+        text.append(f" {share:4.0%}  {waiting or self._left(tally)}\n")
         text.append(f"        {_runs(tally)}\n", style="dim")
         text.append(f"        {_experiences(tally, self._ahead)}", style="dim")
         return text
@@ -84,6 +85,12 @@ class Progress:
             return "time left unknown"
         pace = elapsed / done
         return f"{duration(pace * (tally.distinct - tally.known - done))} left"
+
+
+def _waiting(driver: Driver) -> str:
+    """Says so while no worker has started: the cluster may be full."""
+    missing = driver.pool is not None and not driver.pool.started()
+    return "waiting for workers" if missing else ""
 
 
 def _runs(tally: Tally) -> str:
@@ -126,7 +133,9 @@ def plan(preview: Preview, console: Console) -> None:
     )
     asked = ", ".join(f"{name} {amount:g}" for name, amount in preview.resources.items())
     table.add_row("resources", f"{asked} for each run; {preview.workers} at a time")
-    table.add_row("time", f"about {duration(preview.seconds)}, judged by a short trial here")
+    about = f"about {duration(preview.seconds or 0)}, judged by a short trial here"
+    elsewhere = "unknown: the device is not on this machine"
+    table.add_row("time", elsewhere if preview.seconds is None else about)
     if preview.then:
         table.add_row("then", preview.then)
     console.print(f"[bold]{preview.name}[/] [dim]in {preview.path}[/]", soft_wrap=True)
@@ -141,7 +150,7 @@ def outcome(sweep: Sweep, console: Console) -> None:
         point = ", ".join(f"{k}={v}" for k, v in choice.point.items() if v != given.get(k))
         seeds = f"{choice.seeds} seeds" if choice.seeds > 1 else "1 seed"
         console.print(
-            f"chosen for [bold]{group}[/]: {point or 'its defaults'} "
+            f"chosen for [bold]{escape(group)}[/]: {escape(point) or 'its defaults'} "
             f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
         )
     frame = sweep.results()
@@ -149,10 +158,10 @@ def outcome(sweep: Sweep, console: Console) -> None:
         console.print()
         console.print(results_table(frame))
         for line in order_effects(frame):
-            console.print(f"[dim]{line}[/]")
+            console.print(str(line), style="dim", markup=False)
     for phase in sweep.phases:
         for error, n in Counter(phase.errors.values()).most_common(SHOWN_ERRORS):
-            console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {error}", markup=True)
+            console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {escape(error)}")
     console.print()
     for phase in sweep.phases:
         console.print(f"[dim]{phase.name}: {_summary(phase)}[/]")
@@ -184,5 +193,5 @@ def results_table(frame: pd.DataFrame) -> Table:
         if len(shown) < len(groups) and i == SHOWN_ROWS - 3:
             table.add_row(f"... {len(groups) - len(shown)} more")
         cells = [spread(group[metric]) for metric in metrics]
-        table.add_row(*point, str(len(group)), *cells)
+        table.add_row(*map(escape, point), str(len(group)), *cells)
     return table

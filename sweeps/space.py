@@ -47,29 +47,41 @@ class Random:
     def draw(self, rng: np.random.Generator) -> Any:
         low, high = self.arguments[0], self.arguments[-1]
         if self.form == "uniform":
-            return float(rng.uniform(low, high))
+            return _rounded(rng.uniform(low, high))
         if self.form == "loguniform":
-            return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+            return _rounded(math.exp(rng.uniform(math.log(low), math.log(high))))
         if self.form == "integers":
             return int(rng.integers(low, high, endpoint=True))
         return self.arguments[int(rng.integers(len(self.arguments)))]
 
 
+def _rounded(value: float) -> float:
+    """Drawn numbers have six digits, so that what is reported can be typed."""
+    return float(f"{value:.6g}")
+
+
 def points(spec: SweepSpec) -> list[Point]:
     """Every point of the axes: the grid, times `samples` draws where something is random.
 
-    Draws depend on the seed, the axis and their number only: more samples keep the first ones.
+    Draws depend on the seed, the axis and their number only: more samples keep the first ones. A
+    point that is drawn again is there once.
 
     Raises:
         ConfigError: an axis is malformed; one line per fault.
     """
     drawn: list[Point] = []
     for point in templates(spec):
-        if any(map(randoms, point.values())):
-            drawn += [fill(point, spec.seed, i) for i in range(spec.samples)]
+        if is_random(point):
+            draws = [fill(point, spec.seed, i) for i in range(spec.samples)]
+            drawn += {repr(p): p for p in draws}.values()
         else:
             drawn.append(point)
     return drawn
+
+
+def is_random(point: Point) -> bool:
+    """Whether anything in a point is still to be drawn."""
+    return any(map(randoms, point.values()))
 
 
 def templates(spec: SweepSpec) -> list[Point]:
@@ -122,8 +134,17 @@ def settings(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
     data: dict[str, Any] = copy.deepcopy(dict(base))
     full = {SHORTHANDS.get(key, key): value for key, value in point.items()}
     for key in sorted(full, key=lambda k: k.count(".")):
-        put(data, key, copy.deepcopy(full[key]))
+        put(data, key, _merged(data.get(key), copy.deepcopy(full[key])))
     return data
+
+
+def _merged(base: Any, value: Any) -> Any:
+    """A section given on an axis keeps the parameters that the base gives the same plugin."""
+    if not isinstance(base, Mapping) or not isinstance(value, str | Mapping):
+        return value
+    given = {"name": value} if isinstance(value, str) else value
+    same = "name" not in base or given.get("name", base["name"]) == base["name"]
+    return {**base, **given} if same else value
 
 
 def label(value: Any) -> str:
@@ -133,8 +154,11 @@ def label(value: Any) -> str:
     if isinstance(value, Mapping):
         rest = [f"{k}={label(v)}" for k, v in value.items() if k != "name"]
         return " ".join([str(value.get("name", "")), *rest]).strip()
+    if isinstance(value, Random):
+        return f"{value.form}({', '.join(map(label, value.arguments))})"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        short = f"{value:.6g}"
+        return short if float(short) == value else repr(value)
     if isinstance(value, list | tuple):
         return "[" + " ".join(label(v) for v in value) + "]"
     return str(value)
@@ -190,6 +214,9 @@ def _random_faults(form: str, arguments: Any) -> Iterator[str]:
         yield "expected two numbers, [low, high] (write 1.0e-3 for a power of ten)"
         return
     low, high = arguments
+    if not all(math.isfinite(a) and abs(a) < 2**63 for a in arguments):
+        yield "expected finite numbers"
+        return
     if not low < high:
         yield "low must be below high"
     if form == "loguniform" and low <= 0:

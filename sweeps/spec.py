@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -18,15 +18,16 @@ from pydantic import (
     ValidationError,
 )
 
-from cl_platform.config import SHORTHANDS, RunConfig, read_file
+from cl_platform.config import SHORTHANDS, RunConfig, apply_settings, read_file
 from cl_platform.errors import ConfigError
+from cl_platform.metrics import METRICS
 from cl_platform.parameters import faults_of
 from cl_platform.registry import suggestion
 from cl_platform.store import Keep
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _whole_if_more_than_one(value: float) -> float:
@@ -43,14 +44,14 @@ class Resources(_Strict):
     """
 
     cpus: PositiveFloat = 1.0
-    gpus: Annotated[NonNegativeFloat, BeforeValidator(_whole_if_more_than_one)] = 0.0
+    gpus: Annotated[NonNegativeFloat, AfterValidator(_whole_if_more_than_one)] = 0.0
     memory: NonNegativeFloat = 0.0
     custom: dict[str, PositiveFloat] = Field(default_factory=dict)
 
 
 class Budget(_Strict):
-    """Limits. A plan above ``runs`` or ``experiences`` (to be trained) is refused before it starts;
-    after ``hours`` nothing new begins."""
+    """Limits: a plan above ``runs`` or ``experiences`` (distinct ones, without final runs) is
+    refused before it starts; after ``hours`` nothing new begins."""
 
     runs: PositiveInt | None = None
     experiences: PositiveInt | None = None
@@ -89,7 +90,7 @@ class Final(_Strict):
         seeds: these, or so many that tuning has not used.
     """
 
-    seeds: list[NonNegativeInt] | PositiveInt = 5
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] | PositiveInt = 5
 
 
 class Tracking(_Strict):
@@ -131,6 +132,18 @@ class SweepSpec(_Strict):
 def _faults(spec: SweepSpec) -> list[str]:
     """What does not fit together."""
     faults = [fault for key in spec.axes for fault in _axis_key_fault(key)]
+    resolved = [SHORTHANDS.get(key, key) for key in spec.axes]
+    faults += [
+        f"axes: {key!r} is there twice; drop one"
+        for key in {k for k in resolved if resolved.count(k) > 1}
+    ]
+    if spec.share and spec.keep_states == "none":
+        faults.append(
+            "keep_states=none with share=true: states are what is shared; give "
+            "keep_states=branches or share=false"
+        )
+    if spec.tune is not None and spec.tune.metric not in METRICS:
+        faults.append(f"tune.metric={spec.tune.metric}:{suggestion(spec.tune.metric, METRICS)}")
     if spec.final is not None and spec.tune is None:
         faults.append("final without tune: final seeds follow tuning; give tune, or an axis seed")
     per = spec.tune.per or [] if spec.tune is not None else []
@@ -170,10 +183,24 @@ def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
     return spec
 
 
-def read_spec(path: str | Path) -> dict[str, Any]:
+def read_spec(path: str | Path, settings: Iterable[str] = ()) -> dict[str, Any]:
     """A specification file (YAML or JSON) as a mapping; its name is the file's unless given.
 
+    Args:
+        settings: ``key=value`` with a dotted key; what follows ``axes.`` is the key of an axis.
+
     Raises:
-        ConfigError: the file cannot be read or is no mapping.
+        ConfigError: the file cannot be read or is no mapping, or a setting is malformed.
     """
-    return {"name": Path(path).stem, **read_file(path)}
+    data = {"name": Path(path).stem, **read_file(path)}
+    axes: dict[str, Any] = {}
+    for setting in settings:
+        if setting.startswith("axes."):
+            key, _, _ = setting.removeprefix("axes.").partition("=")
+            value = apply_settings({}, [f"value{setting.removeprefix(f'axes.{key}')}"])
+            axes[key.strip()] = value["value"]
+        else:
+            data = apply_settings(data, [setting])
+    if axes:
+        data["axes"] = {**(data.get("axes") or {}), **axes}
+    return data

@@ -5,7 +5,7 @@ All orders of five experiences, 120 runs of five steps, are 600 steps one by one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sweeps.plan import Run
@@ -81,8 +81,3 @@ def _by_key(runs: Iterable[Run], k: int) -> list[list[Run]]:
 def states(runs: Iterable[Run]) -> set[str]:
     """The addresses of all distinct states that training leads to."""
     return {key for run in runs for key in run.keys[1 : run.upto + 1]}
-
-
-def to_train(runs: Iterable[Run], trained: Collection[str]) -> int:
-    """How many experiences are trained: distinct states that are not there yet."""
-    return len(states(runs) - set(trained))

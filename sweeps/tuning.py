@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.config import RunConfig, parse_config
+from cl_platform.config import SHORTHANDS, RunConfig, parse_config
 from cl_platform.errors import BadInput, ClpError, ConfigError
-from cl_platform.identity import digest
 from cl_platform.plan import Planner
 from cl_platform.result import Result
-from sweeps.plan import Run, config_of, run_of
-from sweeps.record import Phase, Tally
+from sweeps.plan import Run, config_of, run_of, variants
+from sweeps.record import Phase, Tally, plain
 from sweeps.space import CONTINUOUS, Point, Random, label, randoms, replace_randoms, templates
 from sweeps.spec import Final, SweepSpec, Tune
 
 TEMPLATE = "template"  # the parameter of a trial that says which of its group's grid points it is
-APART = ("strategy", "stream", "scenario", "curriculum")
+APART = ("stream", "curriculum")  # sections that are compared, like the strategy's name
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,8 @@ class Choice:
     config: RunConfig
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "config": self.config.model_dump(mode="json")}
+        config = self.config.model_dump(mode="json")
+        return {**vars(self), **plain({"objective": self.objective}), "config": config}
 
 
 def check_validation(runs: Sequence[Run], planner: Planner) -> None:
@@ -70,9 +70,11 @@ def choose(tune: Tune, phase: Phase, out: Path) -> list[Choice]:
 
 def group_of(tune: Tune, run: Run) -> dict[str, str]:
     """The values of the axes that are not chosen but compared; of a strategy its name."""
-    compared = APART if tune.per is None else tune.per
     own = {"strategy": str(run.config.strategy["name"])}
-    return {key: own.get(key, run.point.get(key, "")) for key in compared if key in own | run.point}
+    if tune.per is not None:
+        return {key: own.get(key, run.point.get(key, "")) for key in tune.per}
+    heads = {key: SHORTHANDS.get(key, key).partition(".")[0] for key in run.point}
+    return own | {key: v for key, v in run.point.items() if heads[key] in APART}
 
 
 def _best(tune: Tune, phase: Phase, runs: Sequence[Run], out: Path) -> Choice:
@@ -152,13 +154,16 @@ def groups(spec: SweepSpec, planner: Planner) -> list[Group]:
     found: dict[tuple[str, ...], list[tuple[Point, Run]]] = {}
     for point in templates(spec):
         first = replace_randoms(point, lambda key, r: r.draw(np.random.default_rng(0)))
-        run = run_of(planner, config_of(spec, first), labels(point), None)
-        found.setdefault(tuple(group_of(spec.tune, run).values()), []).append((point, run))
+        for section in variants(planner, config_of(spec, first)):
+            given = {} if section is None else {"curriculum": dict(section)}
+            one = {**point, **given}
+            run = run_of(planner, config_of(spec, {**first, **given}), labels(one), None)
+            found.setdefault(tuple(group_of(spec.tune, run).values()), []).append((one, run))
     result = []
     for members in found.values():
         run = members[0][1]
         seeds = sorted({member.config.seed for _, member in members})
-        grid = {digest(labels(p)): p for p in ({**point, "seed": 0} for point, _ in members)}
+        grid = {repr(p): p for p in ({**point, "seed": 0} for point, _ in members)}
         steps = len(planner.stream(run.config))
         seen = steps if spec.tune.experiences == "all" else min(spec.tune.experiences, steps)
         group = Group(group_of(spec.tune, run), tuple(grid.values()), tuple(seeds), seen)
@@ -170,7 +175,7 @@ def groups(spec: SweepSpec, planner: Planner) -> list[Group]:
 
 def labels(point: Point) -> dict[str, str]:
     """A point as people read it; what is still random as its form."""
-    return {k: label(replace_randoms(v, lambda _, r: r.form)) for k, v in point.items()}
+    return {k: label(v) for k, v in point.items()}
 
 
 def _search_fault(tune: Tune, group: Group) -> str | None:
@@ -196,12 +201,20 @@ def planned(tune: Tune, searches: Sequence[Group]) -> Tally:
 
 
 def drawn(group: Group) -> dict[str, Random]:
-    """What is random in any of the group's points, by dotted key."""
-    return {k: r for point in group.grid for k, r in randoms(point).items()}
+    """What is random in any of the group's points, by its number (if several) and dotted key."""
+    return {
+        _parameter(group, i, key): r
+        for i, point in enumerate(group.grid)
+        for key, r in randoms(point).items()
+    }
+
+
+def _parameter(group: Group, i: int, key: str) -> str:
+    return key if len(group.grid) == 1 else f"{i}/{key}"
 
 
 def point_of(group: Group, values: Mapping[str, Any]) -> Point:
     """The point of a trial."""
-    template = group.grid[values.get(TEMPLATE, 0)]
-    point: Point = replace_randoms(template, lambda key, _: values[key])
+    i = values.get(TEMPLATE, 0)
+    point: Point = replace_randoms(group.grid[i], lambda key, _: values[_parameter(group, i, key)])
     return point
