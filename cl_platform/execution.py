@@ -12,7 +12,7 @@ import torch
 
 from cl_platform import __version__
 from cl_platform.errors import ClpError
-from cl_platform.files import write_json
+from cl_platform.files import location, write_json
 from cl_platform.fold import Fold
 from cl_platform.matrix import AccuracyMatrix
 from cl_platform.metrics import compute_metrics
@@ -36,16 +36,18 @@ def execute(
     """Carry out a plan, or return the finished result that is already there.
 
     Args:
-        out: folder of records and states; None keeps nothing.
+        out: folder of records and states, or an address such as ``s3://bucket/folder``; None keeps
+            nothing.
         sinks: told of every event; see :mod:`cl_platform.tracking`.
         keep, budget: which states are kept; see :class:`cl_platform.store.StateStore`.
         store: one that the caller holds already, instead of one in `out`.
 
     Raises:
+        BadInput: `out` is an address that nothing serves.
         RunFailed: training went wrong.
         StorageError: `out` cannot be written.
     """
-    root = Path(out) if out is not None else None
+    root = location(out) if out is not None else None
     folder = root / "runs" / plan.run_id if root is not None else None
     trackers = Trackers(sinks)
     result = Result.load(folder) if folder is not None else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_platform.errors import ClpError, StorageError
-from cl_platform.files import read_json, write_json
+from cl_platform.files import each, is_remote, listed, location, read_json, write_json
 from cl_platform.matrix import AccuracyMatrix, Mask
 
 if TYPE_CHECKING:
@@ -119,19 +119,21 @@ def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.Da
     """
     import pandas as pd
 
-    folder = Path(out)
-    if not folder.is_dir():
-        raise StorageError(f"no folder {folder}: give the --out folder of finished runs")
-    rows = []
-    if run_ids is None:
-        folders = [path.parent for path in sorted(folder.glob("runs/*/result.json"))]
+    root = location(out)
+    no_folder = StorageError(f"no folder {root}: give the --out folder of finished runs")
+    if not is_remote(root) and not root.is_dir():
+        raise no_folder
+    if run_ids is not None:
+        folders = [root / "runs" / run_id for run_id in run_ids]
+    elif is_remote(root):
+        files = [path for _, _, path in listed(root / "runs")]
+        if not files:  # nothing else makes a folder there
+            raise no_folder
+        folders = sorted(path.parent for path in files if path.name == "result.json")
     else:
-        folders = [folder / "runs" / run_id for run_id in run_ids]
-    for path in folders:
-        result = Result.load(path)
-        if result is not None:
-            rows.append(_flat(result))
-    return pd.DataFrame(rows)
+        folders = [path.parent for path in sorted(root.glob("runs/*/result.json"))]
+    found = each(root, Result.load, folders)
+    return pd.DataFrame([_flat(result) for result in found if result is not None])
 
 
 def _flat(result: Result) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import sys
 import time
@@ -16,9 +15,20 @@ from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 
-from cl_platform.errors import BadInput, StorageError
+from cl_platform.errors import BadInput
 from cl_platform.evaluation import Row
-from cl_platform.files import read_json, write_atomic, write_json
+from cl_platform.files import (
+    cannot_read,
+    is_remote,
+    listed,
+    move,
+    read_bytes,
+    read_json,
+    remove,
+    touch,
+    write_atomic,
+    write_json,
+)
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-1\n"
@@ -68,11 +78,12 @@ class StateStore:
     """States and records by key, in one folder that any number of runs may share.
 
     Args:
-        folder: where to keep them; None keeps nothing.
+        folder: where to keep them, a local one or an address; None keeps nothing.
         keep: ``all`` states; the ``last`` of each run; ``branches``, those where runs of a sweep
             part, and of each run the latest that took seconds to train; or ``none`` (then a run
             that is killed starts over). Records are kept in any case.
-        budget: bytes of all states together; the least recently used go first.
+        budget: bytes of all states together; the least recently used go first, at an address the
+            oldest.
         branches: keys of the states where runs part.
     """
 
@@ -101,15 +112,13 @@ class StateStore:
             return None
         path = self._path(key)
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StorageError(
-                f"cannot read {path}: {error.strerror}; see to its rights"
-            ) from error
+            raise cannot_read(path, error) from error
         with suppress(OSError):
-            os.utime(path)  # used just now
+            touch(path)
         payload = content[len(MAGIC) + 32 :]
         stored = content[len(MAGIC) : len(MAGIC) + 32]
         if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != stored:
@@ -128,7 +137,7 @@ class StateStore:
             file=sys.stderr,
         )
         with suppress(OSError):  # another process may have been faster
-            path.replace(aside)
+            move(path, aside)
 
     def wants(self, key: str, seconds: float) -> bool:
         """Whether a state is to be saved that it takes so many seconds to train again."""
@@ -150,7 +159,7 @@ class StateStore:
         write_atomic(self._path(key), b"".join((MAGIC, checksum, content)))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
-            self._path(previous).unlink(missing_ok=True)
+            remove(self._path(previous))
         self._evict(len(content), keep=key)
 
     def record(self, key: str) -> Record:
@@ -173,7 +182,25 @@ class StateStore:
         recent = self._added < self.budget * COUNT_AGAIN
         if self._total is not None and recent and self._total + self._added <= self.budget:
             return
-        found = []
+        found = self._found()
+        self._total, self._added = sum(size for _, size, _ in found), 0
+        if self._total <= self.budget:
+            return
+        # At an address a few more go, so that it need not be listed again at the next state.
+        room = self.budget * (1 - COUNT_AGAIN) if is_remote(self.folder) else self.budget
+        for _, size, path in sorted(found):
+            if self._total <= room:
+                break
+            if path.stem != keep:
+                remove(path)
+                self._total -= size
+
+    def _found(self) -> list[tuple[Any, int, Path]]:
+        """Last use, bytes and path of all states; what killed writers left is removed."""
+        assert self.folder is not None
+        if is_remote(self.folder):
+            return [entry for entry in listed(self.folder) if entry[2].suffix != ".json"]
+        found: list[tuple[Any, int, Path]] = []
         for path in self.folder.glob("*/*.*"):
             if path.suffix == ".json":
                 continue
@@ -186,13 +213,7 @@ class StateStore:
                     path.unlink(missing_ok=True)
                 continue
             found.append((stat.st_mtime, stat.st_size, path))
-        self._total, self._added = sum(size for _, size, _ in found), 0
-        for _, size, path in sorted(found):
-            if self._total <= self.budget:
-                break
-            if path.stem != keep:
-                path.unlink(missing_ok=True)
-                self._total -= size
+        return found
 
 
 def _is_record(data: Any) -> TypeGuard[dict[str, Any]]:

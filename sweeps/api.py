@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.execution import DEFAULT_OUT
+from cl_platform.files import location
 from cl_platform.plan import Planner
 from sweeps import record, tree, tuning
 from sweeps.cluster import needs
@@ -110,7 +111,7 @@ def sweep(
     Args:
         spec: a specification, its mapping, or the file that holds it.
         out: its folder; ``clp-results/NAME`` unless given. A shared folder where there are several
-            machines.
+            machines, or an address such as ``s3://bucket/folder``.
         address: of Ray: ``local`` starts one here, ``auto`` finds one on this machine, else
             ``HOST:PORT`` of a head node.
         retry_failed: try runs again that failed before.
@@ -217,7 +218,7 @@ def _planned(
     An adaptive method makes its own; here are examples of them, one per point of the grid.
     """
     spec = as_spec(spec)
-    folder = Path(out) if out is not None else Path(DEFAULT_OUT) / spec.name
+    folder = location(out) if out is not None else Path(DEFAULT_OUT) / spec.name
     planner = Planner()
     adaptive = spec.tune is not None and spec.tune.method != "all"
     examples = [fill(point, spec.seed, 0) for point in templates(spec)] if adaptive else None

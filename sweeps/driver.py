@@ -14,7 +14,8 @@ from pathlib import Path
 import ray
 
 from cl_platform.config import RunConfig
-from cl_platform.errors import ClpError
+from cl_platform.errors import ClpError, StorageError
+from cl_platform.files import each, exists
 from cl_platform.plan import Planner
 from sweeps.cluster import capacity, check_capacity, connected
 from sweeps.plan import Run
@@ -80,11 +81,11 @@ class Driver:
     def survey(self, phase: Phase) -> list[Segment]:
         """What is left to do of a phase, as segments; counts what is there already."""
         tally, left = phase.tally, []
-        for run in phase.runs:
-            error = failure(self.out, run)
+        found = each(self.out, self._look, phase.runs)
+        for run, (error, done) in zip(phase.runs, found, strict=True):
             if error is not None and self.retry:
                 forget_failure(self.out, run)
-            if run.whole and is_done(self.out, run):
+            if done:
                 phase.done.add(run.run_id)
             elif error is not None and not self.retry:
                 phase.errors[run.run_id] = error
@@ -94,7 +95,7 @@ class Driver:
         tally.done = tally.kept = len(phase.done)
         tally.experiences = sum(run.upto for run in phase.runs)
         distinct = states(phase.runs) if self.spec.share else set()
-        self.known = {key for key in distinct if self._is_trained(key)}
+        self.known = self._trained(distinct)
         tally.distinct, tally.known = len(distinct), len(self.known)
         if not self.spec.share:
             tally.distinct = tally.experiences
@@ -158,7 +159,10 @@ class Driver:
         """States that busy workers have made so far of those they are to make."""
         busy = self.pool.busy() if self.pool is not None else []
         keys = [key for m in busy if m.segment is not None for key in m.segment.keys]
-        return sum(map(self._is_trained, set(keys) - self.known))
+        try:
+            return len(self._trained(set(keys) - self.known))
+        except StorageError:  # an address that does not answer just now; this is only shown
+            return 0
 
     def _start(self, segments: Sequence[Segment]) -> Pool:
         """Put the data into the object store and prepare the workers."""
@@ -224,8 +228,16 @@ class Driver:
             write_failure(self.out, run, error, details)
         phase.tally.failed, phase.tally.done = len(phase.errors), len(phase.done)
 
+    def _look(self, run: Run) -> tuple[str | None, bool]:
+        """The error of a run that failed before, and whether it has ended with a result."""
+        return failure(self.out, run), run.whole and is_done(self.out, run)
+
+    def _trained(self, keys: set[str]) -> set[str]:
+        known = each(self.out, self._is_trained, keys)
+        return {key for key, there in zip(keys, known, strict=True) if there}
+
     def _is_trained(self, key: str) -> bool:
-        return (self.out / "states" / key[:2] / f"{key}.json").exists()
+        return exists(self.out / "states" / key[:2] / f"{key}.json")
 
 
 def _next(ready: deque[Segment], member: Member) -> Segment:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_platform import __version__
-from cl_platform.files import read_json, write_json
+from cl_platform.files import read_json, remove, write_json
 from cl_platform.result import Result, load_results
 from sweeps.plan import Run
 from sweeps.spec import SweepSpec
@@ -107,8 +107,7 @@ def write_sweep(
 
 def is_done(out: Path, run: Run) -> bool:
     """Whether a run has ended with a readable result."""
-    folder = out / "runs" / run.run_id
-    return (folder / "result.json").exists() and Result.load(folder) is not None
+    return Result.load(out / "runs" / run.run_id) is not None
 
 
 def failure(out: Path, run: Run) -> str | None:
@@ -127,7 +126,7 @@ def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
 
 
 def forget_failure(out: Path, run: Run) -> None:
-    (out / "runs" / run.run_id / "failed.json").unlink(missing_ok=True)
+    remove(out / "runs" / run.run_id / "failed.json")
 
 
 def results(out: Path, runs: Sequence[Run]) -> pd.DataFrame:

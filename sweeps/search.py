@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import statistics
 import tempfile
 import time
@@ -34,6 +33,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from cl_platform.draws import seed_for
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.execution import advance
+from cl_platform.files import discard
 from cl_platform.identity import digest
 from cl_platform.plan import Plan, Planner
 from cl_platform.store import StateStore
@@ -130,7 +130,7 @@ class _Search:
                 ),
             ).fit()
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)  # Tune's records are not ours
+            discard(scratch)  # Tune's records are not ours
             self.phase.trials += [
                 {"group": self.group.names, **vars(trial)} for trial in self.trials.values()
             ]

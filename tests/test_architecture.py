@@ -24,6 +24,8 @@ ONLY_IN = {
     "ray": "sweeps/",
     "wandb": "cl_platform/tracking/wandb_sink.py",
     "torchvision": "streams/sources.py",
+    "fsspec": "cl_platform/files.py",
+    "upath": "cl_platform/files.py",
 }
 
 

@@ -26,7 +26,7 @@ def run(
     batch_size: str | None = None,
     lr: str | None = None,
     device: str | None = None,
-    out: Path = Path("clp-results"),
+    out: str = "clp-results",
     wandb: Literal["off", "offline", "online"] = "off",
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
@@ -61,7 +61,7 @@ def run(
     device
         cpu, cuda, cuda:1, mps (default: cpu).
     out
-        Folder of records and states.
+        Folder of records and states, or an address such as s3://bucket/folder.
     wandb
         Track on Weights & Biases.
     set_
@@ -86,22 +86,24 @@ def run(
     from cl_platform.config import parse_config
     from cl_platform.errors import BadInput
     from cl_platform.execution import execute
+    from cl_platform.files import location
     from cl_platform.plan import make_plan
     from cl_platform.tracking import Sink
     from cl_platform.tracking.console import ConsoleSink
 
     if not 0 <= state_budget_gb < math.inf:
         raise BadInput(f"state-budget-gb={state_budget_gb}: give a number of gigabytes, 0 or more")
+    folder = location(out)
     plan = make_plan(parse_config(data))
     console = ConsoleSink()
     sinks: list[Sink] = [] if json_ else [console]
     if wandb != "off":
         from cl_platform.tracking.wandb_sink import background_sink
 
-        sinks.append(background_sink(wandb, out))
+        sinks.append(background_sink(wandb, folder))
     try:
         result = execute(
-            plan, out, sinks=sinks, keep=keep_states, budget=int(state_budget_gb * 1e9)
+            plan, folder, sinks=sinks, keep=keep_states, budget=int(state_budget_gb * 1e9)
         )
     except KeyboardInterrupt:
         console.close()

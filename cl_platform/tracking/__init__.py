@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from cl_platform.files import cannot_write
+from cl_platform.files import cannot_write, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
 
@@ -58,25 +58,36 @@ class Trackers:
 
 
 class EventLog:
-    """Appends every event but the throttled progress to a JSONL file, one line each."""
+    """Appends every event but the throttled progress to a JSONL file, one line each.
+
+    At an address, where nothing can be appended, the file is small enough to be written anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            torn = path.exists() and not path.read_bytes().endswith(b"\n")
+            content = read_bytes(path)
+        except FileNotFoundError:
+            content = b""
         except OSError as error:
             raise cannot_write(path, error) from error
+        torn = content and not content.endswith(b"\n")
         self._before = "\n" if torn else ""  # the writer of the last line was killed
+        self._content = content if is_remote(path) else b""
 
     def emit(self, event: Event) -> None:
         if event["event"] == "progress":
             return
-        line = json.dumps({"time": time.time(), **event})
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"{self._before}{line}\n")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        line = f"{self._before}{json.dumps({'time': time.time(), **event})}\n"
+        if is_remote(self.path):
+            self._content += line.encode()
+            write_atomic(self.path, self._content)
+        else:
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
         self._before = ""
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cl_platform.files import is_remote, location
 from cl_platform.matrix import MASKS
 from cl_platform.result import OWN_MASK, Result
 from cl_platform.tracking import Background, Event
@@ -22,7 +23,7 @@ INIT_SECONDS = 10.0
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
 
-def background_sink(mode: Literal["offline", "online"], out: Path) -> Background:
+def background_sink(mode: Literal["offline", "online"], out: str | Path) -> Background:
     """A W&B sink served by its own thread: the run never waits for it."""
     return Background(lambda: WandbSink(mode, out), patience=PATIENCE)
 
@@ -33,7 +34,7 @@ class WandbSink:
     Without a network or an API key an online run is kept offline, with one line that says so.
     """
 
-    def __init__(self, mode: Literal["offline", "online"], out: Path) -> None:
+    def __init__(self, mode: Literal["offline", "online"], out: str | Path) -> None:
         # W&B's reports of its own errors hold up the end of the process when the server is silent.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self.mode = mode if mode == "offline" else reachable_mode()
@@ -113,16 +114,15 @@ class WandbSink:
         self._run = None
 
 
-def start_run(mode: str, out: Path, **fields: Any) -> Any:
+def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
     """A W&B run that goes on if it was there before, and gives up soon when nothing answers."""
     import wandb
 
-    out.mkdir(parents=True, exist_ok=True)
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", "cl-platform"),
         resume="allow",
         reinit="finish_previous",
-        dir=str(out),
+        dir=local_folder(out),
         mode=mode,  # type: ignore[arg-type]
         settings=wandb.Settings(
             init_timeout=INIT_SECONDS,
@@ -135,9 +135,21 @@ def start_run(mode: str, out: Path, **fields: Any) -> Any:
     )
 
 
+def local_folder(out: str | Path) -> str | None:
+    """Where W&B is to keep its files, made if need be; None where it does by itself.
+
+    It writes to local disks only, so that an address is no place for them.
+    """
+    folder = location(out)
+    if is_remote(folder):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
 def log_sweep(
     mode: str,
-    out: Path,
+    out: str | Path,
     group: str,
     columns: list[str],
     rows: Sequence[Iterable[Any]],
