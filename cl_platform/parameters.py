@@ -123,26 +123,33 @@ def as_section(value: Any) -> Section:
 def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:
     """One line per faulty key of a pydantic error: what was given, what is allowed."""
     by_key: dict[str, list[ErrorDetails]] = {}
+    owners: dict[str, type[BaseModel]] = {}
     for fault in error.errors():
-        key = ".".join(
-            [where, *_path(fault["loc"], model)] if where else _path(fault["loc"], model)
-        )
+        path, owner = _path(fault["loc"], model)
+        key = ".".join([where, *path] if where else path)
         by_key.setdefault(key, []).append(fault)
-    return [_line(key, faults, model) for key, faults in by_key.items()]
+        owners[key] = owner
+    return [_line(key, faults, owners[key]) for key, faults in by_key.items()]
 
 
-def _path(location: Sequence[int | str], model: type[BaseModel] | None) -> list[str]:
-    """The keys of a location; what pydantic adds for the members of a union is left out."""
+def _path(
+    location: Sequence[int | str], root: type[BaseModel]
+) -> tuple[list[str], type[BaseModel]]:
+    """The keys of a location, without what pydantic adds for the members of a union, and the model
+    that the last of them belongs to."""
     path: list[str] = []
+    model: type[BaseModel] | None = root
+    owner = root
     for part in location:
         if model is None:
             break
+        owner = model
         path.append(str(part))
         field = model.model_fields.get(str(part))
         options = [field.annotation, *typing.get_args(field.annotation)] if field else []
         models = [o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)]
         model = models[0] if models else None
-    return path
+    return path, owner
 
 
 def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:

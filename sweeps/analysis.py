@@ -61,11 +61,13 @@ class OrderEffect:
 
     def __str__(self) -> str:
         best, worst = self.means.index[0], self.means.index[-1]
-        seeds = "" if self.within != self.within else f", the seed by {100 * self.within:.1f}"
+        single = self.within != self.within
+        seeds = "" if single else f", the seed by {100 * self.within:.1f}"
+        less = "" if single else ", less what seeds explain"
+        moved = f"{100 * self.between:.1f} points (sd over {len(self.means)} orders{less})"
         return (
-            f"{self.point}: the order moves accuracy by {100 * self.between:.1f} points (sd over "
-            f"{len(self.means)} orders){seeds}; from {100 * self.means.iloc[-1]:.1f} ({worst}) to "
-            f"{100 * self.means.iloc[0]:.1f} ({best})"
+            f"{self.point}: the order moves accuracy by {moved}{seeds}; from "
+            f"{100 * self.means.iloc[-1]:.1f} ({worst}) to {100 * self.means.iloc[0]:.1f} ({best})"
         )
 
 

@@ -178,7 +178,10 @@ def _alternatives(value: Any, where: str) -> list[Any]:
     if form in GRIDS:
         items = _range(value[form], where) if form == "range" else value[form]
         if not isinstance(items, list | tuple) or not items:
-            raise ConfigError(f"{where}={items!r}: expected a list with at least one value")
+            raise ConfigError(
+                f"{where}={items!r}: expected a list with at least one value, or a form such as "
+                f"{{range: 5}}. Forms: {', '.join((*GRIDS, *RANDOM))}"
+            )
         return [a for item in items for a in _alternatives(item, where)]
     if form is not None:
         return [_random(form, value[form], where)]

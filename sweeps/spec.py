@@ -137,6 +137,11 @@ def _faults(spec: SweepSpec) -> list[str]:
         f"axes: {key!r} is there twice; drop one"
         for key in {k for k in resolved if resolved.count(k) > 1}
     ]
+    order = spec.axes.get("curriculum")
+    if isinstance(order, list) and order and all(type(i) is int for i in order):
+        faults.append(
+            f"axes.curriculum={order}: each item is a curriculum; for this one order give [{order}]"
+        )
     if spec.share and spec.keep_states == "none":
         faults.append(
             "keep_states=none with share=true: states are what is shared; give "

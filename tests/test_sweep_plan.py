@@ -917,8 +917,8 @@ def test_the_effect_of_the_order_by_hand() -> None:
     assert er.within == pytest.approx(math.sqrt((0.02 + 0.005) / 2))  # two are 0.2 apart, and 0.1
     assert er.deviations["0 1"] == pytest.approx(math.sqrt(0.02))
     assert str(er) == (
-        "er: the order moves accuracy by 11.7 points (sd over 2 orders), the seed by 11.2; from "
-        "60.0 (0 1) to 80.0 (1 0)"
+        "er: the order moves accuracy by 11.7 points (sd over 2 orders, less what seeds explain), the "
+        "seed by 11.2; from 60.0 (0 1) to 80.0 (1 0)"
     )
 
 

@@ -494,6 +494,20 @@ def test_whatever_is_written_as_axes_gives_runs_or_faults(axes: dict[str, Any]) 
     assert all(found)
 
 
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"tune": {"metod": "asha"}}, "tune.metod is unknown. Did you mean 'method'?"),
+        ({"resources": {"cpu": 2}}, "resources.cpu is unknown. Did you mean 'cpus'?"),
+        ({"axes": {"curriculum": [2, 0, 1]}}, "for this one order give [[2, 0, 1]]"),
+        ({"axes": {"seed": {"gird": [1]}}}, "Forms: grid, range, uniform"),
+    ],
+)
+def test_what_may_have_been_meant_is_said(data: dict[str, Any], line: str) -> None:
+    (found,) = faults(data)
+    assert line in found
+
+
 def test_one_setting_under_two_keys_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^axes: 'optimizer.lr' is there twice; drop one$"):
         spec({"lr": [0.1, 0.2], "optimizer.lr": [0.3]})
