@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from cl_platform.store import StateStore
 from sweeps.cluster import needs
 from sweeps.driver import Driver, Stopped
 from sweeps.plan import config_of
+from sweeps.pool import threads
 from sweeps.record import Phase
 from sweeps.space import CONTINUOUS, Random
 from sweeps.spec import SweepSpec, Tune
@@ -141,7 +141,8 @@ class _Search:
         trial = self.trials.setdefault(trial_id, Trial(result["values"]))
         trial.values, trial.error = result["values"], result["error"]
         known = len(trial.objectives)
-        trial.objectives[result["experience"] - 1 :] = [self.sign * result["objective"]]
+        reported = [] if trial.error else [self.sign * result["objective"]]
+        trial.objectives[result["experience"] - 1 :] = reported
         self.phase.tally.trained += max(0, len(trial.objectives) - known) * len(self.group.seeds)
         self.phase.tally.failed = sum(t.error is not None for t in self.trials.values())
         self.driver.watch(self.phase)
@@ -309,7 +310,7 @@ def _objective(
     history: Sequence[Mapping[str, Any]],
     streams: Mapping[str, Any],
 ) -> float:
-    planner, store = _bench(out, int(spec.state_budget_gb * 1e9), spec.resources.gpus > 0)
+    planner, store = _bench(out, spec)
     found = []
     for seed in group.seeds:
         plans = []
@@ -325,11 +326,16 @@ def _objective(
     return objective if tuned.mode == "max" else -objective
 
 
-@cache
-def _bench(out: Path, budget: int, gpus: bool) -> tuple[Planner, StateStore]:
+_kept: dict[Path, tuple[Planner, StateStore]] = {}
+
+
+def _bench(out: Path, spec: SweepSpec) -> tuple[Planner, StateStore]:
     """What a process keeps from trial to trial."""
-    settle(threads=1, gpus=gpus)
-    return Planner(), StateStore(out / "states", "all", budget)
+    if out not in _kept:
+        settle(threads(spec.resources), gpus=spec.resources.gpus > 0)
+        store = StateStore(out / "states", "all", int(spec.state_budget_gb * 1e9))
+        _kept[out] = Planner(), store
+    return _kept[out]
 
 
 def spliced(plans: Sequence[Plan]) -> Plan:
