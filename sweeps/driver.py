@@ -111,16 +111,17 @@ class Driver:
         ready = deque(self.survey(phase))
         if not ready:
             return
-        pool = self._start([segment for root in ready for segment in root.walk()])
+        segments = [segment for root in ready for segment in root.walk()]
+        pool = self._start(segments)
+        at_once = sum(not segment.children for segment in segments)  # sooner or later
         while ready or pool.busy():
             in_time = time.monotonic() < self.deadline
             if not in_time and not pool.busy():
                 raise Stopped(f"the budget of {self.spec.budget.hours:g} hours is used up")
             if in_time:
-                pool.grow(len(ready) + len(pool.busy()))
-                for member in pool.idle():
-                    if ready:
-                        pool.give(member, _next(ready, member))
+                pool.grow(at_once)
+                while ready and (member := pool.idle()) is not None:
+                    pool.give(member, _next(ready, member))
             for segment, outcome in pool.wait(TICK_SECONDS):
                 self._note(phase, segment, outcome, ready)
             self.watch(phase)
@@ -158,7 +159,7 @@ class Driver:
     def in_flight(self) -> int:
         """States that busy workers have made so far of those they are to make."""
         busy = self.pool.busy() if self.pool is not None else []
-        keys = [key for m in busy if m.segment is not None for key in m.segment.keys]
+        keys = [key for member in busy for key in member.segments[0].keys]
         try:
             return len(self._trained(set(keys) - self.known))
         except StorageError:  # an address that does not answer just now; this is only shown
@@ -195,7 +196,7 @@ class Driver:
         self, phase: Phase, segment: Segment, outcome: Outcome | Lost, ready: deque[Segment]
     ) -> None:
         if isinstance(outcome, Lost):
-            segment.attempts += 1
+            segment.attempts += outcome.begun
             if segment.attempts < MOST_ATTEMPTS:
                 ready.append(segment)
             else:

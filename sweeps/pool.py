@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -15,25 +15,28 @@ from sweeps.spec import Resources
 from sweeps.tree import Segment
 from sweeps.worker import Orders, Outcome, Task, Worker
 
+SHORT_SECONDS = 0.5  # segments that a worker is given ahead, so that it need not wait for us
 LOOK_SECONDS = 2.0  # between looks at what the nodes have room for
 MOST_STILLBORN = 5  # workers in a row that do not even start
 
 
 @dataclass(eq=False)
 class Member:
-    """A worker: starting, idle or busy with a segment."""
+    """A worker: starting, idle, or busy with the first of its segments."""
 
     actor: Any
     starting: Any
-    segment: Segment | None = None
+    segments: list[Segment] = field(default_factory=list)
     last: Segment | None = None
+    since: float = 0.0  # when it began its first segment
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker died; what it was doing has to be done again."""
+    """A worker died; what it was given has to be done again, whether `begun` or not."""
 
     reason: str
+    begun: bool = True
 
 
 class Pool:
@@ -47,7 +50,8 @@ class Pool:
         self.resources = resources
         self.limit = limit
         self.members: list[Member] = []
-        self._waiting: dict[Any, Member] = {}
+        self._waiting: dict[Any, tuple[Member, Segment | None]] = {}
+        self._pace = float("inf")  # seconds of a segment, lately
         self._stillborn = 0
         self._looked, self._room = -LOOK_SECONDS, 0
         self._orders = ray.put(orders)
@@ -71,41 +75,49 @@ class Pool:
             actor = self._remote.remote(self._orders)
             member = Member(actor, actor.where.remote())
             self.members.append(member)
-            self._waiting[member.starting] = member
+            self._waiting[member.starting] = (member, None)
 
-    def idle(self) -> list[Member]:
-        """Workers that wait for something to do."""
-        return [m for m in self.members if m.starting is None and m.segment is None]
+    def idle(self) -> Member | None:
+        """A worker that can be given something; one at work too, if it will soon be done."""
+        depth = 2 if self._pace < SHORT_SECONDS else 1
+        able = [m for m in self.members if m.starting is None and len(m.segments) < depth]
+        return min(able, key=lambda m: len(m.segments), default=None)
 
     def started(self) -> bool:
         """Whether any worker is there."""
         return any(m.starting is None for m in self.members)
 
     def busy(self) -> list[Member]:
-        return [m for m in self.members if m.segment is not None]
+        return [m for m in self.members if m.segments]
 
     def give(self, member: Member, segment: Segment) -> None:
-        """Let an idle worker carry out a segment."""
+        """Let a worker carry out a segment."""
         task = Task(segment.run, segment.end, segment.branches, tuple(segment.runs))
-        member.segment = segment
-        self._waiting[member.actor.carry_out.remote(task)] = member
+        if not member.segments:
+            member.since = time.monotonic()
+        member.segments.append(segment)
+        self._waiting[member.actor.carry_out.remote(task)] = (member, segment)
 
     def wait(self, seconds: float) -> list[tuple[Segment, Outcome | Lost]]:
         """What has come back within some seconds; returns as soon as something has."""
         if not self._waiting:  # no node has room
             time.sleep(seconds)
             return []
-        ready, _ = ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
+        ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
+        ready, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
         found = []
         for reference in ready:
-            member = self._waiting.pop(reference)
-            outcome = self._read(reference, member)
-            segment, member.segment = member.segment, None
-            if member.starting is not None:
+            member, segment = self._waiting.pop(reference)
+            outcome = self._read(reference, member, segment)
+            if segment is None:
                 self._started(member, outcome)
-            elif segment is not None:
-                member.last = segment
-                found.append((segment, outcome))
+                continue
+            if member.segments[0] is segment:  # else its worker died before
+                seconds = time.monotonic() - member.since
+                self._pace = seconds if self._pace == float("inf") else (self._pace + seconds) / 2
+            member.segments.remove(segment)
+            member.since, member.last = time.monotonic(), segment
+            found.append((segment, outcome))
         return found
 
     def _started(self, member: Member, outcome: Any) -> None:
@@ -117,16 +129,18 @@ class Pool:
                 "its packages installed"
             )
 
-    def _read(self, reference: Any, member: Member) -> Any:
+    def _read(self, reference: Any, member: Member, segment: Segment | None) -> Any:
         try:
             return ray.get(reference)
         except RayError as error:
-            self.members.remove(member)
+            begun = member in self.members and (not segment or member.segments[0] is segment)
+            if member in self.members:
+                self.members.remove(member)
             if isinstance(error, OutOfMemoryError):
-                return Lost("its node ran out of memory; give resources.memory")
-            if isinstance(error, RayActorError) and member.segment is not None:
-                return Lost("its process or node died")
-            return Lost(" ".join(str(error).split())[:300])
+                return Lost("its node ran out of memory; give resources.memory", begun)
+            if isinstance(error, RayActorError) and segment is not None:
+                return Lost("its process or node died", begun)
+            return Lost(" ".join(str(error).split())[:300], begun)
 
     def close(self) -> None:
         """Stop all workers at once."""

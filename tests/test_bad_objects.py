@@ -56,7 +56,10 @@ def with_tasks(*tasks: int) -> Stream:
         (lambda: clp.run("blobs", "finetune", model=None), "model=None: give a name"),
         (lambda: clp.run("blobs", "finetune", model=torch.nn.Linear(2, 2)), "give a name"),
         (lambda: clp.run("blobs", Required), "needs its parameters"),
-        (lambda: clp.run("blobs", "finetune", keep="nothing"), "keep is one of all, branches, last, none"),
+        (
+            lambda: clp.run("blobs", "finetune", keep="nothing"),
+            "keep is one of all, branches, last, none",
+        ),
         (lambda: clp.run("blobs", "builtins:int"), "strategy 'builtins:int'"),
         (lambda: clp.run("blobs", "math:pi"), "it is 3.14"),
         (lambda: clp.run("os:getcwd", "finetune"), "expected a Stream"),
