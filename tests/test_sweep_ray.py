@@ -126,6 +126,7 @@ def test_a_killed_node_is_done_without(cluster: Cluster, tmp_path: Path) -> None
     check_complete(found, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_every_time_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
     deadly = "tests.sweep_strategies:Deadly"
     spec = {
@@ -247,7 +248,7 @@ def test_tuning_chooses_by_validation_data_and_the_final_runs_follow(
         assert tuning.metrics[run.run_id]["validation/learning_accuracy"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("method", ["asha", "pbt"])
+@pytest.mark.parametrize("method", ["asha", pytest.param("pbt", marks=pytest.mark.slow)])
 def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
     cluster: Cluster, tmp_path: Path, method: str
 ) -> None:
