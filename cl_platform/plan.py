@@ -78,7 +78,8 @@ class Plan:
 
     def on_device(self) -> Plan:
         """The plan with its data resident on the configuration's device."""
-        device, moved = torch.device(self.config.device), {}  # type: ignore[var-annotated]
+        device = torch.device(self.config.device)
+        moved: dict[int, Tensor] = {}
         return replace(
             self,
             stream=self.stream.to(device, moved),

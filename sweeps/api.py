@@ -135,14 +135,13 @@ def sweep(
     )
     if watch is not None:
         driver.watch = watch(driver)
-    adaptive = spec.tune is not None and spec.tune.method != "all"
-    phases = [Phase("runs" if spec.tune is None else "tune", [] if adaptive else runs)]
+    phases = [Phase("runs" if spec.tune is None else "tune", [] if spec.adaptive else runs)]
     chosen: list[Choice] = []
     status, stopped = "interrupted", None
     try:
         with driver:
-            _begin(driver, spec, phases, chosen)
-            if adaptive:
+            record.write_sweep(folder, spec, phases, "running")
+            if spec.adaptive:
                 from sweeps.search import search  # imports Ray Tune, in seconds
 
                 chosen += search(driver, phases[0])
@@ -152,7 +151,7 @@ def sweep(
                     chosen += tuning.choose(spec.tune, phases[0], folder)
             if spec.tune is not None and spec.final is not None:
                 phases.append(Phase("final", tuning.final_runs(spec.final, chosen, runs, planner)))
-                _begin(driver, spec, phases, chosen)
+                record.write_sweep(folder, spec, phases, "running", chosen)
                 driver.carry_out(phases[1])
         status = "done"
     except Stopped as error:
@@ -184,7 +183,7 @@ def preview(
     phase = Phase("runs", runs)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
     seconds = estimate(left, planner, driver.known)
-    if spec.tune is not None and spec.tune.method != "all":  # the runs were examples
+    if spec.adaptive:  # the runs were examples
         at_most = _tally(spec, planner, runs)
         if seconds is not None:
             seconds *= at_most.distinct / max(1, phase.tally.distinct)
@@ -220,8 +219,7 @@ def _planned(
     spec = as_spec(spec)
     folder = location(out) if out is not None else Path(DEFAULT_OUT) / spec.name
     planner = Planner()
-    adaptive = spec.tune is not None and spec.tune.method != "all"
-    examples = [fill(point, spec.seed, 0) for point in templates(spec)] if adaptive else None
+    examples = [fill(point, spec.seed, 0) for point in templates(spec)] if spec.adaptive else None
     runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:
         tuning.check_validation(runs, planner)
@@ -253,13 +251,8 @@ def check_budget(spec: SweepSpec, tally: Tally) -> None:
 
 def _tally(spec: SweepSpec, planner: Planner, runs: Sequence[Run]) -> Tally:
     """How much there is to do, at most, whatever is there already."""
-    if spec.tune is not None and spec.tune.method != "all":
+    if spec.tune is not None and spec.adaptive:
         return tuning.planned(spec.tune, tuning.groups(spec, planner))
     experiences = sum(run.upto for run in runs)
     distinct = len(tree.states(runs)) if spec.share else experiences
     return Tally(len(runs), experiences=experiences, distinct=distinct)
-
-
-def _begin(driver: Driver, spec: SweepSpec, phases: list[Phase], chosen: list[Choice]) -> None:
-    """Note what is going to be done before it is."""
-    record.write_sweep(driver.out, spec, phases, "running", chosen)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+from cl_platform.cli import interrupted
 
 if TYPE_CHECKING:
     pass
@@ -82,12 +82,7 @@ def sweep(
         )
     except KeyboardInterrupt:
         progress.close()
-        again = shlex.join(["clp", *sys.argv[1:]])
-        print(
-            f"interrupted; what was trained is kept. Go on with: {again}",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from None
+        raise interrupted("what was trained is kept") from None
     finally:
         progress.close()
     if json_:

@@ -128,6 +128,11 @@ class SweepSpec(_Strict):
     state_budget_gb: NonNegativeFloat = 20.0
     wandb: Tracking = Field(default_factory=Tracking)
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether tuning makes its points as it goes, instead of trying all of them."""
+        return self.tune is not None and self.tune.method != "all"
+
 
 def _faults(spec: SweepSpec) -> list[str]:
     """What does not fit together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -54,6 +55,13 @@ def app() -> App:
         except ClpError as error:  # a broken extension must not take the others down
             print(f"warning: {error}", file=sys.stderr)
     return application
+
+
+def interrupted(kept: str) -> SystemExit:
+    """The end of a command by Ctrl-C, when it has said what is kept and how to go on."""
+    again = shlex.join(["clp", *sys.argv[1:]])
+    print(f"interrupted; {kept}. Go on with: {again}", file=sys.stderr)
+    return SystemExit(130)
 
 
 def overridden(files: list[Any], flags: dict[str, Any], settings: list[str]) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cl_platform.cli import overridden
+from cl_platform.cli import interrupted, overridden
 
 
 def run(
@@ -107,12 +105,7 @@ def run(
         )
     except KeyboardInterrupt:
         console.close()
-        again = shlex.join(["clp", *sys.argv[1:]])
-        print(
-            f"interrupted; the experiences finished so far are kept. Go on with: {again}",
-            file=sys.stderr,
-        )
-        raise SystemExit(130) from None
+        raise interrupted("the experiences finished so far are kept") from None
     if json_:
         print(json.dumps(result.to_json()))
     else:
