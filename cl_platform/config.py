@@ -79,6 +79,8 @@ class RunConfig(BaseModel):
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule | None = None
     seed: NonNegativeInt = 0
+    permute_labels: bool = False
+    """Whether the seed deals the class indices anew, so that none is favoured for its number."""
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 10
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")

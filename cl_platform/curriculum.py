@@ -36,6 +36,15 @@ class Curriculum(ABC):
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         """A permutation of the experiences (or classes) of `stream`, which has no test data."""
 
+    def scores(self, stream: Stream, orders: Sequence[Sequence[int]]) -> Sequence[float]:
+        """How well each order should do in its view; higher is better. Not all curricula tell.
+
+        Raises:
+            CurriculumError: this one has no view on orders.
+        """
+        name = name_of("curriculum", type(self))
+        raise CurriculumError(f"curriculum {name!r} gives orders no scores; designer does")
+
     def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
         """The curricula, as sections of a configuration, that this one stands for in a sweep.
 

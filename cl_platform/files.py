@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from cl_platform.errors import BadInput, StorageError
 
@@ -81,8 +81,7 @@ def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        with _new_file(temporary) as file:
             file.write(content)
             file.flush()
             if sync:
@@ -93,6 +92,14 @@ def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
     finally:  # after a success it is gone already
         with suppress(OSError):
             temporary.unlink()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    try:
+        return open(path, "xb")
+    except FileNotFoundError:  # its folder, which is mostly there
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "xb")
 
 
 def write_json(path: Path, value: Any, sync: bool = True) -> None:

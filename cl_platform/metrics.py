@@ -8,7 +8,7 @@ A new metric is a function of the matrix, put into ``METRICS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -84,17 +84,52 @@ def intransigence(r: AccuracyMatrix, joint: AccuracyMatrix) -> float:
     return _mean([reference[label] for label in r.labels] - _diagonal(r))
 
 
-METRICS: dict[str, Callable[[AccuracyMatrix], float]] = {
-    f.__name__: f
-    for f in (
-        average_accuracy,
-        average_incremental_accuracy,
-        forgetting,
-        backward_transfer,
-        forward_transfer,
-        learning_accuracy,
-        first_task_retention,
-    )
+def curriculum_alpha(r: AccuracyMatrix) -> float:
+    """The average accuracy, under the name it has in F.
+
+    Source: Singh et al. 2023 (Learning to Learn).
+    """
+    return average_accuracy(r)
+
+
+def curriculum_beta(r: AccuracyMatrix) -> float:
+    """What is lost of the first experience alone: R[1, 1] - R[T, 1].
+
+    Source: Singh et al. 2023.
+    """
+    return r[1, 0] - r[-1, 0]
+
+
+def curriculum_f(r: AccuracyMatrix) -> float:
+    """F = 2 alpha / (alpha beta + 1), from 0 to 2; more is better.
+
+    Source: Singh et al. 2023. It is no harmonic mean, and large where the last
+    experience alone is known: see :func:`curriculum_f_above_floor`.
+    """
+    return _f(curriculum_alpha(r), curriculum_beta(r))
+
+
+def curriculum_f_above_floor(r: AccuracyMatrix) -> float:
+    """F less what it is after complete forgetting: alpha = 1/T and beta = 1."""
+    return curriculum_f(r) - _f(1 / len(r), 1.0)
+
+
+def _f(alpha: float, beta: float) -> float:
+    return 2 * alpha / (alpha * beta + 1)
+
+
+METRICS: Mapping[str, Callable[[AccuracyMatrix], float]] = {
+    "average_accuracy": average_accuracy,
+    "average_incremental_accuracy": average_incremental_accuracy,
+    "forgetting": forgetting,
+    "backward_transfer": backward_transfer,
+    "forward_transfer": forward_transfer,
+    "learning_accuracy": learning_accuracy,
+    "first_task_retention": first_task_retention,
+    "curriculum.alpha": curriculum_alpha,
+    "curriculum.beta": curriculum_beta,
+    "curriculum.f": curriculum_f,
+    "curriculum.f_above_floor": curriculum_f_above_floor,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from cl_platform import registry
 from cl_platform.code import code_digest, kernel_digest
 from cl_platform.config import RunConfig
 from cl_platform.curriculum import Curriculum, arrange, ask
-from cl_platform.draws import Draws
+from cl_platform.draws import Draws, seed_for
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.identity import digest
 from cl_platform.parameters import build
@@ -145,12 +146,13 @@ class Planner:
         template: Strategy = self._part("strategy", config)
         curriculum: Curriculum = self._part("curriculum", config)
         _check_fit(config, template, given)
-        data = _key(config.stream)
         if order is None:
-            asked = ("order", data, _key(config.curriculum), config.seed)
+            asked = ("order", _key(config.stream), _key(config.curriculum), config.seed)
             order = self._made(asked, lambda: ask(given, curriculum, config.seed))
+        data, known, labels = self._labelled(config, given)
         arranged = ("arranged", data, curriculum.level, tuple(order))
-        stream = self._made(arranged, lambda: arrange(given, curriculum.level, order))
+        places = [labels[c] for c in order] if curriculum.level == "classes" else order
+        stream = self._made(arranged, lambda: arrange(known, curriculum.level, places))
         kind = template.trains_on
         same = kind == "stream" and curriculum.level == "experiences"  # whatever the order
         steps = self._made(
@@ -161,7 +163,7 @@ class Planner:
         code = self._code(config, template, model, given)
         settings = _settings(config)
         later = _per_experience(settings["strategy"], template, len(steps))
-        facts = self._made(("facts", data), lambda: _facts(given))
+        facts = self._made(("facts", data), lambda: _facts(known))
         keys = [digest("state", settings, facts, code)]
         for k, step in enumerate(steps):
             own = {name: values[k] for name, values in later.items()}
@@ -178,16 +180,24 @@ class Planner:
             keys=tuple(keys),
             run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
             code=code,
-            evaluators=self._evaluators(config, curriculum),
+            evaluators=self._evaluators(data, config.device, curriculum),
         )
 
-    def _evaluators(self, config: RunConfig, curriculum: Curriculum) -> dict[str, Any]:
+    def _labelled(self, config: RunConfig, given: Stream) -> tuple[str, Stream, list[int]]:
+        """The stream with the class indices of the run: its key, itself, and the indices."""
+        data = _key(config.stream)
+        if not config.permute_labels:
+            return data, given, list(range(given.n_classes))
+        rng = np.random.default_rng(seed_for(config.seed, 0, "labels"))
+        labels = [int(c) for c in rng.permutation(given.n_classes)]
+        key = f"{data} labels {config.seed}"
+        return key, self._made(("labelled", key), lambda: given.relabelled(labels)), labels
+
+    def _evaluators(self, data: str, device: str, curriculum: Curriculum) -> dict[str, Any]:
         """They hold the prepared test data, the same for all orders of experiences."""
         if curriculum.level == "classes":
             return {}
-        shared: dict[str, Any] = self._made(
-            ("evaluators", _key(config.stream), config.device), dict
-        )
+        shared: dict[str, Any] = self._made(("evaluators", data, device), dict)
         return shared
 
     def stream(self, config: RunConfig) -> Stream:

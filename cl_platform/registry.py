@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 from cl_platform.errors import BadInput, UnknownName
 
-Kind = Literal["stream", "strategy", "curriculum", "model", "command"]
+Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "command"]
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
     "curriculum": "cl_platform.curricula",
+    "encoder": "cl_platform.encoders",
     "model": "cl_platform.models",
     "command": "cl_platform.commands",
 }

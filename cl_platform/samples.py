@@ -103,6 +103,10 @@ class Samples:
         """The samples at the given rows (int64) or where a mask (bool) is true."""
         return replace(self, index=self.index[rows], y=self.y[rows])
 
+    def relabelled(self, labels: Tensor) -> Samples:
+        """The same samples with `labels[c]` (int64) instead of class c."""
+        return replace(self, y=labels.to(self.y.device)[self.y])
+
     def to(self, device: torch.device, moved: dict[int, Tensor]) -> Samples:
         """These samples on a device; `moved` holds sources moved before, so each moves once.
 

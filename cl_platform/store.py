@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
+import json
 import pickle
 import sys
 import time
@@ -27,13 +29,13 @@ from cl_platform.files import (
     remove,
     touch,
     write_atomic,
-    write_json,
 )
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-1\n"
 ABANDONED_SECONDS = 24 * 3600
 PASSING_SECONDS = 3.0  # of training that are not worth a file
+HELD_BYTES = 2**24  # of a state that is held in memory
 COUNT_AGAIN = 0.05  # of the budget: other processes add states as well
 
 
@@ -50,6 +52,10 @@ class State:
     strategy: dict[str, Any]
     optimizer: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
+
+    def copy(self) -> State:
+        """The same state with tensors of its own."""
+        return copy.deepcopy(self)
 
     def nbytes(self) -> int:
         """Bytes of all its tensors."""
@@ -103,13 +109,20 @@ class StateStore:
         self.keep = keep
         self.budget = budget
         self.branches = branches
+        self._held: dict[str, State | None] = {}
         self._total: int | None = None  # bytes at the last count, and added since
         self._added = 0
+
+    def hold(self, keys: Collection[str]) -> None:
+        """Until the next call: keep small states of these branches in memory instead of files."""
+        self._held = dict.fromkeys(keys)
 
     def load(self, key: str) -> State | None:
         """The state of a key, on the CPU, or None; a corrupt one is set aside and said so."""
         if self.folder is None:
             return None
+        if (held := self._held.get(key)) is not None:
+            return held.copy()
         path = self._path(key)
         try:
             content = read_bytes(path)
@@ -152,6 +165,9 @@ class StateStore:
             StorageError: it cannot be written.
         """
         assert self.folder is not None
+        if key in self._held and self.keep == "branches" and state.nbytes() < HELD_BYTES:
+            self._held[key] = state.copy()
+            return
         payload = io.BytesIO()
         torch.save(vars(state), payload)
         content = payload.getbuffer()
@@ -169,7 +185,8 @@ class StateStore:
 
     def save_record(self, key: str, record: Record) -> None:
         if self.folder is not None:
-            write_json(self._path(key, ".json"), vars(record), sync=False)  # can be made again
+            content = json.dumps(vars(record)).encode()
+            write_atomic(self._path(key, ".json"), content, sync=False)  # can be made again
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
         assert self.folder is not None

@@ -55,6 +55,13 @@ class Experience:
         data = [s.identity for s in (self.train, self.validation, self.test)]
         return digest(self.classes, self.task, data)
 
+    def relabelled(self, labels: Sequence[int]) -> Experience:
+        """The experience with class index `labels[c]` instead of c."""
+        table = torch.tensor(labels)
+        splits = ("train", "validation", "test")
+        parts = {split: getattr(self, split).relabelled(table) for split in splits}
+        return replace(self, classes=tuple(labels[c] for c in self.classes), **parts)
+
     def to(self, device: torch.device, moved: dict[int, Tensor]) -> Experience:
         parts = {s: getattr(self, s).to(device, moved) for s in ("train", "validation", "test")}
         if all(part is getattr(self, s) for s, part in parts.items()):
@@ -76,6 +83,8 @@ class Stream:
         class_names: the name of each class index; its length is the size of the output.
         preprocess: normalisation and augmentation of its inputs.
         online: each sample may be seen once only (a single epoch).
+        superclasses: what each class belongs to (an animal, a domain, an alphabet); empty if
+            unknown.
     """
 
     name: str
@@ -84,8 +93,10 @@ class Stream:
     class_names: tuple[str, ...]
     preprocess: Preprocess = field(default_factory=Preprocess)
     online: bool = False
+    superclasses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "superclasses", tuple(str(name) for name in self.superclasses))
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
         object.__setattr__(self, "experiences", tuple(self.experiences))
         faults = list(self._faults())
@@ -100,6 +111,8 @@ class Stream:
         tasks = sorted(e.task for e in self.experiences)
         if tasks != list(range(len(tasks))):
             yield f"task labels {tasks} are not 0..{len(tasks) - 1}; give each experience its own"
+        if self.superclasses and len(self.superclasses) != self.n_classes:
+            yield f"{len(self.superclasses)} superclasses for {self.n_classes} classes"
         for e in self.experiences:
             if not len(e.train):
                 yield f"experience {e.name!r} has no training data"
@@ -159,6 +172,21 @@ class Stream:
             start += len(e.classes)
             groups.append(_class_experience(classes, task, self.class_names, pools))
         return replace(self, experiences=tuple(groups))
+
+    def relabelled(self, labels: Sequence[int]) -> Stream:
+        """The same stream with class index `labels[c]` instead of c; names go with their classes.
+
+        Raises:
+            CurriculumError: `labels` is no permutation of the classes.
+        """
+        labels = check_permutation(labels, self.n_classes, "labels")
+        given = sorted(range(self.n_classes), key=lambda c: labels[c])
+        return replace(
+            self,
+            experiences=tuple(e.relabelled(labels) for e in self.experiences),
+            class_names=tuple(self.class_names[c] for c in given),
+            superclasses=tuple(self.superclasses[c] for c in given if self.superclasses),
+        )
 
     def without_test_data(self) -> Stream:
         """The stream as a curriculum may see it."""

@@ -73,6 +73,7 @@ def split(
         scenario="task" if scenario == "task" else "class",
         preprocess=Preprocess(*_scaling(data, normalise), augmentation),
         online=online,
+        superclasses=_superclasses(data),
     )
     if samples is not None:
         kept = tuple(e.subset(_some(len(e.train), samples)) for e in stream.experiences)
@@ -217,7 +218,13 @@ def _by_place(stream: Stream) -> Stream:
             for split in ("train", "validation", "test")
         }
         experiences.append(replace(e, classes=tuple(range(len(places))), **parts))
-    return replace(stream, scenario="domain", experiences=tuple(experiences), class_names=places)
+    return replace(
+        stream,
+        scenario="domain",
+        experiences=tuple(experiences),
+        class_names=places,
+        superclasses=(),
+    )
 
 
 def _groups(
@@ -265,6 +272,13 @@ def _domains(
         Preprocess(data.mean, data.std),
         online,
     )
+
+
+def _superclasses(data: Dataset) -> tuple[str, ...]:
+    """The group of each class; none where a class has none."""
+    group_of = {c: name for name, classes in data.groups.items() for c in classes}
+    n = len(data.class_names)
+    return tuple(group_of[c] for c in range(n)) if len(group_of) == n else ()
 
 
 def _name(name: str, data: Dataset) -> str:

@@ -1,4 +1,4 @@
-"""Orders that need no model: as given, reversed, random, explicit."""
+"""Orders that need no data: as given, reversed, random, explicit, all. Others: ``designed.py``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from cl_platform import Curriculum, Stream
 from cl_platform.errors import CurriculumError
+
+SMALL = 12  # things with so many orders that a random one is hardly drawn twice
 
 
 def count(stream: Stream, curriculum: Curriculum) -> int:
@@ -38,13 +40,33 @@ class Random(Curriculum):
 
     Args:
         seed: of the order alone; None follows the seed of the run.
+        n: in a sweep: so many different orders, the same in every run.
     """
 
     seed: NonNegativeInt | None = None
+    n: PositiveInt | None = None
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
+        if self.n is not None:
+            raise CurriculumError(
+                f"curriculum 'random' with n={self.n} stands for several orders: give it as an "
+                "axis of a sweep, or leave n out"
+            )
         rng = rng if self.seed is None else np.random.default_rng(self.seed)
         return [int(i) for i in rng.permutation(count(stream, self))]
+
+    def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
+        if self.n is None:
+            return []
+        length, seed = count(stream, self), self.seed or 0
+        if length <= SMALL and self.n > math.factorial(length):
+            raise CurriculumError(
+                f"curriculum.n={self.n}: {length} {self.level} have {math.factorial(length)} orders"
+            )
+        rng, found = np.random.default_rng(seed), dict[tuple[int, ...], None]()
+        while len(found) < self.n:
+            found.setdefault(tuple(int(i) for i in rng.permutation(length)))
+        return [_explicit(self, order) for order in found]
 
 
 class Explicit(Curriculum):
@@ -61,9 +83,12 @@ class All(Curriculum):
 
     Args:
         limit: more orders than this are refused.
+        mirrored: whether an order and its reverse are two; without, the one that begins with the
+            lower number stands for both.
     """
 
     limit: PositiveInt = 720
+    mirrored: bool = True
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         orders = math.factorial(count(stream, self))
@@ -74,12 +99,18 @@ class All(Curriculum):
 
     def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
         n = count(stream, self)
-        if math.factorial(n) > self.limit:
+        orders = math.factorial(n) // (1 if self.mirrored or n < 2 else 2)
+        if orders > self.limit:
             raise CurriculumError(
-                f"curriculum 'all' stands for {math.factorial(n)} orders of {n} {self.level}: more "
+                f"curriculum 'all' stands for {orders} orders of {n} {self.level}: more "
                 f"than its limit of {self.limit}; raise curriculum.limit or order fewer"
             )
         return [
-            {"name": "explicit", "order": list(order), "level": self.level}
+            _explicit(self, order)
             for order in itertools.permutations(range(n))
+            if self.mirrored or order[0] <= order[-1]
         ]
+
+
+def _explicit(curriculum: Curriculum, order: Sequence[int]) -> dict[str, Any]:
+    return {"name": "explicit", "order": list(order), "level": curriculum.level}

@@ -113,6 +113,7 @@ class Driver:
             return
         segments = [segment for root in ready for segment in root.walk()]
         pool = self._start(segments)
+        left = sum(segment.size for segment in segments)
         at_once = sum(not segment.children for segment in segments)  # sooner or later
         while ready or pool.busy():
             in_time = time.monotonic() < self.deadline
@@ -121,9 +122,10 @@ class Driver:
             if in_time:
                 pool.grow(at_once)
                 while ready and (member := pool.idle()) is not None:
-                    pool.give(member, _next(ready, member))
-            for segment, outcome in pool.wait(TICK_SECONDS):
-                self._note(phase, segment, outcome, ready)
+                    pool.give(member, _next(ready, member), left)
+            for parcel, outcome in pool.wait(TICK_SECONDS):
+                if self._note(phase, parcel, outcome, ready):
+                    left -= sum(segment.size for segment in parcel)
             self.watch(phase)
 
     def __enter__(self) -> Driver:
@@ -159,7 +161,7 @@ class Driver:
     def in_flight(self) -> int:
         """States that busy workers have made so far of those they are to make."""
         busy = self.pool.busy() if self.pool is not None else []
-        keys = [key for member in busy for key in member.segments[0].keys]
+        keys = [key for member in busy for segment in member.parcels[0] for key in segment.keys]
         try:
             return len(self._trained(set(keys) - self.known))
         except StorageError:  # an address that does not answer just now; this is only shown
@@ -193,30 +195,44 @@ class Driver:
         return reachable_mode()
 
     def _note(
-        self, phase: Phase, segment: Segment, outcome: Outcome | Lost, ready: deque[Segment]
-    ) -> None:
+        self,
+        phase: Phase,
+        parcel: Sequence[Segment],
+        outcome: Outcome | Lost,
+        ready: deque[Segment],
+    ) -> bool:
+        """Take in what came back; False if the parcel has to be done again."""
+        segment = parcel[0]
         if isinstance(outcome, Lost):
             segment.attempts += outcome.begun
+            segment.alone = True  # which of several is to blame?
             if segment.attempts < MOST_ATTEMPTS:
                 ready.append(segment)
-            else:
-                reason = f"lost {segment.attempts} workers: {outcome.reason}"
-                self._fail(phase, segment, reason, None)
-            return
+                return False
+            reason = f"lost {segment.attempts} workers: {outcome.reason}"
+            self._fail(phase, segment, reason, None)
+            return True
         for line in outcome.said.splitlines():
             if line not in self._heard:  # one line, however many workers say it
                 self._heard.add(line)
                 print(line, file=sys.stderr)
         if outcome.stray:
             raise ClpError(outcome.error)
+        if outcome.error is not None and len(parcel) > 1:
+            segment.alone = True
+            ready.append(segment)
+            return False
         if outcome.error is not None:
             self._fail(phase, segment, outcome.error, outcome.details)
-            return
-        phase.tally.trained += len(set(segment.keys) - self.known)
+            return True
+        made = {key for done in parcel for key in done.keys}
+        phase.tally.trained += len(made - self.known)
         phase.metrics |= outcome.metrics
         phase.done |= outcome.metrics.keys()
         phase.tally.done = len(phase.done)
-        ready.extend(reversed(segment.children))
+        if len(parcel) == 1:
+            ready.extend(reversed(segment.children))
+        return True
 
     def _fail(self, phase: Phase, segment: Segment, error: str, details: str | None) -> None:
         """Record the error with every run that needed the segment."""

@@ -15,20 +15,23 @@ from sweeps.spec import Resources
 from sweeps.tree import Segment
 from sweeps.worker import Orders, Outcome, Task, Worker
 
-SHORT_SECONDS = 0.5  # segments that a worker is given ahead, so that it need not wait for us
+SHORT_SECONDS = 0.5  # what is done so soon is given together, and ahead
 LOOK_SECONDS = 2.0  # between looks at what the nodes have room for
+SHARES = 4  # of what is left, per worker, that a parcel is at most
 MOST_STILLBORN = 5  # workers in a row that do not even start
+
+Parcel = list[Segment]  # a segment, and with it all that is below if that is short
 
 
 @dataclass(eq=False)
 class Member:
-    """A worker: starting, idle, or busy with the first of its segments."""
+    """A worker: starting, idle, or busy with the first of its parcels."""
 
     actor: Any
     starting: Any
-    segments: list[Segment] = field(default_factory=list)
+    parcels: list[Parcel] = field(default_factory=list)
     last: Segment | None = None
-    since: float = 0.0  # when it began its first segment
+    since: float = 0.0  # when it began its first parcel
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Pool:
         self.resources = resources
         self.limit = limit
         self.members: list[Member] = []
-        self._waiting: dict[Any, tuple[Member, Segment | None]] = {}
-        self._pace = float("inf")  # seconds of a segment, lately
+        self._waiting: dict[Any, tuple[Member, Parcel | None]] = {}
+        self._pace = float("inf")  # seconds of a state, lately
         self._stillborn = 0
         self._looked, self._room = -LOOK_SECONDS, 0
         self._orders = ray.put(orders)
@@ -80,25 +83,32 @@ class Pool:
     def idle(self) -> Member | None:
         """A worker that can be given something; one at work too, if it will soon be done."""
         depth = 2 if self._pace < SHORT_SECONDS else 1
-        able = [m for m in self.members if m.starting is None and len(m.segments) < depth]
-        return min(able, key=lambda m: len(m.segments), default=None)
+        able = [m for m in self.members if m.starting is None and len(m.parcels) < depth]
+        return min(able, key=lambda m: len(m.parcels), default=None)
 
     def started(self) -> bool:
         """Whether any worker is there."""
         return any(m.starting is None for m in self.members)
 
     def busy(self) -> list[Member]:
-        return [m for m in self.members if m.segments]
+        return [m for m in self.members if m.parcels]
 
-    def give(self, member: Member, segment: Segment) -> None:
-        """Let a worker carry out a segment."""
-        task = Task(segment.run, segment.end, segment.branches, tuple(segment.runs))
-        if not member.segments:
+    def give(self, member: Member, segment: Segment, left: int) -> None:
+        """Let a worker carry out a segment, and all below it if that is soon done.
+
+        Args:
+            left: states still to be made by all workers: towards the end less is given at a time.
+        """
+        soon = min(SHORT_SECONDS, self._pace * left / (SHARES * len(self.members)))
+        size = sum(s.size for s in segment.walk())
+        together = not segment.alone and size * self._pace < soon
+        parcel = list(segment.walk()) if together else [segment]
+        if not member.parcels:
             member.since = time.monotonic()
-        member.segments.append(segment)
-        self._waiting[member.actor.carry_out.remote(task)] = (member, segment)
+        member.parcels.append(parcel)
+        self._waiting[member.actor.carry_out.remote(_task(parcel))] = (member, parcel)
 
-    def wait(self, seconds: float) -> list[tuple[Segment, Outcome | Lost]]:
+    def wait(self, seconds: float) -> list[tuple[Parcel, Outcome | Lost]]:
         """What has come back within some seconds; returns as soon as something has."""
         if not self._waiting:  # no node has room
             time.sleep(seconds)
@@ -107,17 +117,17 @@ class Pool:
         ready, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
         found = []
         for reference in ready:
-            member, segment = self._waiting.pop(reference)
-            outcome = self._read(reference, member, segment)
-            if segment is None:
+            member, parcel = self._waiting.pop(reference)
+            outcome = self._read(reference, member, parcel)
+            if parcel is None:
                 self._started(member, outcome)
                 continue
-            if member.segments[0] is segment:  # else its worker died before
-                seconds = time.monotonic() - member.since
+            if member.parcels[0] is parcel:  # else its worker died before
+                seconds = (time.monotonic() - member.since) / sum(s.size for s in parcel)
                 self._pace = seconds if self._pace == float("inf") else (self._pace + seconds) / 2
-            member.segments.remove(segment)
-            member.since, member.last = time.monotonic(), segment
-            found.append((segment, outcome))
+            member.parcels.remove(parcel)
+            member.since, member.last = time.monotonic(), parcel[0]
+            found.append((parcel, outcome))
         return found
 
     def _started(self, member: Member, outcome: Any) -> None:
@@ -129,16 +139,16 @@ class Pool:
                 "its packages installed"
             )
 
-    def _read(self, reference: Any, member: Member, segment: Segment | None) -> Any:
+    def _read(self, reference: Any, member: Member, parcel: Parcel | None) -> Any:
         try:
             return ray.get(reference)
         except RayError as error:
-            begun = member in self.members and (not segment or member.segments[0] is segment)
+            begun = member in self.members and (not parcel or member.parcels[0] is parcel)
             if member in self.members:
                 self.members.remove(member)
             if isinstance(error, OutOfMemoryError):
                 return Lost("its node ran out of memory; give resources.memory", begun)
-            if isinstance(error, RayActorError) and segment is not None:
+            if isinstance(error, RayActorError) and parcel is not None:
                 return Lost("its process or node died", begun)
             return Lost(" ".join(str(error).split())[:300], begun)
 
@@ -148,6 +158,17 @@ class Pool:
             ray.kill(member.actor)
         self.members.clear()
         self._waiting.clear()
+
+
+def _task(parcel: Parcel) -> Task:
+    first, several = parcel[0], len(parcel) > 1
+    return Task(
+        first.run,
+        first.end,
+        branches=frozenset().union(*(segment.branches for segment in parcel)),
+        held=frozenset(s.run.keys[s.end] for s in parcel if several and s.children),
+        ending=tuple(run for segment in parcel for run in segment.runs),
+    )
 
 
 def threads(resources: Resources) -> int:

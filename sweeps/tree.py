@@ -22,6 +22,7 @@ class Segment:
         runs: those that end here.
         children: where the runs that go on go.
         attempts: how often a worker was lost with it.
+        alone: whether it is done by itself, and not along with what is below it.
     """
 
     run: Run
@@ -31,6 +32,12 @@ class Segment:
     runs: list[Run] = field(default_factory=list)
     children: list[Segment] = field(default_factory=list)
     attempts: int = 0
+    alone: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many states are made or looked at."""
+        return max(1, self.end - self.start)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -52,11 +52,17 @@ class Orders:
 
 @dataclass(frozen=True)
 class Task:
-    """One segment: a run is carried to `upto` steps, and those that end there are finished."""
+    """Segments in a row: `run` is carried to `upto` steps, or those that end are finished.
+
+    Args:
+        branches: addresses of the states that are kept.
+        held: of these, the ones that are needed no longer than this task.
+    """
 
     run: Run
     upto: int
     branches: frozenset[str]
+    held: frozenset[str]
     ending: tuple[Run, ...]
 
 
@@ -101,6 +107,7 @@ class Worker:
 
     def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
+        self.store.hold(task.held)
         try:
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:

@@ -23,7 +23,8 @@ ONLY_IN = {
     "avalanche": "streams/avalanche_bridge.py",
     "ray": "sweeps/",
     "wandb": "cl_platform/tracking/wandb_sink.py",
-    "torchvision": "streams/sources.py",
+    "torchvision": ("streams/sources.py", "streams/encoders.py"),
+    "ot": "streams/distances.py",
     "fsspec": "cl_platform/files.py",
     "upath": "cl_platform/files.py",
 }

@@ -79,5 +79,33 @@ def test_matrices_are_equal_by_bits_and_labels() -> None:
 
 def test_every_metric_says_what_it_is() -> None:
     for name, metric in METRICS.items():
-        assert metric.__name__ == name
+        assert metric.__name__ == name.replace(".", "_")
         assert "R[" in (metric.__doc__ or "") or "mean" in (metric.__doc__ or "").lower()
+
+
+def collapsed(alpha: float, beta: float, n: int = 5) -> AccuracyMatrix:
+    """A matrix with the given average accuracy and loss of the first experience."""
+    values = np.zeros((n + 1, n))
+    values[-1] = alpha
+    values[1, 0] = alpha + beta
+    return AccuracyMatrix(values)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "f"), [(0.2, 1, 1 / 3), (0.2, 0.98, 0.334448), (1, 0, 2), (0.5, 0.5, 0.8)]
+)
+def test_f_of_a_curriculum(alpha: float, beta: float, f: float) -> None:
+    """Golden values: 2 alpha / (alpha beta + 1)."""
+    r = collapsed(alpha, beta)
+    assert METRICS["curriculum.alpha"](r) == pytest.approx(alpha)
+    assert METRICS["curriculum.beta"](r) == pytest.approx(beta)
+    assert METRICS["curriculum.f"](r) == pytest.approx(f, abs=1e-6)
+
+
+def test_f_of_complete_forgetting_is_its_floor() -> None:
+    """With T experiences: only the last one is known, and the first one is lost altogether."""
+    for n in (2, 5, 10):
+        values = np.zeros((n + 1, n))
+        values[np.arange(1, n + 1), np.arange(n)] = 1.0
+        assert METRICS["curriculum.f_above_floor"](AccuracyMatrix(values)) == pytest.approx(0)
+    assert METRICS["curriculum.f_above_floor"](collapsed(1, 0)) == pytest.approx(2 - 1 / 3)

@@ -48,9 +48,10 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(tmp_path: Path) -> Non
     def trained() -> int:
         return len(log.read_text().splitlines()) if log.exists() else 0
 
-    for number, end in enumerate((signal.SIGKILL, signal.SIGINT)):
+    for end in (signal.SIGKILL, signal.SIGINT):
+        before, wanted = trained(), rng.randrange(1, 12)
         process = start_clp(["sweep", "mine.yaml"], tmp_path, env=_with(environment))
-        wait_for(lambda n=number: trained() > 15 * n + rng.randrange(12), process)  # type: ignore[misc]
+        wait_for(lambda n=before + wanted: trained() >= n, process)  # type: ignore[misc]
         process.send_signal(end)
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
@@ -61,12 +62,13 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(tmp_path: Path) -> Non
                 "interrupted; what was trained is kept. Go on with: clp sweep mine.yaml"
             )
             assert json.loads((out / "sweep.json").read_text())["status"] == "interrupted"
+        time.sleep(2)  # until the workers of a killed driver are gone as well
     process = start_clp(["sweep", "mine.yaml"], tmp_path, env=_with(environment))
     printed, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "runs 24 of 24 done" in printed
     assert all(len(line) <= 80 for line in printed.splitlines()[:-1])
-    assert trained() <= 64 + 2 * 2 * 4  # what two workers were doing, twice
+    assert trained() <= 64 + 2 * 2 * 10  # what two workers were doing (half a second), twice
 
     runs = plan_runs(parse_spec(spec), Planner())
     results = {run.run_id: Result.load(out / "runs" / run.run_id) for run in runs}

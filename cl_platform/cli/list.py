@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-Section = Literal["streams", "strategies", "curricula", "models"]
+Section = Literal["streams", "strategies", "curricula", "encoders", "models"]
 KINDS = {
     "streams": "stream",
     "strategies": "strategy",
     "curricula": "curriculum",
+    "encoders": "encoder",
     "models": "model",
 }
 
@@ -22,12 +23,12 @@ def list_plugins(
     *,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """List streams, strategies, curricula and models with their parameters.
+    """List streams, strategies, curricula, encoders and models with their parameters.
 
     Parameters
     ----------
     kind
-        Show only streams, strategies, curricula or models.
+        Show only streams, strategies, curricula, encoders or models.
     json_
         Print one JSON document and nothing else.
     """
