@@ -75,6 +75,9 @@ def split(
         online=online,
         superclasses=_superclasses(data),
     )
+    if experiences == "groups":
+        named = zip(stream.experiences, data.groups, strict=True)
+        stream = replace(stream, experiences=tuple(replace(e, name=name) for e, name in named))
     if samples is not None:
         kept = tuple(e.subset(_some(len(e.train), samples)) for e in stream.experiences)
         stream = replace(stream, experiences=kept)
@@ -292,6 +295,7 @@ split_kmnist = partial(split, "kmnist")
 split_cifar10 = partial(split, "cifar10", augmentation="crop-flip")
 split_cifar100 = partial(split, "cifar100", experiences=10, augmentation="crop-flip")
 split_omniglot = partial(split, "omniglot", experiences="groups")
+split_clinc150 = partial(split, "clinc150", experiences="groups")
 split_tiny_imagenet = partial(split, "tiny-imagenet", experiences=10, augmentation="crop-flip")
 permuted_digits = partial(permuted, "digits")
 permuted_mnist = partial(permuted, "mnist")

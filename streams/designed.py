@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import factorial
 from typing import Any
 
 import numpy as np
@@ -61,13 +60,13 @@ class Designer(_Featured):
                 "curriculum 'designer' with top or bottom stands for several orders: give it as an "
                 "axis of a sweep, or one order by its rank"
             )
-        matrix = self.distances(stream)
-        most = factorial(len(matrix)) if len(matrix) <= designer.EXHAUSTIVE else designer.BEAM
-        if not 1 <= abs(self.rank) <= most:
+        ranked = designer.ranked(self.distances(stream), abs(self.rank), worst=self.rank < 0)
+        if not 1 <= abs(self.rank) <= len(ranked):
             raise CurriculumError(
-                f"curriculum.rank={self.rank}: give 1 to {most}, or -1 to {-most} from the lowest"
+                f"curriculum.rank={self.rank}: give a number from 1 to {len(ranked)}, or from -1 "
+                f"to {-len(ranked)} to count from the lowest score"
             )
-        return designer.ranked(matrix, abs(self.rank), worst=self.rank < 0)[-1][1]
+        return ranked[-1][1]
 
     def distances(self, stream: Stream) -> np.ndarray:
         """(n, n) distances between the experiences or classes of the stream."""

@@ -15,6 +15,7 @@ from cl_platform.files import read_json
 from streams.formats import (
     Arrays,
     read_cifar_pickles,
+    read_clinc,
     read_idx,
     read_omniglot_bits,
     read_omniglot_folders,
@@ -179,6 +180,19 @@ def _tiny_download(raw: Path) -> Arrays:
     return read_tiny_imagenet([raw / name])
 
 
+def _clinc_local(folder: Path) -> Arrays | None:
+    return Arrays(*read_clinc(folder)) if (folder / "data_full.json").exists() else None
+
+
+def _clinc_download(raw: Path) -> Arrays:
+    from torchvision.datasets.utils import download_url
+
+    for name in ("data_full.json", "domains.json"):
+        address = f"https://raw.githubusercontent.com/clinc/oos-eval/master/data/{name}"
+        download_url(address, str(raw / "clinc150"), name)
+    return Arrays(*read_clinc(raw / "clinc150"))
+
+
 DIGITS = [str(c) for c in range(10)]
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -192,5 +206,6 @@ SOURCES: dict[str, Source] = {
     "cifar10": _cifar_source(10),
     "cifar100": _cifar_source(100),
     "omniglot": Source(_omniglot_local, _omniglot_download, 1623 * 15),
+    "clinc150": Source(_clinc_local, _clinc_download, 15000),
     "tiny-imagenet": Source(_tiny_local, _tiny_download, 100000),
 }

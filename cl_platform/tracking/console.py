@@ -148,7 +148,8 @@ def _metrics_table(result: Result) -> Table:
     table.add_column("metric, by mask", no_wrap=True)
     for mask in masks:
         table.add_column(mask, justify="right")
-    for name in [m for m in result.metrics if "/" not in m]:
+    # What belongs to the study of orders is left to tables of many runs.
+    for name in [m for m in result.metrics if not m.startswith("curriculum.") and "/" not in m]:
         values = [result.metrics[name if m == own else f"{m}/{name}"] for m in masks]
         table.add_row(name, *("-" if math.isnan(v) else f"{v:.4f}" for v in values))
     return table
