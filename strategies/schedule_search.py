@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import random
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import cl_platform as clp
 from cl_platform.errors import BadInput
+from cl_platform.tree_search import TreeSearch
 from strategies.scheduled_replay import Schedule, actions
 
 Reward = Callable[[Schedule], float]
@@ -84,59 +83,19 @@ def schedules(n_experiences: int) -> Iterator[Schedule]:
     yield from product(*(actions(k) for k in range(n_experiences)))
 
 
-@dataclass
-class _Node:
-    """A prefix of schedules: how often it was visited, and the best reward below it."""
-
-    visits: int = 0
-    best: float = -math.inf
-    children: dict[tuple[float, ...], _Node] = field(default_factory=dict)
-
-    def value(self, parent: int, exploration: float) -> float:
-        return self.best + exploration * math.sqrt(2 * math.log(parent) / self.visits)
-
-
 def tree_search(
     reward: Reward, n_experiences: int, iterations: int, exploration: float = 0.1, seed: int = 0
 ) -> Iterator[tuple[Schedule, float]]:
-    """Schedules and their rewards, each once, in the order in which they were first tried.
+    """Schedules and their rewards, each once, in the order in which they were first tried."""
 
-    UCT with the largest instead of the mean reward below a node, as rewards do not vary. A subtree
-    all of whose schedules were tried is left alone; the search ends when that is the whole tree.
-    """
-    draw = random.Random(seed)
-    root = _Node()
-    known: dict[Schedule, float] = {}
-    exhausted: set[Schedule] = set()
+    def moves(schedule: Schedule) -> list[tuple[float, ...]]:
+        return actions(len(schedule)) if len(schedule) < n_experiences else []
+
+    search = TreeSearch(moves, exploration, seed)
     for _ in range(iterations):
-        if () in exhausted:
+        schedule = search.propose()
+        if schedule is None:
             return
-        path, node = [root], root
-        schedule: Schedule = ()
-        while len(schedule) < n_experiences:
-            choices = [a for a in actions(len(schedule)) if (*schedule, a) not in exhausted]
-            new = [a for a in choices if a not in node.children]
-            if new:
-                action = draw.choice(new)
-            else:
-                parent = node.visits
-                children = node.children
-                action = max(choices, key=lambda a: children[a].value(parent, exploration))
-            schedule = (*schedule, action)
-            node = node.children.setdefault(action, _Node())
-            path.append(node)
-        known[schedule] = reward(schedule)
-        yield schedule, known[schedule]
-        for node in path:
-            node.visits += 1
-            node.best = max(node.best, known[schedule])
-        _exhaust(schedule, exhausted)
-
-
-def _exhaust(schedule: Schedule, exhausted: set[Schedule]) -> None:
-    """Note that a schedule was tried, and every prefix all of whose continuations were."""
-    exhausted.add(schedule)
-    for k in range(len(schedule) - 1, -1, -1):
-        if any((*schedule[:k], a) not in exhausted for a in actions(k)):
-            return
-        exhausted.add(schedule[:k])
+        found = reward(schedule)
+        search.tell(schedule, found)
+        yield schedule, found

@@ -30,6 +30,7 @@ def split(
     dataset: str,
     *,
     scenario: Scenario = "class",
+    classes: PositiveInt | Sequence[NonNegativeInt] | None = None,
     experiences: PositiveInt | Sequence[PositiveInt] | Literal["groups"] = 5,
     class_seed: NonNegativeInt | None = None,
     validation: Fraction = 0.0,
@@ -43,6 +44,8 @@ def split(
     Args:
         scenario: whether the task label is hidden at test time (``class``) or known (``task``); or
             ``domain``: to tell only the first class of an experience from the second, and so on.
+        classes: which of the data set's there are, by number, or how many of the first; None takes
+            all.
         experiences: their number (of sizes that differ by at most one), the number of classes of
             each, or ``groups`` for the data set's own (superclasses, alphabets).
         class_seed: deal the classes out in a random order with this seed; None keeps the numeric
@@ -57,6 +60,8 @@ def split(
         BadInput: the sizes do not add up to the number of classes.
     """
     data = load_dataset(dataset)
+    if classes is not None:
+        data = _restricted(data, range(classes) if isinstance(classes, int) else classes)
     groups = _groups(experiences, data)
     if class_seed is not None:
         generator = torch.Generator().manual_seed(class_seed)
@@ -167,6 +172,29 @@ def blobs(
         draw(samples_per_class),
         scenario=scenario,
         online=online,
+    )
+
+
+def _restricted(data: Dataset, classes: Sequence[int]) -> Dataset:
+    """The data set with these classes alone, numbered as they stand here."""
+    n = len(data.class_names)
+    if len(set(classes)) < len(classes) or not set(classes) <= set(range(n)):
+        raise BadInput(f"stream.classes={list(classes)}: give different numbers from 0 to {n - 1}")
+    number = torch.full((n,), -1)
+    number[list(classes)] = torch.arange(len(classes))
+
+    def kept(samples: Samples) -> Samples:
+        return samples.select(number[samples.y] >= 0).relabelled(number)
+
+    groups = {name: [int(number[c]) for c in group] for name, group in data.groups.items()}
+    groups = {name: [c for c in group if c >= 0] for name, group in groups.items()}
+    return replace(
+        data,
+        train=kept(data.train),
+        test=kept(data.test),
+        class_names=tuple(data.class_names[c] for c in classes),
+        groups={name: group for name, group in groups.items() if group},
+        note=", ".join(filter(None, [data.note, f"{len(classes)} of {n} classes"])),
     )
 
 

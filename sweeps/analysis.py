@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,8 +15,6 @@ METRICS = {
 }
 """What tables show of a run, and what they call it; the first one decides what is best."""
 
-WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
-
 
 def by_point(frame: pd.DataFrame, *apart: str) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """The runs of each point of the axes but the seed (and the axes `apart`), best first."""
@@ -27,6 +25,17 @@ def by_point(frame: pd.DataFrame, *apart: str) -> list[tuple[tuple[str, ...], pd
         groups = [(tuple(map(str, point)), group) for point, group in grouped]
     best = next(iter(METRICS))
     return sorted(groups, key=lambda group: -group[1][best].mean())
+
+
+def for_table(
+    frame: pd.DataFrame, most: int
+) -> tuple[list[str], list[tuple[tuple[str, ...], pd.DataFrame]]]:
+    """The axes of a table and its rows as :func:`by_point`; the orders of a row are put together
+    if there would be more than `most` rows."""
+    groups = by_point(frame)
+    apart = ("curriculum",) if len(groups) > most else ()
+    axes = [axis.removeprefix("axis.") for axis in axes_of(frame, *apart)]
+    return axes, by_point(frame, *apart) if apart else groups
 
 
 def axes_of(frame: pd.DataFrame, *apart: str) -> list[str]:
@@ -79,6 +88,8 @@ def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
     for point, group in by_point(frame, "curriculum"):
         by_order = group.groupby("axis.curriculum", sort=False)[next(iter(METRICS))]
         means = by_order.mean().sort_values(ascending=False)
+        if len(means) < 2:
+            continue
         name = " ".join(point) or str(group["strategy.name"].iloc[0])
         free = by_order.count() - 1
         noise = float((by_order.var().fillna(0) * free).sum() / free.sum()) if free.sum() else 0.0
@@ -86,35 +97,3 @@ def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
         between = max(0.0, float(means.var()) - noise * float((1 / by_order.count()).mean())) ** 0.5
         effects.append(OrderEffect(name, means, by_order.std(), between, within))
     return effects
-
-
-def order_figure(effects: list[OrderEffect]) -> Any:
-    """Accuracy by order, sorted, one line per point of the other axes, as a matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    orders = list(effects[0].means.index)
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for effect in effects:
-        values = 100 * effect.means.reindex(orders)
-        bars = 100 * effect.deviations.reindex(orders).fillna(0)
-        axes.errorbar(
-            range(len(orders)),
-            values,
-            bars,
-            marker="o",
-            markersize=3,
-            elinewidth=1,
-            label=effect.point,
-        )
-    axes.set_ylabel("average accuracy in %")
-    axes.grid(axis="y", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(f"order of learning, best first for {effects[0].point}; bars: sd over seeds")
-    if len(orders) <= WIDEST:
-        crowded: dict[str, Any] = (
-            {"rotation": 90, "fontsize": 7} if len(orders) > MOST_UPRIGHT else {}
-        )
-        axes.set_xticks(range(len(orders)), orders, **crowded)
-    axes.legend(frameon=False)
-    return figure

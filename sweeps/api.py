@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,17 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.execution import DEFAULT_OUT
 from cl_platform.files import location
 from cl_platform.plan import Planner
-from sweeps import record, tree, tuning
+from sweeps import record, study, tree, tuning
 from sweeps.cluster import needs
 from sweeps.driver import Driver, OnTick, Stopped
 from sweeps.estimate import estimate
+from sweeps.order_search import search_orders
 from sweeps.plan import Run, plan_runs
 from sweeps.record import Phase, Tally
 from sweeps.report import track, write_report
 from sweeps.space import fill, randoms, templates
-from sweeps.spec import SweepSpec, parse_spec, read_spec
+from sweeps.spec import ORDER_METHODS, SweepSpec, parse_spec, read_spec
+from sweeps.study import Study
 from sweeps.tuning import Choice
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Sweep:
         chosen: the points that tuning chose.
         seconds: how long it took this time.
         stopped: why it ended early, if it did.
+        scores: of the orders, by curriculum and run.
     """
 
     spec: SweepSpec
@@ -68,6 +71,7 @@ class Sweep:
     chosen: Sequence[Choice]
     seconds: float
     stopped: str | None = None
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -94,8 +98,16 @@ class Sweep:
 
     def results(self) -> pd.DataFrame:
         """One row per run of the last phase that has ended: its axes as ``axis.NAME``, metrics,
-        costs and settings as in :func:`cl_platform.load_results`."""
-        return record.results(self.path, [run for run in self.phases[-1].runs if run.whole])
+        costs and settings as in :func:`cl_platform.load_results`, and scores of its order as
+        ``score.CURRICULUM``."""
+        frame = record.results(self.path, [run for run in self.phases[-1].runs if run.whole])
+        for name, values in self.scores.items():
+            frame[f"score.{name}"] = frame["run_id"].map(values)
+        return frame
+
+    def studies(self) -> list[Study]:
+        """What the orders of each stream did; see :mod:`sweeps.study`."""
+        return study.studies(self.results())
 
 
 def sweep(
@@ -123,6 +135,7 @@ def sweep(
         KeyboardInterrupt: workers are stopped and the record is written; call again to go on.
     """
     spec, folder, planner, runs = _planned(spec, out)
+    scores = study.scores(spec.scored_by, runs, planner)
     began = time.monotonic()
     hours = spec.budget.hours
     driver = Driver(
@@ -142,9 +155,7 @@ def sweep(
         with driver:
             record.write_sweep(folder, spec, phases, "running")
             if spec.adaptive:
-                from sweeps.search import search  # imports Ray Tune, in seconds
-
-                chosen += search(driver, phases[0])
+                chosen += _searched(driver, phases[0])
             else:
                 driver.carry_out(phases[0])
                 if spec.tune is not None:
@@ -161,11 +172,22 @@ def sweep(
         raise
     finally:
         record.write_sweep(folder, spec, phases, status, chosen)
-    found = Sweep(spec, folder, phases, chosen, time.monotonic() - began, stopped)
+    if spec.tune is not None:
+        scores = study.scores(spec.scored_by, phases[-1].runs, planner)
+    found = Sweep(spec, folder, phases, chosen, time.monotonic() - began, stopped, scores)
     write_report(found)
     if spec.wandb.mode != "off":
         track(found)
     return found
+
+
+def _searched(driver: Driver, phase: Phase) -> list[Choice]:
+    assert driver.spec.tune is not None
+    if driver.spec.tune.method in ORDER_METHODS:
+        return search_orders(driver, phase)
+    from sweeps.search import search  # imports Ray Tune, in seconds
+
+    return search(driver, phase)
 
 
 def preview(

@@ -6,37 +6,26 @@ import html
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from cl_platform.files import write_atomic
-from sweeps.analysis import METRICS, axes_of, by_point, order_effects, order_figure, spread
+from sweeps.analysis import METRICS, axes_of, by_point, for_table, order_effects, spread
+from sweeps.page import document, figure, paragraph, table
+from sweeps.pictures import order_figure
 from sweeps.show import duration
+from sweeps.study import studies
+from sweeps.study_page import sections
+from sweeps.tuning import Choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sweeps.api import Sweep
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #667; --line: #d8dce2; --page: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e7e9ec; --soft: #99a; --line: #3a3f47; --page: #16181c; }
-  figure { background: #fff; border-radius: 6px; padding: 8px; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page);
-  max-width: 60rem; margin: 2.5rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-p.soft, td.soft { color: var(--soft); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
-th.number, td.number { text-align: right; }
-figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; }
-pre { overflow-x: auto; font-size: 13px; border: 1px solid var(--line); padding: 1rem;
-  border-radius: 6px; }
-div.wide { overflow-x: auto; }
-"""
+
+MOST_ROWS = 100  # of the table of results, where the orders can be left out
 
 
 def write_report(sweep: Sweep) -> Path:
@@ -96,37 +85,47 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _page(sweep: Sweep, frame: pd.DataFrame) -> str:
-    parts = [f"<h1>{html.escape(sweep.spec.name)}</h1>", f"<p class=soft>{_overview(sweep)}</p>"]
-    for choice in sweep.chosen:
-        chosen = ", ".join(f"{k} = {v}" for k, v in choice.point.items())
-        parts.append(
-            f"<p>Chosen on validation data: <b>{html.escape(chosen)}</b> "
-            f"({choice.objective:.4f}, mean of {choice.seeds} seeds).</p>"
-        )
+    parts = [
+        f"<h1>{html.escape(sweep.spec.name)}</h1>",
+        paragraph(_overview(sweep), soft=True),
+        *map(_choice, sweep.chosen),
+    ]
     if not frame.empty:
-        parts += ["<h2>Results</h2>", f"<div class=wide>{_table(frame)}</div>"]
-        parts.append("<p class=soft>In %: mean &plusmn; standard deviation over seeds.</p>")
-    effects = order_effects(frame)
-    if effects:
-        parts += [
-            "<h2>Does the order matter?</h2>",
-            f"<figure>{_svg(order_figure(effects))}</figure>",
-        ]
-        parts += [f"<p>{html.escape(str(effect))}.</p>" for effect in effects]
+        parts += ["<h2>Results</h2>", _table(frame)]
+        parts.append(
+            paragraph("In %: mean \u00b1 standard deviation over the runs of a row.", soft=True)
+        )
+        parts += _orders(frame)
     errors = {e for phase in sweep.phases for e in phase.errors.values()}
     if errors:
-        parts.append("<h2>Failed runs</h2>")
-        parts += [f"<p>{html.escape(error)}</p>" for error in sorted(errors)]
+        parts += ["<h2>Failed runs</h2>", *map(paragraph, sorted(errors))]
     spec = yaml.safe_dump(
         sweep.spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False
     )
     parts += ["<h2>Specification</h2>", f"<pre>{html.escape(spec)}</pre>"]
-    title = html.escape(sweep.spec.name)
+    return document(sweep.spec.name, parts)
+
+
+def _choice(choice: Choice) -> str:
+    chosen = ", ".join(f"{k} = {v}" for k, v in choice.point.items())
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+        f"<p>Chosen on validation data: <b>{html.escape(chosen)}</b> "
+        f"({choice.objective:.4f}, mean of {choice.seeds} seeds).</p>"
     )
+
+
+def _orders(frame: pd.DataFrame) -> list[str]:
+    """A study of each stream's orders where there are enough of them, else what they moved."""
+    if studied := studies(frame):
+        return [part for study in studied for part in sections(study)]
+    effects = order_effects(frame)
+    if not effects:
+        return []
+    return [
+        "<h2>Does the order matter?</h2>",
+        figure(order_figure(effects)),
+        *(paragraph(f"{effect}.") for effect in effects),
+    ]
 
 
 def _overview(sweep: Sweep) -> str:
@@ -144,18 +143,8 @@ def _overview(sweep: Sweep) -> str:
 
 def _table(frame: pd.DataFrame) -> str:
     metrics = [m for m in METRICS if m in frame.columns]
-    head = "".join(f"<th>{html.escape(a.removeprefix('axis.'))}" for a in axes_of(frame))
-    head += "".join(f"<th class=number>{name}" for name in ("runs", *map(METRICS.get, metrics)))
-    rows = []
-    for point, group in by_point(frame):
-        cells = "".join(f"<td>{html.escape(value)}" for value in point)
-        numbers = [str(len(group)), *(spread(group[m]) for m in metrics)]
-        rows.append(f"<tr>{cells}{''.join(f'<td class=number>{n}' for n in numbers)}")
-    return f"<table><thead><tr>{head}<tbody>{''.join(rows)}</table>"
-
-
-def _svg(figure: Any) -> str:
-    content = io.StringIO()
-    figure.savefig(content, format="svg")
-    text = content.getvalue()
-    return text[text.index("<svg") :]
+    axes, groups = for_table(frame, MOST_ROWS)
+    rows = [
+        [*point, str(len(group)), *(spread(group[m]) for m in metrics)] for point, group in groups
+    ]
+    return table([*axes, "runs", *(METRICS[m] for m in metrics)], rows, words=len(axes))

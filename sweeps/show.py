@@ -12,14 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.analysis import METRICS, axes_of, by_point, order_effects, spread
+from sweeps.analysis import METRICS, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
+from sweeps.spec import ORDER_METHODS
+from sweeps.study import Study, studies, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sweeps.api import Preview, Sweep
     from sweeps.driver import Driver, OnTick
+    from sweeps.spec import SweepSpec
 
 SHOWN_ROWS, SHOWN_ERRORS = 24, 5
 LINE_SECONDS = 30.0  # between lines where there is no terminal
@@ -153,12 +156,14 @@ def outcome(sweep: Sweep, console: Console) -> None:
             f"chosen for [bold]{escape(group)}[/]: {escape(point) or 'its defaults'} "
             f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
         )
+    for phase in sweep.phases:
+        if (tried := _tried(phase, sweep.spec)) is not None:
+            console.print(f"[dim]{tried}[/]")
     frame = sweep.results()
     if not frame.empty:
         console.print()
         console.print(results_table(frame))
-        for line in order_effects(frame):
-            console.print(str(line), style="dim", markup=False)
+        _about_orders(frame, console)
     for phase in sweep.phases:
         for error, n in Counter(phase.errors.values()).most_common(SHOWN_ERRORS):
             console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {escape(error)}")
@@ -168,6 +173,57 @@ def outcome(sweep: Sweep, console: Console) -> None:
     if sweep.stopped is not None:
         console.print(f"[yellow]stopped: {sweep.stopped}; the same command goes on[/]")
     console.print(f"[dim]{duration(sweep.seconds)}; {sweep.path}[/]", soft_wrap=True)
+
+
+def _tried(phase: Phase, spec: SweepSpec) -> str | None:
+    """How the whole orders did that a search over orders tried."""
+    if spec.tune is None or spec.tune.method not in ORDER_METHODS or not phase.trials:
+        return None
+    longest = max(len(trial["values"]["curriculum"]) for trial in phase.trials)
+    whole = [t for t in phase.trials if len(t["values"]["curriculum"]) == longest]
+    found = [value for trial in whole for value in trial["objectives"] if value is not None]
+    if not found:
+        return None
+    return (
+        f"{len(whole)} whole orders tried; validation {min(found):.4f} to {max(found):.4f}, "
+        f"mean {sum(found) / len(found):.4f}"
+    )
+
+
+def _about_orders(frame: pd.DataFrame, console: Console) -> None:
+    """What the orders moved, and where there are many whether their scores foresaw it."""
+    found = studies(frame)
+    if not found:
+        for effect in order_effects(frame):
+            console.print(str(effect), style="dim", markup=False)
+    for study in found:
+        console.print(f"\n[bold]{escape(study.stream)}[/]: {len(study.points[0].orders)} orders")
+        console.print(_orders_table(study))
+        for number, score in enumerate(study.scores, 1):
+            console.print(f"[dim]rho {number}: {escape(verdict(study, score))}[/]")
+
+
+def _orders_table(study: Study) -> Table:
+    """Accuracy from the worst to the best order, shares of its variance, rho with each score."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", overflow="fold")
+    numbers = ["worst", "best", "by order", "by seed", "by both"]
+    for name in [*numbers, *(f"rho {i + 1}" for i in range(len(study.scores)))]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in study.points:
+        shares = point.shares.get("average_accuracy")
+        parts = [shares.rows, shares.columns, shares.interaction] if shares else []
+        table.add_row(
+            escape(point.point),
+            *(f"{100 * order.accuracy.value:.1f}" for order in (point.worst, point.best)),
+            *([f"{100 * part.value:.0f} %" for part in parts] or ["-"] * 3),
+            *(
+                f"{p.correlation.rho.value:.2f}"
+                for p in point.predictions
+                if p.outcome == "average_accuracy"
+            ),
+        )
+    return table
 
 
 def _summary(phase: Phase) -> str:
@@ -180,11 +236,11 @@ def _summary(phase: Phase) -> str:
 
 def results_table(frame: pd.DataFrame) -> Table:
     """Mean and standard deviation over seeds, best first, one row per point of the other axes."""
-    axes, groups = axes_of(frame), by_point(frame)
+    axes, groups = for_table(frame, SHOWN_ROWS)
     metrics = [m for m in METRICS if m in frame.columns]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for axis in axes:
-        table.add_column(axis.removeprefix("axis."), overflow="fold")
+        table.add_column(axis, overflow="fold")
     table.add_column("runs", justify="right")
     for metric in metrics:
         table.add_column(METRICS[metric], justify="right", no_wrap=True)

@@ -18,10 +18,10 @@ from pydantic import (
     ValidationError,
 )
 
-from cl_platform.config import SHORTHANDS, RunConfig, apply_settings, read_file
+from cl_platform.config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
 from cl_platform.errors import ConfigError
 from cl_platform.metrics import METRICS
-from cl_platform.parameters import faults_of
+from cl_platform.parameters import check_section, faults_of
 from cl_platform.registry import suggestion
 from cl_platform.store import Keep
 
@@ -58,15 +58,19 @@ class Budget(_Strict):
     hours: PositiveFloat | None = None
 
 
-Method = Literal["all", "asha", "hyperband", "pbt", "optuna"]
+Method = Literal["all", "asha", "hyperband", "pbt", "optuna", "mcts", "halving"]
+ORDER_METHODS = ("mcts", "halving")
 
 
 class Tune(_Strict):
     """Choosing hyper-parameters by a metric on validation data; see ``docs/sweeps.md``.
 
     Args:
-        method: ``all`` tries every point of the axes; the others are Ray Tune's.
-        trials: how many points an adaptive method tries for each choice.
+        method: ``all`` tries every point of the axes; ``mcts`` and ``halving`` search for the best
+            order of the experiences; the others are Ray Tune's.
+        trials: how many points one of Ray Tune's methods tries for each choice.
+        budget: how many experiences a search over orders may train for each choice, all seeds
+            together.
         experiences: what may be seen: the first so many experiences of each order, or ``all``.
         metric: its name without the prefix ``validation/``.
         per: axes for each value of which the best point is chosen separately; unless given, those
@@ -76,6 +80,7 @@ class Tune(_Strict):
 
     method: Method = "all"
     trials: PositiveInt = 20
+    budget: PositiveInt = 100
     experiences: PositiveInt | Literal["all"] = "all"
     metric: str = "average_accuracy"
     mode: Literal["max", "min"] = "max"
@@ -111,6 +116,8 @@ class SweepSpec(_Strict):
         workers: at most so many runs at a time; None uses what the cluster has.
         share: whether runs that begin alike train that beginning once. Without, every run is
             trained by itself and keeps no states: slower, and the same bits.
+        scored_by: curricula (``designer``) whose scores of the orders the report compares with
+            what came of them.
     """
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -124,6 +131,7 @@ class SweepSpec(_Strict):
     tune: Tune | None = None
     final: Final | None = None
     share: bool = True
+    scored_by: list[Plugin] = Field(default_factory=list)
     keep_states: Keep = "branches"
     state_budget_gb: NonNegativeFloat = 20.0
     wandb: Tracking = Field(default_factory=Tracking)
@@ -147,6 +155,8 @@ def _faults(spec: SweepSpec) -> list[str]:
         faults.append(
             f"axes.curriculum={order}: each item is a curriculum; for this one order give [{order}]"
         )
+    for i, section in enumerate(spec.scored_by):
+        faults += check_section("curriculum", section, f"scored_by[{i}]")[1]
     if spec.share and spec.keep_states == "none":
         faults.append(
             "keep_states=none with share=true: states are what is shared; give "
@@ -154,6 +164,8 @@ def _faults(spec: SweepSpec) -> list[str]:
         )
     if spec.tune is not None and spec.tune.metric not in METRICS:
         faults.append(f"tune.metric={spec.tune.metric}:{suggestion(spec.tune.metric, METRICS)}")
+    if spec.tune is not None and spec.tune.method in ORDER_METHODS:
+        faults += _order_search_faults(spec, spec.tune)
     if spec.final is not None and spec.tune is None:
         faults.append("final without tune: final seeds follow tuning; give tune, or an axis seed")
     per = spec.tune.per or [] if spec.tune is not None else []
@@ -167,6 +179,19 @@ def _faults(spec: SweepSpec) -> list[str]:
         faults.append(f"base.device={device}: give cuda; Ray chooses which GPU")
     elif not spec.resources.gpus and str(device).startswith("cuda"):
         faults.append(f"base.device={device} without a GPU: give resources.gpus, say 1 or 0.5")
+    return faults
+
+
+def _order_search_faults(spec: SweepSpec, tune: Tune) -> list[str]:
+    faults = []
+    if "curriculum" in spec.axes or "curriculum" in spec.base:
+        faults.append(
+            f"tune.method={tune.method} looks for the curriculum itself: give none in base or axes"
+        )
+    if tune.experiences != "all":
+        faults.append(
+            f"tune.method={tune.method} with tune.experiences={tune.experiences}: give all"
+        )
     return faults
 
 

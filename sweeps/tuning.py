@@ -18,7 +18,7 @@ from cl_platform.result import Result
 from sweeps.plan import Run, config_of, run_of, variants
 from sweeps.record import Phase, Tally, plain
 from sweeps.space import CONTINUOUS, Point, Random, label, randoms, replace_randoms, templates
-from sweeps.spec import Final, SweepSpec, Tune
+from sweeps.spec import ORDER_METHODS, Final, SweepSpec, Tune
 
 TEMPLATE = "template"  # the parameter of a trial that says which of its group's grid points it is
 APART = ("stream", "curriculum")  # sections that are compared, like the strategy's name
@@ -181,6 +181,8 @@ def labels(point: Point) -> dict[str, str]:
 def _search_fault(tune: Tune, group: Group) -> str | None:
     forms = {r.form for r in drawn(group).values()}
     names = " ".join(group.names.values())
+    if tune.method in ORDER_METHODS:
+        return _order_search_fault(tune, group, names)
     if not forms and len(group.grid) < 2:
         return (
             f"nothing to choose for {names}; give it an axis, say lr: {{loguniform: [0.01, 0.5]}}"
@@ -190,8 +192,25 @@ def _search_fault(tune: Tune, group: Group) -> str | None:
     return None
 
 
+def _order_search_fault(tune: Tune, group: Group, names: str) -> str | None:
+    if len(group.grid) > 1 or drawn(group):
+        return (
+            f"it chooses orders, and {names} has other values to choose; tune those before, or "
+            "name what is compared in tune.per"
+        )
+    if tune.budget < group.experiences * len(group.seeds):
+        return (
+            f"tune.budget={tune.budget} is not even one order of {group.experiences} experiences "
+            f"with {len(group.seeds)} seeds; give {group.experiences * len(group.seeds)} and more"
+        )
+    return None
+
+
 def planned(tune: Tune, searches: Sequence[Group]) -> Tally:
     """What an adaptive method does at most."""
+    if tune.method in ORDER_METHODS:
+        most = tune.budget * len(searches)
+        return Tally(runs=most, experiences=most, distinct=most)
     seen = sum(group.experiences * len(group.seeds) for group in searches)
     return Tally(
         runs=tune.trials * len(searches),

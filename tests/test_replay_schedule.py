@@ -17,7 +17,8 @@ from cl_platform.fold import Fold
 from cl_platform.plan import make_plan
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
-from strategies.schedule_search import _Node, schedules, search_schedule, tree_search
+from cl_platform.tree_search import Node
+from strategies.schedule_search import schedules, search_schedule, tree_search
 from strategies.scheduled_replay import actions, counts, equal_schedule
 
 VALIDATED = {"name": "split-digits", "experiences": 3, "scenario": "task", "validation": 0.15}
@@ -140,7 +141,7 @@ def test_every_step_trains_on_the_whole_memory() -> None:
 
 
 def test_a_node_is_valued_by_the_best_below_it_and_by_how_rarely_it_was_visited() -> None:
-    node = _Node(visits=2, best=0.7)
+    node = Node(visits=2, best=0.7)
     assert node.value(8, exploration=0.1) == pytest.approx(
         0.7 + 0.1 * math.sqrt(2 * math.log(8) / 2)
     )

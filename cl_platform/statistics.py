@@ -1,0 +1,190 @@
+"""Statistics of results: rank correlation, shares of variance, correction for many tests.
+
+Random numbers (bootstrap, permutations) have a fixed seed: the same results give the same digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cl_platform.errors import BadInput
+
+RESAMPLES = 2000
+LEVEL = 0.95
+CHUNK = 200  # resamples compared at a time
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Rank correlations of two measurements of the same things.
+
+    Args:
+        rho: Spearman's, with a percentile bootstrap interval over the things.
+        p: of rho, two-sided, by shuffling.
+        tau, tau_p: Kendall's tau-b, and its p-value by shuffling.
+    """
+
+    rho: Interval
+    p: float
+    tau: float
+    tau_p: float
+
+
+def correlation(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES) -> Correlation:
+    """Rank correlations of x and y, both (n,); p-values count x as it is as one of the shuffles.
+
+    Raises:
+        BadInput: the lengths differ or there are fewer than three things.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
+        raise BadInput(f"x {x.shape} and y {y.shape}: give two vectors of one length from 3 on")
+    rng = np.random.default_rng(0)
+    rho = float(spearman(x[None], y[None])[0])
+    rows = rng.integers(len(x), size=(resamples, len(x)))
+    low, high = _bounds(spearman(x[rows], y[rows])[:, None])[:, 0]
+    shuffled = rng.permuted(np.repeat(x[None], resamples, axis=0), axis=1)
+    null = np.concatenate([x[None], shuffled])
+    tau, taus = _kendall(null, y)
+    return Correlation(
+        Interval(rho, float(low), float(high)), permutation_p(null, y), tau, _p(tau, taus)
+    )
+
+
+def permutation_p(null: np.ndarray, y: np.ndarray) -> float:
+    """How often Spearman's rho of a row of `null` (m, n) with y is as far from 0 as the first's."""
+    rho = spearman(null, np.broadcast_to(y, null.shape))
+    return _p(float(rho[0]), rho)
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rho of each row of x with the same row of y: (m, n), (m, n) -> (m,).
+
+    nan where a row is constant.
+    """
+    from scipy.stats import rankdata
+
+    a = rankdata(x, axis=1)
+    b = rankdata(y, axis=1)
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    product = (a * b).sum(1)
+    return np.asarray(np.divide(product, scale, out=np.full(len(a), np.nan), where=scale > 0))
+
+
+def _kendall(rows: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """tau-b of the first row with y, and that of every row."""
+    i, j = np.triu_indices(len(y), 1)
+    signs = np.sign(y[i] - y[j])
+    found = []
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        x = np.sign(part[:, i] - part[:, j])
+        scale = np.sqrt((x**2).sum(1) * (signs**2).sum())
+        found.append(np.divide(x @ signs, scale, out=np.full(len(x), np.nan), where=scale > 0))
+    taus = np.concatenate(found)
+    return float(taus[0]), taus
+
+
+def _p(observed: float, null: np.ndarray) -> float:
+    """The share of the null at least as far from 0; `observed` is one of it."""
+    if np.isnan(observed):
+        return float("nan")
+    return float(np.mean(np.nan_to_num(np.abs(null)) >= abs(observed) - 1e-12))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number; nan stays and does not count. Source: Holm 1979."""
+    values = np.asarray(p, float)
+    adjusted = values.copy()
+    tested = np.flatnonzero(~np.isnan(values))
+    largest = 0.0
+    for place, i in enumerate(tested[np.argsort(values[tested], kind="stable")]):
+        largest = max(largest, min(1.0, (len(tested) - place) * values[i]))
+        adjusted[i] = largest
+    return [float(v) for v in adjusted]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Shares of the variance of a table of two crossed factors, one value in each cell."""
+
+    rows: Interval
+    columns: Interval
+    interaction: Interval
+    total: float  # the variance itself
+
+
+def components(table: np.ndarray, resamples: int = RESAMPLES) -> Components:
+    """Variance components of a full table (n rows, m columns), as shares of their sum.
+
+    Two-way random effects without replication, by the method of moments, negative estimates set to
+    0 (Searle et al. 1992, section 4.3); the interaction contains whatever noise there is. Intervals
+    are percentile bootstraps over rows.
+
+    Raises:
+        BadInput: the table has a single row or column, or holes.
+    """
+    table = np.asarray(table, float)
+    if table.ndim != 2 or min(table.shape) < 2 or np.isnan(table).any():
+        raise BadInput(f"a table of shape {table.shape}: give a full one, two by two at least")
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(table), size=(resamples, len(table)))
+    value = _components(table[None])[0]
+    drawn = _components(table[rows])
+    total = value.sum()
+    shares = value / total if total > 0 else value
+    sums = drawn.sum(1, keepdims=True)
+    low, high = _bounds(np.divide(drawn, sums, out=np.full_like(drawn, np.nan), where=sums > 0))
+    found = [Interval(*map(float, each)) for each in zip(shares, low, high, strict=True)]
+    return Components(found[0], found[1], found[2], float(total))
+
+
+def _bounds(drawn: np.ndarray) -> np.ndarray:
+    """(resamples, k) -> (2, k): the percentile interval of each column, nan left out."""
+    sound = drawn[~np.isnan(drawn).any(1)]
+    if not len(sound):
+        return np.full((2, drawn.shape[1]), np.nan)
+    return np.asarray(np.quantile(sound, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
+
+
+def _components(tables: np.ndarray) -> np.ndarray:
+    """(k, n, m) -> (k, 3): variances of rows, of columns, and of their interaction."""
+    _, n, m = tables.shape
+    mean = tables.mean((1, 2), keepdims=True)
+    by_row = tables.mean(2, keepdims=True) - mean
+    by_column = tables.mean(1, keepdims=True) - mean
+    rest = tables - mean - by_row - by_column
+    residual = (rest**2).sum((1, 2)) / ((n - 1) * (m - 1))
+    rows = m * (by_row**2).sum((1, 2)) / (n - 1)
+    columns = n * (by_column**2).sum((1, 2)) / (m - 1)
+    return np.stack(
+        [np.maximum(0, rows - residual) / m, np.maximum(0, columns - residual) / n, residual], 1
+    )
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """The mean with Student's 95 % interval; nan bounds for a single value."""
+    from scipy.stats import t
+
+    array = np.asarray(values, float)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    reach = float(t.ppf((1 + LEVEL) / 2, len(array) - 1)) * array.std(ddof=1) / len(array) ** 0.5
+    return Interval(mean, float(mean - reach), float(mean + reach))

@@ -1,0 +1,151 @@
+"""Pictures of a sweep's orders, as matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sweeps.analysis import OrderEffect
+from sweeps.study import PointStudy, Study
+
+WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
+SHARES = {"order": "#3b6fb6", "seed": "#e08a3c", "order x seed": "#b9bec7"}
+TICK = 14  # letters of a name
+
+
+def order_figure(effects: Sequence[OrderEffect]) -> Any:
+    """Accuracy by order, sorted, one line per point of the other axes."""
+    orders = list(effects[0].means.index)
+    figure = _figure(8, 4.2)
+    axes = figure.subplots()
+    for effect in effects:
+        values = 100 * effect.means.reindex(orders)
+        bars = 100 * effect.deviations.reindex(orders).fillna(0)
+        axes.errorbar(
+            range(len(orders)),
+            values,
+            bars,
+            marker="o",
+            markersize=3,
+            elinewidth=1,
+            label=effect.point,
+        )
+    _plain(axes)
+    axes.set_ylabel("average accuracy in %")
+    axes.set_xlabel(f"order of learning, best first for {effects[0].point}; bars: sd over seeds")
+    if len(orders) <= WIDEST:
+        crowded: dict[str, Any] = (
+            {"rotation": 90, "fontsize": 7} if len(orders) > MOST_UPRIGHT else {}
+        )
+        axes.set_xticks(range(len(orders)), orders, **crowded)
+    axes.legend(frameon=False)
+    return figure
+
+
+def overview_figure(study: Study) -> Any:
+    """Accuracy of every order, what its variance is made of, and whether the points agree."""
+    figure = _figure(11, 3.6)
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1, 1])
+    for point in study.points:
+        left.plot(100 * np.sort(point.means)[::-1], label=point.point)
+    _plain(left)
+    left.set(xlabel="orders, each line from its best to its worst", ylabel="average accuracy in %")
+    left.legend(frameon=False)
+    _shares(middle, study.points)
+    _agreement(right, study)
+    return figure
+
+
+def position_figure(study: Study) -> Any:
+    """For each point: accuracy averaged over the orders with an item at a place."""
+    points = study.points
+    figure = _figure(2.6 * len(points) + 1.2, 3.2)
+    for axes, point in zip(figure.subplots(1, len(points), squeeze=False)[0], points, strict=True):
+        values = 100 * (point.positions - point.means.mean())
+        reach = max(0.05, float(np.nanmax(np.abs(values))))
+        image = axes.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach)
+        n = len(values)
+        axes.set_title(point.point, fontsize=10)
+        axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
+        shown = [_short(name) for name in study.items] if point is points[0] else [""] * n
+        axes.set_yticks(range(n), shown)
+        axes.set_xlabel("place")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        bar = figure.colorbar(image, ax=axes, shrink=0.7)
+    bar.set_label("accuracy above the mean in %")
+    return figure
+
+
+def prediction_figure(study: Study) -> Any:
+    """Accuracy by score: a row of panels for each score, a column for each point."""
+    names, points = list(study.scores), study.points
+    figure = _figure(2.5 * len(points) + 0.8, 2.2 * len(names) + 0.4)
+    grid = figure.subplots(len(names), len(points), squeeze=False)
+    for row, name in zip(grid, names, strict=True):
+        by_order = {tuple(o): s for o, s in zip(points[0].orders, study.scores[name], strict=True)}
+        for axes, point in zip(row, points, strict=True):
+            x = [by_order[tuple(order)] for order in point.orders]
+            axes.scatter(x, 100 * point.means, s=7, alpha=0.6, linewidths=0)
+            rho = next(
+                p.correlation.rho.value
+                for p in point.predictions
+                if p.score == name and p.outcome == "average_accuracy"
+            )
+            title = f"{point.point}\n" if name == names[0] else ""
+            axes.set_title(f"{title}rho {rho:.2f}", fontsize=9)
+            _plain(axes)
+            axes.tick_params(labelsize=8)
+        row[0].set_ylabel("accuracy in %", fontsize=9)
+        row[len(row) // 2].set_xlabel(f"score of {name}", fontsize=9)
+    return figure
+
+
+def _shares(axes: Any, points: Sequence[PointStudy]) -> None:
+    names = [p.point for p in points]
+    left = np.zeros(len(points))
+    parts = ("rows", "columns", "interaction")
+    for part, (label, colour) in zip(parts, SHARES.items(), strict=True):
+        found = [p.shares.get("average_accuracy") for p in points]
+        values = np.array([100 * getattr(f, part).value if f is not None else 0 for f in found])
+        axes.barh(names, values, left=left, color=colour, label=label, height=0.6)
+        left = left + values
+    axes.invert_yaxis()
+    axes.set(xlabel="variance of accuracy in %", xlim=(0, 100))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+
+
+def _agreement(axes: Any, study: Study) -> None:
+    """Correlations off the diagonal; on it what a repetition with other seeds would give."""
+    values = study.agreement.copy()
+    np.fill_diagonal(values, study.ceiling)
+    axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
+    names = [p.point for p in study.points]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    for (i, j), value in np.ndenumerate(values):
+        colour = "white" if abs(value) > 0.6 else "black"
+        text = "-" if np.isnan(value) else f"{value:.2f}"
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_title("rho of accuracy by order\n(diagonal: with itself, other seeds)", fontsize=9)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= TICK else f"{name[: TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
