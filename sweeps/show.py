@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from sweeps.api import Preview, Sweep
     from sweeps.driver import Driver, OnTick
-    from sweeps.spec import SweepSpec
 
 SHOWN_ROWS, SHOWN_ERRORS = 24, 5
 LINE_SECONDS = 30.0  # between lines where there is no terminal
@@ -156,9 +156,8 @@ def outcome(sweep: Sweep, console: Console) -> None:
             f"chosen for [bold]{escape(group)}[/]: {escape(point) or 'its defaults'} "
             f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
         )
-    for phase in sweep.phases:
-        if (tried := _tried(phase, sweep.spec)) is not None:
-            console.print(f"[dim]{tried}[/]")
+        if (tried := _tried(sweep, choice.group)) is not None:
+            console.print(f"[dim]  {tried}[/]")
     frame = sweep.results()
     if not frame.empty:
         console.print()
@@ -175,17 +174,16 @@ def outcome(sweep: Sweep, console: Console) -> None:
     console.print(f"[dim]{duration(sweep.seconds)}; {sweep.path}[/]", soft_wrap=True)
 
 
-def _tried(phase: Phase, spec: SweepSpec) -> str | None:
-    """How the whole orders did that a search over orders tried."""
-    if spec.tune is None or spec.tune.method not in ORDER_METHODS or not phase.trials:
+def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
+    """How the whole orders did that a search over orders tried in a group."""
+    if sweep.spec.tune is None or sweep.spec.tune.method not in ORDER_METHODS:
         return None
-    longest = max(len(trial["values"]["curriculum"]) for trial in phase.trials)
-    whole = [t for t in phase.trials if len(t["values"]["curriculum"]) == longest]
+    trials = [t for phase in sweep.phases for t in phase.trials if t["group"] == group]
+    longest = max(len(trial["values"]["curriculum"]) for trial in trials)
+    whole = [t for t in trials if len(t["values"]["curriculum"]) == longest]
     found = [value for trial in whole for value in trial["objectives"] if value is not None]
-    if not found:
-        return None
     return (
-        f"{len(whole)} whole orders tried; validation {min(found):.4f} to {max(found):.4f}, "
+        f"{len(whole)} whole orders tried: validation {min(found):.4f} to {max(found):.4f}, "
         f"mean {sum(found) / len(found):.4f}"
     )
 
