@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def test_cifar100_is_complete(real_data: Path) -> None:
     assert sorted(c for group in cifar.groups.values() for c in group) == list(range(100))
     superclasses = build("stream", {"name": "split-cifar100", "experiences": "groups"})
     assert [len(e.classes) for e in superclasses.experiences] == [5] * 20
-    assert "orchid poppy rose sunflower tulip" in [e.name for e in superclasses.experiences]
+    (flowers,) = (e for e in superclasses.experiences if e.name == "flowers")
+    names = {superclasses.class_names[c] for c in flowers.classes}
+    assert names == {"orchid", "poppy", "rose", "sunflower", "tulip"}
 
 
 def test_a_subset_is_named_so(real_data: Path) -> None:
@@ -93,6 +96,59 @@ def test_omniglot_by_alphabets(real_data: Path) -> None:
     assert len(set(sizes)) > 10
     raw = omniglot.train.source.float().mean() / 255
     assert 0.02 < float(raw) < 0.2
+
+
+def test_clinc150_is_complete(real_data: Path) -> None:
+    clinc = load_dataset("clinc150")
+    assert clinc.train.source.shape == (15000, 1, 1, 2048)
+    assert clinc.train.source.dtype == torch.uint8
+    assert torch.bincount(clinc.train.y).tolist() == [100] * 150
+    assert torch.bincount(clinc.test.y).tolist() == [30] * 150
+    assert len(clinc.test) == 4500
+    assert clinc.note == ""
+    domains = json.loads((real_data / "clinc150" / "domains.json").read_text())
+    assert [len(intents) for intents in domains.values()] == [15] * 10
+    assert list(clinc.groups) == list(domains)
+    for i, (domain, classes) in enumerate(clinc.groups.items()):  # numbered domain by domain
+        assert classes == list(range(15 * i, 15 * i + 15))
+        assert [clinc.class_names[c] for c in classes] == domains[domain]
+    stream = build("stream", {"name": "split-clinc150"})
+    assert [e.name for e in stream.experiences] == list(domains)
+    assert [len(e.train) for e in stream.experiences] == [1500] * 10
+    assert stream.superclasses == tuple(name for name in domains for _ in range(15))
+
+
+def test_clinc150_counts_the_words_of_its_texts(real_data: Path) -> None:
+    clinc = load_dataset("clinc150")
+    texts = json.loads((real_data / "clinc150" / "data_full.json").read_text())
+    for split, part in (("train", clinc.train), ("test", clinc.test)):
+        intents = [intent for _, intent in texts[split]]
+        assert [clinc.class_names[c] for c in part.y.tolist()] == intents
+        # n words of two letters or more, and n - 1 pairs of them.
+        words = [len(re.findall(r"\b\w\w+\b", text)) for text, _ in texts[split]]
+        found = part.x.flatten(1).long().sum(1).tolist()
+        assert found == [max(0, 2 * n - 1) for n in words]
+
+
+def test_intents_can_be_told_apart_by_their_words(real_data: Path) -> None:
+    clinc = load_dataset("clinc150")
+
+    def unit(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(x.flatten(1).float())
+
+    means = torch.zeros(150, 2048).index_add_(0, clinc.train.y, unit(clinc.train.x))
+    found = (unit(clinc.test.x) @ unit(means).T).argmax(1)
+    assert float((found == clinc.test.y).float().mean()) > 0.7
+
+
+@pytest.mark.parametrize("name", ["split-clinc150", "split-cifar100"])
+def test_groups_whose_classes_are_dealt_out_anew_do_not_keep_their_names(
+    real_data: Path, name: str
+) -> None:
+    stream = build("stream", {"name": name, "experiences": "groups", "class_seed": 1})
+    for e in stream.experiences:
+        if e.name in stream.superclasses:
+            assert {stream.superclasses[c] for c in e.classes} == {e.name}
 
 
 def test_images_can_be_learned(real_data: Path) -> None:
@@ -210,6 +266,59 @@ def test_the_official_tiny_imagenet_archive_is_read(real_data: Path, home: Path)
     assert data.class_names == ("first of them", *wnids[1:])
 
 
+def small_clinc(folder: Path, **texts: list[list[str]]) -> None:
+    """Three intents of two domains, in the published layout."""
+    folder.mkdir()
+    domains = {"food": ["order", "cook"], "travel": ["fly"]}
+    (folder / "domains.json").write_text(json.dumps(domains))
+    content = {
+        "oos_train": [["what is this", "oos"]],
+        "val": [["left out", "fly"]],
+        "train": [["fly me there", "fly"], ["cook it", "cook"], ["order it", "order"]],
+        "test": [["a cook", "cook"]],
+        **texts,
+    }
+    (folder / "data_full.json").write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+
+
+def test_the_official_clinc_files_are_read(home: Path) -> None:
+    many = " ".join(["cook"] * 300)
+    train = [["fly me there", "fly"], [many, "cook"], ["caf\u00e9 Fly FLY", "order"], ["", "fly"]]
+    small_clinc(home / "clinc150", train=train)
+    data = load_dataset("clinc150")
+    assert data.class_names == ("order", "cook", "fly")
+    assert data.groups == {"food": [0, 1], "travel": [2]}
+    assert data.train.y.tolist() == [2, 1, 0, 2]
+    assert data.test.y.tolist() == [1]
+    counts = data.train.x.flatten(1).long()
+    assert counts.sum(1).tolist() == [5, 2 * 255, 5, 0]  # 300 words do not fit, and do not wrap
+    assert data.note == "4 of 15000 training samples"
+    fly, mixed = counts[0], counts[2]
+    assert int((fly * mixed).sum()) == 2  # "fly" once and twice, whatever its case
+    stream = build("stream", {"name": "split-clinc150"})
+    assert [e.name for e in stream.experiences] == ["food", "travel"]
+
+
+@pytest.mark.parametrize("damage", ["no domains", "unknown intent", "no test", "no json"])
+def test_damaged_clinc_files_are_told(home: Path, damage: str) -> None:
+    folder = home / "clinc150"
+    small_clinc(folder)
+    if damage == "no domains":
+        (folder / "domains.json").unlink()
+    elif damage == "unknown intent":
+        text = (folder / "data_full.json").read_text()
+        (folder / "data_full.json").write_text(text.replace('"cook"', '"bake"'))
+    elif damage == "no test":
+        text = (folder / "data_full.json").read_text()
+        (folder / "data_full.json").write_text(text.replace('"test"', '"rest"'))
+    else:
+        (folder / "data_full.json").write_text("[")
+    with pytest.raises(DataError, match="data set 'clinc150' cannot be read") as caught:
+        load_dataset("clinc150")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not arrays_home().exists()
+
+
 def test_every_data_set_has_a_stream_or_more() -> None:
     from cl_platform.registry import plugins
 
@@ -313,7 +422,9 @@ def test_arrays_describe_themselves(home: Path) -> None:
     assert not [p for p in arrays_home().iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "tiny-imagenet", "omniglot"])
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion-mnist", "cifar10", "tiny-imagenet", "omniglot", "clinc150"]
+)
 def test_decoding_again_gives_the_arrays_that_are_kept(
     real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
