@@ -80,7 +80,7 @@ def split(
         online=online,
         superclasses=_superclasses(data),
     )
-    if experiences == "groups":
+    if experiences == "groups" and class_seed is None:
         named = zip(stream.experiences, data.groups, strict=True)
         stream = replace(stream, experiences=tuple(replace(e, name=name) for e, name in named))
     if samples is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,11 +61,13 @@ class Designer(_Featured):
                 "curriculum 'designer' with top or bottom stands for several orders: give it as an "
                 "axis of a sweep, or one order by its rank"
             )
-        ranked = designer.ranked(self.distances(stream), abs(self.rank), worst=self.rank < 0)
-        if not 1 <= abs(self.rank) <= len(ranked):
+        wanted = max(1, abs(self.rank))
+        ranked = designer.ranked(self.distances(stream), wanted, worst=self.rank < 0)
+        if self.rank == 0 or len(ranked) < wanted:
+            most = len(designer.ranked(self.distances(stream), sys.maxsize))
             raise CurriculumError(
-                f"curriculum.rank={self.rank}: give a number from 1 to {len(ranked)}, or from -1 "
-                f"to {-len(ranked)} to count from the lowest score"
+                f"curriculum.rank={self.rank}: give a number from 1 to {most}, or from -1 to "
+                f"{-most} to count from the lowest score"
             )
         return ranked[-1][1]
 

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cl_platform import Samples, Stream
+from cl_platform import Samples, Stream, registry
+from cl_platform.code import code_digest
 from cl_platform.curriculum import Level
-from cl_platform.errors import ContractError, CurriculumError, DataError
+from cl_platform.errors import ClpError, ContractError, CurriculumError, DataError
 from cl_platform.identity import digest
-from cl_platform.parameters import as_section, build
+from cl_platform.parameters import as_section, blame, build
 
 Distance = Literal["cosine", "euclidean", "ot"]
 Difficulty = Literal["nearest_mean", "probe"]
@@ -52,6 +53,7 @@ class _Question:
     data: str
     level: Level
     encoder: str
+    code: str
     samples: int
     stream: Stream = field(compare=False)
 
@@ -61,32 +63,47 @@ def items_of(stream: Stream, level: Level, encoder: str | Mapping[str, Any], sam
 
     Args:
         encoder: a registered name, ``module:function``, or a mapping with its parameters.
-        samples: of each item, evenly spaced over its training data.
+        samples: of each item, at random from its training data, as many of each class, and the
+            same ones every time.
 
     Raises:
-        ClpError: the encoder cannot be had or returns something else than features.
+        ClpError: the encoder cannot be had, fails, or returns something else than features.
     """
     data = digest([e.train.identity for e in stream.experiences])
-    section = json.dumps(as_section(encoder), sort_keys=True)
-    return _encoded(_Question(data, level, section, samples, stream))
+    section = as_section(encoder)
+    code = code_digest(registry.load("encoder", section["name"]))
+    text = json.dumps(section, sort_keys=True, default=str)
+    features, labels = _encoded(_Question(data, level, text, code, samples, stream))
+    names = stream.class_names if level == "classes" else [e.name for e in stream.experiences]
+    return Items(tuple(names), features, labels)
+
+
+Arrays = tuple[np.ndarray, ...]
 
 
 @lru_cache(maxsize=4)  # the curricula of a sweep ask again and again
-def _encoded(question: _Question) -> Items:
-    stream, limit = question.stream, question.samples
+def _encoded(question: _Question) -> tuple[Arrays, Arrays]:
     encode = build("encoder", json.loads(question.encoder))
-    parts = _parts(stream, question.level)
+    generator = torch.Generator().manual_seed(0)
     features, labels = [], []
-    for part in parts:
-        rows = torch.linspace(0, len(part) - 1, min(limit, len(part))).round().long()
+    for part in _parts(question.stream, question.level):
+        rows = _some(part.y.cpu(), question.samples, generator)
         features.append(_features(encode, part, rows))
         labels.append(part.y[rows].cpu().numpy())
-    names = (
-        stream.class_names
-        if question.level == "classes"
-        else tuple(e.name for e in stream.experiences)
-    )
-    return Items(names, tuple(features), tuple(labels))
+    widths = sorted({f.shape[1] for f in features})
+    if len(widths) > 1:
+        raise ContractError(f"the encoder returned {widths} features: expected one number of them")
+    return tuple(features), tuple(labels)
+
+
+def _some(y: torch.Tensor, wanted: int, generator: torch.Generator) -> torch.Tensor:
+    """Rows at random, in order, as many of each class as there are."""
+    shuffled = torch.randperm(len(y), generator=generator)
+    place = torch.empty(len(y), dtype=torch.int64)
+    for c in y.unique():
+        mine = shuffled[y[shuffled] == c]
+        place[mine] = torch.arange(len(mine))
+    return place.argsort(stable=True)[:wanted].sort().values
 
 
 def _parts(stream: Stream, level: Level) -> list[Samples]:
@@ -102,17 +119,33 @@ def _parts(stream: Stream, level: Level) -> list[Samples]:
 
 @torch.inference_mode()
 def _features(encode: Any, part: Samples, rows: torch.Tensor) -> np.ndarray:
-    found = []
+    found: list[np.ndarray] = []
     for chunk in rows.split(CHUNK):
-        features = encode(part.gather(chunk.to(part.index.device)).cpu())
-        if not isinstance(features, torch.Tensor) or features.shape[:1] != chunk.shape:
-            shape = tuple(getattr(features, "shape", ()))
-            raise ContractError(
-                f"the encoder returned {type(features).__name__} {shape}: expected features of "
-                f"shape ({len(chunk)}, D)"
-            )
-        found.append(features.flatten(1).double().numpy())
+        raw = part.gather(chunk.to(part.index.device)).cpu()
+        try:
+            features = encode(raw)
+        except ClpError:
+            raise
+        except Exception as error:  # whatever a user's encoder raises
+            raise ContractError(f"the encoder failed on inputs: {blame(error)}") from error
+        fault = _fault(features, len(chunk), found)
+        if fault is not None:
+            raise ContractError(f"the encoder returned {fault}")
+        found.append(features.double().numpy())
     return np.concatenate(found)
+
+
+def _fault(features: Any, n: int, before: Sequence[np.ndarray]) -> str | None:
+    """What is wrong with features of n inputs."""
+    expected = f"expected numbers of shape ({n}, {before[0].shape[1] if before else 'D'})"
+    if not isinstance(features, torch.Tensor):
+        return f"{type(features).__name__}: {expected}"
+    width = before[0].shape[1:] if before else features.shape[1:]
+    if features.dim() != 2 or features.shape != (n, *width) or not features.shape[1]:
+        return f"features of shape {tuple(features.shape)}: {expected}"
+    if not features.isfinite().all():
+        return f"nan or infinite features: {expected}"
+    return None
 
 
 def distances(items: Items, distance: Distance) -> np.ndarray:
@@ -155,7 +188,7 @@ def _transport(items: Items) -> np.ndarray:
     def between(a: np.ndarray, b: np.ndarray) -> float:
         return float(ot.emd2([], [], ot.dist(a, b)))
 
-    halves = [(f[0::2], f[1::2]) for f in items.features]
+    halves = [_alike_halves(f) for f in items.features]
     own = [between(a, b) for a, b in halves]
     found = np.zeros((len(items), len(items)))
     for i in range(len(items)):
@@ -165,11 +198,19 @@ def _transport(items: Items) -> np.ndarray:
     return found
 
 
+def _alike_halves(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every second sample along the direction in which they vary most, and the others."""
+    centred = features - features.mean(0)
+    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
+    rows = np.argsort(centred @ direction, kind="stable")
+    return features[rows[0::2]], features[rows[1::2]]
+
+
 def difficulties(items: Items, difficulty: Difficulty) -> np.ndarray:
     """(n,) share of each item's training samples that a simple classifier gets wrong.
 
-    It tells all classes of the stream apart and is fitted on the other half of the samples (every
-    second one), for both halves. ``nearest_mean`` takes the class with the nearest mean feature,
+    It tells all classes of the stream apart and is fitted on the other half of the samples of each
+    class, for both halves. ``nearest_mean`` takes the class with the nearest mean feature,
     ``probe`` is a linear one by ridge regression on standardised features.
 
     Raises:
@@ -177,10 +218,10 @@ def difficulties(items: Items, difficulty: Difficulty) -> np.ndarray:
     """
     x, y = np.concatenate(items.features), np.concatenate(items.labels)
     item = np.repeat(np.arange(len(items)), [len(f) for f in items.features])
-    half = np.concatenate([np.arange(len(f)) % 2 for f in items.features])
+    half = np.concatenate(_halves(items))
     wrong = np.zeros(len(y))
-    for fold in (0, 1):
-        fit, score = half != fold, half == fold
+    for fit in (half, ~half):
+        score = ~fit
         if set(y[score]) - set(y[fit]) or len(set(y)) < 2:
             raise CurriculumError(
                 "difficulties need two classes and two samples of each; raise curriculum.samples"
@@ -188,6 +229,17 @@ def difficulties(items: Items, difficulty: Difficulty) -> np.ndarray:
         predict = _nearest_mean if difficulty == "nearest_mean" else _probe
         wrong[score] = predict(x[fit], y[fit], x[score]) != y[score]
     return np.array([wrong[item == i].mean() for i in range(len(items))])
+
+
+def _halves(items: Items) -> list[np.ndarray]:
+    """(n_i,) bool for each item: every second sample of each of its classes, the first included."""
+    found = []
+    for labels in items.labels:
+        half = np.zeros(len(labels), dtype=bool)
+        for c in np.unique(labels):
+            half[np.flatnonzero(labels == c)[0::2]] = True
+        found.append(half)
+    return found
 
 
 def _nearest_mean(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -70,17 +70,24 @@ def torchvision_model(model: str = "resnet18", weights: str = "DEFAULT") -> Enco
         network = models.get_model(model, weights=None if given.is_file() else chosen)
         if given.is_file():
             network.load_state_dict(torch.load(given, map_location="cpu", weights_only=True))
+        _without_last_layer(network)
+        transform = chosen.transforms(antialias=True)
     except Exception as error:  # unknown names, no network, damaged files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"encoder torchvision: model={model}, weights={weights} cannot be had ({reason}); "
             "give weights=FILE, or another encoder"
         ) from error
-    name = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, nn.Identity())
-    transform = chosen.transforms(antialias=True)
     return _frozen(network, lambda raw: transform(_coloured(raw)))
+
+
+def _without_last_layer(network: nn.Module) -> None:
+    """Make what the last linear layer sees the output."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError("it has no linear layer")
+    parent, _, child = names[-1].rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
 
 
 def unit(raw: Tensor) -> Tensor:

@@ -60,7 +60,11 @@ def rank(
     flags = {"stream": stream, "curriculum": curriculum, "scenario": scenario}
     data = overridden(config or [], flags, set_ or [])
 
+    from rich.console import Console
+    from rich.markup import escape
+
     from cl_platform.config import parse_config
+    from cl_platform.curriculum import arrange
     from cl_platform.errors import BadInput
     from cl_platform.parameters import build
     from streams.designed import Designer
@@ -68,6 +72,8 @@ def rank(
 
     if top < 1 or bottom < 0:
         raise BadInput(f"top={top}, bottom={bottom}: give at least one for top, and 0 for bottom")
+    if figure is not None and (not figure.suffix or figure.is_dir()):
+        raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
     chosen = build("curriculum", settings.curriculum)
     if not isinstance(chosen, Designer):
@@ -76,6 +82,7 @@ def rank(
     items = chosen.items(given)
     matrix = chosen.distances(given)
     best, worst = ranked(matrix, top), ranked(matrix, bottom, worst=True)
+    arrange(given, chosen.level, best[0][1])  # refuses what has no order of classes
     written = _picture(matrix, items, chosen.distance, figure) if figure is not None else None
     if json_:
         document = {
@@ -91,17 +98,16 @@ def rank(
         print(json.dumps(document))
         return
 
-    from rich.console import Console
-
     console = Console(highlight=False)
     how = "all orders scored" if len(items) <= EXHAUSTIVE else "the best a beam search found"
-    looks = f"{chosen.distance} distances of {chosen.encoder}"
-    console.print(f"[bold]{given.name}[/] [dim]{len(items)} {chosen.level}; {looks}; {how}[/]\n")
+    looks = escape(f"{chosen.distance} distances of {chosen.encoder}")
+    about = f"{len(items)} {chosen.level}; {looks}; {how}"
+    console.print(f"[bold]{escape(given.name)}[/] [dim]{about}[/]\n")
     console.print(_table(best, worst))
     if len(items) <= LABELLED:
-        console.print(f"\n[dim]{_legend(items.names)}[/]")
+        console.print(f"\n[dim]{escape(_legend(items.names))}[/]")
     if written is not None:
-        console.print(f"\n[dim]{written}[/]", soft_wrap=True)
+        console.print(f"\n[dim]{escape(str(written))}[/]", soft_wrap=True)
 
 
 Ranked = Sequence[tuple[float, list[int]]]
@@ -159,8 +165,9 @@ def _heat_map(matrix: np.ndarray, names: Sequence[str], title: str) -> Any:
     figure.colorbar(image, ax=axes, shrink=0.8, label=title)
     if n <= LABELLED:
         short = [shortened(name, TICK) for name in names]
-        axes.set_xticks(range(n), short, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(n), short)
+        turned: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(n), short, parse_math=False, **turned)
+        axes.set_yticks(range(n), short, parse_math=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if n <= WRITTEN:

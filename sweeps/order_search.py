@@ -199,8 +199,9 @@ class _Search:
 
     def _note(self, round_: Phase) -> None:
         """Add what was done to the record of the whole search."""
-        phase, known = self.phase, {run.run_id for run in self.phase.runs}
-        phase.runs = [*phase.runs, *(run for run in round_.runs if run.run_id not in known)]
+        phase = self.phase
+        # A beginning goes by the identity of a whole run; the longest one stands for all.
+        phase.runs = list({run.run_id: run for run in (*phase.runs, *round_.runs)}.values())
         phase.done |= round_.done
         phase.errors |= round_.errors
         self.errors |= round_.errors

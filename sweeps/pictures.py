@@ -30,11 +30,13 @@ def order_figure(effects: Sequence[OrderEffect]) -> Any:
             marker="o",
             markersize=3,
             elinewidth=1,
-            label=effect.point,
+            label=_literal(effect.point),
         )
     _plain(axes)
     axes.set_ylabel("average accuracy in %")
-    axes.set_xlabel(f"order of learning, best first for {effects[0].point}; bars: sd over seeds")
+    axes.set_xlabel(
+        f"order of learning, best first for {_literal(effects[0].point)}; bars: sd over seeds"
+    )
     if len(orders) <= WIDEST:
         crowded: dict[str, Any] = (
             {"rotation": 90, "fontsize": 7} if len(orders) > MOST_UPRIGHT else {}
@@ -49,7 +51,7 @@ def overview_figure(study: Study) -> Any:
     figure = _figure(11, 3.6)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1, 1])
     for point in study.points:
-        left.plot(100 * np.sort(point.means)[::-1], label=point.point)
+        left.plot(100 * np.sort(point.means)[::-1], label=_literal(point.point))
     _plain(left)
     left.set(xlabel="orders, each line from its best to its worst", ylabel="average accuracy in %")
     left.legend(frameon=False)
@@ -67,7 +69,7 @@ def position_figure(study: Study) -> Any:
         reach = max(0.05, float(np.nanmax(np.abs(values))))
         image = axes.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach)
         n = len(values)
-        axes.set_title(point.point, fontsize=10)
+        axes.set_title(_literal(point.point), fontsize=10)
         axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
         shown = [_short(name) for name in study.items] if point is points[0] else [""] * n
         axes.set_yticks(range(n), shown)
@@ -94,17 +96,17 @@ def prediction_figure(study: Study) -> Any:
                 for p in point.predictions
                 if p.score == name and p.outcome == "average_accuracy"
             )
-            title = f"{point.point}\n" if name == names[0] else ""
+            title = f"{_literal(point.point)}\n" if name == names[0] else ""
             axes.set_title(f"{title}rho {rho:.2f}", fontsize=9)
             _plain(axes)
             axes.tick_params(labelsize=8)
         row[0].set_ylabel("accuracy in %", fontsize=9)
-        row[len(row) // 2].set_xlabel(f"score of {name}", fontsize=9)
+        row[len(row) // 2].set_xlabel(f"score of {_literal(name)}", fontsize=9)
     return figure
 
 
 def _shares(axes: Any, points: Sequence[PointStudy]) -> None:
-    names = [p.point for p in points]
+    names = [_literal(p.point) for p in points]
     left = np.zeros(len(points))
     parts = ("rows", "columns", "interaction")
     for part, (label, colour) in zip(parts, SHARES.items(), strict=True):
@@ -124,7 +126,7 @@ def _agreement(axes: Any, study: Study) -> None:
     values = study.agreement.copy()
     np.fill_diagonal(values, study.ceiling)
     axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
-    names = [p.point for p in study.points]
+    names = [_literal(p.point) for p in study.points]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     for (i, j), value in np.ndenumerate(values):
@@ -148,4 +150,9 @@ def _plain(axes: Any) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= TICK else f"{name[: TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return _literal(name if len(name) <= TICK else f"{name[: TICK - 1]}\N{HORIZONTAL ELLIPSIS}")
+
+
+def _literal(name: str) -> str:
+    """As it is: dollars are no mathematics."""
+    return name.replace("$", r"\$")

@@ -326,7 +326,7 @@ def test_superclasses_of_different_sizes() -> None:
 
 def test_an_experience_counts_for_the_superclass_of_most_of_its_classes() -> None:
     groups = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    stream = stream_of([[float(c)] for c in range(9)], groups, superclasses="aabbbaaab")
+    stream = stream_of([[float(c)] for c in range(9)], groups, superclasses="aabbbcaac")
     assert order_of(stream, "blocked") == [0, 2, 1]
     assert order_of(stream, "interleaved") == [0, 1, 2]
 

@@ -1,4 +1,4 @@
-"""The Curriculum Designer's scores: golden values, a slow reference, properties, the beam search."""
+"""The Curriculum Designer's scores: golden values, a slow reference, properties, beam search."""
 
 from __future__ import annotations
 
@@ -279,12 +279,20 @@ def test_beam_search_is_the_same_every_time_and_however_items_are_numbered() -> 
     assert [s for s, _ in renumbered] == pytest.approx([s for s, _ in first], abs=1e-9)
 
 
-def test_beam_search_looks_past_the_candidates_of_an_item() -> None:
-    """More items than are tried for either end: the order is complete all the same."""
-    n = designer.CANDIDATES * 2 + 5
-    ((score, order),) = designer.ranked(random_distances(0, n), 1)
+@pytest.mark.parametrize("worst", [False, True])
+def test_beam_search_looks_at_the_right_candidates(
+    monkeypatch: pytest.MonkeyPatch, worst: bool
+) -> None:
+    """More items than are tried for either end: those that are tried are the ones that count."""
+    n = 2 * designer.CANDIDATES + 5
+    distances = random_distances(0, n)
+    ((score, order),) = designer.ranked(distances, 1, worst=worst)
     assert sorted(order) == list(range(n))
-    assert score == pytest.approx(slow_score(random_distances(0, n), order), abs=1e-9)
+    assert score == pytest.approx(slow_score(distances, order), abs=1e-9)
+    monkeypatch.setattr(designer, "CANDIDATES", n)
+    ((full, _),) = designer.ranked(distances, 1, worst=worst)
+    # The first and last items alone make 1 - v + 1 - d + d'; orders differ by about 1 in all.
+    assert score == pytest.approx(full, abs=0.003)
 
 
 def test_ties_beyond_exhaustive_search_stand_in_the_order_of_the_items() -> None:

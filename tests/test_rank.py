@@ -111,6 +111,10 @@ def test_any_number_of_experiences_fits_80_columns(clp: Clp, experiences: int) -
     assert (code, err) == (0, "")
     assert width(out) <= 80
     assert ("blob 0 blob 1" in out) == (experiences <= LABELLED)
+    words = out.split("\n\n")[1].split()[3:]  # without the head of the table
+    rows = [words[i : i + experiences + 2] for i in range(0, len(words), experiences + 2)]
+    assert [rank for rank, *_ in rows] == (["1", "-1"] if experiences == 1 else ["1", "2", "-1"])
+    assert all(sorted(map(int, order)) == list(range(experiences)) for _, _, *order in rows)
     found = " ".join(out.split())  # long lines are wrapped
     told = "all orders scored" if experiences <= 8 else "the best a beam search found"
     assert told in found
@@ -359,7 +363,8 @@ def test_help_imports_nothing_heavy() -> None:
     heavy = ["torch", "numpy", "sklearn", "matplotlib", "scipy", "ot", "streams.distances"]
     program = (
         "import sys\nfrom cl_platform.cli import call\n"
-        f"call(['rank', '--help'])\nprint([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+        "call(['rank', '--help'])\n"
+        f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
