@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import ray
 
@@ -25,11 +26,11 @@ from benchmarks.document import DOCS, write_table
 from cl_platform.execution import execute
 from cl_platform.plan import make_plan
 from cl_platform.result import Result
-from cl_platform.statistics import Interval
+from cl_platform.statistics import Interval, spearman
 from sweeps.api import Sweep, sweep
 from sweeps.pictures import overview_figure, position_figure, prediction_figure
 from sweeps.spec import read_spec
-from sweeps.study import PointStudy, Prediction, Study
+from sweeps.study import SIGNIFICANT, PointStudy, Prediction, Study
 
 SPEC = Path(__file__).parent.parent / "examples" / "curriculum_study.yaml"
 REGIMES = {
@@ -55,6 +56,7 @@ def main() -> None:
     found = {name: _regime(name, arguments.out) for name in REGIMES}
     searched = list(_searches(arguments.out))
     tables = {
+        "summary": list(_summary(found)),
         "orders": [
             "| training | data | strategy | accuracy | worst to best | order | seed | both "
             "| worth of picking |",
@@ -102,6 +104,38 @@ def _compare_with_runs_alone(done: Sweep) -> None:
         assert shared.metrics == alone.metrics, run.point
         assert all(shared.matrices[m] == alone.matrices[m] for m in alone.matrices), run.point
     print(f"  {SAMPLE} runs are the same alone, to the bit")
+
+
+def _summary(found: dict[str, list[Study]]) -> Iterator[str]:
+    """How many predictions hold, and whether short and long training agree on orders."""
+    points = [point for studies in found.values() for study in studies for point in study.points]
+    every = [p for point in points for p in point.predictions]
+    tested = [p for p in every if p.correlation.p == p.correlation.p]
+    shuffled = [p for p in tested if p.adjusted < SIGNIFICANT]
+    renamed = [p for p in shuffled if p.relabelled < SIGNIFICANT]
+    up = sum(p.correlation.rho.value > 0 for p in shuffled)
+    outcomes = ", ".join(sorted({p.outcome for p in renamed})) or "none"
+    yield (
+        f"Of {len(tested)} correlations of a score with an outcome, {len(shuffled)} are below p = "
+        f"{SIGNIFICANT} by shuffling and after Holm's correction, {up} of them positive and "
+        f"{len(shuffled) - up} negative. Of these {len(renamed)} are below it under renaming as "
+        f"well ({outcomes})."
+    )
+    yield ""
+    rhos = [
+        f"{_data(short)} {point.point} {_agreement(point, other):.2f}"
+        for short, long in zip(found["short"], found["long"], strict=True)
+        for point in short.points
+        for other in long.points
+        if other.point == point.point
+    ]
+    yield f"Spearman's rho of accuracy by order, short with long training: {', '.join(rhos)}."
+
+
+def _agreement(one: PointStudy, other: PointStudy) -> float:
+    means = dict(zip(map(tuple, other.orders.tolist()), other.means, strict=True))
+    there = np.array([means[tuple(order)] for order in one.orders.tolist()])
+    return float(spearman(one.means[None], there[None])[0])
 
 
 def _orders(regime: str, studies: list[Study]) -> Iterator[str]:

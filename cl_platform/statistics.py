@@ -14,7 +14,7 @@ from cl_platform.errors import BadInput
 
 RESAMPLES = 2000
 LEVEL = 0.95
-CHUNK = 200  # resamples compared at a time
+ROUNDING = 1e-12  # of numbers, below which differences are no variance
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "-"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
@@ -48,22 +50,27 @@ class Correlation:
 def correlation(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES) -> Correlation:
     """Rank correlations of x and y, both (n,); p-values count x as it is as one of the shuffles.
 
+    All nan if any value is, and where one of them is constant.
+
     Raises:
         BadInput: the lengths differ or there are fewer than three things.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise BadInput(f"x {x.shape} and y {y.shape}: give two vectors of one length from 3 on")
+    if np.isnan(x).any() or np.isnan(y).any():
+        nan = float("nan")
+        return Correlation(Interval(nan, nan, nan), nan, nan, nan)
     rng = np.random.default_rng(0)
     rho = float(spearman(x[None], y[None])[0])
     rows = rng.integers(len(x), size=(resamples, len(x)))
     low, high = _bounds(spearman(x[rows], y[rows])[:, None])[:, 0]
-    shuffled = rng.permuted(np.repeat(x[None], resamples, axis=0), axis=1)
-    null = np.concatenate([x[None], shuffled])
-    tau, taus = _kendall(null, y)
-    return Correlation(
-        Interval(rho, float(low), float(high)), permutation_p(null, y), tau, _p(tau, taus)
-    )
+    places = rng.permuted(np.tile(np.arange(len(x)), (resamples, 1)), axis=1)
+    places = np.concatenate([np.arange(len(x))[None], places])
+    taus = _kendall(x, y, places)
+    tau = float(taus[0])
+    p = permutation_p(x[places], y)
+    return Correlation(Interval(rho, float(low), float(high)), p, tau, _p(tau, taus))
 
 
 def permutation_p(null: np.ndarray, y: np.ndarray) -> float:
@@ -87,18 +94,13 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(product, scale, out=np.full(len(a), np.nan), where=scale > 0))
 
 
-def _kendall(rows: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """tau-b of the first row with y, and that of every row."""
-    i, j = np.triu_indices(len(y), 1)
-    signs = np.sign(y[i] - y[j])
-    found = []
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        x = np.sign(part[:, i] - part[:, j])
-        scale = np.sqrt((x**2).sum(1) * (signs**2).sum())
-        found.append(np.divide(x @ signs, scale, out=np.full(len(x), np.nan), where=scale > 0))
-    taus = np.concatenate(found)
-    return float(taus[0]), taus
+def _kendall(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """tau-b of each rearrangement x[places[k]] with y."""
+    a, b = (np.sign(v[:, None] - v[None]).astype(np.int8) for v in (x, y))
+    scale = float(np.sqrt((a != 0).sum() * float((b != 0).sum())))
+    if not scale:
+        return np.full(len(places), np.nan)
+    return np.array([(a[np.ix_(p, p)] * b).sum(dtype=np.int64) / scale for p in places])
 
 
 def _p(observed: float, null: np.ndarray) -> float:
@@ -145,8 +147,9 @@ def components(table: np.ndarray, resamples: int = RESAMPLES) -> Components:
         raise BadInput(f"a table of shape {table.shape}: give a full one, two by two at least")
     rng = np.random.default_rng(0)
     rows = rng.integers(len(table), size=(resamples, len(table)))
-    value = _components(table[None])[0]
-    drawn = _components(table[rows])
+    noise = (ROUNDING * max(1e-300, float(np.abs(table).max()))) ** 2
+    value, drawn = (np.where(v < noise, 0, v) for v in map(_components, (table[None], table[rows])))
+    value = value[0]
     total = value.sum()
     shares = value / total if total > 0 else value
     sums = drawn.sum(1, keepdims=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +102,16 @@ class Sweep:
         costs and settings as in :func:`cl_platform.load_results`, and scores of its order as
         ``score.CURRICULUM``."""
         frame = record.results(self.path, [run for run in self.phases[-1].runs if run.whole])
-        for name, values in self.scores.items():
+        for name, values in self.scores.items() if not frame.empty else ():
             frame[f"score.{name}"] = frame["run_id"].map(values)
         return frame
 
     def studies(self) -> list[Study]:
         """What the orders of each stream did; see :mod:`sweeps.study`."""
+        return self._studies
+
+    @cached_property
+    def _studies(self) -> list[Study]:
         return study.studies(self.results())
 
 
@@ -201,6 +206,7 @@ def preview(
         ConfigError, BadInput: see :func:`sweep`.
     """
     spec, folder, planner, runs = _planned(spec, out)
+    study.scores(spec.scored_by, runs, planner)  # faults are told now
     driver = Driver(spec, folder, planner, address)
     phase = Phase("runs", runs)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]

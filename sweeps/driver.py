@@ -174,7 +174,7 @@ class Driver:
         if self.pool is None:
             orders = Orders(
                 out=self.out,
-                keep=self.spec.keep_states,
+                keep=self.spec.kept,
                 budget=int(self.spec.state_budget_gb * 1e9),
                 share=self.spec.share,
                 threads=threads(self.spec.resources),

@@ -61,6 +61,7 @@ class _Search:
     worth: dict[Prefix, float] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
     errors: dict[str, str] = field(default_factory=dict)
+    made: dict[Prefix, list[Run]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.driver.spec.tune is not None
@@ -137,19 +138,20 @@ class _Search:
         most = math.factorial(self.n) if self.n < 10 else self.tune.budget
         while len(orders) < min(most, self.tune.budget):
             orders.setdefault(tuple(int(i) for i in rng.permutation(self.n)))
-        fitting: list[Prefix] = []
-        for order in orders:
-            more = [*fitting, order]
-            alive = len({o[:first] for o in more})
-            later = 0
-            for _ in range(first, self.n):
-                alive = math.ceil(alive / 2)
-                later += alive
-            cost = self._cost([o[:first] for o in more]) + later * len(self.group.seeds)
-            if cost > self._left():
-                break
-            fitting = more
-        return fitting
+        given, few, many = list(orders), 1, len(orders)
+        while few < many:  # as many as the budget allows for
+            middle = (few + many + 1) // 2
+            few, many = (middle, many) if self._fits(given[:middle], first) else (few, middle - 1)
+        return given[:few]
+
+    def _fits(self, orders: Sequence[Prefix], first: int) -> bool:
+        """Whether all rungs of these orders can be afforded, whatever they share later."""
+        beginnings = list(dict.fromkeys(order[:first] for order in orders))
+        alive, later = len(beginnings), 0
+        for _ in range(first, self.n):
+            alive = math.ceil(alive / 2)
+            later += alive
+        return self._cost(beginnings) + later * len(self.group.seeds) <= self._left()
 
     def _left(self) -> int:
         return self.tune.budget - len(self.trained)
@@ -164,12 +166,14 @@ class _Search:
 
     def _runs(self, prefix: Prefix) -> list[Run]:
         """A beginning with each seed; what follows it does not matter."""
+        if prefix in self.made:
+            return self.made[prefix]
         rest = [i for i in range(self.n) if i not in prefix]
         section = {"name": "explicit", "level": "experiences", "order": [*prefix, *rest]}
         shown = label({"name": "explicit", "order": list(prefix)})
         shown += " ..." if rest else ""
         data = {**self.config.model_dump(), "curriculum": section}
-        return [
+        self.made[prefix] = [
             run_of(
                 self.driver.planner,
                 parse_config({**data, "seed": seed}, check_device=False),
@@ -178,6 +182,7 @@ class _Search:
             )
             for seed in self.group.seeds
         ]
+        return self.made[prefix]
 
     def _try(self, prefixes: Sequence[Prefix]) -> list[float]:
         """Train these beginnings; the objective of each, averaged over seeds."""
@@ -204,6 +209,7 @@ class _Search:
         phase.runs = list({run.run_id: run for run in (*phase.runs, *round_.runs)}.values())
         phase.done |= round_.done
         phase.errors |= round_.errors
+        phase.done -= phase.errors.keys()  # a beginning ended before a longer one failed
         self.errors |= round_.errors
         phase.metrics |= round_.metrics
         for name in ("experiences", "trained", "kept"):

@@ -48,10 +48,10 @@ def order_figure(effects: Sequence[OrderEffect]) -> Any:
 
 def overview_figure(study: Study) -> Any:
     """Accuracy of every order, what its variance is made of, and whether the points agree."""
-    figure = _figure(11, 3.6)
+    figure = _figure(11, max(3.6, 0.3 * len(study.points) + 1.2))
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1, 1])
     for point in study.points:
-        left.plot(100 * np.sort(point.means)[::-1], label=_literal(point.point))
+        left.plot(100 * np.sort(point.means)[::-1], label=_short(point.point))
     _plain(left)
     left.set(xlabel="orders, each line from its best to its worst", ylabel="average accuracy in %")
     left.legend(frameon=False)
@@ -69,7 +69,7 @@ def position_figure(study: Study) -> Any:
         reach = max(0.05, float(np.nanmax(np.abs(values))))
         image = axes.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach)
         n = len(values)
-        axes.set_title(_literal(point.point), fontsize=10)
+        axes.set_title(_short(point.point), fontsize=10)
         axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
         shown = [_short(name) for name in study.items] if point is points[0] else [""] * n
         axes.set_yticks(range(n), shown)
@@ -87,17 +87,16 @@ def prediction_figure(study: Study) -> Any:
     figure = _figure(2.5 * len(points) + 0.8, 2.2 * len(names) + 0.4)
     grid = figure.subplots(len(names), len(points), squeeze=False)
     for row, name in zip(grid, names, strict=True):
-        by_order = {tuple(o): s for o, s in zip(points[0].orders, study.scores[name], strict=True)}
         for axes, point in zip(row, points, strict=True):
-            x = [by_order[tuple(order)] for order in point.orders]
-            axes.scatter(x, 100 * point.means, s=7, alpha=0.6, linewidths=0)
+            axes.scatter(point.scores[name], 100 * point.means, s=7, alpha=0.6, linewidths=0)
             rho = next(
                 p.correlation.rho.value
                 for p in point.predictions
                 if p.score == name and p.outcome == "average_accuracy"
             )
-            title = f"{_literal(point.point)}\n" if name == names[0] else ""
-            axes.set_title(f"{title}rho {rho:.2f}", fontsize=9)
+            title = f"{_short(point.point)}\n" if name == names[0] else ""
+            shown = "" if np.isnan(rho) else f"rho {rho:.2f}"
+            axes.set_title(f"{title}{shown}", fontsize=9)
             _plain(axes)
             axes.tick_params(labelsize=8)
         row[0].set_ylabel("accuracy in %", fontsize=9)
@@ -106,14 +105,15 @@ def prediction_figure(study: Study) -> Any:
 
 
 def _shares(axes: Any, points: Sequence[PointStudy]) -> None:
-    names = [_literal(p.point) for p in points]
+    names = [_short(p.point) for p in points]
     left = np.zeros(len(points))
     parts = ("rows", "columns", "interaction")
     for part, (label, colour) in zip(parts, SHARES.items(), strict=True):
         found = [p.shares.get("average_accuracy") for p in points]
         values = np.array([100 * getattr(f, part).value if f is not None else 0 for f in found])
-        axes.barh(names, values, left=left, color=colour, label=label, height=0.6)
+        axes.barh(range(len(points)), values, left=left, color=colour, label=label, height=0.6)
         left = left + values
+    axes.set_yticks(range(len(points)), names)
     axes.invert_yaxis()
     axes.set(xlabel="variance of accuracy in %", xlim=(0, 100))
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -126,7 +126,7 @@ def _agreement(axes: Any, study: Study) -> None:
     values = study.agreement.copy()
     np.fill_diagonal(values, study.ceiling)
     axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
-    names = [_literal(p.point) for p in study.points]
+    names = [_short(p.point) for p in study.points]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     for (i, j), value in np.ndenumerate(values):

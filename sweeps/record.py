@@ -111,9 +111,11 @@ def is_done(out: Path, run: Run) -> bool:
 
 
 def failure(out: Path, run: Run) -> str | None:
-    """The error of a run that failed before, if it did."""
+    """The error of a run that failed before, if it did, and within what is asked of it now."""
     data = read_json(out / "runs" / run.run_id / "failed.json")
-    return str(data["error"]) if isinstance(data, dict) and "error" in data else None
+    if not isinstance(data, dict) or "error" not in data or data.get("experiences", 0) > run.upto:
+        return None
+    return str(data["error"])
 
 
 def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
@@ -121,7 +123,13 @@ def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
     write_json(folder / "config.json", run.config.model_dump(mode="json"))
     write_json(
         folder / "failed.json",
-        {"run_id": run.run_id, "order": list(run.order), "error": error, "details": details},
+        {
+            "run_id": run.run_id,
+            "order": list(run.order),
+            "experiences": run.upto,
+            "error": error,
+            "details": details,
+        },
     )
 
 

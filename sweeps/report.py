@@ -15,7 +15,6 @@ from sweeps.analysis import METRICS, axes_of, by_point, for_table, order_effects
 from sweeps.page import document, figure, paragraph, table
 from sweeps.pictures import order_figure
 from sweeps.show import duration
-from sweeps.study import studies
 from sweeps.study_page import sections
 from sweeps.tuning import Choice
 
@@ -95,7 +94,7 @@ def _page(sweep: Sweep, frame: pd.DataFrame) -> str:
         parts.append(
             paragraph("In %: mean \u00b1 standard deviation over the runs of a row.", soft=True)
         )
-        parts += _orders(frame)
+        parts += _orders(sweep, frame)
     errors = {e for phase in sweep.phases for e in phase.errors.values()}
     if errors:
         parts += ["<h2>Failed runs</h2>", *map(paragraph, sorted(errors))]
@@ -114,9 +113,9 @@ def _choice(choice: Choice) -> str:
     )
 
 
-def _orders(frame: pd.DataFrame) -> list[str]:
+def _orders(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     """A study of each stream's orders where there are enough of them, else what they moved."""
-    if studied := studies(frame):
+    if studied := sweep.studies():
         return [part for study in studied for part in sections(study)]
     effects = order_effects(frame)
     if not effects:

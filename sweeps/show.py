@@ -16,7 +16,7 @@ from rich.text import Text
 from sweeps.analysis import METRICS, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
 from sweeps.spec import ORDER_METHODS
-from sweeps.study import Study, studies, verdict
+from sweeps.study import Study, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,7 +162,7 @@ def outcome(sweep: Sweep, console: Console) -> None:
     if not frame.empty:
         console.print()
         console.print(results_table(frame))
-        _about_orders(frame, console)
+        _about_orders(sweep, frame, console)
     for phase in sweep.phases:
         for error, n in Counter(phase.errors.values()).most_common(SHOWN_ERRORS):
             console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {escape(error)}")
@@ -188,9 +188,9 @@ def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
     )
 
 
-def _about_orders(frame: pd.DataFrame, console: Console) -> None:
+def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
     """What the orders moved, and where there are many whether their scores foresaw it."""
-    found = studies(frame)
+    found = sweep.studies()
     if not found:
         for effect in order_effects(frame):
             console.print(str(effect), style="dim", markup=False)

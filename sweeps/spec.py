@@ -137,6 +137,12 @@ class SweepSpec(_Strict):
     wandb: Tracking = Field(default_factory=Tracking)
 
     @property
+    def kept(self) -> Keep:
+        """Which states are kept: all in a search over orders, which comes back to any of them."""
+        searching = self.tune is not None and self.tune.method in ORDER_METHODS
+        return "all" if searching and self.keep_states == "branches" else self.keep_states
+
+    @property
     def adaptive(self) -> bool:
         """Whether tuning makes its points as it goes, instead of trying all of them."""
         return self.tune is not None and self.tune.method != "all"

@@ -39,6 +39,7 @@ OUTCOMES = {"average_accuracy": 1, "forgetting": -1, "curriculum.f": 1}
 SIGNIFICANT = 0.05
 FEWEST = 6  # orders that are worth a study
 TOPS = (10, 20, 50)
+DIGITS = 12  # beyond which accuracies differ by the order of summation
 EXACT = 7  # items whose relabellings are all tried: 5040
 SHUFFLES = 2000
 
@@ -92,6 +93,7 @@ class PointStudy:
         picked: accuracy above the mean order, on each seed, of the order that is best on all other
             seeds: what picking an order is worth. None with a single seed.
         positions: (n, n) accuracy averaged over the orders with item i at place k.
+        scores: of the orders, by name.
         predictions: by each score of each outcome.
     """
 
@@ -106,6 +108,7 @@ class PointStudy:
     picked: Interval | None
     first: First
     positions: np.ndarray
+    scores: Mapping[str, np.ndarray]
     predictions: Sequence[Prediction]
 
 
@@ -118,7 +121,7 @@ class Study:
         agreement: Spearman's rho of accuracy by order between each two points.
         ceiling: the rho to be expected of two repetitions of a point with other seeds; nan with a
             single seed.
-        scores: by name, (N,), in the order of the first point's orders.
+        scores: their names.
     """
 
     stream: str
@@ -126,7 +129,7 @@ class Study:
     points: Sequence[PointStudy]
     agreement: np.ndarray
     ceiling: np.ndarray
-    scores: Mapping[str, np.ndarray]
+    scores: Sequence[str]
 
 
 def scores(
@@ -148,7 +151,8 @@ def scores(
             curriculum = build("curriculum", {**section, "level": level})
             given = planner.stream(same[0].config).without_test_data()
             try:
-                scored = curriculum.scores(given, [run.order for run in same])
+                scored = [float(v) for v in curriculum.scores(given, [run.order for run in same])]
+                values |= {r.run_id: v for r, v in zip(same, scored, strict=True)}
             except ClpError:
                 raise
             except Exception as error:  # whatever a user's curriculum raises
@@ -156,7 +160,6 @@ def scores(
                 raise CurriculumError(
                     f"scored_by: curriculum {name!r} gives no scores: {blame(error)}"
                 ) from error
-            values |= {r.run_id: float(s) for r, s in zip(same, scored, strict=True)}
     return found
 
 
@@ -166,15 +169,19 @@ def studies(frame: pd.DataFrame) -> list[Study]:
     Args:
         frame: as :meth:`sweeps.Sweep.results` gives it.
     """
-    if "axis.curriculum" not in frame or frame.empty:
+    if frame.empty or "axis.curriculum" not in frame:
         return []
-    axes = [c for c in frame.columns if c in ("axis.stream", "axis.scenario")]
-    axes += [c for c in frame.columns if c.startswith("axis.stream.")]
+    apart = [c for c in frame.columns if c in ("axis.stream", "axis.scenario")]
+    apart += [c for c in frame.columns if c.startswith("axis.stream.")]
+    # Orders of experiences and of classes are different things, and so are those of other lengths.
+    kinds = {"curriculum.level", "_items"} & {*frame.columns, "_items"}
+    frame = frame.assign(_items=[f"{len(order)} items" for order in frame["order"]])
+    by = [*apart, *(kind for kind in sorted(kinds) if frame[kind].nunique() > 1)]
     groups = [("", frame)]
-    if axes:
-        grouped = frame.groupby(axes, sort=False, dropna=False)
+    if by:
+        grouped = frame.groupby(by, sort=False, dropna=False)
         groups = [(" ".join(map(str, values)), group) for values, group in grouped]
-    found = [_study(stream, group, axes) for stream, group in groups]
+    found = [_study(stream, group, apart) for stream, group in groups]
     return [study for study in found if study is not None]
 
 
@@ -184,9 +191,11 @@ def verdict(study: Study, score: str) -> str:
     total = sum(len(point.predictions) for point in study.points)
     right = sum(_holds(p) and p.correlation.rho.value > 0 for p in mine)
     wrong = sum(_holds(p) and p.correlation.rho.value < 0 for p in mine)
+    strict = not any(math.isnan(p.relabelled) for p in mine)
     return (
-        f"{score} foresees {right} of {len(mine)} outcomes, {wrong} the wrong way round "
-        f"(p < {SIGNIFICANT}, corrected for {total} comparisons and under renaming)"
+        f"{score} foresees {right} of {len(mine)} outcomes, {wrong} the wrong way round (p < "
+        f"{SIGNIFICANT} by shuffling, corrected for {total} comparisons"
+        f"{', and by itself under renaming' if strict else ''})"
     )
 
 
@@ -217,30 +226,29 @@ def _study(stream: str, frame: pd.DataFrame, apart: Sequence[str]) -> Study | No
     n = len(means)
     pairs = [(i, j) for i in range(n) for j in range(n)]
     rho = spearman(means[[i for i, _ in pairs]], means[[j for _, j in pairs]])
-    by_order = {
-        score: np.array([values[tuple(o)] for o in points[0].orders])
-        for score, values in scored.items()
-    }
     return Study(
         stream or str(frame["stream.name"].iloc[0]),
         _items(frame),
         points,
         rho.reshape(n, n),
         np.array([_ceiling(table) for table in accuracies]),
-        by_order,
+        list(scored),
     )
 
 
 def _tables(group: pd.DataFrame) -> dict[str, pd.DataFrame] | None:
     """Each outcome by order and seed, of the orders with every seed; None if those are few."""
     tables = {
-        outcome: group.pivot_table(outcome, "order", "seed", sort=False).dropna()
+        outcome: group.groupby(["order", "seed"], sort=False)[outcome]
+        .mean()
+        .unstack()
+        .round(DIGITS)
         for outcome in OUTCOMES
     }
-    rows = tables["average_accuracy"].index
-    if len(rows) < FEWEST or not len(tables["average_accuracy"].columns):
+    rows = tables["average_accuracy"].dropna().index
+    if len(rows) < FEWEST:
         return None
-    return {outcome: table.reindex(rows) for outcome, table in tables.items()}
+    return {outcome: table.loc[rows] for outcome, table in tables.items()}
 
 
 def _point(
@@ -248,7 +256,7 @@ def _point(
 ) -> PointStudy:
     accuracy = tables["average_accuracy"]
     orders = np.array([list(order) for order in accuracy.index])
-    means = accuracy.mean(axis=1).to_numpy()
+    means = accuracy.mean(axis=1).round(DIGITS).to_numpy()
     seeds = accuracy.shape[1]
     ranked = np.argsort(-means, kind="stable")
 
@@ -261,13 +269,21 @@ def _point(
         orders=orders,
         seeds=seeds,
         means=means,
-        shares={o: components(t.to_numpy()) for o, t in tables.items() if seeds > 1},
+        shares={
+            outcome: components(table.to_numpy())
+            for outcome, table in tables.items()
+            if seeds > 1 and not table.isna().any(axis=None)
+        },
         best=at(0),
         median=at(len(ranked) // 2),
         worst=at(-1),
         picked=_picked(accuracy.to_numpy()) if seeds > 1 else None,
         first=_first(orders, means),
         positions=_positions(orders, means),
+        scores={
+            name: np.array([values[tuple(order)] for order in orders.tolist()])
+            for name, values in scored.items()
+        },
         predictions=list(_predictions(tables, orders, scored)),
     )
 
@@ -283,7 +299,7 @@ def _picked(accuracy: np.ndarray) -> Interval:
 def _first(orders: np.ndarray, means: np.ndarray) -> First:
     """The correlation ratio of the first item, and how often shuffled orders have a larger one."""
     spread = ((means - means.mean()) ** 2).sum()
-    if spread <= 0:
+    if spread <= len(means) * 10.0 ** (-2 * DIGITS):
         return First(float("nan"), float("nan"))
     shuffled = np.random.default_rng(0).permuted(np.tile(means, (SHUFFLES, 1)), axis=1)
     rows = np.concatenate([means[None], shuffled])
@@ -314,7 +330,9 @@ def _predictions(
         rows = _relabelled(orders, values)
         x = np.array([values[tuple(order)] for order in orders])
         for outcome, sign in OUTCOMES.items():
-            y = sign * tables[outcome].mean(axis=1).to_numpy()
+            y = sign * tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
+            if np.isnan(y).any():  # the forgetting of a single experience
+                continue
             found = correlation(x, y)
             exact = permutation_p(rows, y) if rows is not None else float("nan")
             overlaps = {k: _overlap(x, y, k) for k in TOPS if k < len(x)}

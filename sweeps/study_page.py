@@ -26,7 +26,7 @@ def sections(study: Study) -> list[str]:
         figure(overview_figure(study)),
         _orders_table(study.points),
         paragraph(
-            f"Accuracy in %, with Student's 95 % intervals over {seeds} seeds. The best of many "
+            f"Accuracy in %{_over(seeds)}. The best of many "
             'orders is best partly by luck: "worth of picking" is the gain over the mean order, on '
             "each seed, of the order that is best on the others. Shares of variance are components "
             'of orders x seeds with bootstrap intervals over orders; "first item" is the share of '
@@ -38,7 +38,7 @@ def sections(study: Study) -> list[str]:
         f"<details><summary>What the variance is made of</summary>{_shares_table(study.points)}"
         "</details>",
     ]
-    if study.scores:
+    if any(point.predictions for point in study.points):
         parts += [
             f"<h2>Was it foreseen? {html.escape(study.stream)}</h2>",
             *(paragraph(f"{verdict(study, score)}.") for score in study.scores),
@@ -52,6 +52,10 @@ def sections(study: Study) -> list[str]:
             paragraph(_method(study), soft=True),
         ]
     return parts
+
+
+def _over(seeds: int) -> str:
+    return f", with Student's 95 % intervals over {seeds} seeds" if seeds > 1 else " of one seed"
 
 
 def _orders_table(points: Sequence[PointStudy]) -> str:
@@ -94,7 +98,7 @@ def _predictions_table(points: Sequence[PointStudy], outcome: str) -> str:
             point.point,
             str(p.correlation.rho),
             *map(_p, (p.correlation.p, p.adjusted, p.relabelled)),
-            f"{p.correlation.tau:.2f}",
+            "-" if math.isnan(p.correlation.tau) else f"{p.correlation.tau:.2f}",
             _p(p.correlation.tau_p),
             *("{} ({:.1f})".format(*p.overlaps[k]) for k in tops if k in p.overlaps),
         ]
@@ -132,6 +136,8 @@ def _points(value: Interval) -> str:
 
 
 def _share(value: Interval) -> str:
+    if math.isnan(value.low):
+        return "-"
     return f"{_percent(value.value)} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 

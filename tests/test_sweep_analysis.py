@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
-from sweeps import analysis
+from sweeps import analysis, pictures
 
 
 def frame(rows: Sequence[tuple[str, str, int, float]]) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def test_one_order_has_no_effect(some: pd.DataFrame) -> None:
 def test_the_figure_has_a_line_for_each_point_over_the_orders_of_the_best() -> None:
     partial = FRAME.drop(index=4)
     effects = analysis.order_effects(partial)
-    figure = analysis.order_figure(effects)
+    figure = pictures.order_figure(effects)
     (axes,) = figure.axes
     assert len(axes.containers) == 2
     drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axes.containers}
