@@ -54,6 +54,16 @@ class Result:
         ``all`` for domain-incremental streams."""
         return self.matrices[OWN_MASK[self.scenario]]
 
+    def lifelong(self) -> dict[str, float]:
+        """Those metrics of the lifelong-learning suite that a matrix has; the others are nan.
+
+        See :mod:`cl_platform.lifelong`, which also scores logs of other programs.
+        """
+        from cl_platform.lifelong import lifelong_metrics
+        from cl_platform.lifelong_logs import from_matrix
+
+        return lifelong_metrics(from_matrix(self.matrix))
+
     def to_json(self) -> dict[str, Any]:
         """The content of `result.json`; undefined metrics become null."""
         return {

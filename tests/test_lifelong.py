@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cl_platform as clp
 from cl_platform.errors import BadInput, ClpError, DataError
 from cl_platform.lifelong import LIFELONG_METRICS, TaskMetrics, lifelong_metrics, task_metrics
 from cl_platform.lifelong_curves import smooth
@@ -627,3 +628,11 @@ def test_experts_train_one_task_each() -> None:
         with pytest.raises(ClpError, match=message):
             lifelong_metrics(log, [log_of(*blocks)])
     assert math.isnan(lifetime(log, "relative_performance", log_of(train("b", 1))))
+
+
+def test_a_result_has_the_suite_of_its_own_matrix() -> None:
+    result = clp.run("blobs", "finetune", out=None)
+    found = result.lifelong()
+    assert found == pytest.approx(lifelong_metrics(from_matrix(result.matrix)), nan_ok=True)
+    assert found["lifelong.performance_maintenance"] < 0  # whoever only fine-tunes forgets
+    assert math.isnan(found["lifelong.sample_efficiency"])
