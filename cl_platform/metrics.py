@@ -42,6 +42,31 @@ def forgetting(r: AccuracyMatrix) -> float:
     return _mean(best - r.values[-1, :-1])
 
 
+def forgetting_since_learned(r: AccuracyMatrix) -> float:
+    """Mean over j < T of R[j, j] - R[T, j]: backward transfer with its sign turned.
+
+    Source: what avalanche-lib calls forgetting, averaged over experiences.
+    """
+    return _mean(_diagonal(r)[:-1] - r.values[-1, :-1])
+
+
+def forgetting_from_best(r: AccuracyMatrix) -> float:
+    """Mean over j < T of max_{1 <= i <= T} R[i, j] - R[T, j]; never negative.
+
+    Source: the code of L2P (Wang et al. 2022), Mammoth and PILOT, which count the last row as well.
+    """
+    return _mean(r.values[1:, :-1].max(axis=0) - r.values[-1, :-1])
+
+
+def forgetting_consecutive(r: AccuracyMatrix) -> float:
+    """Mean over i = 2..T of the mean over j < i of R[i-1, j] - R[i, j]: loss from step to step.
+
+    Source: the code of CODA-Prompt (Smith et al. 2023) and OVOR (Huang et al. 2024).
+    """
+    drops = r.values[1:-1] - r.values[2:]
+    return _mean([_mean(drop[: i + 1]) for i, drop in enumerate(drops)])
+
+
 def backward_transfer(r: AccuracyMatrix) -> float:
     """Mean over j < T of R[T, j] - R[j, j].
 
@@ -85,7 +110,7 @@ def intransigence(r: AccuracyMatrix, joint: AccuracyMatrix) -> float:
 
 
 def curriculum_alpha(r: AccuracyMatrix) -> float:
-    """The average accuracy, under the name it has in F.
+    """The average accuracy, mean_j R[T, j], under the name it has in F.
 
     Source: Singh et al. 2023 (Learning to Learn).
     """
@@ -110,7 +135,7 @@ def curriculum_f(r: AccuracyMatrix) -> float:
 
 
 def curriculum_f_above_floor(r: AccuracyMatrix) -> float:
-    """F less what it is after complete forgetting: alpha = 1/T and beta = 1."""
+    """F less its value after complete forgetting: R[T, T] = 1 alone, so alpha = 1/T and beta = 1."""
     return curriculum_f(r) - _f(1 / len(r), 1.0)
 
 
@@ -122,6 +147,9 @@ METRICS: Mapping[str, Callable[[AccuracyMatrix], float]] = {
     "average_accuracy": average_accuracy,
     "average_incremental_accuracy": average_incremental_accuracy,
     "forgetting": forgetting,
+    "forgetting_since_learned": forgetting_since_learned,
+    "forgetting_from_best": forgetting_from_best,
+    "forgetting_consecutive": forgetting_consecutive,
     "backward_transfer": backward_transfer,
     "forward_transfer": forward_transfer,
     "learning_accuracy": learning_accuracy,

@@ -33,7 +33,7 @@ def sections(study: Study) -> list[str]:
             "the variance between orders that goes with what is learned first (p by shuffling).",
             soft=True,
         ),
-        paragraph(f"{', '.join(f'{i}: {name}' for i, name in enumerate(study.items))}.", soft=True),
+        *_legend(study.items),
         figure(position_figure(study)),
         f"<details><summary>What the variance is made of</summary>{_shares_table(study.points)}"
         "</details>",
@@ -52,6 +52,13 @@ def sections(study: Study) -> list[str]:
             paragraph(_method(study), soft=True),
         ]
     return parts
+
+
+def _legend(items: Sequence[str]) -> list[str]:
+    """What the numbers of items stand for, unless they are their names."""
+    if all(name == str(i) for i, name in enumerate(items)):
+        return []
+    return [paragraph(f"{', '.join(f'{i}: {name}' for i, name in enumerate(items))}.", soft=True)]
 
 
 def _over(seeds: int) -> str:

@@ -30,6 +30,9 @@ R = AccuracyMatrix(
         ("average_accuracy", (0.50 + 0.60 + 0.95) / 3),
         ("average_incremental_accuracy", (0.80 + (0.90 + 0.70) / 2 + (0.50 + 0.60 + 0.95) / 3) / 3),
         ("forgetting", ((0.90 - 0.50) + (0.70 - 0.60)) / 2),
+        ("forgetting_since_learned", ((0.80 - 0.50) + (0.70 - 0.60)) / 2),
+        ("forgetting_from_best", ((0.90 - 0.50) + (0.70 - 0.60)) / 2),
+        ("forgetting_consecutive", ((0.80 - 0.90) + ((0.90 - 0.50) + (0.70 - 0.60)) / 2) / 2),
         ("backward_transfer", ((0.50 - 0.80) + (0.60 - 0.70)) / 2),
         ("forward_transfer", ((0.25 - 0.20) + (0.40 - 0.30)) / 2),
         ("learning_accuracy", (0.80 + 0.70 + 0.95) / 3),
@@ -81,6 +84,18 @@ def test_every_metric_says_what_it_is() -> None:
     for name, metric in METRICS.items():
         assert metric.__name__ == name.replace(".", "_")
         assert "R[" in (metric.__doc__ or "") or "mean" in (metric.__doc__ or "").lower()
+
+
+def test_definitions_of_forgetting_differ_where_the_last_row_is_best() -> None:
+    better = AccuracyMatrix([[0, 0], [0.5, 0], [0.8, 0.9]])
+    assert METRICS["forgetting"](better) == pytest.approx(-0.3)
+    assert METRICS["forgetting_since_learned"](better) == pytest.approx(-0.3)
+    assert METRICS["forgetting_from_best"](better) == 0
+    assert METRICS["forgetting_consecutive"](better) == pytest.approx(-0.3)
+
+
+def test_what_two_definitions_have_in_common() -> None:
+    assert METRICS["forgetting_since_learned"](R) == pytest.approx(-METRICS["backward_transfer"](R))
 
 
 def collapsed(alpha: float, beta: float, n: int = 5) -> AccuracyMatrix:
