@@ -135,7 +135,7 @@ def curriculum_f(r: AccuracyMatrix) -> float:
 
 
 def curriculum_f_above_floor(r: AccuracyMatrix) -> float:
-    """F less its value after complete forgetting: only R[T, T] is 1, so alpha = 1/T and beta = 1."""
+    """F less its value after complete forgetting, where only R[T, T] is 1: alpha 1/T, beta 1."""
     return curriculum_f(r) - _f(1 / len(r), 1.0)
 
 
