@@ -276,7 +276,8 @@ def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
     assert choice.config.strategy["rate"] > 1e-2  # a rate of nothing learns nothing
     assert [run.config.seed for run in final.runs] == [7]
     trained = len(lines(log))
-    assert trained <= 4 * 3 + 5
+    # A trial that takes over another's state goes back to where that one was.
+    assert trained <= 4 * 3 * (1 if method == "asha" else 2) + 5
     assert not (tmp_path / "out" / "tune").exists()
 
     (tmp_path / "out" / "sweep.json").unlink()
