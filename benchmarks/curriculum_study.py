@@ -25,12 +25,12 @@ import ray
 from benchmarks.document import DOCS, write_table
 from cl_platform.execution import execute
 from cl_platform.plan import make_plan
+from cl_platform.report.orders import SIGNIFICANT, PointStudy, Prediction, Study
+from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
 from cl_platform.result import Result
 from cl_platform.statistics import Interval, spearman
 from sweeps.api import Sweep, sweep
-from sweeps.pictures import overview_figure, position_figure, prediction_figure
 from sweeps.spec import read_spec
-from sweeps.study import SIGNIFICANT, PointStudy, Prediction, Study
 
 SPEC = Path(__file__).parent.parent / "examples" / "curriculum_study.yaml"
 REGIMES = {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.files import each, is_remote, listed, location, read_json, write_json
@@ -14,7 +14,11 @@ from cl_platform.matrix import AccuracyMatrix, Mask
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
+PARTS = {
+    "run_id", "config", "stream", "scenario", "order", "experiences", "matrix", "metrics", "cost"
+}  # fmt: skip
 OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "all"}
 
 
@@ -63,6 +67,28 @@ class Result:
         from cl_platform.lifelong_logs import from_matrix
 
         return lifelong_metrics(from_matrix(self.matrix))
+
+    def plot_matrix(self, mask: Mask | None = None) -> Figure:
+        """The accuracy matrix as a heat map; under the scenario's own mask unless given.
+
+        Raises:
+            BadInput: there is no such mask, or no matplotlib. As for the other plots.
+        """
+        from cl_platform.plots import matrix_figure
+
+        return matrix_figure(self, mask)
+
+    def plot_accuracy(self, mask: Mask | None = None) -> Figure:
+        """Accuracy after each experience: of each, and of all learned so far."""
+        from cl_platform.plots import accuracy_figure
+
+        return accuracy_figure(self, mask)
+
+    def plot_forgetting(self, mask: Mask | None = None) -> Figure:
+        """For each experience: accuracy once learned, and at the end."""
+        from cl_platform.plots import forgetting_figure
+
+        return forgetting_figure(self, mask)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `result.json`; undefined metrics become null."""
@@ -118,17 +144,16 @@ class Result:
             return None
 
 
-def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The results under a folder, all or those of the given runs, one row per run.
+def read_documents(
+    out: str | Path, run_ids: Iterable[str] | None = None
+) -> dict[Path, dict[str, Any]]:
+    """The content of `result.json` by the run's folder, of all runs under `out` or of those given.
 
-    Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name, every cost
-    as ``cost.NAME`` and every setting under its dotted key (``strategy.name``).
+    What is not there, or not readable, is left out.
 
     Raises:
         StorageError: there is no such folder.
     """
-    import pandas as pd
-
     root = location(out)
     no_folder = StorageError(f"no folder {root}: give the --out folder of finished runs")
     if not is_remote(root) and not root.is_dir():
@@ -142,20 +167,50 @@ def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.Da
         folders = sorted(path.parent for path in files if path.name == "result.json")
     else:
         folders = [path.parent for path in sorted(root.glob("runs/*/result.json"))]
-    found = each(root, Result.load, folders)
-    return pd.DataFrame([_flat(result) for result in found if result is not None])
+    found = each(root, lambda folder: read_json(folder / "result.json"), folders)
+    return {path: data for path, data in zip(folders, found, strict=True) if _is_result(data)}
 
 
-def _flat(result: Result) -> dict[str, Any]:
+def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The results under a folder, all or those of the given runs, one row per run.
+
+    Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name, every cost
+    as ``cost.NAME`` and every setting under its dotted key (``strategy.name``).
+
+    Raises:
+        StorageError: there is no such folder.
+    """
+    return as_frame(read_documents(out, run_ids))
+
+
+def as_frame(documents: Mapping[Path, Mapping[str, Any]]) -> pd.DataFrame:
+    """What :func:`read_documents` found as :func:`load_results` gives it."""
+    import pandas as pd
+
+    return pd.DataFrame([_flat(data, path) for path, data in documents.items()])
+
+
+def _is_result(data: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON document has the parts of a result; it may be by another version."""
+    mappings = ("config", "matrix", "metrics", "cost")
+    return (
+        isinstance(data, dict)
+        and data.keys() >= PARTS
+        and all(isinstance(data[part], dict) for part in mappings)
+    )
+
+
+def _flat(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    metrics = data["metrics"].items()
     row: dict[str, Any] = {
-        "run_id": result.run_id,
-        "path": str(result.path),
-        "scenario": result.scenario,
-        "order": tuple(result.order),
-        **result.metrics,
-        **{f"cost.{k}": v for k, v in result.cost.items()},
+        "run_id": data["run_id"],
+        "path": str(path),
+        "scenario": data["scenario"],
+        "order": tuple(data["order"]),
+        **{k: float("nan") if v is None else v for k, v in metrics},
+        **{f"cost.{k}": v for k, v in data["cost"].items()},
     }
-    for key, value in result.config.items():
+    for key, value in data["config"].items():
         if isinstance(value, dict):
             row.update({f"{key}.{name}": v for name, v in value.items()})
         else:

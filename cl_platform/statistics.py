@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -131,6 +132,11 @@ class Components:
     interaction: Interval
     total: float  # the variance itself
 
+    @property
+    def parts(self) -> tuple[Interval, Interval, Interval]:
+        """Rows, columns, interaction."""
+        return self.rows, self.columns, self.interaction
+
 
 def components(table: np.ndarray, resamples: int = RESAMPLES) -> Components:
     """Variance components of a full table (n rows, m columns), as shares of their sum.
@@ -183,11 +189,16 @@ def _components(tables: np.ndarray) -> np.ndarray:
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
     """The mean with Student's 95 % interval; nan bounds for a single value."""
-    from scipy.stats import t
-
     array = np.asarray(values, float)
     mean = float(array.mean())
     if len(array) < 2:
         return Interval(mean, float("nan"), float("nan"))
-    reach = float(t.ppf((1 + LEVEL) / 2, len(array) - 1)) * array.std(ddof=1) / len(array) ** 0.5
+    reach = _student(len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5
     return Interval(mean, float(mean - reach), float(mean + reach))
+
+
+@cache
+def _student(freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, freedom))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,20 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.execution import DEFAULT_OUT
 from cl_platform.files import location
 from cl_platform.plan import Planner
-from sweeps import record, study, tree, tuning
+from cl_platform.report import write_report
+from cl_platform.report.orders import Study, studies
+from cl_platform.report.runs import Runs, read_runs
+from sweeps import record, tree, tuning
 from sweeps.cluster import needs
 from sweeps.driver import Driver, OnTick, Stopped
 from sweeps.estimate import estimate
 from sweeps.order_search import search_orders
 from sweeps.plan import Run, plan_runs
 from sweeps.record import Phase, Tally
-from sweeps.report import track, write_report
+from sweeps.scores import scores_of
 from sweeps.space import fill, randoms, templates
 from sweeps.spec import ORDER_METHODS, SweepSpec, parse_spec, read_spec
-from sweeps.study import Study
+from sweeps.summary import track
 from sweeps.tuning import Choice
 
 if TYPE_CHECKING:
@@ -63,7 +66,6 @@ class Sweep:
         chosen: the points that tuning chose.
         seconds: how long it took this time.
         stopped: why it ended early, if it did.
-        scores: of the orders, by curriculum and run.
     """
 
     spec: SweepSpec
@@ -72,7 +74,6 @@ class Sweep:
     chosen: Sequence[Choice]
     seconds: float
     stopped: str | None = None
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -101,18 +102,20 @@ class Sweep:
         """One row per run of the last phase that has ended: its axes as ``axis.NAME``, metrics,
         costs and settings as in :func:`cl_platform.load_results`, and scores of its order as
         ``score.CURRICULUM``."""
-        frame = record.results(self.path, [run for run in self.phases[-1].runs if run.whole])
-        for name, values in self.scores.items() if not frame.empty else ():
-            frame[f"score.{name}"] = frame["run_id"].map(values)
-        return frame
+        return self.runs.frame.copy()
+
+    @cached_property
+    def runs(self) -> Runs:
+        """What it left in its folder."""
+        return read_runs(self.path)
 
     def studies(self) -> list[Study]:
-        """What the orders of each stream did; see :mod:`sweeps.study`."""
+        """What the orders of each stream did; see :mod:`cl_platform.report.orders`."""
         return self._studies
 
     @cached_property
     def _studies(self) -> list[Study]:
-        return study.studies(self.results())
+        return studies(self.runs.frame)
 
 
 def sweep(
@@ -140,7 +143,7 @@ def sweep(
         KeyboardInterrupt: workers are stopped and the record is written; call again to go on.
     """
     spec, folder, planner, runs = _planned(spec, out)
-    scores = study.scores(spec.scored_by, runs, planner)
+    scores = scores_of(spec.scored_by, runs, planner)
     began = time.monotonic()
     hours = spec.budget.hours
     driver = Driver(
@@ -158,16 +161,20 @@ def sweep(
     status, stopped = "interrupted", None
     try:
         with driver:
-            record.write_sweep(folder, spec, phases, "running")
+            record.write_sweep(folder, spec, phases, "running", scores=scores)
             if spec.adaptive:
                 chosen += _searched(driver, phases[0])
             else:
                 driver.carry_out(phases[0])
                 if spec.tune is not None:
                     chosen += tuning.choose(spec.tune, phases[0], folder)
-            if spec.tune is not None and spec.final is not None:
-                phases.append(Phase("final", tuning.final_runs(spec.final, chosen, runs, planner)))
-                record.write_sweep(folder, spec, phases, "running", chosen)
+            if spec.tune is not None:
+                if spec.final is not None:
+                    final = tuning.final_runs(spec.final, chosen, runs, planner)
+                    phases.append(Phase("final", final))
+                scores = scores_of(spec.scored_by, phases[-1].runs, planner)
+            if len(phases) > 1:
+                record.write_sweep(folder, spec, phases, "running", chosen=chosen, scores=scores)
                 driver.carry_out(phases[1])
         status = "done"
     except Stopped as error:
@@ -176,11 +183,12 @@ def sweep(
         status = str(error)
         raise
     finally:
-        record.write_sweep(folder, spec, phases, status, chosen)
-    if spec.tune is not None:
-        scores = study.scores(spec.scored_by, phases[-1].runs, planner)
-    found = Sweep(spec, folder, phases, chosen, time.monotonic() - began, stopped, scores)
-    write_report(found)
+        seconds = time.monotonic() - began
+        record.write_sweep(
+            folder, spec, phases, status, chosen=chosen, scores=scores, seconds=seconds
+        )
+    found = Sweep(spec, folder, phases, chosen, seconds, stopped)
+    write_report(found.runs)
     if spec.wandb.mode != "off":
         track(found)
     return found
@@ -206,7 +214,7 @@ def preview(
         ConfigError, BadInput: see :func:`sweep`.
     """
     spec, folder, planner, runs = _planned(spec, out)
-    study.scores(spec.scored_by, runs, planner)  # faults are told now
+    scores_of(spec.scored_by, runs, planner)  # faults are told now
     driver = Driver(spec, folder, planner, address)
     phase = Phase("runs", runs)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from cl_platform.cli import interrupted
-
-if TYPE_CHECKING:
-    pass
 
 Settings = Annotated[list[str] | None, Parameter(name=["--set"], negative="")]
 

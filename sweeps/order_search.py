@@ -11,17 +11,18 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cl_platform.config import parse_config
 from cl_platform.draws import seed_for
 from cl_platform.errors import ClpError
+from cl_platform.report.points import label
 from cl_platform.tree_search import TreeSearch
 from sweeps.driver import Driver
 from sweeps.plan import Run, config_of, run_of
 from sweeps.record import Phase
-from sweeps.space import label
 from sweeps.tuning import Choice, Group, groups, objective, planned, point_of
 
 WAVE = 4  # orders that a tree search proposes at a time
@@ -38,7 +39,6 @@ def search_orders(driver: Driver, phase: Phase) -> list[Choice]:
     """
     assert driver.spec.tune is not None
     found = groups(driver.spec, driver.planner)
-    phase.runs = []
     phase.tally.distinct = planned(driver.spec.tune, found).distinct
     searches = [_Search(driver, group, phase) for group in found]
     chosen = [search.run() for search in searches]
@@ -68,6 +68,7 @@ class _Search:
         self.tune = self.driver.spec.tune
         self.config = config_of(self.driver.spec, point_of(self.group, {}))
         self.n = self.group.experiences
+        self.sign = 1 if self.tune.mode == "max" else -1
 
     def run(self) -> Choice:
         """Search, and the best whole order that was tried."""
@@ -80,21 +81,20 @@ class _Search:
                 + (f"every run failed, the first one: {reason}" if reason else "none was finished")
             )
         best = max(whole, key=lambda p: whole[p])
-        sign = 1 if self.tune.mode == "max" else -1
         point = {k: label(v) for k, v in self.group.grid[0].items() if k != "seed"}
         run = self._runs(best)[0]
         self.phase.trials += [
             {
                 "group": self.group.names,
-                "values": {"curriculum": label({"name": "explicit", "order": list(p)})},
-                "objectives": [sign * w if w > -math.inf else None],
+                "values": {"curriculum": label(_explicit(p))},
+                "objectives": [self.sign * w if w > -math.inf else None],
             }
             for p, w in self.worth.items()
         ]
         return Choice(
             self.group.names,
             {**point, "curriculum": label(run.config.curriculum)},
-            sign * whole[best],
+            self.sign * whole[best],
             len(self.group.seeds),
             run.config,
         )
@@ -169,10 +169,8 @@ class _Search:
         if prefix in self.made:
             return self.made[prefix]
         rest = [i for i in range(self.n) if i not in prefix]
-        section = {"name": "explicit", "level": "experiences", "order": [*prefix, *rest]}
-        shown = label({"name": "explicit", "order": list(prefix)})
-        shown += " ..." if rest else ""
-        data = {**self.config.model_dump(), "curriculum": section}
+        shown = label(_explicit(prefix)) + (" ..." if rest else "")
+        data = {**self.config.model_dump(), "curriculum": _explicit([*prefix, *rest])}
         self.made[prefix] = [
             run_of(
                 self.driver.planner,
@@ -195,11 +193,10 @@ class _Search:
         finally:
             self.phase.tally.known += len(asked & self.driver.known)
             self._note(round_)
-        sign = 1 if self.tune.mode == "max" else -1
         for prefix, same in by_prefix.items():
             values = [objective(self.tune.metric, round_, r, self.driver.out) for r in same]
             mean = statistics.fmean(values)
-            self.worth[prefix] = -math.inf if math.isnan(mean) else sign * mean
+            self.worth[prefix] = -math.inf if math.isnan(mean) else self.sign * mean
         return [self.worth[p] for p in prefixes]
 
     def _note(self, round_: Phase) -> None:
@@ -216,3 +213,8 @@ class _Search:
             setattr(phase.tally, name, getattr(phase.tally, name) + getattr(round_.tally, name))
         phase.tally.runs = len(phase.runs)
         phase.tally.done, phase.tally.failed = len(phase.done), len(phase.errors)
+
+
+def _explicit(order: Sequence[int]) -> dict[str, Any]:
+    """The curriculum of an order of experiences."""
+    return {"name": "explicit", "level": "experiences", "order": list(order)}

@@ -11,7 +11,8 @@ from cl_platform.curriculum import Curriculum
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
 from cl_platform.parameters import as_section, blame, build
 from cl_platform.plan import Planner
-from sweeps.space import Point, is_random, label, points, settings, templates
+from cl_platform.report.points import label
+from sweeps.space import Point, is_random, points, settings, templates
 from sweeps.spec import SweepSpec
 
 SHOWN_FAULTS = 20

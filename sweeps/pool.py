@@ -100,9 +100,9 @@ class Pool:
             left: states still to be made by all workers: towards the end less is given at a time.
         """
         soon = min(SHORT_SECONDS, self._pace * left / (SHARES * len(self.members)))
-        size = sum(s.size for s in segment.walk())
-        together = not segment.alone and size * self._pace < soon
-        parcel = list(segment.walk()) if together else [segment]
+        below = list(segment.walk())
+        together = not segment.alone and sum(s.size for s in below) * self._pace < soon
+        parcel = below if together else [segment]
         if not member.parcels:
             member.since = time.monotonic()
         member.parcels.append(parcel)

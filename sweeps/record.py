@@ -1,20 +1,17 @@
-"""What a sweep leaves behind: `sweep.json`, the failures of runs, and its table of results."""
+"""What a sweep leaves behind beside its runs: `sweep.json` and the failures of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cl_platform import __version__
 from cl_platform.files import read_json, remove, write_json
-from cl_platform.result import Result, load_results
+from cl_platform.result import Result
 from sweeps.plan import Run
 from sweeps.spec import SweepSpec
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Status = Literal["done", "failed", "missing"]
 
@@ -73,6 +70,7 @@ class Phase:
                     "run_id": run.run_id,
                     "point": run.point,
                     "experiences": run.upto,
+                    "whole": run.whole,
                     "status": self.status(run),
                     **({"error": self.errors[run.run_id]} if run.run_id in self.errors else {}),
                     **({"metrics": plain(m)} if (m := self.metrics.get(run.run_id)) else {}),
@@ -88,18 +86,32 @@ def plain(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if value != value else value for name, value in values.items()}
 
 
+Scores = Mapping[str, Mapping[str, float]]
+"""Of the orders of runs, by curriculum and run."""
+
+
 def write_sweep(
-    out: Path, spec: SweepSpec, phases: Sequence[Phase], status: str, chosen: Sequence[Any] = ()
+    out: Path,
+    spec: SweepSpec,
+    phases: Sequence[Phase],
+    status: str,
+    *,
+    chosen: Sequence[Any] = (),
+    scores: Scores | None = None,
+    seconds: float = 0.0,
 ) -> None:
-    """Write `sweep.json`: the specification, the runs of each phase and what was chosen."""
+    """Write `sweep.json`: the specification, the runs of each phase, what was chosen, and what
+    curricula thought of the orders. A report needs no more than this and the runs."""
     write_json(
         out / "sweep.json",
         {
             "name": spec.name,
             "status": status,
             "version": __version__,
+            "seconds": round(seconds, 1),
             "spec": spec.model_dump(mode="json"),
             "chosen": [choice.to_json() for choice in chosen],
+            "scores": {name: plain(values) for name, values in (scores or {}).items()},
             "phases": [phase.to_json() for phase in phases],
         },
     )
@@ -135,17 +147,3 @@ def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
 
 def forget_failure(out: Path, run: Run) -> None:
     remove(out / "runs" / run.run_id / "failed.json")
-
-
-def results(out: Path, runs: Sequence[Run]) -> pd.DataFrame:
-    """The results of the runs that are done, in their order: axes as ``axis.NAME``, then as in
-    :func:`cl_platform.load_results`."""
-    import pandas as pd
-
-    points = pd.DataFrame(
-        [{"run_id": r.run_id, **{f"axis.{k}": v for k, v in r.point.items()}} for r in runs]
-    )
-    loaded = load_results(out, [run.run_id for run in runs])
-    if loaded.empty:
-        return points.iloc[:0]
-    return points.merge(loaded, on="run_id", how="inner")

@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.analysis import METRICS, for_table, order_effects, spread
+from cl_platform.report.orders import Study, verdict
+from cl_platform.report.points import METRICS, duration, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
 from sweeps.spec import ORDER_METHODS
-from sweeps.study import Study, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,16 +107,6 @@ def _experiences(tally: Tally, ahead: int = 0) -> str:
     saved = tally.experiences - tally.distinct
     sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
     return f"experiences {done} of {tally.distinct} trained{sharing}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say it: ``2 h 05 min``."""
-    seconds = max(0, round(seconds))
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def plan(preview: Preview, console: Console) -> None:
@@ -210,7 +200,7 @@ def _orders_table(study: Study) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for point in study.points:
         shares = point.shares.get("average_accuracy")
-        parts = [shares.rows, shares.columns, shares.interaction] if shares else []
+        parts = shares.parts if shares else ()
         table.add_row(
             escape(point.point),
             *(f"{100 * order.accuracy.value:.1f}" for order in (point.worst, point.best)),

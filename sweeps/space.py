@@ -27,6 +27,7 @@ import numpy as np
 from cl_platform.config import SHORTHANDS, put
 from cl_platform.draws import seed_for
 from cl_platform.errors import ConfigError
+from cl_platform.report.points import label
 from sweeps.spec import SweepSpec
 
 Point = dict[str, Any]
@@ -43,6 +44,9 @@ class Random:
 
     form: str
     arguments: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.form}({', '.join(map(label, self.arguments))})"
 
     def draw(self, rng: np.random.Generator) -> Any:
         low, high = self.arguments[0], self.arguments[-1]
@@ -145,23 +149,6 @@ def _merged(base: Any, value: Any) -> Any:
     given = {"name": value} if isinstance(value, str) else value
     same = "name" not in base or given.get("name", base["name"]) == base["name"]
     return {**base, **given} if same else value
-
-
-def label(value: Any) -> str:
-    """An axis value as people read it: ``er memory_size=100``."""
-    if isinstance(value, Mapping) and "order" in value and value.get("name") == "explicit":
-        return " ".join(str(i) for i in value["order"])
-    if isinstance(value, Mapping):
-        rest = [f"{k}={label(v)}" for k, v in value.items() if k != "name"]
-        return " ".join([str(value.get("name", "")), *rest]).strip()
-    if isinstance(value, Random):
-        return f"{value.form}({', '.join(map(label, value.arguments))})"
-    if isinstance(value, float):
-        short = f"{value:.6g}"
-        return short if float(short) == value else repr(value)
-    if isinstance(value, list | tuple):
-        return "[" + " ".join(label(v) for v in value) + "]"
-    return str(value)
 
 
 def _form(value: Any) -> str | None:

@@ -14,10 +14,11 @@ import numpy as np
 from cl_platform.config import SHORTHANDS, RunConfig, parse_config
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from cl_platform.plan import Planner
+from cl_platform.report.points import label
 from cl_platform.result import Result
 from sweeps.plan import Run, config_of, run_of, variants
 from sweeps.record import Phase, Tally, plain
-from sweeps.space import CONTINUOUS, Point, Random, label, randoms, replace_randoms, templates
+from sweeps.space import CONTINUOUS, Point, Random, randoms, replace_randoms, templates
 from sweeps.spec import ORDER_METHODS, Final, SweepSpec, Tune
 
 TEMPLATE = "template"  # the parameter of a trial that says which of its group's grid points it is

@@ -25,6 +25,7 @@ ONLY_IN = {
     "wandb": "cl_platform/tracking/wandb_sink.py",
     "torchvision": ("streams/sources.py", "streams/encoders.py"),
     "ot": "streams/distances.py",
+    "plotly": "cl_platform/report/page.py",
     "fsspec": "cl_platform/files.py",
     "upath": "cl_platform/files.py",
 }

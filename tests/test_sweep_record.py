@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cl_platform.execution import execute
+from cl_platform.report.runs import read_runs
 from sweeps import record
 from sweeps.record import Phase
 from sweeps.spec import parse_spec
@@ -37,11 +38,12 @@ def test_a_failure_is_on_record_until_it_is_forgotten(tmp_path: Path) -> None:
 
 def test_the_table_of_results_has_the_axes_and_the_runs_order(tmp_path: Path) -> None:
     runs = planned({"strategy": ["finetune", "joint"], "seed": [1, 0]})
-    assert record.results(tmp_path, runs).empty
+    record.write_sweep(tmp_path, spec(), [Phase("runs", runs)], "running")
+    assert read_runs(tmp_path).frame.empty
     for run in (runs[3], runs[0]):
         execute(PLANNER(run.config, run.order), tmp_path)
     assert [record.is_done(tmp_path, run) for run in runs] == [True, False, False, True]
-    frame = record.results(tmp_path, runs)
+    frame = read_runs(tmp_path).frame
     assert frame["run_id"].tolist() == [runs[0].run_id, runs[3].run_id]
     assert frame["axis.strategy"].tolist() == ["finetune", "joint"]
     assert frame["axis.seed"].tolist() == ["1", "0"]
@@ -60,7 +62,7 @@ def strict(text: str) -> Any:
 def test_the_record_of_a_sweep_is_json_with_all_that_was_chosen(tmp_path: Path) -> None:
     tuned = Tuned({**LRS, **SEEDS}, by_lr((0.9, 0.1), (0.6, 0.7), (0.5, None)))
     choices = tuned.choose()
-    record.write_sweep(tmp_path, tuned.spec, [tuned.phase], "done", choices)
+    record.write_sweep(tmp_path, tuned.spec, [tuned.phase], "done", chosen=choices)
     data = strict((tmp_path / "sweep.json").read_text())
     assert parse_spec(data["spec"]) == tuned.spec
     assert data["chosen"][0]["point"] == {"lr": "0.2"}

@@ -25,14 +25,17 @@ from cl_platform import Curriculum, Stream
 from cl_platform.errors import BadInput
 from cl_platform.execution import execute
 from cl_platform.plan import Planner, make_plan
+from cl_platform.report import orders as study
+from cl_platform.report import orders_page as study_page
+from cl_platform.report.orders import Study, studies, verdict
 from cl_platform.statistics import correlation, holm, permutation_p
 from streams import designer
 from streams.designed import Designer
-from sweeps import show, study, study_page, tree
+from sweeps import show, tree
 from sweeps.api import Sweep, sweep
 from sweeps.plan import plan_runs
-from sweeps.record import Phase
-from sweeps.study import Study, studies, verdict
+from sweeps.record import Phase, write_sweep
+from sweeps.scores import scores_of
 from tests.sweep_runs import PLANNER, spec
 
 Order = tuple[int, ...]
@@ -524,7 +527,7 @@ def test_scores_are_the_designers_for_what_is_ordered(level: str, distance: str)
     axes["curriculum"] = [{"name": name, "level": level} for name in axes["curriculum"]]
     runs = plan_runs(spec(axes), PLANNER)
     section = {"name": "designer", "distance": distance}
-    (found,) = study.scores([section], runs, PLANNER).values()
+    (found,) = scores_of([section], runs, PLANNER).values()
     assert found.keys() == {run.run_id for run in runs}
     curriculum = Designer(level=level, distance=distance)  # type: ignore[arg-type]
     n = {"experiences": 3, "classes": 4}[level]
@@ -539,15 +542,15 @@ def test_scores_are_the_designers_for_what_is_ordered(level: str, distance: str)
 
 def test_scores_see_no_test_data() -> None:
     runs = plan_runs(spec(), PLANNER)
-    assert study.scores([CURIOUS], runs, PLANNER) == {CURIOUS: {runs[0].run_id: 0.0}}
+    assert scores_of([CURIOUS], runs, PLANNER) == {CURIOUS: {runs[0].run_id: 0.0}}
 
 
 def test_a_search_without_final_runs_has_no_results_to_score(tmp_path: Path) -> None:
     # What `sweep` makes of tune.method=asha without final: its trials are no runs.
     given = spec({"lr": {"uniform": [0.1, 0.2]}}, tune={"method": "asha"}, scored_by=["designer"])
-    scores = study.scores(given.scored_by, [], PLANNER)
-    found = Sweep(given, tmp_path, [Phase("tune", [])], [], 0.0, scores=scores)
-    assert found.results().empty
+    scores = scores_of(given.scored_by, [], PLANNER)
+    write_sweep(tmp_path, given, [Phase("tune", [])], "done", scores=scores)
+    assert Sweep(given, tmp_path, [], [], 0.0).results().empty
 
 
 # --- the page of made-up frames

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cl_platform.errors import ClpError, CurriculumError
 from cl_platform.files import location
-from cl_platform.parameters import as_section, blame, build
-from cl_platform.plan import Planner
+from cl_platform.report.points import by_point
 from cl_platform.result import Result
 from cl_platform.statistics import (
+    RESAMPLES,
     Components,
     Correlation,
     Interval,
@@ -26,9 +25,6 @@ from cl_platform.statistics import (
     permutation_p,
     spearman,
 )
-from sweeps.analysis import by_point
-from sweeps.plan import Run
-from sweeps.space import label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +37,6 @@ FEWEST = 6  # orders that are worth a study
 TOPS = (10, 20, 50)
 DIGITS = 12  # beyond which accuracies differ by the order of summation
 EXACT = 7  # items whose relabellings are all tried: 5040
-SHUFFLES = 2000
 
 
 @dataclass(frozen=True)
@@ -132,51 +127,20 @@ class Study:
     scores: Sequence[str]
 
 
-def scores(
-    sections: Iterable[Any], runs: Sequence[Run], planner: Planner
-) -> dict[str, dict[str, float]]:
-    """What curricula think of the orders of runs: by the curriculum's label and run.
-
-    Raises:
-        ClpError: a curriculum has no view on orders, or cannot form one.
-    """
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        stream = repr(sorted(run.config.stream.items()))
-        groups.setdefault((stream, run.config.curriculum["level"]), []).append(run)
-    found: dict[str, dict[str, float]] = {}
-    for section in map(as_section, sections):
-        values = found.setdefault(label(section), {})
-        for (_, level), same in groups.items():
-            curriculum = build("curriculum", {**section, "level": level})
-            given = planner.stream(same[0].config).without_test_data()
-            try:
-                scored = [float(v) for v in curriculum.scores(given, [run.order for run in same])]
-                values |= {r.run_id: v for r, v in zip(same, scored, strict=True)}
-            except ClpError:
-                raise
-            except Exception as error:  # whatever a user's curriculum raises
-                name = section["name"]
-                raise CurriculumError(
-                    f"scored_by: curriculum {name!r} gives no scores: {blame(error)}"
-                ) from error
-    return found
-
-
 def studies(frame: pd.DataFrame) -> list[Study]:
     """One study for each stream that was learned in at least six orders, at each point.
 
     Args:
-        frame: as :meth:`sweeps.Sweep.results` gives it.
+        frame: as :func:`cl_platform.report.runs.read_runs` gives it.
     """
     if frame.empty or "axis.curriculum" not in frame:
         return []
     apart = [c for c in frame.columns if c in ("axis.stream", "axis.scenario")]
     apart += [c for c in frame.columns if c.startswith("axis.stream.")]
     # Orders of experiences and of classes are different things, and so are those of other lengths.
-    kinds = {"curriculum.level", "_items"} & {*frame.columns, "_items"}
     frame = frame.assign(_items=[f"{len(order)} items" for order in frame["order"]])
-    by = [*apart, *(kind for kind in sorted(kinds) if frame[kind].nunique() > 1)]
+    kinds = [c for c in ("_items", "curriculum.level") if c in frame and frame[c].nunique() > 1]
+    by = [*apart, *kinds]
     groups = [("", frame)]
     if by:
         grouped = frame.groupby(by, sort=False, dropna=False)
@@ -231,7 +195,7 @@ def _study(stream: str, frame: pd.DataFrame, apart: Sequence[str]) -> Study | No
         _items(frame),
         points,
         rho.reshape(n, n),
-        np.array([_ceiling(table) for table in accuracies]),
+        np.array([_ceiling(point) for point in points]),
         list(scored),
     )
 
@@ -280,12 +244,18 @@ def _point(
         picked=_picked(accuracy.to_numpy()) if seeds > 1 else None,
         first=_first(orders, means),
         positions=_positions(orders, means),
-        scores={
-            name: np.array([values[tuple(order)] for order in orders.tolist()])
-            for name, values in scored.items()
-        },
+        scores=_of_orders(orders, scored),
         predictions=list(_predictions(tables, orders, scored)),
     )
+
+
+def _of_orders(
+    orders: np.ndarray, scored: Mapping[str, Mapping[Any, float]]
+) -> dict[str, np.ndarray]:
+    return {
+        name: np.array([values[tuple(order)] for order in orders.tolist()])
+        for name, values in scored.items()
+    }
 
 
 def _picked(accuracy: np.ndarray) -> Interval:
@@ -301,7 +271,7 @@ def _first(orders: np.ndarray, means: np.ndarray) -> First:
     spread = ((means - means.mean()) ** 2).sum()
     if spread <= len(means) * 10.0 ** (-2 * DIGITS):
         return First(float("nan"), float("nan"))
-    shuffled = np.random.default_rng(0).permuted(np.tile(means, (SHUFFLES, 1)), axis=1)
+    shuffled = np.random.default_rng(0).permuted(np.tile(means, (RESAMPLES, 1)), axis=1)
     rows = np.concatenate([means[None], shuffled])
     between = np.zeros(len(rows))
     for item in np.unique(orders[:, 0]):
@@ -326,9 +296,8 @@ def _predictions(
     orders: np.ndarray,
     scored: Mapping[str, Mapping[Any, float]],
 ) -> Iterator[Prediction]:
-    for score, values in scored.items():
-        rows = _relabelled(orders, values)
-        x = np.array([values[tuple(order)] for order in orders])
+    for score, x in _of_orders(orders, scored).items():
+        rows = _relabelled(orders, scored[score])
         for outcome, sign in OUTCOMES.items():
             y = sign * tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
             if np.isnan(y).any():  # the forgetting of a single experience
@@ -367,13 +336,12 @@ def _adjusted(points: Sequence[PointStudy]) -> list[PointStudy]:
     ]
 
 
-def _ceiling(table: pd.DataFrame) -> float:
+def _ceiling(point: PointStudy) -> float:
     """The reliability of means over the seeds: variance of orders over that of their means."""
-    if table.shape[1] < 2:
+    found = point.shares.get("average_accuracy")
+    if found is None:
         return float("nan")
-    found = components(table.to_numpy())
-    noise = found.interaction.value / table.shape[1]
-    total = found.rows.value + noise
+    total = found.rows.value + found.interaction.value / point.seeds
     return found.rows.value / total if total > 0 else float("nan")
 
 

@@ -1,9 +1,10 @@
-"""What a sweep's results say: spread over seeds, and how much the order of learning matters."""
+"""Points: results by the values of their axes, over seeds; and how much the order mattered."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +15,31 @@ METRICS = {
     "learning_accuracy": "as learned",
 }
 """What tables show of a run, and what they call it; the first one decides what is best."""
+
+
+def label(value: Any) -> str:
+    """An axis value as people read it: ``er memory_size=100``."""
+    if isinstance(value, Mapping) and "order" in value and value.get("name") == "explicit":
+        return " ".join(str(i) for i in value["order"])
+    if isinstance(value, Mapping):
+        rest = [f"{k}={label(v)}" for k, v in value.items() if k != "name"]
+        return " ".join([str(value.get("name", "")), *rest]).strip()
+    if isinstance(value, float):
+        short = f"{value:.6g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + " ".join(label(v) for v in value) + "]"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: ``2 h 05 min``."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
 def by_point(frame: pd.DataFrame, *apart: str) -> list[tuple[tuple[str, ...], pd.DataFrame]]:

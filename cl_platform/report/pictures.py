@@ -1,4 +1,4 @@
-"""Pictures of a sweep's orders, as matplotlib figures."""
+"""Pictures of many runs, as matplotlib figures: of orders, and of ranks over streams."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.analysis import OrderEffect
-from sweeps.study import PointStudy, Study
+from cl_platform.comparison import Ranking
+from cl_platform.report.orders import PointStudy, Study
+from cl_platform.report.points import OrderEffect
 
 WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
 SHARES = {"order": "#3b6fb6", "seed": "#e08a3c", "order x seed": "#b9bec7"}
@@ -104,13 +105,36 @@ def prediction_figure(study: Study) -> Any:
     return figure
 
 
+def ranking_figure(ranking: Ranking) -> Any:
+    """Mean ranks on a line, with bars that join those that do not differ (Demsar 2006)."""
+    n, bars = len(ranking.names), len(ranking.groups)
+    figure = _figure(8, 1.4 + 0.22 * n + 0.15 * bars)
+    axes = figure.subplots()
+    axes.set(xlim=(n + 0.1, 0.9), ylim=(-(n + 1) / 2 - 0.5 * bars - 0.5, 0.9), yticks=[])
+    axes.xaxis.tick_top()
+    axes.spines[["left", "right", "bottom"]].set_visible(False)
+    axes.set_title("mean rank over streams (1 is best)", fontsize=10)
+    for i, (name, place) in enumerate(zip(ranking.names, ranking.ranks, strict=True)):
+        first = i < (n + 1) // 2
+        depth = -0.5 * bars - 0.6 - (i if first else n - 1 - i)
+        edge = 0.95 if first else n + 0.05
+        axes.plot([place, place, edge], [0.9, depth, depth], color="#555", linewidth=0.8)
+        label = f"{_literal(name)} ({place:.2f})"
+        axes.text(edge, depth + 0.08, label, ha="right" if first else "left", va="bottom")
+    for i, group in enumerate(ranking.groups):
+        ranks = [ranking.ranks[ranking.names.index(name)] for name in group]
+        axes.plot(
+            [min(ranks) - 0.02, max(ranks) + 0.02], [0.3 - 0.5 * i] * 2, color="#3b6fb6", lw=4
+        )
+    return figure
+
+
 def _shares(axes: Any, points: Sequence[PointStudy]) -> None:
     names = [_short(p.point) for p in points]
     left = np.zeros(len(points))
-    parts = ("rows", "columns", "interaction")
-    for part, (label, colour) in zip(parts, SHARES.items(), strict=True):
-        found = [p.shares.get("average_accuracy") for p in points]
-        values = np.array([100 * getattr(f, part).value if f is not None else 0 for f in found])
+    found = [p.shares.get("average_accuracy") for p in points]
+    for part, (label, colour) in enumerate(SHARES.items()):
+        values = np.array([100 * f.parts[part].value if f is not None else 0 for f in found])
         axes.barh(range(len(points)), values, left=left, color=colour, label=label, height=0.6)
         left = left + values
     axes.set_yticks(range(len(points)), names)

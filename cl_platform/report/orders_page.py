@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 
+import pandas as pd
+
+from cl_platform.report.orders import OUTCOMES, TOPS, Order, PointStudy, Study, verdict
+from cl_platform.report.page import figure, paragraph, table
+from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
 from cl_platform.statistics import Interval
-from sweeps.page import figure, paragraph, table
-from sweeps.pictures import overview_figure, position_figure, prediction_figure
-from sweeps.study import OUTCOMES, TOPS, Order, PointStudy, Study, verdict
 
 OUTCOME_NAMES = {
     "average_accuracy": "accuracy",
@@ -21,9 +24,10 @@ OUTCOME_NAMES = {
 def sections(study: Study) -> list[str]:
     """The part of the report about one stream."""
     seeds = study.points[0].seeds
+    slug = re.sub(r"\W+", "-", study.stream).strip("-")
     parts = [
         f"<h2>Orders of {html.escape(study.stream)}</h2>",
-        figure(overview_figure(study)),
+        figure(overview_figure(study), f"orders-{slug}", "Orders", _orders_data(study)),
         _orders_table(study.points),
         paragraph(
             f"Accuracy in %{_over(seeds)}. The best of many "
@@ -34,7 +38,7 @@ def sections(study: Study) -> list[str]:
             soft=True,
         ),
         *_legend(study.items),
-        figure(position_figure(study)),
+        figure(position_figure(study), f"places-{slug}", "What where", _places_data(study)),
         f"<details><summary>What the variance is made of</summary>{_shares_table(study.points)}"
         "</details>",
     ]
@@ -42,7 +46,12 @@ def sections(study: Study) -> list[str]:
         parts += [
             f"<h2>Was it foreseen? {html.escape(study.stream)}</h2>",
             *(paragraph(f"{verdict(study, score)}.") for score in study.scores),
-            figure(prediction_figure(study)),
+            figure(
+                prediction_figure(study),
+                f"foreseen-{slug}",
+                "Score and outcome",
+                _orders_data(study),
+            ),
             _predictions_table(study.points, "average_accuracy"),
             *(
                 f"<details><summary>The same for {OUTCOME_NAMES[outcome]}</summary>"
@@ -52,6 +61,33 @@ def sections(study: Study) -> list[str]:
             paragraph(_method(study), soft=True),
         ]
     return parts
+
+
+def _orders_data(study: Study) -> pd.DataFrame:
+    """Accuracy and scores by point and order."""
+    return pd.DataFrame(
+        [
+            {
+                "point": point.point,
+                "order": " ".join(map(str, order)),
+                "accuracy": point.means[i],
+                **{f"score of {name}": values[i] for name, values in point.scores.items()},
+            }
+            for point in study.points
+            for i, order in enumerate(point.orders.tolist())
+        ]
+    )
+
+
+def _places_data(study: Study) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"point": point.point, "item": item, "place": place + 1, "accuracy": value}
+            for point in study.points
+            for item, row in zip(study.items, point.positions.tolist(), strict=True)
+            for place, value in enumerate(row)
+        ]
+    )
 
 
 def _legend(items: Sequence[str]) -> list[str]:
@@ -82,8 +118,7 @@ def _orders_table(points: Sequence[PointStudy]) -> str:
 def _shares_table(points: Sequence[PointStudy]) -> str:
     head = ["share of the variance of", "", "order", "seed", "order x seed"]
     rows = [
-        [OUTCOME_NAMES[outcome], point.point]
-        + [_share(part) for part in (found.rows, found.columns, found.interaction)]
+        [OUTCOME_NAMES[outcome], point.point] + [_share(part) for part in found.parts]
         for outcome in OUTCOMES
         for point in points
         if (found := point.shares.get(outcome)) is not None

@@ -1,0 +1,86 @@
+"""``clp report``: what a folder of runs says, for people and for papers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def report(
+    folder: str,
+    /,
+    *,
+    format_: Annotated[
+        Literal["html", "markdown", "latex", "csv", "parquet"], Parameter(name=["--format"])
+    ] = "html",
+    out: Path | None = None,
+    watch: Annotated[bool, Parameter(negative="")] = False,
+    every: float = 10.0,
+) -> None:
+    """Write a report on the runs of a folder: a page, or a table for a paper or a program.
+
+    Parameters
+    ----------
+    folder
+        Of a sweep, or the --out of runs; or its address.
+    format_
+        html: a page that needs nothing else; markdown, latex: the leaderboard, with intervals over
+        seeds and what is best within noise in bold; csv, parquet: one row per run.
+    out
+        The file to write (default: report.html or runs.parquet in the folder; others are printed).
+    watch
+        Write the page anew while a sweep goes on; an open page follows.
+    every
+        Seconds between looks.
+    """
+    from cl_platform.errors import BadInput
+    from cl_platform.files import write_atomic
+    from cl_platform.report import render, write_report
+    from cl_platform.report.runs import read_runs
+
+    if every <= 0 or (watch and (format_ != "html" or out is not None)):
+        raise BadInput(
+            f"watch={watch} with every={every:g}, format={format_}, out={out}: only the page in "
+            "the folder is watched, with a time above 0; leave --format and --out away"
+        )
+    if watch:
+        _watch(folder, every)
+        return
+    runs = read_runs(folder)
+    if out is not None:
+        write_atomic(out.absolute(), render(runs, format_))
+        print(out)
+    elif format_ == "html":
+        print(write_report(runs))
+    elif format_ == "parquet":
+        path = runs.folder / "runs.parquet"
+        write_atomic(path, render(runs, format_))
+        print(path)
+    else:
+        sys.stdout.write(render(runs, format_).decode())
+
+
+def _watch(folder: str, every: float) -> None:
+    """Write the page whenever there is something new, until the sweep says that it has ended."""
+    import time
+
+    from cl_platform.cli import interrupted
+    from cl_platform.report import write_report
+    from cl_platform.report.runs import read_runs
+
+    seen = -1
+    try:
+        while True:
+            runs = read_runs(folder)
+            if len(runs.documents) != seen or not runs.running:
+                path = write_report(runs, reload=every if runs.running else 0)
+                print(path if seen < 0 else f"{len(runs.documents)} runs", flush=True)
+                seen = len(runs.documents)
+            if not runs.running:
+                return
+            time.sleep(every)
+    except KeyboardInterrupt:
+        raise interrupted("the report is as new as it can be") from None

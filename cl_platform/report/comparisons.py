@@ -1,0 +1,103 @@
+"""The sections of a report's page that compare strategies: over streams, and on shared seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from cl_platform.comparison import compare, interquartile_mean, rank
+from cl_platform.report.page import figure, paragraph, table
+from cl_platform.report.pictures import ranking_figure
+from cl_platform.report.rows import MEASURES, Row
+
+ACCURACY = MEASURES[0]
+
+
+def _scores(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """Rows by stream and by what they are called there."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        name = ", ".join(filter(None, (row.method, row.curriculum)))
+        found.setdefault(row.stream, {})[name] = row
+    return found
+
+
+def over_streams(rows: Sequence[Row]) -> Iterator[str]:
+    """What is on several streams: ranks, and a mean that outliers do not move."""
+    by_stream = _scores(rows)
+    names = [
+        n for n in next(iter(by_stream.values())) if all(n in each for each in by_stream.values())
+    ]
+    if len(by_stream) < 2 or len(names) < 2:
+        return
+    ranking = rank(
+        {n: [each[n].values[ACCURACY.key].value for each in by_stream.values()] for n in names}
+    )
+    means = {
+        n: interquartile_mean([list(each[n].seeds.values()) for each in by_stream.values()])
+        for n in names
+    }
+    lines = [
+        [n, f"{place:.2f}", ACCURACY.text(means[n])]
+        for n, place in zip(ranking.names, ranking.ranks, strict=True)
+    ]
+    yield f"<h2>Over {ranking.streams} streams</h2>"
+    yield figure(
+        ranking_figure(ranking),
+        "ranks",
+        "Mean ranks",
+        pd.DataFrame(lines, columns=["strategy", "rank", "iqm"]),
+    )
+    yield table(["strategy", "mean rank", "interquartile mean of accuracy in %"], lines, words=1)
+    yield paragraph(
+        f"Ranks by mean accuracy on each stream, 1 is best. All alike: p = {_p(ranking.p)} "
+        f"({'Friedman' if len(names) > 2 else 'Wilcoxon'}). Mean ranks that differ by less than "
+        f"{ranking.critical_difference:.2f} are joined (Nemenyi, 5 %). The interquartile mean is "
+        "that of the middle half of all seeds and streams.",
+        soft=True,
+    )
+
+
+def from_the_best(rows: Sequence[Row]) -> Iterator[str]:
+    """Each row against the best one of its stream, on the seeds they share."""
+    lines = []
+    for stream, named in _scores(rows).items():
+        found = compare({name: row.seeds for name, row in named.items()}) if len(named) > 1 else {}
+        best = next((name for name in named if name not in found), "")
+        for name, (difference, adjusted) in found.items():
+            lines.append(
+                [
+                    stream,
+                    name,
+                    best,
+                    ACCURACY.text(difference.difference),
+                    _plain(difference.effect),
+                    _p(difference.p),
+                    _p(adjusted),
+                    str(difference.pairs),
+                ]
+            )
+    if not lines:
+        return
+    head = ["stream", "row", "against", "difference in %", "effect", "p", "p (Holm)", "seeds"]
+    yield "<h2>Differences from the best</h2><details><summary>Paired over seeds</summary>"
+    yield table(head, lines, words=3)
+    yield paragraph(
+        "Mean difference of accuracy on shared seeds with its 95 % interval; effect: in standard "
+        "deviations of the differences, Hedges' g; p of the paired t test, and corrected for all "
+        "rows of a stream.",
+        soft=True,
+    )
+    yield "</details>"
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if value >= 0.001 else "< .001"
+
+
+def _plain(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"

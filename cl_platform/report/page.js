@@ -1,0 +1,358 @@
+// The report's page: filters, sorting, charts, exports. All numbers were computed beforehand.
+"use strict";
+const page = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const measure = Object.fromEntries(page.measures.map((m) => [m.key, m]));
+const COLOURS = ["#3b6fb6", "#e08a3c", "#4f9d69", "#c0504d", "#8064a2", "#17a2b8", "#b5895b",
+  "#d667a5", "#7f8790", "#a2ad2f"];
+const SYMBOLS = ["circle", "square", "diamond", "cross", "triangle-up", "star", "x"];
+const DASHES = ["solid", "dot", "dash", "dashdot", "longdash"];
+const MOST_LINES = 10;
+const ALL = "";
+
+// ---- what is shown: kept in the address, so that a link or a reload shows the same -------------
+const state = { stream: ALL, strategy: ALL, curriculum: page.together ? "together" : ALL,
+  sort: "average_accuracy", down: "1", row: "", ...page.axes,
+  ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+
+function change(update) {
+  Object.assign(state, update);
+  history.replaceState(null, "", "#" + new URLSearchParams(state));
+  render();
+}
+
+function isVisible(row) {
+  const { stream, strategy, curriculum } = state;
+  if (stream !== ALL && row.stream !== stream) return false;
+  if (strategy !== ALL && row.strategy !== strategy) return false;
+  if (curriculum === "together") return row.together;
+  return !row.together && (curriculum === ALL || row.curriculum === curriculum);
+}
+
+const value = (row, key) => (row.values[key] ? row.values[key][0] : null);
+
+function visibleRows() {
+  const sign = state.down === "1" ? -1 : 1;
+  const worth = (row) => value(row, state.sort) ?? -sign * Infinity;
+  return page.rows.filter(isVisible).sort((a, b) => sign * (worth(a) - worth(b)));
+}
+
+function chosenRow(rows) {
+  return rows.find((row) => String(row.id) === state.row) ?? rows[0];
+}
+
+// ---- the leaderboard: its rows come with the page, and are hidden and sorted here ---------------
+function drawTable(rows, chosen) {
+  const body = byId("leaderboard").tBodies[0];
+  const shown = new Set(rows.map((row) => row.id));
+  for (const tr of body.rows) {
+    tr.hidden = !shown.has(Number(tr.dataset.row));
+    tr.classList.toggle("chosen", chosen !== undefined && Number(tr.dataset.row) === chosen.id);
+  }
+  body.append(...rows.map((row) => byId(`row-${row.id}`)));
+  byId("count").textContent = `${rows.length} of ${page.rows.filter(sameLevel).length} rows`;
+  for (const th of byId("leaderboard").tHead.querySelectorAll("th[data-key]")) {
+    const direction = state.down === "1" ? "descending" : "ascending";
+    th.setAttribute("aria-sort", th.dataset.key === state.sort ? direction : "none");
+  }
+}
+
+const sameLevel = (row) => row.together === (state.curriculum === "together");
+
+// ---- charts --------------------------------------------------------------------------------------
+function ink(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function layout(more) {
+  const axis = { gridcolor: ink("--line"), zerolinecolor: ink("--line"), linecolor: ink("--line"),
+    automargin: true };
+  const base = { paper_bgcolor: ink("--page"), plot_bgcolor: ink("--page"),
+    font: { color: ink("--ink"), family: "system-ui, sans-serif", size: 12 },
+    margin: { l: 50, r: 15, t: 10, b: 45 }, hovermode: "closest", showlegend: true,
+    legend: { orientation: "h", y: 1.03, yanchor: "bottom", x: 0, font: { size: 11 } } };
+  const merged = { ...base, ...more };
+  for (const key of Object.keys(merged)) {
+    if (/^[xy]axis/.test(key)) merged[key] = { ...axis, ...merged[key] };
+  }
+  return merged;
+}
+
+const methods = [...new Set(page.rows.map((row) => row.method))];
+const streams = [...new Set(page.rows.map((row) => row.stream))];
+const colour = (row) => COLOURS[methods.indexOf(row.method) % COLOURS.length];
+const name = (row) => [row.method, row.curriculum].filter(Boolean).join(", ");
+const curricula = [...new Set(page.rows.map((row) => row.curriculum))];
+const dash = (row) => DASHES[curricula.indexOf(row.curriculum) % DASHES.length];
+const symbol = (row) => SYMBOLS[streams.indexOf(row.stream) % SYMBOLS.length];
+const faint = (hex) => hex + "2e";
+const title = (key) => `${measure[key].name} in ${measure[key].unit}`;
+
+function curves(rows) {
+  const panels = streams.filter((s) => rows.some((row) => row.stream === s && row.curve.length));
+  const across = Math.min(panels.length, 2);
+  const down = Math.ceil(panels.length / across) || 1;
+  const traces = [], table = [["stream", "row", "experiences", "accuracy", "low", "high"]];
+  const more = { annotations: [] };
+  const named = new Set();
+  panels.forEach((stream, panel) => {
+    const n = panel === 0 ? "" : panel + 1;
+    const left = panel % across / across, bottom = 1 - (Math.floor(panel / across) + 1) / down;
+    more[`xaxis${n}`] = { domain: [left + (left ? 0.06 : 0), left + 1 / across - 0.01],
+      anchor: `y${n}`, title: { text: "experiences learned" }, dtick: page.most > 15 ? 5 : 1 };
+    more[`yaxis${n}`] = { domain: [bottom + (bottom ? 0.12 : 0), bottom + 1 / down - 0.06],
+      anchor: `x${n}`, title: { text: left ? "" : "accuracy so far in %" } };
+    if (panels.length > 1) {
+      more.annotations.push({ text: stream, showarrow: false, xref: `x${n} domain`, x: 0.5,
+        yref: `y${n} domain`, y: 1.09, font: { size: 12 } });
+    }
+    const lines = rows.filter((row) => row.stream === stream && row.curve.length);
+    for (const row of lines.slice(0, MOST_LINES)) {
+      const x = row.curve.map((_, i) => i + 1);
+      const axes = { xaxis: `x${n}`, yaxis: `y${n}`, legendgroup: name(row) };
+      if (row.curve.every((point) => point[1] !== null)) {
+        traces.push({ ...axes, x: [...x, ...x.slice().reverse()], hoverinfo: "skip", mode: "lines",
+          y: [...row.curve.map((p) => p[2]), ...row.curve.map((p) => p[1]).reverse()],
+          fill: "toself", fillcolor: faint(colour(row)), line: { width: 0 }, showlegend: false });
+      }
+      traces.push({ ...axes, x, y: row.curve.map((p) => p[0]), mode: "lines+markers",
+        name: name(row), showlegend: !named.has(name(row)), line: { color: colour(row), width: 2,
+          dash: dash(row) },
+        marker: { size: 5 }, hovertemplate: `%{y:.1f} % after %{x}<extra>${name(row)}</extra>` });
+      named.add(name(row));
+    }
+    for (const row of lines) {
+      row.curve.forEach((p, i) => table.push([stream, name(row), i + 1, ...p]));
+    }
+  });
+  byId("curves").style.height = `${Math.max(24, 17 * down)}rem`;
+  return [traces, layout(more), table];
+}
+
+function scatter(rows, xKey, yKey, front) {
+  const table = [["stream", "row", title(xKey), "low", "high", title(yKey), "low", "high"]];
+  const traces = [];
+  const points = rows.filter((row) => row.values[xKey] && row.values[yKey]);
+  for (const row of points) {
+    table.push([row.stream, name(row), ...row.values[xKey], ...row.values[yKey]]);
+  }
+  const groups = new Map();
+  for (const row of points) {
+    const key = `${row.method}|${row.stream}`;
+    groups.set(key, [...(groups.get(key) ?? []), row]);
+  }
+  const reach = (group, key, i) => group.map((row) => (row.values[key][i] === null ? 0
+    : Math.abs(row.values[key][i] - row.values[key][0])));
+  const bar = (group, key) => ({ type: "data", symmetric: false, array: reach(group, key, 2),
+    arrayminus: reach(group, key, 1), thickness: 1, width: 0, visible: points.length <= 60 });
+  for (const group of groups.values()) {
+    const first = !traces.some((trace) => trace.name === group[0].method);
+    traces.push({ x: group.map((row) => value(row, xKey)), y: group.map((row) => value(row, yKey)),
+      error_x: bar(group, xKey), error_y: bar(group, yKey), mode: "markers",
+      name: group[0].method, legendgroup: group[0].method, showlegend: first,
+      text: group.map((row) => `${name(row)}<br>${row.stream}`),
+      marker: { color: colour(group[0]), size: 8, symbol: symbol(group[0]) },
+      hovertemplate: "%{x:.2f}, %{y:.2f}<extra>%{text}</extra>" });
+  }
+  if (streams.length > 1) {
+    for (const row of new Map(points.map((row) => [row.stream, row])).values()) {
+      traces.push({ x: [null], y: [null], mode: "markers", name: row.stream,
+        marker: { color: ink("--soft"), size: 8, symbol: symbol(row) } });
+    }
+  }
+  if (front) {
+    traces.push(...streams.map((stream) =>
+      pareto(points.filter((row) => row.stream === stream), xKey, yKey)));
+  }
+  const log = front && spread(points.map((row) => value(row, xKey))) > 30;
+  return [traces, layout({ xaxis: { title: { text: title(xKey) }, 
+    type: log ? "log" : "linear", nticks: log ? 5 : 8 },
+    yaxis: { title: { text: title(yKey) } } }), table];
+}
+
+function spread(values) {
+  const least = Math.min(...values);
+  return least > 0 ? Math.max(...values) / least : 1;
+}
+
+// The points that none is both cheaper and better than.
+function pareto(points, xKey, yKey) {
+  const sorted = points.slice().sort((a, b) => value(a, xKey) - value(b, xKey)
+    || value(b, yKey) - value(a, yKey));
+  const best = [];
+  for (const row of sorted) {
+    if (!best.length || value(row, yKey) > value(best[best.length - 1], yKey)) best.push(row);
+  }
+  return { x: best.map((row) => value(row, xKey)), y: best.map((row) => value(row, yKey)),
+    mode: "lines", line: { color: ink("--soft"), dash: "dot", shape: "hv", width: 1 },
+    hoverinfo: "skip", showlegend: false };
+}
+
+function mean(matrices) {
+  return matrices[0].map((row, i) => row.map((_, j) => {
+    const found = matrices.map((m) => m[i][j]).filter((v) => v !== null);
+    return found.length ? found.reduce((a, b) => a + b, 0) / found.length : null;
+  }));
+}
+
+function heatMap(matrices, names, what) {
+  const same = matrices.filter((m) => m.length === matrices[0].length);
+  const values = mean(same);
+  const columns = values[0].map((_, j) => (names ? `${j + 1}: ${names[j]}` : String(j + 1)));
+  const rows = values.map((_, i) => (i ? `after ${i}` : "untrained"));
+  const few = columns.length <= 12;
+  const trace = { type: "heatmap", z: values, x: columns, y: rows, zmin: 0, zmax: 100,
+    colorscale: "Viridis", colorbar: { thickness: 10, outlinewidth: 0 }, xgap: 1, ygap: 1,
+    hovertemplate: `%{y}, %{x}: %{z:.1f} %<extra></extra>`, hoverongaps: false,
+    ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 11 } } : {}) };
+  return [[trace], layout({ showlegend: false, xaxis: { type: "category", title: {
+    text: `${what} in %; columns in the order of learning` }, tickangle: names ? -35 : 0 },
+    yaxis: { type: "category", autorange: "reversed" } }),
+    [["", ...columns], ...values.map((row, i) => [rows[i], ...row])]];
+}
+
+function matrixOf(row) {
+  const runs = row.runs.map((i) => page.runs[i]);
+  const same = runs.every((run) => run.names === runs[0].names);
+  return heatMap(runs.map((run) => run.matrix), same ? page.names[runs[0].names] : null, "accuracy");
+}
+
+const tables = {};
+function draw(id, [traces, made, table]) {
+  tables[id] = table;
+  Plotly.react(byId(id), traces, made, { displayModeBar: false, responsive: true });
+}
+
+function drawCharts(rows, chosen) {
+  draw("curves", curves(rows));
+  draw("transfer", scatter(rows, state.x1, state.y1, false));
+  draw("cost", scatter(rows, state.x2, state.y2, true));
+  if (chosen) {
+    draw("matrix", matrixOf(chosen));
+    byId("matrix-of").textContent = `${name(chosen)} on ${chosen.stream}, mean of `
+      + `${chosen.runs.length} run${chosen.runs.length > 1 ? "s" : ""}`;
+  }
+}
+
+// ---- the runs ------------------------------------------------------------------------------------
+const FIRST = 100;
+let allRuns = false;
+
+function drawRuns(rows) {
+  const places = [...new Set(rows.flatMap((row) => row.runs))];
+  const shown = allRuns ? places : places.slice(0, FIRST);
+  byId("runs").tBodies[0].replaceChildren(...shown.map((i) => {
+    const run = page.runs[i], tr = document.createElement("tr");
+    const open = document.createElement("button");
+    open.textContent = run.id;
+    open.onclick = () => showRun(i);
+    for (const cell of [open, run.stream, run.method, run.curriculum, run.seed,
+      run.accuracy.toFixed(1)]) {
+      const td = document.createElement("td");
+      td.append(cell);
+      tr.append(td);
+    }
+    tr.lastChild.className = "number";
+    return tr;
+  }));
+  byId("more").hidden = shown.length === places.length;
+  byId("more").textContent = `show all ${places.length} runs`;
+}
+
+function configOf(i) {
+  const config = {};
+  for (const [key, { values, of }] of Object.entries(page.config)) {
+    const found = values[of === null ? 0 : of[i]];
+    if (found === null) continue;
+    const [section, ...rest] = key.split(".");
+    if (!rest.length) config[section] = found[0];
+    else (config[section] ??= {})[rest.join(".")] = found[0];
+  }
+  return config;
+}
+
+function showRun(i) {
+  const run = page.runs[i];
+  byId("run-id").textContent = `Run ${run.id}`;
+  byId("run-command").textContent = run.command;
+  byId("run-config").textContent = JSON.stringify(configOf(i), null, 1);
+  byId("run").showModal();
+  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy"));
+}
+
+// ---- exports -------------------------------------------------------------------------------------
+function save(filename, href) {
+  const link = document.createElement("a");
+  Object.assign(link, { href, download: filename });
+  link.click();
+}
+
+function saveText(filename, text, type) {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  save(filename, address);
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+}
+
+const quoted = (cell) => (/[",\n]/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : cell ?? "");
+const csv = (table) => table.map((line) => line.map(quoted).join(",")).join("\n") + "\n";
+
+async function saveFigure(id, kind) {
+  const drawn = byId(id), filename = `${page.name}-${id}.${kind}`;
+  if (kind === "csv") {
+    const kept = byId(`${id}-csv`);
+    saveText(filename, kept ? JSON.parse(kept.textContent) : csv(tables[id]), "text/csv");
+  } else if (drawn.classList.contains("chart")) {
+    const { width, height } = drawn.getBoundingClientRect();
+    save(filename, await Plotly.toImage(drawn, { format: "svg", width, height }));
+  } else {
+    const text = new XMLSerializer().serializeToString(drawn.querySelector("svg"));
+    saveText(filename, text, "image/svg+xml");
+  }
+}
+
+function leaderboardTable() {
+  const table = byId("leaderboard");
+  const axes = page.shown, rows = visibleRows();
+  const head = [...axes, "runs", ...page.measures.flatMap((m) => [title(m.key), "low", "high"])];
+  const cells = (row) => [...byId(`row-${row.id}`).cells].slice(0, axes.length)
+    .map((td) => td.textContent);
+  return [head, ...rows.map((row) => [...cells(row), row.runs.length,
+    ...page.measures.flatMap((m) => row.values[m.key] ?? ["", "", ""])])];
+}
+
+// ---- everything together -------------------------------------------------------------------------
+function render() {
+  const rows = visibleRows(), chosen = chosenRow(rows);
+  for (const select of document.querySelectorAll("select[data-state]")) {
+    select.value = state[select.dataset.state];
+  }
+  drawTable(rows, chosen);
+  drawCharts(rows, chosen);
+  drawRuns(rows);
+}
+
+for (const select of document.querySelectorAll("select[data-state]")) {
+  select.onchange = () => change({ [select.dataset.state]: select.value });
+}
+byId("leaderboard").onclick = (event) => {
+  const th = event.target.closest("th[data-key]"), tr = event.target.closest("tbody tr");
+  if (th) {
+    const again = th.dataset.key === state.sort;
+    const down = again ? state.down !== "1" : measure[th.dataset.key].more > 0;
+    change({ sort: th.dataset.key, down: down ? "1" : "0" });
+  } else if (tr) change({ row: tr.dataset.row });
+};
+for (const button of document.querySelectorAll("button[data-save]")) {
+  button.onclick = () => saveFigure(button.dataset.of, button.dataset.save);
+}
+byId("save-leaderboard").onclick = () =>
+  saveText(`${page.name}-leaderboard.csv`, csv(leaderboardTable()), "text/csv");
+byId("more").onclick = () => { allRuns = true; render(); };
+byId("close").onclick = () => byId("run").close();
+byId("copy").onclick = () => navigator.clipboard.writeText(byId("run-command").textContent);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+matchMedia("print").addEventListener("change", render);
+if (page.reload) {
+  setInterval(() => { if (!byId("run").open) location.reload(); }, 1000 * page.reload);
+}
+render();

@@ -1,0 +1,236 @@
+"""The sections of a report's page, from the runs of a folder."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from cl_platform import __version__
+from cl_platform.metrics import METRICS
+from cl_platform.report import orders_page
+from cl_platform.report.comparisons import from_the_best, over_streams
+from cl_platform.report.data import page_data
+from cl_platform.report.orders import studies
+from cl_platform.report.page import chart, choice, document, figure, paragraph, table
+from cl_platform.report.pictures import order_figure
+from cl_platform.report.points import duration, order_effects
+from cl_platform.report.rows import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.runs import Runs
+
+MANY = 30  # rows, from which on orders are shown together at first
+
+
+def page(runs: Runs, reload: float = 0) -> str:
+    """The whole page, as HTML.
+
+    Args:
+        reload: seconds after which it looks for a newer one of itself; 0 if never.
+    """
+    rows, together, measures = rows_of(runs), rows_of(runs, together=True), measures_of(runs)
+    if len(together) == len(rows):  # there is one order of each
+        together = []
+    head = [
+        f"<header><h1>{html.escape(runs.name)}</h1>",
+        paragraph(overview(runs), soft=True),
+        *map(_choice, runs.sweep.get("chosen", [])),
+        "</header>",
+    ]
+    tail = [*_failures(runs), *_specification(runs), *_notes(measures)]
+    if not rows:
+        return document(runs.name, [*head, paragraph("No run has ended yet."), *tail])
+    parts = [
+        *head,
+        _filters(rows, together),
+        *_leaderboard(rows, together, measures),
+        *_charts(rows, measures),
+        *over_streams(together or rows),
+        *from_the_best(together or rows),
+        *_orders(runs),
+        *_runs(),
+        *tail,
+    ]
+    data = page_data(runs, rows, together, measures)
+    keys = {m.key for m in measures}
+    started = {
+        "x1": "forgetting",
+        "y1": _informative(rows, keys),
+        "x2": "cost.train_seconds",
+        "y2": "average_accuracy",
+    }
+    data |= {"axes": started, "together": len(together) > 0 and len(rows) > MANY, "reload": reload}
+    return document(runs.name, parts, data)
+
+
+def _informative(rows: Sequence[Row], keys: Iterable[str]) -> str:
+    """Forward transfer, under the mask that can show any: unseen classes have none of their own."""
+    for key in ("forward_transfer", "task/forward_transfer"):
+        if key in keys and any(abs(row.values[key].value) > 0 for row in rows):
+            return key
+    return "learning_accuracy"
+
+
+def overview(runs: Runs) -> str:
+    """How far the runs are, in a line."""
+    words = [f"{len(runs.documents)} runs"]
+    if runs.sweep:
+        tally = runs.sweep["phases"][-1]["tally"]
+        words = [f"{tally['done']} of {tally['runs']} runs done"]
+        words += [f"{tally['failed']} failed"] if tally["failed"] else []
+        saved = tally["experiences"] - tally["distinct"]
+        instead = f" instead of {tally['experiences']}" if saved else ""
+        words += [f"{tally['distinct']} experiences{instead}"]
+        status = runs.sweep["status"]
+        words += [f"last session {duration(runs.sweep.get('seconds', 0))}"]
+        words += [str(status)] if status != "done" else []
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return "; ".join([*words, f"written {written} by cl-platform {__version__}"])
+
+
+def _choice(chosen: dict[str, Any]) -> str:
+    point = ", ".join(f"{k} = {v}" for k, v in chosen["point"].items())
+    seeds = f"mean of {chosen['seeds']} seeds" if chosen["seeds"] > 1 else "1 seed"
+    return (
+        f"<p>Chosen on validation data: <b>{html.escape(point)}</b> "
+        f"({chosen['objective']:.4f}, {seeds}).</p>"
+    )
+
+
+def _filters(rows: Sequence[Row], together: Sequence[Row]) -> str:
+    def options(values: Iterable[str]) -> list[tuple[str, str]]:
+        return [("", "all"), *((v, v) for v in dict.fromkeys(values))]
+
+    lists = [
+        choice("stream", "stream", options(row.stream for row in rows)),
+        choice("strategy", "strategy", options(row.strategy for row in rows)),
+    ]
+    curricula = options(row.curriculum for row in rows if row.curriculum)
+    if together:
+        each = [("together", "all, put together"), ("", "each")]
+        lists.append(choice("curriculum", "curriculum", [*each, *curricula[1:]]))
+    elif len(curricula) > 2:
+        lists.append(choice("curriculum", "curriculum", curricula))
+    return f'<nav aria-label="filters">{"".join(lists)}<span id=count></span></nav>'
+
+
+def _leaderboard(
+    rows: Sequence[Row], together: Sequence[Row], measures: Sequence[Measure]
+) -> list[str]:
+    every = [*rows, *together]
+    axes, listed = shown_axes(every), [m for m in measures if m.listed]
+    head = "".join(f"<th>{html.escape(axis)}" for axis in axes) + "<th class=number>runs"
+    head += "".join(
+        f'<th class=number data-key="{m.key}" title="{html.escape(m.meaning)}">'
+        f"{html.escape(m.name)} <small>{m.unit}</small>"
+        for m in listed
+    )
+    body = "".join(_row(i, row, axes, listed, hidden=i >= len(rows)) for i, row in enumerate(every))
+    return [
+        "<h2>Leaderboard</h2>",
+        "<div class='wide tall'><table id=leaderboard>"
+        f"<thead><tr>{head}<tbody>{body}</table></div>",
+        "<p class=soft>Mean [95 % interval over seeds]. Bold: the best accuracy of its stream, and "
+        "what cannot be told from it (paired over seeds, Holm's correction). Click a head to sort, "
+        "a row to see its matrix. <button id=save-leaderboard>CSV</button></p>",
+    ]
+
+
+def _row(
+    number: int, row: Row, axes: Sequence[str], listed: Sequence[Measure], hidden: bool
+) -> str:
+    words = "".join(f"<td>{html.escape(row.cell(axis))}" for axis in axes)
+    numbers = [_number(m, row, "first" if m is listed[0] else "") for m in listed]
+    return (
+        f'<tr id="row-{number}" data-row={number}{" class=best" if row.best else ""}'
+        f"{' hidden' if hidden else ''}>{words}<td class=number>{len(row.places)}{''.join(numbers)}"
+    )
+
+
+def _number(measure: Measure, row: Row, kind: str) -> str:
+    found = row.values[measure.key]
+    value, _, interval = measure.text(found).partition(" ")
+    return f'<td class="number {kind}">{value} <small>{interval}</small>'
+
+
+def _charts(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
+    metrics = [(m.key, m.name) for m in measures if not m.key.startswith("cost.")]
+    costs = [(m.key, m.name) for m in measures if m.key.startswith("cost.")]
+    return [
+        "<div class=pair>",
+        chart("curves", "Accuracy while learning"),
+        chart(
+            "transfer",
+            "Forgetting against transfer",
+            choice("x1", "across", metrics) + choice("y1", "up", metrics),
+        ),
+        chart(
+            "cost",
+            "Cost against accuracy",
+            choice("x2", "across", costs) + choice("y2", "up", metrics),
+        ),
+        chart("matrix", "Accuracy matrix", "<span id=matrix-of></span>"),
+        "</div>",
+    ]
+
+
+def _runs() -> list[str]:
+    head = "".join(f"<th>{name}" for name in ("run", "stream", "strategy", "curriculum", "seed"))
+    return [
+        "<h2>Runs</h2>",
+        "<div class='wide tall'><table id=runs><thead>"
+        f"<tr>{head}<th class=number>accuracy<tbody></table></div><p><button id=more></button></p>",
+        "<dialog id=run><p><b id=run-id></b> <button id=close>close</button></p>"
+        "<p>The command that repeats it <button id=copy>copy</button></p>"
+        "<pre id=run-command></pre>"
+        "<div class=chart id=run-matrix></div>"
+        "<details open><summary>Configuration</summary><pre id=run-config></pre></details>"
+        "</dialog>",
+    ]
+
+
+def _orders(runs: Runs) -> list[str]:
+    """A study of each stream's orders where there are enough of them, else what they moved."""
+    if studied := studies(runs.frame):
+        return [part for study in studied for part in orders_page.sections(study)]
+    effects = order_effects(runs.frame)
+    if not effects:
+        return []
+    data = pd.concat(
+        [
+            pd.DataFrame({"row": e.point, "accuracy": e.means, "sd over seeds": e.deviations})
+            for e in effects
+        ]
+    ).reset_index(names="order")
+    return [
+        "<h2>Does the order matter?</h2>",
+        figure(order_figure(effects), "orders", "Accuracy by order", data),
+        *(paragraph(f"{effect}.") for effect in effects),
+    ]
+
+
+def _failures(runs: Runs) -> Iterator[str]:
+    if runs.errors:
+        yield "<h2>Failed runs</h2>"
+        for error, count in runs.errors.most_common():
+            yield paragraph(f"{count} x {error}")
+
+
+def _specification(runs: Runs) -> Iterator[str]:
+    if runs.sweep:
+        given = {k: v for k, v in runs.sweep["spec"].items() if v not in (None, [], {})}
+        text = html.escape(yaml.safe_dump(given, sort_keys=False))
+        yield "<h2>Specification</h2>"
+        yield f"<details><summary>The sweep as it was given</summary><pre>{text}</pre></details>"
+
+
+def _notes(measures: Iterable[Measure]) -> Iterator[str]:
+    known = [m for m in measures if m.key in METRICS]
+    if known:
+        rows = [[m.name, m.key, m.meaning] for m in known]
+        yield "<h2>Definitions</h2><details><summary>R[i, j] is the accuracy on experience j after "
+        yield "i experiences, T of them in all</summary>"
+        yield f"{table(['', 'name', 'what'], rows, words=3)}</details>"

@@ -1,0 +1,69 @@
+"""Tables for papers: the leaderboard as Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cl_platform.report.rows import Measure, Row, shown_axes
+
+NOTE = (
+    "Mean with 95 % interval over seeds; bold: the best of its stream, and what cannot be told "
+    "from it (paired over seeds, p > 0.05 after Holm's correction)."
+)
+SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}  # fmt: skip
+
+
+def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
+    """A pipe table."""
+    head, lines = _cells(rows, measures, lambda text: f"**{text}**", _bars_escaped)
+    axes = len(head) - len(measures)
+    rule = ["---"] * axes + ["---:"] * len(measures)
+    table = [f"| {' | '.join(line)} |" for line in (head, rule, *lines)]
+    return "\n".join([*table, "", NOTE, ""])
+
+
+def latex(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
+    r"""A ``tabular`` with the rules of the package booktabs."""
+    head, lines = _cells(rows, measures, lambda text: rf"\textbf{{{text}}}", _escaped)
+    axes = len(head) - len(measures)
+    body = [rf"{' & '.join(line)} \\" for line in lines]
+    return "\n".join(
+        [
+            f"% {NOTE}",
+            rf"\begin{{tabular}}{{{'l' * axes}{'r' * len(measures)}}}",
+            r"\toprule",
+            rf"{' & '.join(head)} \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _cells(
+    rows: Sequence[Row],
+    measures: Sequence[Measure],
+    bold: Callable[[str], str],
+    escape: Callable[[str], str],
+) -> tuple[list[str], list[list[str]]]:
+    axes = shown_axes(rows)
+    lines = []
+    for row in rows:
+        numbers = [escape(m.text(row.values[m.key])) for m in measures]
+        if row.best:
+            numbers[0] = bold(numbers[0])
+        lines.append([*(escape(row.cell(axis)) for axis in axes), *numbers])
+    return [escape(name) for name in (*axes, *(m.title for m in measures))], lines
+
+
+def _escaped(text: str) -> str:
+    return "".join(SPECIAL.get(c, c) for c in text)
+
+
+def _bars_escaped(text: str) -> str:
+    return text.replace("|", r"\|")

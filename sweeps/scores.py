@@ -1,0 +1,43 @@
+"""What curricula think of the orders of a sweep, asked before any of them is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cl_platform.errors import ClpError, CurriculumError
+from cl_platform.parameters import as_section, blame, build
+from cl_platform.plan import Planner
+from cl_platform.report.points import label
+from sweeps.plan import Run
+
+
+def scores_of(
+    sections: Iterable[Any], runs: Sequence[Run], planner: Planner
+) -> dict[str, dict[str, float]]:
+    """What curricula think of the orders of runs: by the curriculum's label and run.
+
+    Raises:
+        ClpError: a curriculum has no view on orders, or cannot form one.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        stream = repr(sorted(run.config.stream.items()))
+        groups.setdefault((stream, run.config.curriculum["level"]), []).append(run)
+    found: dict[str, dict[str, float]] = {}
+    for section in map(as_section, sections):
+        values = found.setdefault(label(section), {})
+        for (_, level), same in groups.items():
+            curriculum = build("curriculum", {**section, "level": level})
+            given = planner.stream(same[0].config).without_test_data()
+            try:
+                scored = [float(v) for v in curriculum.scores(given, [run.order for run in same])]
+                values |= {r.run_id: v for r, v in zip(same, scored, strict=True)}
+            except ClpError:
+                raise
+            except Exception as error:  # whatever a user's curriculum raises
+                name = section["name"]
+                raise CurriculumError(
+                    f"scored_by: curriculum {name!r} gives no scores: {blame(error)}"
+                ) from error
+    return found
