@@ -13,7 +13,8 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.execution import DEFAULT_OUT
 from cl_platform.files import location
 from cl_platform.plan import Planner
-from sweeps import record, study, tree, tuning
+from cl_platform.references import References
+from sweeps import record, references, study, tree, tuning
 from sweeps.cluster import needs
 from sweeps.driver import Driver, OnTick, Stopped
 from sweeps.estimate import estimate
@@ -59,11 +60,13 @@ class Sweep:
 
     Args:
         path: its folder.
-        phases: the runs, one phase, or tuning and then the final runs.
+        phases: the runs, one phase, or tuning and then the final runs; references stand before
+            the runs they belong to, so that the last phase is what is reported.
         chosen: the points that tuning chose.
         seconds: how long it took this time.
         stopped: why it ended early, if it did.
         scores: of the orders, by curriculum and run.
+        references: that were found; see :mod:`cl_platform.references`.
     """
 
     spec: SweepSpec
@@ -73,6 +76,7 @@ class Sweep:
     seconds: float
     stopped: str | None = None
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    references: References = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -99,16 +103,21 @@ class Sweep:
 
     def results(self) -> pd.DataFrame:
         """One row per run of the last phase that has ended: its axes as ``axis.NAME``, metrics,
-        costs and settings as in :func:`cl_platform.load_results`, and scores of its order as
-        ``score.CURRICULUM``."""
+        costs and settings as in :func:`cl_platform.load_results`, scores of its order as
+        ``score.CURRICULUM``, and metrics against the references that were asked for."""
         frame = record.results(self.path, [run for run in self.phases[-1].runs if run.whole])
-        for name, values in self.scores.items() if not frame.empty else ():
-            frame[f"score.{name}"] = frame["run_id"].map(values)
+        scores = {f"score.{name}": values for name, values in self.scores.items()}
+        for name, values in {**scores, **self._compared}.items() if not frame.empty else ():
+            frame[name] = frame["run_id"].map(values)
         return frame
 
     def studies(self) -> list[Study]:
         """What the orders of each stream did; see :mod:`sweeps.study`."""
         return self._studies
+
+    @cached_property
+    def _compared(self) -> dict[str, dict[str, float]]:
+        return references.compare(self.spec, self.phases[-1].runs, self.references, self.path)
 
     @cached_property
     def _studies(self) -> list[Study]:
@@ -169,6 +178,11 @@ def sweep(
                 phases.append(Phase("final", tuning.final_runs(spec.final, chosen, runs, planner)))
                 record.write_sweep(folder, spec, phases, "running", chosen)
                 driver.carry_out(phases[1])
+            if spec.references:  # after the runs, whose states they share
+                wanted = references.reference_phase(spec, phases[-1].runs, planner, folder)
+                phases.insert(-1, wanted)
+                record.write_sweep(folder, spec, phases, "running", chosen)
+                driver.carry_out(wanted)
         status = "done"
     except Stopped as error:
         status = stopped = str(error)
@@ -176,10 +190,12 @@ def sweep(
         status = str(error)
         raise
     finally:
-        record.write_sweep(folder, spec, phases, status, chosen)
+        known = references.collect(spec, phases, planner, folder)
+        record.write_sweep(folder, spec, phases, status, chosen, known)
     if spec.tune is not None:
         scores = study.scores(spec.scored_by, phases[-1].runs, planner)
-    found = Sweep(spec, folder, phases, chosen, time.monotonic() - began, stopped, scores)
+    seconds = time.monotonic() - began
+    found = Sweep(spec, folder, phases, chosen, seconds, stopped, scores, known)
     write_report(found)
     if spec.wandb.mode != "off":
         track(found)
@@ -208,7 +224,7 @@ def preview(
     spec, folder, planner, runs = _planned(spec, out)
     study.scores(spec.scored_by, runs, planner)  # faults are told now
     driver = Driver(spec, folder, planner, address)
-    phase = Phase("runs", runs)
+    phase = references.whole_plan(spec, runs, planner, folder)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
     seconds = estimate(left, planner, driver.known)
     if spec.adaptive:  # the runs were examples
@@ -216,7 +232,7 @@ def preview(
         if seconds is not None:
             seconds *= at_most.distinct / max(1, phase.tally.distinct)
         phase.tally = at_most
-    workers = driver.workers(runs, phase.tally.runs)
+    workers = driver.workers(phase.runs, phase.tally.runs)
     final = spec.final.seeds if spec.final is not None else 0
     seeds = final if isinstance(final, int) else len(final)
     return Preview(
@@ -227,8 +243,16 @@ def preview(
         resources=needs(spec.resources),
         workers=workers,
         seconds=None if seconds is None else seconds / max(1, workers),
-        then=f"the best point of each group with {seeds} final seeds" if seeds else "",
+        then=_then(spec, seeds),
     )
+
+
+def _then(spec: SweepSpec, seeds: int) -> str:
+    """What follows tuning."""
+    if not seeds:
+        return ""
+    beside = f", and {' and '.join(spec.references)} for reference" if spec.references else ""
+    return f"the best point of each group with {seeds} final seeds{beside}"
 
 
 def _extent(spec: SweepSpec, runs: Sequence[Run], key: str) -> str:
@@ -251,7 +275,8 @@ def _planned(
     runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:
         tuning.check_validation(runs, planner)
-    check_budget(spec, _tally(spec, planner, runs))
+    beside = references.reference_runs(spec, runs, planner)  # their faults are told now
+    check_budget(spec, _tally(spec, planner, runs if spec.tune is not None else [*runs, *beside]))
     return spec, folder.absolute(), planner, runs  # workers have a working directory of their own
 
 

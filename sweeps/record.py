@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from cl_platform import __version__
@@ -48,6 +49,7 @@ class Phase:
 
     Args:
         errors, metrics: by run, of those that failed and of those that ended.
+        done: runs that have ended.
         trials: instead of runs, where an adaptive method chose them.
     """
 
@@ -89,9 +91,15 @@ def plain(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def write_sweep(
-    out: Path, spec: SweepSpec, phases: Sequence[Phase], status: str, chosen: Sequence[Any] = ()
+    out: Path,
+    spec: SweepSpec,
+    phases: Sequence[Phase],
+    status: str,
+    chosen: Sequence[Any] = (),
+    references: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write `sweep.json`: the specification, the runs of each phase and what was chosen."""
+    """Write `sweep.json`: the specification, the runs of each phase, what was chosen, and the
+    references by settings."""
     write_json(
         out / "sweep.json",
         {
@@ -101,6 +109,7 @@ def write_sweep(
             "spec": spec.model_dump(mode="json"),
             "chosen": [choice.to_json() for choice in chosen],
             "phases": [phase.to_json() for phase in phases],
+            "references": [{"settings": key, **found} for key, found in references.items()],
         },
     )
 
