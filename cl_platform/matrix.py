@@ -55,6 +55,10 @@ class AccuracyMatrix:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def last(self) -> dict[str, float]:
+        """The accuracies after the last experience, by label."""
+        return dict(zip(self.labels, self.values[-1].tolist(), strict=True))
+
     def tolist(self) -> list[list[float]]:
         """The rows as lists, for JSON; floats survive the round trip bit by bit."""
         return [[float(v) for v in row] for row in self.values]

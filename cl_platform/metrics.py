@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cl_platform.errors import BadInput
 from cl_platform.matrix import AccuracyMatrix
 
 
@@ -99,14 +100,35 @@ def first_task_retention(r: AccuracyMatrix) -> float:
     return r[-1, 0] / learned if learned > 0 else float("nan")
 
 
-def intransigence(r: AccuracyMatrix, joint: AccuracyMatrix) -> float:
+def intransigence(r: AccuracyMatrix, joint: AccuracyMatrix | Mapping[str, float]) -> float:
     """Mean over j of R*[T, j] - R[j, j], R* being joint training on all the data.
 
-    Source: Chaudhry et al. 2018 (RWalk), eq. 5, with one joint model for all experiences; columns
-    are matched by identity.
+    Source: Chaudhry et al. 2018 (RWalk), eq. 5, with one joint model for all experiences.
+
+    Args:
+        joint: its matrix, or its accuracies by experience identity; nan if any is missing.
+
+    Raises:
+        BadInput: the columns of `r` have no labels.
     """
-    reference = dict(zip(joint.labels, joint.values[-1], strict=True))
-    return _mean([reference[label] for label in r.labels] - _diagonal(r))
+    by_identity = joint.last() if isinstance(joint, AccuracyMatrix) else joint
+    return _mean(_reference(r, by_identity) - _diagonal(r))
+
+
+def forward_transfer_from_experts(r: AccuracyMatrix, experts: Mapping[str, float]) -> float:
+    """Mean over j > 1 of R[j, j] - E[j]: what earlier experiences give to learning a new one.
+
+    E[j] is the accuracy on experience j of a model that was trained on it alone, from scratch.
+
+    Source: Wang et al. 2024 (survey of continual learning), forward transfer.
+
+    Args:
+        experts: E by experience identity; nan if any but the first is missing.
+
+    Raises:
+        BadInput: the columns of `r` have no labels.
+    """
+    return _mean((_diagonal(r) - _reference(r, experts))[1:])
 
 
 def curriculum_alpha(r: AccuracyMatrix) -> float:
@@ -172,6 +194,16 @@ def compute_metrics(r: AccuracyMatrix, joint: AccuracyMatrix | None = None) -> d
 def _diagonal(r: AccuracyMatrix) -> np.ndarray:
     """R[j, j] for j = 1..T: each experience right after it was learned."""
     return np.diagonal(r.values, offset=-1)
+
+
+def _reference(r: AccuracyMatrix, accuracies: Mapping[str, float]) -> np.ndarray:
+    """The accuracy that a reference has in each column, nan where it has none."""
+    if len(r.labels) != len(r):
+        raise BadInput(
+            f"an accuracy matrix of {len(r)} experiences with {len(r.labels)} labels: what is "
+            "compared with a reference needs one for each; give labels"
+        )
+    return np.array([accuracies.get(label, np.nan) for label in r.labels])
 
 
 def _mean(values: object) -> float:

@@ -16,7 +16,7 @@ from cl_platform.plan import Planner
 from cl_platform.report import write_report
 from cl_platform.report.orders import Study, studies
 from cl_platform.report.runs import Runs, read_runs
-from sweeps import record, tree, tuning
+from sweeps import record, references, tree, tuning
 from sweeps.cluster import needs
 from sweeps.driver import Driver, OnTick, Stopped
 from sweeps.estimate import estimate
@@ -62,7 +62,8 @@ class Sweep:
 
     Args:
         path: its folder.
-        phases: the runs, one phase, or tuning and then the final runs.
+        phases: the runs, one phase, or tuning and then the final runs; references stand before
+            the runs they belong to, so that the last phase is what is reported.
         chosen: the points that tuning chose.
         seconds: how long it took this time.
         stopped: why it ended early, if it did.
@@ -176,6 +177,11 @@ def sweep(
             if len(phases) > 1:
                 record.write_sweep(folder, spec, phases, "running", chosen=chosen, scores=scores)
                 driver.carry_out(phases[1])
+            if spec.references:  # after the runs, whose states they share
+                wanted = references.reference_phase(spec, phases[-1].runs, planner, folder)
+                phases.insert(-1, wanted)
+                record.write_sweep(folder, spec, phases, "running", chosen=chosen, scores=scores)
+                driver.carry_out(wanted)
         status = "done"
     except Stopped as error:
         status = stopped = str(error)
@@ -185,7 +191,14 @@ def sweep(
     finally:
         seconds = time.monotonic() - began
         record.write_sweep(
-            folder, spec, phases, status, chosen=chosen, scores=scores, seconds=seconds
+            folder,
+            spec,
+            phases,
+            status,
+            chosen=chosen,
+            scores=scores,
+            references=references.collect(spec, phases, planner, folder),
+            seconds=seconds,
         )
     found = Sweep(spec, folder, phases, chosen, seconds, stopped)
     write_report(found.runs)
@@ -216,7 +229,7 @@ def preview(
     spec, folder, planner, runs = _planned(spec, out)
     scores_of(spec.scored_by, runs, planner)  # faults are told now
     driver = Driver(spec, folder, planner, address)
-    phase = Phase("runs", runs)
+    phase = references.whole_plan(spec, runs, planner, folder)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
     seconds = estimate(left, planner, driver.known)
     if spec.adaptive:  # the runs were examples
@@ -224,7 +237,7 @@ def preview(
         if seconds is not None:
             seconds *= at_most.distinct / max(1, phase.tally.distinct)
         phase.tally = at_most
-    workers = driver.workers(runs, phase.tally.runs)
+    workers = driver.workers(phase.runs, phase.tally.runs)
     final = spec.final.seeds if spec.final is not None else 0
     seeds = final if isinstance(final, int) else len(final)
     return Preview(
@@ -235,8 +248,16 @@ def preview(
         resources=needs(spec.resources),
         workers=workers,
         seconds=None if seconds is None else seconds / max(1, workers),
-        then=f"the best point of each group with {seeds} final seeds" if seeds else "",
+        then=_then(spec, seeds),
     )
+
+
+def _then(spec: SweepSpec, seeds: int) -> str:
+    """What follows tuning."""
+    if not seeds:
+        return ""
+    beside = f", and {' and '.join(spec.references)} for reference" if spec.references else ""
+    return f"the best point of each group with {seeds} final seeds{beside}"
 
 
 def _extent(spec: SweepSpec, runs: Sequence[Run], key: str) -> str:
@@ -259,7 +280,8 @@ def _planned(
     runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:
         tuning.check_validation(runs, planner)
-    check_budget(spec, _tally(spec, planner, runs))
+    beside = references.reference_runs(spec, runs, planner)  # their faults are told now
+    check_budget(spec, _tally(spec, planner, runs if spec.tune is not None else [*runs, *beside]))
     return spec, folder.absolute(), planner, runs  # workers have a working directory of their own
 
 

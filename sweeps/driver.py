@@ -85,7 +85,7 @@ class Driver:
         for run, (error, done) in zip(phase.runs, found, strict=True):
             if error is not None and self.retry:
                 forget_failure(self.out, run)
-            if done:
+            if done or run.run_id in phase.done:
                 phase.done.add(run.run_id)
             elif error is not None and not self.retry:
                 phase.errors[run.run_id] = error

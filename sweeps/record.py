@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from cl_platform import __version__
 from cl_platform.files import read_json, remove, write_json
+from cl_platform.references import References
 from cl_platform.result import Result
 from sweeps.plan import Run
 from sweeps.spec import SweepSpec
@@ -45,6 +46,7 @@ class Phase:
 
     Args:
         errors, metrics: by run, of those that failed and of those that ended.
+        done: runs that have ended.
         trials: instead of runs, where an adaptive method chose them.
     """
 
@@ -98,10 +100,12 @@ def write_sweep(
     *,
     chosen: Sequence[Any] = (),
     scores: Scores | None = None,
+    references: References | None = None,
     seconds: float = 0.0,
 ) -> None:
-    """Write `sweep.json`: the specification, the runs of each phase, what was chosen, and what
-    curricula thought of the orders. A report needs no more than this and the runs."""
+    """Write `sweep.json`: the specification, the runs of each phase, what was chosen, what
+    curricula thought of the orders, and references. A report needs no more than this and the runs.
+    """
     write_json(
         out / "sweep.json",
         {
@@ -113,6 +117,7 @@ def write_sweep(
             "chosen": [choice.to_json() for choice in chosen],
             "scores": {name: plain(values) for name, values in (scores or {}).items()},
             "phases": [phase.to_json() for phase in phases],
+            "references": [{"settings": key, **row} for key, row in (references or {}).items()],
         },
     )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS, SHOWN_ERRORS = 24, 5
 LINE_SECONDS = 30.0  # between lines where there is no terminal
-BAR = 40
+BAR, NAME = 40, 12  # columns of the progress
 
 
 class Progress:
@@ -69,12 +69,12 @@ class Progress:
         done = tally.known + tally.trained + self._ahead
         share = min(1.0, done / max(1, tally.distinct))
         filled = int(BAR * share)
-        text = Text(f"{phase.name:<8}")
+        text = Text(f"{phase.name:<{NAME}}")
         text.append("━" * filled, style="green")
         text.append("━" * (BAR - filled), style="bright_black")
         text.append(f" {share:4.0%}  {waiting or self._left(tally)}\n")
-        text.append(f"        {_runs(tally)}\n", style="dim")
-        text.append(f"        {_experiences(tally, self._ahead)}", style="dim")
+        text.append(f"{'':{NAME}}{_runs(tally)}\n", style="dim")
+        text.append(f"{'':{NAME}}{_experiences(tally, self._ahead)}", style="dim")
         return text
 
     def _line(self, tally: Tally) -> str:

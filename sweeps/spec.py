@@ -50,14 +50,15 @@ class Resources(_Strict):
 
 
 class Budget(_Strict):
-    """Limits: a plan above ``runs`` or ``experiences`` (distinct ones, without final runs) is
-    refused before it starts; after ``hours`` nothing new begins."""
+    """Limits: a plan above ``runs`` or ``experiences`` (distinct ones, with references, without
+    final runs) is refused before it starts; after ``hours`` nothing new begins."""
 
     runs: PositiveInt | None = None
     experiences: PositiveInt | None = None
     hours: PositiveFloat | None = None
 
 
+Reference = Literal["joint", "experts"]
 Method = Literal["all", "asha", "hyperband", "pbt", "optuna", "mcts", "halving"]
 ORDER_METHODS = ("mcts", "halving")
 
@@ -116,6 +117,8 @@ class SweepSpec(_Strict):
         workers: at most so many runs at a time; None uses what the cluster has.
         share: whether runs that begin alike train that beginning once. Without, every run is
             trained by itself and keeps no states: slower, and the same bits.
+        references: what the runs are compared with, made once for equal settings: ``joint``
+            training, and ``experts`` of one experience each.
         scored_by: curricula (``designer``) whose scores of the orders the report compares with
             what came of them.
     """
@@ -131,6 +134,7 @@ class SweepSpec(_Strict):
     tune: Tune | None = None
     final: Final | None = None
     share: bool = True
+    references: list[Reference] = Field(default_factory=list)
     scored_by: list[Plugin] = Field(default_factory=list)
     keep_states: Keep = "branches"
     state_budget_gb: NonNegativeFloat = 20.0
@@ -174,6 +178,7 @@ def _faults(spec: SweepSpec) -> list[str]:
         faults += _order_search_faults(spec, spec.tune)
     if spec.final is not None and spec.tune is None:
         faults.append("final without tune: final seeds follow tuning; give tune, or an axis seed")
+    faults += _reference_faults(spec)
     per = spec.tune.per or [] if spec.tune is not None else []
     faults += [
         f"tune.per: {key!r} is no axis. Axes: {', '.join(spec.axes) or 'none'}"
@@ -185,6 +190,21 @@ def _faults(spec: SweepSpec) -> list[str]:
         faults.append(f"base.device={device}: give cuda; Ray chooses which GPU")
     elif not spec.resources.gpus and str(device).startswith("cuda"):
         faults.append(f"base.device={device} without a GPU: give resources.gpus, say 1 or 0.5")
+    return faults
+
+
+def _reference_faults(spec: SweepSpec) -> list[str]:
+    faults = []
+    given = f"references=[{', '.join(spec.references)}]"
+    if len(set(spec.references)) < len(spec.references):
+        faults.append(f"{given}: give each of joint and experts once at most")
+    if "experts" in spec.references and not spec.share:
+        faults.append(
+            f"{given} with share=false: experts are read from the shared states; give share=true "
+            "or leave experts out"
+        )
+    if spec.references and spec.tune is not None and spec.final is None:
+        faults.append(f"{given} with tune: references are those of final runs; give final")
     return faults
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections import deque
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
@@ -28,14 +27,12 @@ from cl_platform.result import Result
 from sweeps import show
 from sweeps.api import Sweep, preview, sweep
 from sweeps.cluster import connected
-from sweeps.driver import Driver
 from sweeps.order_search import search_orders
 from sweeps.plan import plan_runs
-from sweeps.pool import _task
 from sweeps.record import Phase
 from sweeps.spec import SweepSpec, parse_spec
 from sweeps.tuning import Choice, groups
-from sweeps.worker import Orders, Worker
+from tests.sweep_here import Here
 from tests.sweep_runs import PLANNER
 
 ER = {"name": "er", "memory_size": 40}
@@ -46,23 +43,6 @@ BASE = {
 }
 FOUR = list(permutations(range(4)))
 WHOLE = 64  # states of the tree of all orders of four experiences
-
-
-class Here(Driver):
-    """Carries out everything in this process."""
-
-    worker: Worker | None = None
-
-    def carry_out(self, phase: Phase) -> None:
-        ready = deque(self.survey(phase))
-        if self.worker is None:
-            keep, share = self.spec.kept, self.spec.share
-            self.worker = Worker(Orders(self.out, keep, 10**10, share, 1, False, {}))
-            self.worker.planner = self.planner
-        while ready:
-            segment = ready.popleft()
-            outcome = self.worker.carry_out(_task([segment]))
-            self._note(phase, [segment], outcome, ready)
 
 
 @pytest.fixture(autouse=True)

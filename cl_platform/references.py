@@ -1,0 +1,85 @@
+"""References: what joint training and single-task experts reach with the settings of a run.
+
+A reference is an accuracy by mask and experience identity, on test data. A sweep computes those
+that it is asked for and leaves them in its `sweep.json`; every run of ``joint`` is one as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cl_platform.evaluation import Row
+from cl_platform.files import location, read_json
+from cl_platform.identity import digest
+from cl_platform.metrics import forward_transfer_from_experts, intransigence
+from cl_platform.result import OWN_MASK, Result
+
+References = dict[str, dict[str, Row]]
+"""By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
+JOINT = "joint"  # the strategy
+OF_THE_RUN = ("strategy", "curriculum", "device")
+
+
+def settings_key(config: Mapping[str, Any]) -> str:
+    """What runs that share their references have in common, as a digest (sha256, hex).
+
+    Args:
+        config: complete, as `result.json` holds it. All of it counts but strategy, curriculum and
+            device; the code of model and stream does not, nor do the data.
+    """
+    shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
+    return digest("settings", shared)
+
+
+def joint_references(results: Iterable[Result]) -> dict[str, Row]:
+    """The accuracies of joint training by :func:`settings_key`, from those results that are of it.
+
+    Of several with equal settings, such as those of two orders of classes, each adds the
+    experiences that it has; for an experience of more than one the last counts.
+    """
+    found: dict[str, Row] = {}
+    for result in results:
+        if result.config["strategy"]["name"] != JOINT:
+            continue
+        row = found.setdefault(settings_key(result.config), {})
+        for mask, matrix in result.matrices.items():
+            row.setdefault(mask, {}).update(matrix.last())
+    return found
+
+
+def read_references(folder: str | Path) -> References:
+    """The references in the `sweep.json` of a folder; empty if there are none.
+
+    Raises:
+        StorageError: an address does not answer.
+    """
+    data = read_json(location(folder) / "sweep.json")
+    entries = data.get("references", []) if isinstance(data, dict) else []
+    return {
+        entry["settings"]: {kind: row for kind, row in entry.items() if kind != "settings"}
+        for entry in entries
+    }
+
+
+def reference_metrics(
+    result: Result, joint: Row | None = None, experts: Row | None = None
+) -> dict[str, float]:
+    """Metrics of a result against references with its settings.
+
+    Args:
+        joint, experts: the references; None leaves their metric out, an experience that is missing
+            makes it nan.
+
+    Returns:
+        ``intransigence`` and ``forward_transfer_from_experts``; masks other than the scenario's own
+        are a prefix, as in :attr:`Result.metrics`.
+    """
+    metrics = {}
+    for mask, matrix in result.matrices.items():
+        prefix = "" if mask == OWN_MASK[result.scenario] else f"{mask}/"
+        for metric, reference in ((intransigence, joint), (forward_transfer_from_experts, experts)):
+            if reference is not None:
+                metrics[prefix + metric.__name__] = metric(matrix, reference.get(mask, {}))
+    return metrics
