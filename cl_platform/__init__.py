@@ -32,7 +32,7 @@ _HOME = {
     "Wrapper": "wrapper",
     "check_strategy": "check",
     "class_incremental": "stream",
-    "load_results": "result",
+    "load_results": "results",
     "run": "api",
 }
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         ReplayBuffer as ReplayBuffer,
     )
     from cl_platform.result import Result as Result
-    from cl_platform.result import load_results as load_results
+    from cl_platform.results import load_results as load_results
     from cl_platform.samples import Samples as Samples
     from cl_platform.strategy import Batch as Batch
     from cl_platform.strategy import Strategy as Strategy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,10 +52,11 @@ def accuracy_figure(result: Result, mask: Mask | None = None) -> Figure:
     mean = [values[i, :i].mean() for i in range(1, n + 1)]
     axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
     axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xticks(range(1, n + 1, 1 + n // 20))
     axes.set_title(_title(result, f"mask {mask}"), fontsize=9)
     axes.legend(frameon=False)
-    return _plain(axes)
+    _plain(axes)
+    return figure
 
 
 def forgetting_figure(result: Result, mask: Mask | None = None) -> Figure:
@@ -75,7 +76,8 @@ def forgetting_figure(result: Result, mask: Mask | None = None) -> Figure:
     axes.set(ylabel="accuracy in %", ylim=(-2, 102))
     axes.set_title(_title(result, f"mask {mask}"), fontsize=9)
     axes.legend(frameon=False)
-    return _plain(axes)
+    _plain(axes)
+    return figure
 
 
 def _chosen(result: Result, mask: Mask | None) -> tuple[AccuracyMatrix, Mask]:
@@ -94,13 +96,10 @@ def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure  # without pyplot: no global state, no display
     except ImportError as error:
-        raise BadInput(
-            "pictures need matplotlib: install the extra `report`"
-        ) from error
+        raise BadInput("pictures need matplotlib: install the extra `report`") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _plain(axes: Axes) -> Any:
+def _plain(axes: Axes) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    return axes.figure

@@ -6,7 +6,7 @@ that it is asked for and leaves them in its `sweep.json`; every run of ``joint``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,25 @@ def read_references(folder: str | Path) -> References:
         entry["settings"]: {kind: row for kind, row in entry.items() if kind != "settings"}
         for entry in entries
     }
+
+
+def compared(
+    documents: Sequence[Mapping[str, Any]], references: References
+) -> list[dict[str, float]]:
+    """The metrics of each `result.json` against the references with its settings.
+
+    Args:
+        references: those that were computed for it; every run of ``joint`` among the documents is
+            one as well.
+    """
+    results = {}
+    if references or any(data["config"]["strategy"]["name"] == JOINT for data in documents):
+        results = {i: Result.from_json(dict(data)) for i, data in enumerate(documents)}
+    known = {key: dict(rows) for key, rows in references.items()}
+    for key, row in joint_references(results.values()).items():
+        known.setdefault(key, {}).setdefault("joint", row)
+    found = [known.get(settings_key(data["config"]), {}) if known else {} for data in documents]
+    return [reference_metrics(results[i], **rows) if rows else {} for i, rows in enumerate(found)]
 
 
 def reference_metrics(

@@ -13,6 +13,7 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.execution import DEFAULT_OUT
 from cl_platform.files import location
 from cl_platform.plan import Planner
+from cl_platform.references import References, read_references
 from cl_platform.report import write_report
 from cl_platform.report.orders import Study, studies
 from cl_platform.report.runs import Runs, read_runs
@@ -109,6 +110,11 @@ class Sweep:
     def runs(self) -> Runs:
         """What it left in its folder."""
         return read_runs(self.path)
+
+    @property
+    def references(self) -> References:
+        """What it found of them, by settings; see :mod:`cl_platform.references`."""
+        return read_references(self.path)
 
     def studies(self) -> list[Study]:
         """What the orders of each stream did; see :mod:`cl_platform.report.orders`."""

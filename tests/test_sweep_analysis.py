@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
-from sweeps import analysis, pictures
+from cl_platform.report import pictures
+from cl_platform.report import points as analysis
 
 
 def frame(rows: Sequence[tuple[str, str, int, float]]) -> pd.DataFrame:

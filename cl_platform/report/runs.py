@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_platform.files import location, read_json
+from cl_platform.references import compared, read_references
 from cl_platform.report.points import label
-from cl_platform.result import as_frame, read_documents
+from cl_platform.results import as_frame, read_documents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,17 +73,17 @@ def read_runs(folder: str | Path) -> Runs:
         points = _points([data["config"] for data in documents])
     else:
         points = [listed[data["run_id"]] for data in documents]
-    return Runs(root, _frame(found, points, sweep.get("scores", {})), documents, sweep)
+    results = as_frame(found, compared(documents, read_references(root)))
+    return Runs(root, _frame(results, points, sweep.get("scores", {})), documents, sweep)
 
 
 def _frame(
-    found: Mapping[Path, dict[str, Any]],
+    results: pd.DataFrame,
     points: Iterable[Mapping[str, str]],
     scores: Mapping[str, Mapping[str, float]],
 ) -> pd.DataFrame:
     import pandas as pd
 
-    results = as_frame(found)
     if results.empty:
         return results
     axes = pd.DataFrame([{f"axis.{k}": v for k, v in point.items()} for point in points])
