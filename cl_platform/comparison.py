@@ -7,17 +7,18 @@ matter: the same results give the same digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from cl_platform.errors import BadInput
 from cl_platform.statistics import LEVEL, RESAMPLES, ROUNDING, Interval, holm, mean_interval
 
-Scores = Mapping[Hashable, float]
+Scores = Mapping[Any, float]
 """A strategy's score by seed, or by whatever tells its runs apart: (stream, order, seed)."""
 
 FEWEST = 5  # values whose resamples are different enough for 95 %

@@ -289,7 +289,7 @@ def test_what_cannot_be_compared_is_refused(
     scores: dict[str, dict[int, float]], best: str | None, message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        compare(scores, best)  # type: ignore[arg-type]
+        compare(scores, best)
 
 
 def test_one_strategy_has_nobody_to_be_compared_with() -> None:
