@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,23 +26,36 @@ R = AccuracyMatrix(
 )
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("average_accuracy", (0.50 + 0.60 + 0.95) / 3),
-        ("average_incremental_accuracy", (0.80 + (0.90 + 0.70) / 2 + (0.50 + 0.60 + 0.95) / 3) / 3),
-        ("forgetting", ((0.90 - 0.50) + (0.70 - 0.60)) / 2),
-        ("forgetting_since_learned", ((0.80 - 0.50) + (0.70 - 0.60)) / 2),
-        ("forgetting_from_best", ((0.90 - 0.50) + (0.70 - 0.60)) / 2),
-        ("forgetting_consecutive", ((0.80 - 0.90) + ((0.90 - 0.50) + (0.70 - 0.60)) / 2) / 2),
-        ("backward_transfer", ((0.50 - 0.80) + (0.60 - 0.70)) / 2),
-        ("forward_transfer", ((0.25 - 0.20) + (0.40 - 0.30)) / 2),
-        ("learning_accuracy", (0.80 + 0.70 + 0.95) / 3),
-        ("first_task_retention", 0.50 / 0.80),
-    ],
-)
-def test_by_hand(name: str, value: float) -> None:
-    assert METRICS[name](R) == pytest.approx(value, abs=1e-12)
+ALPHA, BETA = (0.50 + 0.60 + 0.95) / 3, 0.80 - 0.50
+F = 2 * ALPHA / (ALPHA * BETA + 1)
+BY_HAND = {
+    "average_accuracy": (0.50 + 0.60 + 0.95) / 3,
+    "average_incremental_accuracy": (0.80 + (0.90 + 0.70) / 2 + (0.50 + 0.60 + 0.95) / 3) / 3,
+    "forgetting": ((0.90 - 0.50) + (0.70 - 0.60)) / 2,
+    "forgetting_since_learned": ((0.80 - 0.50) + (0.70 - 0.60)) / 2,
+    "forgetting_from_best": ((0.90 - 0.50) + (0.70 - 0.60)) / 2,
+    "forgetting_consecutive": ((0.80 - 0.90) + ((0.90 - 0.50) + (0.70 - 0.60)) / 2) / 2,
+    "backward_transfer": ((0.50 - 0.80) + (0.60 - 0.70)) / 2,
+    "forward_transfer": ((0.25 - 0.20) + (0.40 - 0.30)) / 2,
+    "learning_accuracy": (0.80 + 0.70 + 0.95) / 3,
+    "first_task_retention": 0.50 / 0.80,
+    "curriculum.alpha": ALPHA,
+    "curriculum.beta": BETA,
+    "curriculum.f": F,
+    "curriculum.f_above_floor": F - 2 * (1 / 3) / (1 / 3 + 1),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_by_hand(name: str) -> None:
+    assert METRICS[name](R) == pytest.approx(BY_HAND[name], abs=1e-12)
+
+
+def test_every_metric_has_its_row_in_the_documentation() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \|", page.partition("\n## ")[0], re.MULTILINE)
+    joint = AccuracyMatrix(R.values, labels=R.labels)
+    assert sorted(rows) == sorted(compute_metrics(R, joint))
 
 
 def test_intransigence_matches_columns_by_identity() -> None:
