@@ -41,7 +41,7 @@ def joint_references(results: Iterable[Result]) -> dict[str, Row]:
     """
     found: dict[str, Row] = {}
     for result in results:
-        if result.config["strategy"]["name"] != JOINT:
+        if not _is_joint(result.config):
             continue
         row = found.setdefault(settings_key(result.config), {})
         for mask, matrix in result.matrices.items():
@@ -64,22 +64,35 @@ def read_references(folder: str | Path) -> References:
 
 
 def compared(
-    documents: Sequence[Mapping[str, Any]], references: References
+    documents: Sequence[Mapping[str, Any]], references: References, asked: Iterable[str] = ()
 ) -> list[dict[str, float]]:
     """The metrics of each `result.json` against the references with its settings.
 
     Args:
         references: those that were computed for it; every run of ``joint`` among the documents is
             one as well.
+        asked: ``joint``, ``experts``: metrics are nan where these are missing, not left out.
     """
+    nothing: dict[str, Row] = {kind: {} for kind in asked}
     results = {}
-    if references or any(data["config"]["strategy"]["name"] == JOINT for data in documents):
+    if (
+        nothing
+        or references
+        or any(data["config"]["strategy"]["name"] == JOINT for data in documents)
+    ):
         results = {i: Result.from_json(dict(data)) for i, data in enumerate(documents)}
     known = {key: dict(rows) for key, rows in references.items()}
     for key, row in joint_references(results.values()).items():
         known.setdefault(key, {}).setdefault("joint", row)
-    found = [known.get(settings_key(data["config"]), {}) if known else {} for data in documents]
-    return [reference_metrics(results[i], **rows) if rows else {} for i, rows in enumerate(found)]
+    found = []
+    for i, data in enumerate(documents):
+        rows = {**nothing, **known.get(settings_key(data["config"]), {})} if results else {}
+        found.append(reference_metrics(results[i], **rows) if rows else {})
+    return found
+
+
+def _is_joint(config: Mapping[str, Any]) -> bool:
+    return bool(config["strategy"]["name"] == JOINT)
 
 
 def reference_metrics(

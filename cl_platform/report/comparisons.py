@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from cl_platform.comparison import compare, interquartile_mean, rank
+from cl_platform.comparison import interquartile_mean, rank
 from cl_platform.report.page import figure, paragraph, table
 from cl_platform.report.pictures import ranking_figure
-from cl_platform.report.rows import MEASURES, Row
+from cl_platform.report.rows import MEASURES, Row, from_the_best
 
 ACCURACY = MEASURES[0]
 
@@ -60,18 +60,18 @@ def over_streams(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def from_the_best(rows: Sequence[Row]) -> Iterator[str]:
+def differences(rows: Sequence[Row]) -> Iterator[str]:
     """Each row against the best one of its stream, on the seeds they share."""
     lines = []
     for stream, named in _scores(rows).items():
-        found = compare({name: row.seeds for name, row in named.items()}) if len(named) > 1 else {}
-        best = next((name for name in named if name not in found), "")
-        for name, (difference, adjusted) in found.items():
+        names = list(named)
+        best, found = from_the_best(list(named.values()))
+        for i, (difference, adjusted) in found.items():
             lines.append(
                 [
                     stream,
-                    name,
-                    best,
+                    names[i],
+                    names[best],
                     ACCURACY.text(difference.difference),
                     _plain(difference.effect),
                     _p(difference.p),

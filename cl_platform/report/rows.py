@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cl_platform.comparison import bootstrap_mean, compare
+from cl_platform.comparison import Difference, bootstrap_mean, compare
 from cl_platform.metrics import METRICS
 from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
@@ -207,8 +207,24 @@ def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
 
 def _marked(rows: Sequence[Row]) -> Iterator[Row]:
     """With those marked that are best within noise."""
-    names = {str(i): row for i, row in enumerate(rows)}
-    found = compare({name: row.seeds for name, row in names.items()}) if len(rows) > 1 else {}
-    for name, row in names.items():
-        first = name not in found  # the one that the others are compared with
-        yield replace(row, best=first or found[name][1] > SIGNIFICANT)
+    first, found = from_the_best(rows)
+    for i, row in enumerate(rows):
+        yield replace(row, best=i == first or (i in found and found[i][1] > SIGNIFICANT))
+
+
+def from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference, float]]]:
+    """The best row of a stream, and how the others differ from it, with p after Holm's correction.
+
+    Rows are compared over the seeds that they share with the best one; those without any are left
+    out.
+    """
+    first = max(range(len(rows)), key=lambda i: rows[i].values["average_accuracy"].value)
+    scores = {
+        str(i): r.seeds for i, r in enumerate(rows) if r.seeds.keys() & rows[first].seeds.keys()
+    }
+    if set.intersection(*({*seeds} for seeds in scores.values())):
+        found = compare(scores)
+        (best,) = scores.keys() - found.keys()
+    else:  # each shares others
+        best, found = str(first), compare(scores, str(first))
+    return int(best), {int(name): value for name, value in found.items()}

@@ -73,7 +73,8 @@ def read_runs(folder: str | Path) -> Runs:
         points = _points([data["config"] for data in documents])
     else:
         points = [listed[data["run_id"]] for data in documents]
-    results = as_frame(found, compared(documents, read_references(root)))
+    asked = sweep["spec"].get("references", []) if sweep else []
+    results = as_frame(found, compared(documents, read_references(root), asked))
     return Runs(root, _frame(results, points, sweep.get("scores", {})), documents, sweep)
 
 

@@ -13,7 +13,7 @@ import yaml
 from cl_platform import __version__
 from cl_platform.metrics import METRICS
 from cl_platform.report import orders_page
-from cl_platform.report.comparisons import from_the_best, over_streams
+from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.data import page_data
 from cl_platform.report.orders import studies
 from cl_platform.report.page import chart, choice, document, figure, paragraph, table
@@ -49,7 +49,7 @@ def page(runs: Runs, reload: float = 0) -> str:
         *_leaderboard(rows, together, measures),
         *_charts(rows, measures),
         *over_streams(together or rows),
-        *from_the_best(together or rows),
+        *differences(together or rows),
         *_orders(runs),
         *_runs(),
         *tail,
