@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.files import each, is_remote, listed, location, read_json, write_json
-from cl_platform.matrix import AccuracyMatrix, Mask
+from cl_platform.matrix import OWN_MASK, AccuracyMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
-
-OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "all"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,11 @@ class Result:
         cost: seconds, steps, bytes and parameters.
         versions: of the platform, of torch and numpy, and of the plugins' code.
         path: the run's folder, or None if nothing was written.
+        calibration: expected calibration error under the own mask on test data, in the matrix's
+            form; None in results of versions that did not measure it.
+        class_accuracy: accuracy by class under the own mask on test data, (T+1, n_classes), row 0
+            before training, nan for classes without samples; None likewise.
+        anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
     """
 
     run_id: str
@@ -47,6 +52,9 @@ class Result:
     cost: dict[str, float]
     versions: dict[str, str]
     path: Path | None = field(default=None)
+    calibration: AccuracyMatrix | None = None
+    class_accuracy: np.ndarray | None = None
+    anytime: list[list[float]] = field(default_factory=list)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -78,6 +86,9 @@ class Result:
             "metrics": {k: None if math.isnan(v) else v for k, v in self.metrics.items()},
             "cost": self.cost,
             "versions": self.versions,
+            "calibration": None if self.calibration is None else _nulled(self.calibration.values),
+            "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
+            "anytime": self.anytime,
         }
 
     @classmethod
@@ -88,6 +99,7 @@ class Result:
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
             return {mask: AccuracyMatrix(r, labels, names) for mask, r in rows.items()}
 
+        errors, by_class = data.get("calibration"), data.get("class_accuracy")
         return cls(
             run_id=data["run_id"],
             config=data["config"],
@@ -101,6 +113,9 @@ class Result:
             cost=data["cost"],
             versions=data["versions"],
             path=path,
+            calibration=AccuracyMatrix(errors, labels, names) if errors is not None else None,
+            class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
+            anytime=data.get("anytime", []),
         )
 
     def save(self, folder: Path) -> Path:
@@ -144,6 +159,11 @@ def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.Da
         folders = [path.parent for path in sorted(root.glob("runs/*/result.json"))]
     found = each(root, Result.load, folders)
     return pd.DataFrame([_flat(result) for result in found if result is not None])
+
+
+def _nulled(values: np.ndarray) -> list[list[float | None]]:
+    """Rows for JSON, which has no nan."""
+    return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
 
 
 def _flat(result: Result) -> dict[str, Any]:
