@@ -83,6 +83,10 @@ class RunConfig(BaseModel):
     """Whether the seed deals the class indices anew, so that none is favoured for its number."""
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 10
+    evaluate_every: NonNegativeInt = 0
+    """Steps between evaluations within an experience, for ``anytime_accuracy``; 0 makes none."""
+    count_flops: bool = False
+    """Whether torch counts the FLOPs of training, which slows it down and changes no bit of it."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
 
 

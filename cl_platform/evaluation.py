@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from statistics import fmean
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from cl_platform.errors import ContractError
-from cl_platform.matrix import MASKS, Mask
+from cl_platform.matrix import MASKS, OWN_MASK, Mask
 from cl_platform.strategy import Strategy
-from cl_platform.stream import Stream
+from cl_platform.stream import Experience, Stream
 
 CHUNK = 1000  # samples in one forward pass
 RESIDENT_BYTES = 2**30  # larger test sets are gathered and normalised anew at each evaluation
+BINS = 15  # of confidence, as many as in Guo et al. 2017
+DIGITS = 6  # of errors and accuracies by class: small files, and no trace of the order of summation
+
+T = TypeVar("T")
 
 Split = Literal["test", "validation"]
 Row = dict[str, dict[str, float]]
 """Accuracy by mask and experience identity."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found; None stands for what is undefined, since JSON has no nan.
+
+    Args:
+        row: accuracy by mask and experience identity.
+        calibration: expected calibration error under the scenario's own mask, by experience
+            identity; None where no class may be predicted. See :func:`confidence`.
+        class_accuracy: accuracy under the same mask on all samples of a class, whatever their
+            experience, (n_classes,); None for a class without samples.
+    """
+
+    row: Row
+    calibration: dict[str, float | None]
+    class_accuracy: list[float | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +51,7 @@ class _Chunk:
     x: Tensor
     y: Tensor
     task: Tensor
-    column: Tensor
+    tasks: frozenset[int]
 
 
 class Evaluator:
@@ -36,74 +60,123 @@ class Evaluator:
     Accuracy is the expected one under fair tie-breaking: a sample whose right class shares the
     largest logit with k-1 others counts 1/k. A constant output therefore scores 1/n_classes
     whatever the numbering of the classes, where an argmax would favour class 0.
+
+    The expected calibration error is the mean over bins of confidence, weighted by their samples,
+    of the distance between mean accuracy and mean confidence. Source: Guo et al. 2017, eq. 3.
     """
 
     def __init__(self, stream: Stream, device: torch.device, split: Split = "test") -> None:
         self.stream = stream
-        # By task label: the bits of a score must not depend on the order of learning.
+        # By task label, 0..n-1: the bits of a score must not depend on the order of learning.
         self.experiences = sorted(stream.experiences, key=lambda e: e.task)
         self.device = device
         self.split = split
+        self.own = OWN_MASK[stream.scenario]
         self.task_classes = stream.task_classes().to(device)
-        samples = sum(len(getattr(e, split)) for e in self.experiences)
+        labels = [getattr(e, split).y.cpu() for e in self.experiences]
+        self.sizes = torch.tensor([len(y) for y in labels])
+        self.class_sizes = torch.cat(labels).bincount(minlength=stream.n_classes)
         values = 4 * self.experiences[0].train.source[0].numel()
         self._resident: list[_Chunk] | None = None
-        if samples * values <= RESIDENT_BYTES:
+        if int(self.sizes.sum()) * values <= RESIDENT_BYTES:
             self._resident = list(self._read())
 
     @torch.inference_mode()
-    def __call__(self, strategy: Strategy, seen: set[int]) -> Row:
-        """Accuracy on each experience by mask.
+    def __call__(self, strategy: Strategy, seen: Collection[int]) -> Scores:
+        """How good a strategy is on each experience.
 
         Args:
             seen: classes of the experiences learned so far, for the mask ``seen``.
         """
-        was_training = strategy.training
-        strategy.eval()
         masks: tuple[Mask, ...] = ("task",) if strategy.needs_task else MASKS
-        allowed = {"seen": torch.zeros_like(self.task_classes[:1])}
-        allowed["seen"][0, list(seen)] = True
-        allowed["all"] = torch.ones_like(allowed["seen"])
-        n = len(self.stream)
-        right = {m: torch.zeros(n, dtype=torch.float64, device=self.device) for m in masks}
-        for chunk in self._resident if self._resident is not None else self._read():
-            logits = strategy(chunk.x, chunk.task if strategy.needs_task else None)
-            check_logits(logits, len(chunk.y), self.stream.n_classes)
+        n, n_classes = len(self.experiences), self.stream.n_classes
+        right = {mask: self._zeros(n) for mask in masks}
+        of_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
+        allowed = self._allowed(seen)
+        for chunk, logits in self._answers(strategy):
             for mask in masks:
-                mine = self.task_classes[chunk.task] if mask == "task" else allowed[mask]
-                right[mask].index_add_(0, chunk.column, credit(logits, chunk.y, mine))
-        strategy.train(was_training)
-        sizes = [len(getattr(e, self.split)) for e in self.experiences]
-        return {
-            mask: {
-                e.identity: total / size
-                for e, total, size in zip(self.experiences, totals.tolist(), sizes, strict=True)
-            }
-            for mask, totals in right.items()
-        }
+                possible = allowed[mask][chunk.task]
+                earned = credit(logits, chunk.y, possible)
+                right[mask].index_add_(0, chunk.task, earned)
+                if mask == self.own:
+                    sure = confidence(logits, possible)
+                    gaps.index_add_(0, BINS * chunk.task + bin_of(sure), sure - earned)
+                    of_class.index_add_(0, chunk.y, earned)
+        sums = torch.cat([*right.values(), gaps.view(n, BINS).abs().sum(1), of_class]).cpu()
+        *by_task, of_class = sums.split([n] * (len(masks) + 1) + [n_classes])
+        *accuracies, errors = [(total / self.sizes).tolist() for total in by_task]
+        return Scores(
+            {mask: self._named(row) for mask, row in zip(masks, accuracies, strict=True)},
+            self._named(_rounded(errors)),
+            _rounded((of_class / self.class_sizes).tolist()),
+        )
+
+    @torch.inference_mode()
+    def mean_accuracy(self, strategy: Strategy, learned: Sequence[Experience]) -> float:
+        """Mean accuracy on some experiences under the scenario's own mask, their classes seen."""
+        tasks = sorted(e.task for e in learned)
+        allowed = self._allowed({c for e in learned for c in e.classes})[self.own]
+        right = self._zeros(len(self.experiences))
+        for chunk, logits in self._answers(strategy, tasks):
+            right.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
+        return fmean((right.cpu() / self.sizes)[tasks].tolist())
+
+    def _answers(
+        self, strategy: Strategy, tasks: Collection[int] | None = None
+    ) -> Iterator[tuple[_Chunk, Tensor]]:
+        """Chunks with their logits, (B, n_classes); only those with samples of the tasks given."""
+        with _evaluating(strategy):
+            for chunk in self._resident if self._resident is not None else self._read():
+                if tasks is None or not chunk.tasks.isdisjoint(tasks):
+                    logits = strategy(chunk.x, chunk.task if strategy.needs_task else None)
+                    check_logits(logits, len(chunk.y), self.stream.n_classes)
+                    yield chunk, logits
+
+    def _allowed(self, seen: Collection[int]) -> dict[Mask, Tensor]:
+        """By mask, the classes that each task label may get, (n_tasks, n_classes) bool."""
+        known = torch.zeros_like(self.task_classes)
+        known[:, list(seen)] = True
+        return {"seen": known, "task": self.task_classes, "all": torch.ones_like(known)}
+
+    def _zeros(self, n: int) -> Tensor:
+        return torch.zeros(n, dtype=torch.float64, device=self.device)
+
+    def _named(self, values: Sequence[T]) -> dict[str, T]:
+        return {e.identity: v for e, v in zip(self.experiences, values, strict=True)}
 
     def _read(self) -> Iterator[_Chunk]:
         """The samples by task label, in chunks that may hold several experiences."""
-        pending: list[tuple[Tensor, Tensor, int, int]] = []
+        pending: list[tuple[Tensor, Tensor, int]] = []
         held = 0
-        for column, e in enumerate(self.experiences):
+        for e in self.experiences:
             samples = getattr(e, self.split)
             for rows in torch.arange(len(samples), device=samples.index.device).split(CHUNK):
                 if held + len(rows) > CHUNK:
                     yield self._chunk(pending)
                     pending, held = [], 0
                 raw = samples.gather(rows).to(self.device)
-                pending.append((raw, samples.y[rows].to(self.device), e.task, column))
+                pending.append((raw, samples.y[rows].to(self.device), e.task))
                 held += len(rows)
         if pending:
             yield self._chunk(pending)
 
-    def _chunk(self, parts: list[tuple[Tensor, Tensor, int, int]]) -> _Chunk:
+    def _chunk(self, parts: list[tuple[Tensor, Tensor, int]]) -> _Chunk:
         y = torch.cat([p[1] for p in parts])
         task = torch.cat([torch.full_like(p[1], p[2]) for p in parts])
-        column = torch.cat([torch.full_like(p[1], p[3]) for p in parts])
         x = self.stream.preprocess(torch.cat([p[0] for p in parts]))
-        return _Chunk(x, y, task, column)
+        return _Chunk(x, y, task, frozenset(p[2] for p in parts))
+
+
+@contextmanager
+def _evaluating(strategy: Strategy) -> Iterator[None]:
+    """Every module in eval mode, and then in its own again: a frozen part may be so in training."""
+    modes = [(module, module.training) for module in strategy.modules()]
+    strategy.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def check_logits(logits: Tensor, n: int, n_classes: int) -> None:
@@ -133,3 +206,25 @@ def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
     best = (masked == masked.amax(1, keepdim=True)) & allowed
     mine = best.gather(1, y[:, None]).squeeze(1)
     return mine.double() / best.sum(1).clamp(min=1)
+
+
+def confidence(logits: Tensor, allowed: Tensor) -> Tensor:
+    """The largest probability among the allowed classes, by the softmax of their logits.
+
+    Args:
+        logits: (B, n_classes).
+        allowed: (B or 1, n_classes) bool, the classes that may be predicted.
+
+    Returns:
+        (B,) float64; nan where no class is allowed or a logit is nan.
+    """
+    return logits.double().masked_fill(~allowed, -torch.inf).softmax(1).amax(1)
+
+
+def bin_of(sure: Tensor) -> Tensor:
+    """The bin of each confidence, (B,) int64: bin m holds m / BINS < c <= (m+1) / BINS."""
+    return (sure * BINS).ceil().nan_to_num(1.0).clamp(1, BINS).long() - 1
+
+
+def _rounded(values: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(v) else round(v, DIGITS) for v in values]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from cl_platform import __version__
 from cl_platform.errors import ClpError
 from cl_platform.files import location, write_json
 from cl_platform.fold import Fold
-from cl_platform.matrix import AccuracyMatrix
-from cl_platform.metrics import compute_metrics
+from cl_platform.matrix import OWN_MASK, AccuracyMatrix
+from cl_platform.metrics import anytime_accuracy, calibration_error, compute_metrics
 from cl_platform.plan import Plan
-from cl_platform.result import OWN_MASK, Result
+from cl_platform.result import Result
 from cl_platform.store import Keep, Record, StateStore
 from cl_platform.tracking import EventLog, Sink, Trackers
 
@@ -104,15 +104,19 @@ def _introduction(plan: Plan) -> dict[str, Any]:
 
 
 def _result(plan: Plan, records: list[Record], folder: Path | None) -> Result:
-    matrices = _matrices(plan, records, len(plan.stream))
+    n = len(plan.stream)
+    matrices = _matrices(plan, records, n)
     return Result(
         **_introduction(plan),
         matrices=matrices["test"],
         validation=matrices.get("validation", {}),
-        metrics=_metrics(plan, records, len(plan.stream)),
+        metrics=_metrics(plan, records, n),
         cost=_cost(records),
         versions=versions(plan),
         path=folder,
+        calibration=_calibration(plan, records, n),
+        class_accuracy=np.array([r.class_accuracy for r in _by_row(records, n)], np.float64),
+        anytime=_anytime(records),
     )
 
 
@@ -123,22 +127,47 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
         for mask, matrix in by_mask.items():
             prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
             metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
+    metrics["calibration_error"] = calibration_error(_calibration(plan, records, n))
+    if curve := _anytime(records):
+        metrics["anytime_accuracy"] = anytime_accuracy(curve)
     return metrics
 
 
 def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
     """The matrices of the first n experiences by split and mask."""
-    # A strategy that trains once on the whole stream has two rows: the second stands for all.
-    rows = [records[min(k, len(records) - 1)].rows for k in range(n + 1)]
-    learned = plan.stream.experiences[:n]
-    labels, names = [e.identity for e in learned], [e.name for e in learned]
+    rows = [record.rows for record in _by_row(records, n)]
     return {
-        split: {
-            mask: AccuracyMatrix.from_rows([row[split][mask] for row in rows], labels, names)
-            for mask in masks
-        }
+        split: {mask: _matrix(plan, [row[split][mask] for row in rows]) for mask in masks}
         for split, masks in rows[0].items()
     }
+
+
+def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
+    """The calibration errors of the first n experiences."""
+    return _matrix(plan, [record.calibration for record in _by_row(records, n)])
+
+
+def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]]) -> AccuracyMatrix:
+    """A row before training and one per experience; columns in the order of learning."""
+    learned = plan.stream.experiences[: len(rows) - 1]
+    return AccuracyMatrix.from_rows(rows, [e.identity for e in learned], [e.name for e in learned])
+
+
+def _by_row(records: list[Record], n: int) -> list[Record]:
+    """The record of each row of a matrix of n experiences.
+
+    A strategy that trains once on the whole stream has two: the second stands for all.
+    """
+    return [records[min(k, len(records) - 1)] for k in range(n + 1)]
+
+
+def _anytime(records: list[Record]) -> list[list[float]]:
+    """The accuracy measured during the whole run, by the samples shown until then."""
+    curve: list[list[float]] = []
+    for record in records:
+        before = curve[-1][0] if curve else 0
+        curve += [[before + samples, accuracy] for samples, accuracy in record.anytime]
+    return curve
 
 
 def _cost(records: list[Record]) -> dict[str, float]:
@@ -148,15 +177,20 @@ def _cost(records: list[Record]) -> dict[str, float]:
     def largest(name: str) -> int:
         return int(max(r.cost.get(name, 0.0) for r in records))
 
-    return {
+    cost = {
         "seconds": total("train_seconds") + total("eval_seconds"),
         "train_seconds": total("train_seconds"),
         "eval_seconds": total("eval_seconds"),
         "steps": int(total("steps")),
+        "samples": int(total("samples")),
         "peak_memory_bytes": largest("peak_memory_bytes"),
+        "parameters": largest("parameters"),
         "trainable_parameters": largest("trainable_parameters"),
         "stored_bytes": largest("stored_bytes"),
     }
+    if any("flops" in r.cost for r in records):
+        cost["flops"] = int(total("flops"))
+    return cost
 
 
 def versions(plan: Plan) -> dict[str, str]:

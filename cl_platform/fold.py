@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import fmean
 
 import torch
 
 from cl_platform.code import kernel_digest
+from cl_platform.cost import Meter, Stopwatch
 from cl_platform.draws import Draws, global_generators, seed_for
 from cl_platform.errors import ClpError, RunFailed, StorageError
-from cl_platform.evaluation import Evaluator, Row, Split
+from cl_platform.evaluation import Evaluator, Row, Scores, Split
+from cl_platform.matrix import OWN_MASK
 from cl_platform.parameters import blame
 from cl_platform.plan import EVALUATOR, Plan
 from cl_platform.store import Record, State, StateStore
 from cl_platform.strategy import Strategy
+from cl_platform.stream import Experience
 from cl_platform.tracking import Trackers
-from cl_platform.training import Stopwatch, train_experience
+from cl_platform.training import train_experience
 
 
 class Fold:
@@ -117,17 +119,22 @@ class Fold:
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
         self.draws.restart(k)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        clock = Stopwatch(self.device)
-        batches = 0
+        meter = Meter(self.device, plan.config.count_flops)
+        curve: list[list[float]] = []
+        shown: dict[str, float] = {}
 
         def progress(done: int, total: int, loss: float) -> None:
-            nonlocal batches
-            batches = done
             self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
 
-        with self._blaming(k), global_generators(seed_for(plan.config.seed, k, "global")):
+        def count(done: int, total: int, samples: int) -> None:
+            shown.update(steps=done, samples=samples)
+            every = plan.config.evaluate_every
+            if every and done % every == 0 and done < total:  # the end has a row of its own
+                with meter.evaluating():
+                    curve.append([samples, self._accuracy(k)])
+
+        seed = seed_for(plan.config.seed, k, "global")
+        with self._blaming(k), global_generators(seed), meter.training():
             memory = train_experience(
                 self.strategy,
                 step.experience,
@@ -136,16 +143,13 @@ class Fold:
                 plan.config,
                 self.state.optimizer,
                 progress,
+                count,
             )
-        cost = {
-            "train_seconds": clock.seconds(),
-            "steps": float(batches),
-            "peak_memory_bytes": peak_memory(self.device),
-        }
-        self.state = State(self.strategy.state_dict(), memory, cost)
+        cost = {**meter.cost(), **shown}
+        self.state = State(self.strategy.state_dict(), memory, cost, curve)
         self.position = k
         self.trained += 1
-        self._unsaved += cost["train_seconds"]
+        self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
         if self.store.wants(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
@@ -163,29 +167,60 @@ class Fold:
         except Exception as error:
             raise RunFailed(f"{place}: {blame(error)}{_advice(error)}") from error
 
+    def _learned(self, k: int) -> tuple[Experience, ...]:
+        """What the first k steps are trained on."""
+        return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
+
+    def _accuracy(self, k: int) -> float:
+        """Mean accuracy on what the first k steps are about; leaves no trace in training."""
+        with self.draws.rewound(), global_generators(self.plan.config.seed):
+            return self._evaluator("test").mean_accuracy(self.strategy, self._learned(k))
+
+    def _evaluator(self, split: Split) -> Evaluator:
+        known: dict[str, Evaluator] = self.plan.evaluators
+        if split not in known:
+            known[split] = Evaluator(self.plan.stream, self.device, split)
+        return known[split]
+
     def evaluate(self) -> None:
         """Score the present state and keep its record."""
         k = self.position
         clock = Stopwatch(self.device)
-        learned = self.plan.steps[:k]
-        seen = {c for step in learned for e in step.sources for c in e.classes}
-        rows: dict[str, Row] = {}
+        seen = {c for e in self._learned(k) for c in e.classes}
+        scores: dict[str, Scores] = {}
         for split in self._splits():
             with self._blaming(k), global_generators(self.plan.config.seed):
-                known = self.plan.evaluators
-                if split not in known:
-                    known[split] = Evaluator(self.plan.stream, self.device, split)
-                rows[split] = known[split](self.strategy, seen)
-        trainable = sum(p.numel() for p in self.strategy.parameters() if p.requires_grad)
-        cost = {
-            **self.state.cost,
-            "eval_seconds": clock.seconds(),
-            "trainable_parameters": float(trainable),
-            "stored_bytes": float(self.state.nbytes()),
-        }
-        self.records[k] = Record(rows, cost, self.scorer)
+                scores[split] = self._evaluator(split)(self.strategy, seen)
+        self.records[k] = Record(
+            {split: found.row for split, found in scores.items()},
+            self._cost(clock.seconds()),
+            scores["test"].calibration,
+            scores["test"].class_accuracy,
+            self._anytime(scores["test"].row),
+            self.scorer,
+        )
         self.store.save_record(self.plan.keys[k], self.records[k])
         self._tell(k, reused=False)
+
+    def _cost(self, eval_seconds: float) -> dict[str, float]:
+        """What the present state cost to train, evaluate and keep."""
+        parameters = [(p.numel(), p.requires_grad) for p in self.strategy.parameters()]
+        return {
+            **self.state.cost,
+            "eval_seconds": self.state.cost.get("eval_seconds", 0.0) + eval_seconds,
+            "parameters": float(sum(n for n, _ in parameters)),
+            "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
+            "stored_bytes": float(self.state.nbytes()),
+        }
+
+    def _anytime(self, row: Row) -> list[list[float]]:
+        """What was measured in the midst of the last step, and at its end."""
+        if not (self.position and self.plan.config.evaluate_every):
+            return []
+        tasks = {e.task for e in self._learned(self.position)}
+        learned = [e.identity for e in self.plan.stream.experiences if e.task in tasks]
+        own = row[OWN_MASK[self.plan.stream.scenario]]
+        return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
 
     def _tell(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
@@ -195,11 +230,3 @@ def _advice(error: Exception) -> str:
     if "more than 1 value per channel" in str(error):
         return "; batch norm needs two samples and more: raise batch_size or give model.norm=group"
     return ""
-
-
-def peak_memory(device: torch.device) -> float:
-    """Largest memory in use, in bytes: of the device in this step, or of this process so far."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,13 +12,16 @@ from cl_platform.errors import BadInput
 
 Mask = Literal["seen", "task", "all"]
 MASKS: tuple[Mask, ...] = ("seen", "task", "all")
+OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "all"}
+"""The mask that a scenario asks its question under."""
 
 
 @dataclass(frozen=True, eq=False)
 class AccuracyMatrix:
     """R of shape (T+1, T): entry [i, j] is the accuracy on experience j after i experiences.
 
-    Row 0 is before any training; columns stand in the order of learning.
+    Row 0 is before any training; columns stand in the order of learning. The calibration errors of
+    a run have the same form; where nothing could be predicted they are nan.
 
     Args:
         values: accuracies in [0, 1], float64.
@@ -46,11 +49,11 @@ class AccuracyMatrix:
         return float(self.values[key])
 
     def __eq__(self, other: object) -> bool:
-        """Equal bits in the same columns."""
+        """Equal bits in the same columns; what is undefined in both is equal."""
         return (
             isinstance(other, AccuracyMatrix)
             and self.labels == other.labels
-            and bool(np.array_equal(self.values, other.values))
+            and bool(np.array_equal(self.values, other.values, equal_nan=True))
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -65,8 +68,11 @@ class AccuracyMatrix:
 
     @classmethod
     def from_rows(
-        cls, rows: Sequence[dict[str, float]], labels: Sequence[str], names: Sequence[str]
+        cls,
+        rows: Sequence[Mapping[str, float | None]],
+        labels: Sequence[str],
+        names: Sequence[str],
     ) -> AccuracyMatrix:
-        """A matrix from one mapping (identity -> accuracy) per row."""
-        values = np.array([[row[label] for label in labels] for row in rows])
+        """A matrix from one mapping (identity -> accuracy, None for nan) per row."""
+        values = np.array([[row[label] for label in labels] for row in rows], dtype=np.float64)
         return cls(values, tuple(labels), tuple(names))

@@ -8,7 +8,7 @@ A new metric is a function of the matrix, put into ``METRICS``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -159,6 +159,30 @@ def curriculum_f(r: AccuracyMatrix) -> float:
 def curriculum_f_above_floor(r: AccuracyMatrix) -> float:
     """F less its value after complete forgetting, where only R[T, T] is 1: alpha 1/T, beta 1."""
     return curriculum_f(r) - _f(1 / len(r), 1.0)
+
+
+def calibration_error(errors: AccuracyMatrix) -> float:
+    """Mean over all experiences of the expected calibration error after the last one.
+
+    Source: Guo et al. 2017, eq. 3, with 15 bins; see :class:`cl_platform.evaluation.Evaluator`.
+
+    Args:
+        errors: entry [i, j] is the error on experience j after i experiences.
+    """
+    return _mean(errors.values[-1])
+
+
+def anytime_accuracy(curve: Sequence[Sequence[float]]) -> float:
+    """Area under the accuracy curve: the mean over all samples of the next accuracy measured.
+
+    Source: Koh et al. 2022 (CLIB), A_AUC: the sum of f(i) times the samples since the measurement
+    before, here divided by all samples.
+
+    Args:
+        curve: [samples shown so far, accuracy], by growing numbers of samples.
+    """
+    samples, accuracy = np.asarray(curve, dtype=np.float64).T
+    return float(np.average(accuracy, weights=np.diff(samples, prepend=0)))
 
 
 def _f(alpha: float, beta: float) -> float:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cl_platform.errors import BadInput
-from cl_platform.matrix import AccuracyMatrix, Mask
-from cl_platform.result import OWN_MASK, Result
+from cl_platform.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

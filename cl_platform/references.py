@@ -13,8 +13,9 @@ from typing import Any
 from cl_platform.evaluation import Row
 from cl_platform.files import location, read_json
 from cl_platform.identity import digest
+from cl_platform.matrix import OWN_MASK
 from cl_platform.metrics import forward_transfer_from_experts, intransigence
-from cl_platform.result import OWN_MASK, Result
+from cl_platform.result import Result
 
 References = dict[str, dict[str, Row]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cl_platform.errors import ClpError
 from cl_platform.files import read_json, write_json
-from cl_platform.matrix import AccuracyMatrix, Mask
+from cl_platform.matrix import OWN_MASK, AccuracyMatrix, Mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "all"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,11 @@ class Result:
         cost: seconds, steps, bytes and parameters.
         versions: of the platform, of torch and numpy, and of the plugins' code.
         path: the run's folder, or None if nothing was written.
+        calibration: expected calibration error under the own mask on test data, in the matrix's
+            form; None in results of versions that did not measure it.
+        class_accuracy: accuracy by class under the own mask on test data, (T+1, n_classes), row 0
+            before training, nan for classes without samples; None likewise.
+        anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
     """
 
     run_id: str
@@ -46,6 +51,9 @@ class Result:
     cost: dict[str, float]
     versions: dict[str, str]
     path: Path | None = field(default=None)
+    calibration: AccuracyMatrix | None = None
+    class_accuracy: np.ndarray | None = None
+    anytime: list[list[float]] = field(default_factory=list)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -99,6 +107,9 @@ class Result:
             "metrics": {k: None if math.isnan(v) else v for k, v in self.metrics.items()},
             "cost": self.cost,
             "versions": self.versions,
+            "calibration": None if self.calibration is None else _nulled(self.calibration.values),
+            "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
+            "anytime": self.anytime,
         }
 
     @classmethod
@@ -109,6 +120,7 @@ class Result:
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
             return {mask: AccuracyMatrix(r, labels, names) for mask, r in rows.items()}
 
+        errors, by_class = data.get("calibration"), data.get("class_accuracy")
         return cls(
             run_id=data["run_id"],
             config=data["config"],
@@ -122,6 +134,9 @@ class Result:
             cost=data["cost"],
             versions=data["versions"],
             path=path,
+            calibration=AccuracyMatrix(errors, labels, names) if errors is not None else None,
+            class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
+            anytime=data.get("anytime", []),
         )
 
     def save(self, folder: Path) -> Path:
@@ -137,3 +152,8 @@ class Result:
             return None if data is None else cls.from_json(data, folder)
         except (KeyError, TypeError, ValueError, AttributeError, ClpError):  # by another version
             return None
+
+
+def _nulled(values: np.ndarray) -> list[list[float | None]]:
+    """Rows for JSON, which has no nan."""
+    return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]

@@ -47,11 +47,13 @@ class State:
         strategy: its ``state_dict()``: parameters, buffers, memory, counters.
         optimizer: what the optimizer remembers, by parameter name; empty if it starts anew.
         cost: of the training step that led here.
+        anytime: [samples shown, accuracy] as measured in the midst of that step.
     """
 
     strategy: dict[str, Any]
     optimizer: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
+    anytime: list[list[float]] = field(default_factory=list)
 
     def copy(self) -> State:
         """The same state with tensors of its own."""
@@ -72,11 +74,17 @@ class Record:
     Args:
         rows: accuracies by split (``test``, ``validation``), mask and experience identity.
         cost: of the training step that led here, and of the evaluation.
+        calibration, class_accuracy: on test data; see :class:`cl_platform.evaluation.Scores`.
+        anytime: [samples shown, accuracy] in the midst and at the end of the step that led here;
+            empty unless the configuration asks for it.
         evaluator: digest of the code that evaluated; rows of another one are not used.
     """
 
     rows: dict[str, Row] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, float | None] = field(default_factory=dict)
+    class_accuracy: list[float | None] = field(default_factory=list)
+    anytime: list[list[float]] = field(default_factory=list)
     evaluator: str = ""
 
 
@@ -237,7 +245,12 @@ def _is_record(data: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a JSON document has the form of a record; it may be damaged or of another version."""
     try:
         accuracies = [a for row in data["rows"].values() for a in row.values()]
-        parts = [*accuracies, data["cost"]]
-        return data.keys() == vars(Record()).keys() and all(isinstance(p, dict) for p in parts)
+        mappings = [*accuracies, data["cost"], data["calibration"]]
+        lists = [data["class_accuracy"], data["anytime"]]
+        return (
+            data.keys() == vars(Record()).keys()
+            and all(isinstance(part, dict) for part in mappings)
+            and all(isinstance(part, list) for part in lists)
+        )
     except (AttributeError, KeyError, TypeError):
         return False

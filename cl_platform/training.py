@@ -36,6 +36,9 @@ T = TypeVar("T")
 OnProgress = Callable[[int, int, float], None]
 """Called now and then with (steps done, steps in all, mean loss since the last call)."""
 
+OnStep = Callable[[int, int, int], None]
+"""Called after every step with (steps done, steps in all, samples shown); must leave no trace."""
+
 
 def train_experience(
     strategy: Strategy,
@@ -45,6 +48,7 @@ def train_experience(
     config: RunConfig,
     optimizer_memory: dict[str, Any],
     on_progress: OnProgress = lambda done, total, loss: None,
+    on_step: OnStep = lambda done, total, shown: None,
 ) -> dict[str, Any]:
     """Train on one experience; returns what the optimizer remembers afterwards.
 
@@ -72,12 +76,13 @@ def train_experience(
         schedule = build_schedule(optimizer, config.schedule, horizon)
     shuffle, augment = info.draws.generator("shuffle"), info.draws.generator("augment")
     losses: list[Tensor] = []
-    done, total, checked = 0, config.epochs * per_epoch, time.perf_counter()
+    done, total, shown, checked = 0, config.epochs * per_epoch, 0, time.perf_counter()
     for _ in range(config.epochs):
         for batch in batches(data, tasks, config.batch_size, info.preprocess, shuffle, augment):
             losses.append(strategy.training_step(batch))
             strategy.after_step(batch)
-            done += 1
+            done, shown = done + 1, shown + len(batch)
+            on_step(done, total, shown)
             if len(losses) >= CHECK_STEPS or time.perf_counter() - checked > CHECK_SECONDS:
                 on_progress(done, total, _mean_loss(losses, done, config))
                 losses, checked = [], time.perf_counter()
@@ -168,19 +173,3 @@ def device_fault(device: str) -> list[str]:
         reason = str(error).splitlines()[0]
         return [f"device={device} cannot be used here ({reason}); give device=cpu"]
     return []
-
-
-class Stopwatch:
-    """Seconds of work on a device, waiting for it at both ends only."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start = self._now()
-
-    def seconds(self) -> float:
-        return self._now() - self.start
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

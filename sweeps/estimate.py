@@ -47,7 +47,10 @@ def estimate(runs: Sequence[Run], planner: Planner, known: Collection[str] = ())
                 continue
         per_batch, per_evaluation = paces[kind]
         steps = [plan.steps[k - 1] for k in new]
-        total += sum(_batches(s, run.config) * per_batch + per_evaluation for s in steps)
+        total += sum(
+            _batches(step, run.config) * per_batch + _evaluations(step, run.config) * per_evaluation
+            for step in steps
+        )
     return total
 
 
@@ -55,7 +58,7 @@ def pace(plan: Plan) -> tuple[float, float]:
     """Seconds of one batch and of one evaluation, measured."""
     size = plan.config.batch_size
     short = tuple(_shortened(step, BATCHES * size) for step in plan.steps[:2])
-    config = plan.config.model_copy(update={"epochs": 1})
+    config = plan.config.model_copy(update={"epochs": 1, "evaluate_every": 0})
     fold = Fold(replace(plan, config=config, steps=short), StateStore(None), Trackers())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -93,3 +96,9 @@ def _shortened(step: Step, n: int) -> Step:
 def _batches(step: Step, config: RunConfig) -> int:
     n = sum(len(e.train) for e in step.sources)
     return config.epochs * len(batch_sizes(n, config.batch_size))
+
+
+def _evaluations(step: Step, config: RunConfig) -> int:
+    """How often accuracy is measured: within the experience, and at its end."""
+    within = (_batches(step, config) - 1) // config.evaluate_every if config.evaluate_every else 0
+    return within + 1

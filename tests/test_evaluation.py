@@ -83,7 +83,7 @@ def set_up(strategy: Strategy, stream: clp.Stream) -> Strategy:
 
 def test_masks_decide_what_is_scored() -> None:
     stream = oracle_stream()
-    rows = Evaluator(stream, CPU)(set_up(Constant(), stream), seen={0, 1, 2, 3})
+    rows = Evaluator(stream, CPU)(set_up(Constant(), stream), seen={0, 1, 2, 3}).row
     ids = [e.identity for e in stream.experiences]
     assert [rows["all"][i] for i in ids] == pytest.approx([1 / 6] * 3)
     assert [rows["seen"][i] for i in ids] == pytest.approx([1 / 4, 1 / 4, 0])
@@ -92,7 +92,7 @@ def test_masks_decide_what_is_scored() -> None:
 
 def test_nothing_seen_means_nothing_predicted() -> None:
     stream = oracle_stream()
-    rows = Evaluator(stream, CPU)(set_up(Oracle(), stream), seen=set())
+    rows = Evaluator(stream, CPU)(set_up(Oracle(), stream), seen=set()).row
     assert set(rows["seen"].values()) == {0.0}
     assert set(rows["all"].values()) == {1.0}
 
@@ -113,16 +113,39 @@ def test_scores_do_not_depend_on_chunks_or_order(monkeypatch: pytest.MonkeyPatch
         ),
     )
     again = Evaluator(shuffled, CPU)(strategy, {0, 1})
-    assert {m: list(r.values()) for m, r in again.items()} == {
-        m: list(r.values()) for m, r in expected.items()
+    assert {m: list(r.values()) for m, r in again.row.items()} == {
+        m: list(r.values()) for m, r in expected.row.items()
     }
 
 
-def test_evaluation_leaves_the_mode_as_it_was() -> None:
+def test_evaluation_leaves_the_mode_of_every_module_as_it_was() -> None:
     stream = oracle_stream()
     strategy = set_up(Oracle(), stream).train()
+    strategy.part, strategy.frozen = nn.Identity(), nn.Identity().eval()
     Evaluator(stream, CPU)(strategy, {0})
     assert strategy.training
+    assert strategy.part.training
+    assert not strategy.frozen.training
+
+
+def test_the_mean_over_some_experiences_is_that_of_their_accuracies() -> None:
+    stream = oracle_stream()
+    evaluator, strategy = Evaluator(stream, CPU), set_up(Constant(), stream)
+    learned = (stream[2], stream[0])
+    row = evaluator(strategy, {0, 1, 4, 5}).row["seen"]
+    mean = evaluator.mean_accuracy(strategy, learned)
+    assert mean == (row[stream[0].identity] + row[stream[2].identity]) / 2 == 0.25
+
+
+def test_what_is_not_asked_for_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cl_platform.evaluation.CHUNK", 10)
+    stream = oracle_stream(30)
+    strategy = set_up(Oracle(), stream)
+    shown: list[int] = []
+    answer = strategy.forward
+    strategy.forward = lambda x, task: shown.append(len(x)) or answer(x, task)  # type: ignore
+    Evaluator(stream, CPU).mean_accuracy(strategy, stream.experiences[:1])
+    assert sum(shown) == 60
 
 
 def test_a_method_that_needs_the_task_is_scored_with_the_task_mask_only() -> None:

@@ -133,27 +133,32 @@ def test_a_corrupt_state_is_set_aside_and_made_again(
 
 
 @pytest.mark.parametrize(
-    "content",
+    "damage",
     [
-        '{"rows": ',
-        "[]",
-        '{"rows": [], "cost": {}, "evaluator": "SCORER"}',
-        '{"rows": 1}',
-        '{"rows": {"test": 3}, "cost": {}, "evaluator": "SCORER"}',
-        '{"rows": {"test": {"seen": 3}}, "cost": {}, "evaluator": "SCORER"}',
-        '{"rows": {}, "cost": 4, "evaluator": "SCORER"}',
+        lambda record: "{",
+        lambda record: [],
+        lambda record: {"rows": 1},
+        lambda record: {**record, "rows": []},
+        lambda record: {**record, "rows": {"test": 3}},
+        lambda record: {**record, "rows": {"test": {"seen": 3}}},
+        lambda record: {**record, "rows": {}, "cost": 4},
+        lambda record: {**record, "calibration": [0.1]},
+        lambda record: {**record, "class_accuracy": {}},
+        lambda record: {**record, "anytime": None},
+        lambda record: {k: v for k, v in record.items() if k != "calibration"},  # of before
     ],
 )
-def test_a_damaged_record_is_made_again(tmp_path: Path, content: str) -> None:
+def test_a_damaged_record_is_made_again(tmp_path: Path, damage: Callable) -> None:
     p = plan()
     first = execute(p, tmp_path)
     (first.path / "result.json").unlink()  # type: ignore[operator]
-    next(tmp_path.glob(f"states/*/{p.keys[2]}.json")).write_text(
-        content.replace("SCORER", Fold(p, StateStore(None), Trackers()).scorer)
-    )
+    file = next(tmp_path.glob(f"states/*/{p.keys[2]}.json"))
+    damaged = damage(json.loads(file.read_text()))
+    file.write_text(damaged if isinstance(damaged, str) else json.dumps(damaged))
     again, trained = watch(p, tmp_path)
     assert trained == []
     assert same(again, first)
+    assert again.calibration == first.calibration
 
 
 def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
@@ -275,8 +280,8 @@ def test_records_tell_the_run(tmp_path: Path) -> None:
     written = json.loads((result.path / "result.json").read_text())
     assert {"run_id", "config", "order", "matrix", "metrics", "cost", "versions"} <= written.keys()
     assert {"seen", "task"} <= written["matrix"].keys()
-    wanted = "seconds train_seconds eval_seconds steps peak_memory_bytes trainable_parameters"
-    assert {*wanted.split(), "stored_bytes"} == written["cost"].keys()
+    wanted = "seconds train_seconds eval_seconds steps samples peak_memory_bytes stored_bytes"
+    assert {*wanted.split(), "parameters", "trainable_parameters"} == written["cost"].keys()
     assert written["cost"]["trainable_parameters"] == 64 * 400 + 400 + 400 * 400 + 400 + 4010
     assert same(Result.from_json(written), result)
 

@@ -21,6 +21,16 @@ def test_an_estimate_counts_distinct_steps(monkeypatch: pytest.MonkeyPatch) -> N
     assert estimate.estimate([], PLANNER) == 0
 
 
+@pytest.mark.parametrize(("every", "evaluations"), [(0, 1), (1, 6), (2, 3), (5, 2), (6, 1)])
+def test_an_estimate_counts_evaluations_within_experiences(
+    monkeypatch: pytest.MonkeyPatch, every: int, evaluations: int
+) -> None:
+    """Each experience has 6 steps; what is due after the last of them is its end."""
+    monkeypatch.setattr(estimate, "pace", lambda plan: (0.0, 1.0))
+    runs = planned(base={"batch_size": 6, "epochs": 3, "evaluate_every": every})
+    assert estimate.estimate(runs, PLANNER) == 5 * evaluations
+
+
 def test_an_estimate_knows_what_a_step_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "pace", lambda plan: (1.0, 0.0))
     base = {"batch_size": 6, "strategy": "cumulative"}

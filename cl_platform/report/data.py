@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from cl_platform.command import command_of
+from cl_platform.matrix import OWN_MASK
 from cl_platform.report.rows import Measure, Row, shown_axes
 from cl_platform.report.runs import Runs
-from cl_platform.result import OWN_MASK
 from cl_platform.statistics import Interval
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_platform.comparison import Difference, bootstrap_mean, compare
+from cl_platform.matrix import OWN_MASK
 from cl_platform.metrics import METRICS
 from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
-from cl_platform.result import OWN_MASK
 from cl_platform.statistics import Interval
 
 if TYPE_CHECKING:

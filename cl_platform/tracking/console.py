@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from cl_platform.result import OWN_MASK, Result
+from cl_platform.matrix import OWN_MASK
+from cl_platform.result import Result
 from cl_platform.tracking import Event
 
 WIDEST_MATRIX = 20  # columns that fit 80 characters with two digits each
@@ -108,9 +109,10 @@ def print_result(result: Result, console: Console) -> None:
     console.print()
     console.print(_metrics_table(result))
     cost = result.cost
+    flops = f", {cost['flops']:.3g} FLOPs" if "flops" in cost else ""
     console.print()
     console.print(
-        f"[dim]{cost['steps']:,} steps in {cost['train_seconds']:.1f} s, evaluated in "
+        f"[dim]{cost['steps']:,} steps in {cost['train_seconds']:.1f} s{flops}, evaluated in "
         f"{cost['eval_seconds']:.1f} s, {cost['trainable_parameters']:,} parameters[/]"
     )
 
@@ -150,9 +152,16 @@ def _metrics_table(result: Result) -> Table:
         table.add_column(mask, justify="right")
     # What belongs to the study of orders is left to tables of many runs.
     for name in [m for m in result.metrics if not m.startswith("curriculum.") and "/" not in m]:
-        values = [result.metrics[name if m == own else f"{m}/{name}"] for m in masks]
-        table.add_row(name, *("-" if math.isnan(v) else f"{v:.4f}" for v in values))
+        values = [result.metrics.get(name if m == own else f"{m}/{name}") for m in masks]
+        table.add_row(name, *map(_metric, values))
     return table
+
+
+def _metric(value: float | None) -> str:
+    """A metric as it is shown: `-` where undefined, nothing where a mask does not have it."""
+    if value is None:
+        return ""
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _shorten(text: str, width: int) -> str:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cl_platform.files import is_remote, location
-from cl_platform.matrix import MASKS
-from cl_platform.result import OWN_MASK, Result
+from cl_platform.matrix import MASKS, OWN_MASK
+from cl_platform.result import Result
 from cl_platform.tracking import Background, Event
 
 PROBE_SECONDS = 3.0

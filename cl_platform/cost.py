@@ -1,0 +1,94 @@
+"""What training costs: seconds, FLOPs and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
+
+class Stopwatch:
+    """Seconds of work on a device, waiting for it at both ends only."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self.start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class Meter:
+    """The cost of training on one experience, without that of the evaluations made meanwhile.
+
+    Args:
+        device: where it is trained.
+        count_flops: whether to have torch count the FLOPs of matrix products, convolutions and
+            attention, forward and backward; everything else counts nothing.
+    """
+
+    def __init__(self, device: torch.device, count_flops: bool) -> None:
+        self.device = device
+        self.eval_seconds = 0.0
+        self._eval_flops = 0
+        self._counter = _flop_counter() if count_flops else None
+        self.train_seconds = 0.0
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """What happens inside is counted."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        clock = Stopwatch(self.device)
+        with self._counter or nullcontext():
+            yield
+        self.train_seconds = clock.seconds() - self.eval_seconds
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """What happens inside, in the midst of training, counts as evaluation."""
+        clock, flops = Stopwatch(self.device), self._flops()
+        yield
+        self.eval_seconds += clock.seconds()
+        self._eval_flops += self._flops() - flops
+
+    def cost(self) -> dict[str, float]:
+        """Seconds, bytes and, if they were counted, FLOPs."""
+        cost = {
+            "train_seconds": self.train_seconds,
+            "eval_seconds": self.eval_seconds,
+            "peak_memory_bytes": peak_memory(self.device),
+        }
+        if self._counter is not None:
+            cost["flops"] = float(self._flops() - self._eval_flops)
+        return cost
+
+    def _flops(self) -> int:
+        return 0 if self._counter is None else self._counter.get_total_flops()
+
+
+def _flop_counter() -> FlopCounterMode:
+    from torch.utils.flop_counter import FlopCounterMode  # takes a while to import
+
+    return FlopCounterMode(display=False)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Largest memory in use, in bytes: of the device in this step, or of this process so far."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
