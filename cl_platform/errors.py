@@ -7,6 +7,7 @@ ClpError
 │   ├── DataError       a data set that is missing, truncated or unreadable
 │   └── CurriculumError an order that is no permutation
 ├── StorageError        a folder or disk that cannot be written or read
+├── TrackingError       a tracking server that does not answer or refuses
 ├── RunFailed           training went wrong (for example a loss that is nan)
 └── ContractError       a strategy that does not keep the contract
 
@@ -47,6 +48,10 @@ class CurriculumError(BadInput):
 
 class StorageError(ClpError):
     """A folder that cannot be written or a record that cannot be read."""
+
+
+class TrackingError(ClpError):
+    """A tracking server that cannot be reached or does not do what it is asked to."""
 
 
 class RunFailed(ClpError):

@@ -190,7 +190,7 @@ class Driver:
         """The mode of W&B; whether its server answers is asked once for all workers."""
         if self.spec.wandb.mode != "online":
             return self.spec.wandb.mode
-        from cl_platform.tracking.wandb_sink import reachable_mode
+        from cl_platform.tracking.wandb_login import reachable_mode
 
         return reachable_mode()
 

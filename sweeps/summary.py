@@ -19,7 +19,8 @@ def track(sweep: Sweep) -> None:
 
     Whatever goes wrong there costs one line: the sweep is complete without.
     """
-    from cl_platform.tracking.wandb_sink import log_sweep, reachable_mode
+    from cl_platform.tracking.wandb_login import reachable_mode
+    from cl_platform.tracking.wandb_sink import log_sweep
 
     frame = sweep.results()
     if frame.empty:

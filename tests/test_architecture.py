@@ -22,7 +22,8 @@ MAY_IMPORT = {
 ONLY_IN = {
     "avalanche": "streams/avalanche_bridge.py",
     "ray": "sweeps/",
-    "wandb": "cl_platform/tracking/wandb_sink.py",
+    "wandb": "cl_platform/tracking/",
+    "wandb_workspaces": ("cl_platform/tracking/dashboard.py", "cl_platform/tracking/panels.py"),
     "torchvision": ("streams/sources.py", "streams/encoders.py"),
     "ot": "streams/distances.py",
     "plotly": "cl_platform/report/page.py",

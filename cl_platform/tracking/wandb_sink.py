@@ -1,24 +1,23 @@
-"""Tracking on Weights & Biases. The names logged are listed in ``docs/wandb.md``."""
+"""Tracking on Weights & Biases, by the names of :mod:`cl_platform.tracking.schema`."""
 
 from __future__ import annotations
 
+import math
 import os
-import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
+from cl_platform.evaluation import Row
 from cl_platform.files import is_remote, location
-from cl_platform.matrix import MASKS, OWN_MASK
+from cl_platform.matrix import MASKS, OWN_MASK, AccuracyMatrix
+from cl_platform.metrics import compute_metrics
 from cl_platform.result import Result
 from cl_platform.tracking import Background, Event
+from cl_platform.tracking.pictures import as_image
+from cl_platform.tracking.schema import axes
+from cl_platform.tracking.wandb_login import default_project, quieten, reachable_mode
 
-PROBE_SECONDS = 3.0
 INIT_SECONDS = 10.0
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
@@ -35,12 +34,13 @@ class WandbSink:
     """
 
     def __init__(self, mode: Literal["offline", "online"], out: str | Path) -> None:
-        # W&B's reports of its own errors hold up the end of the process when the server is silent.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        quieten()
         self.mode = mode if mode == "offline" else reachable_mode()
         self.out = out
         self._run: Any = None
         self._start: Event = {}
+        self._rows: dict[int, Row] = {}  # of the matrix, by the number of experiences learned
+        self._next = 0  # row to be logged
         self._steps_before = 0
         self._last_total = 0
 
@@ -65,10 +65,10 @@ class WandbSink:
             id=event["run_id"],
             config={**config, "order": event["order"], "scenario": event["scenario"]},
         )
-        self._run.define_metric("experience", hidden=True)
-        self._run.define_metric("accuracy/*", step_metric="experience")
-        self._run.define_metric("train/step", hidden=True)
-        self._run.define_metric("train/*", step_metric="train/step")
+        for axis in set(axes().values()):
+            self._run.define_metric(axis, hidden=True)
+        for name, axis in axes().items():
+            self._run.define_metric(name, step_metric=axis)
 
     def _on_progress(self, event: Event) -> None:
         self._last_total = event["total"]
@@ -78,34 +78,61 @@ class WandbSink:
     def _on_evaluated(self, event: Event) -> None:
         self._steps_before += self._last_total
         self._last_total = 0
-        learned = self._start["experiences"][: event["step"]]
-        logged: dict[str, Any] = {"experience": event["step"]}
-        for mask, accuracies in event["rows"]["test"].items():
-            values = [accuracies[e["identity"]] for e in learned]
-            if values:
-                logged[f"accuracy/{mask}/average"] = sum(values) / len(values)
+        self._rows[event["step"]] = event["rows"]["test"]
+        self._log_rows()
+
+    def _log_rows(self) -> None:
+        """Log the rows that are there, up to the first that is not."""
+        while self._next in self._rows:
+            if self._next:
+                self._run.log(self._row(self._next))
+            self._next += 1
+
+    def _row(self, k: int) -> dict[str, Any]:
+        """What is known after k experiences."""
+        learned = self._start["experiences"][:k]
+        labels, names = [e["identity"] for e in learned], [e["name"] for e in learned]
+        logged: dict[str, Any] = {"experience": k}
+        for mask, accuracies in self._rows[k].items():
+            values = [accuracies[label] for label in labels]
+            logged[f"accuracy/{mask}/average"] = sum(values) / k
             for j, value in enumerate(values, 1):
                 logged[f"accuracy/{mask}/experience_{j}"] = value
-        self._run.log(logged)
+        own = OWN_MASK[self._start["scenario"]]
+        rows = [self._rows[i][own] for i in range(k + 1)]
+        metrics = compute_metrics(AccuracyMatrix.from_rows(rows, labels, names))
+        return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
 
     def _on_end(self, event: Event) -> None:
-        import wandb
-
         result = Result.from_json(event["result"])
+        self._add_rows(result)
         for name, value in result.metrics.items():
             self._run.summary[name] = value
         for name, value in result.cost.items():
             self._run.summary[f"cost/{name}"] = value
+        self._log_matrices(result)
+
+    def _add_rows(self, result: Result) -> None:
+        """Log the rows that nothing was evaluated for: of a run that had ended before, or whose
+        one state stands for all."""
+        for k in range(self._next, len(result.matrix) + 1):
+            self._rows[k] = {
+                mask: dict(zip(matrix.labels, map(float, matrix.values[k]), strict=True))
+                for mask, matrix in result.matrices.items()
+            }
+        self._log_rows()
+
+    def _log_matrices(self, result: Result) -> None:
+        import wandb
+
         logged: dict[str, Any] = {"experience": len(result.matrix)}
         for mask in [m for m in MASKS if m in result.matrices]:
             matrix = result.matrices[mask]
-            columns: list[str | int] = [
-                "after",
-                *(f"{j}: {name}" for j, name in enumerate(matrix.names, 1)),
-            ]
+            names = [f"{j}: {name}" for j, name in enumerate(matrix.names, 1)]
+            columns: list[str | int] = ["after", *names]
             rows: list[Any] = [[i, *row] for i, row in enumerate(matrix.tolist())]
-            logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=list(rows))
-        logged["matrix/heat_map"] = wandb.Image(as_image(heat_map(result)))
+            logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=rows)
+        logged["matrix/heat_map"] = wandb.Image(as_image(result.plot_matrix()))
         self._run.log(logged)
 
     def _on_failed(self, event: Event) -> None:
@@ -119,7 +146,7 @@ def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
     import wandb
 
     return wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "cl-platform"),
+        project=default_project(),
         resume="allow",
         reinit="finish_previous",
         dir=local_folder(out),
@@ -162,79 +189,3 @@ def log_sweep(
     pictures = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
     run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(rows)), **pictures})
     run.finish()
-
-
-def as_image(figure: Any) -> Any:
-    """A matplotlib figure as a PIL image."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas = FigureCanvasAgg(figure)  # without pyplot: no global state, no display
-    canvas.figure.set_dpi(150)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy()).convert("RGB")
-
-
-def heat_map(result: Result) -> Any:
-    """The accuracy matrix under the scenario's own mask as a matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    values = 100 * result.matrix.values
-    rows, columns = values.shape
-    figure = Figure(figsize=(2.5 + 0.55 * columns, 1.6 + 0.45 * rows), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axes.set_xticks(range(columns), [str(j + 1) for j in range(columns)])
-    axes.set_yticks(range(rows), ["untrained", *(str(i) for i in range(1, rows))])
-    axes.set_xlabel("experience, in the order of learning")
-    axes.set_ylabel("after experience")
-    mask = OWN_MASK[result.scenario]
-    axes.set_title(
-        f"{result.config['strategy']['name']} on {result.stream}: accuracy in % ({mask})",
-        fontsize=9,
-    )
-    if columns <= 20:
-        for i in range(rows):
-            for j in range(columns):
-                colour = "white" if values[i, j] < 60 else "black"
-                axes.text(
-                    j, i, f"{values[i, j]:.0f}", ha="center", va="center", color=colour, fontsize=8
-                )
-    figure.colorbar(image, ax=axes)
-    return figure
-
-
-def reachable_mode() -> Literal["offline", "online"]:
-    """``online`` if the server answers and takes our key; else says in one line why not."""
-    import wandb
-
-    reason = ""
-    if not _answers(wandb.setup().settings.base_url):  # first: a login waits long for the dead
-        reason = "the server cannot be reached"
-    else:
-        try:
-            if not wandb.login(prompt=False):
-                reason = "no API key; run `wandb login`"
-        except Exception as error:
-            reason = " ".join(str(error).split())
-    if not reason:
-        return "online"
-    print(f"W&B: {reason}. Tracking offline; upload later with `wandb sync`.", file=sys.stderr)
-    return "offline"
-
-
-def _answers(address: str) -> bool:
-    """Whether a server says anything within a few seconds; looking up its name has no timeout."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(address, timeout=PROBE_SECONDS).close()
-        except urllib.error.HTTPError:
-            pass  # an error page is an answer
-        except OSError:
-            return
-        answered.set()
-
-    threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(PROBE_SECONDS)
