@@ -207,12 +207,9 @@ METRICS: Mapping[str, Callable[[AccuracyMatrix], float]] = {
 }
 
 
-def compute_metrics(r: AccuracyMatrix, joint: AccuracyMatrix | None = None) -> dict[str, float]:
-    """Every metric by name; with a joint reference also ``intransigence``."""
-    values = {name: metric(r) for name, metric in METRICS.items()}
-    if joint is not None:
-        values["intransigence"] = intransigence(r, joint)
-    return values
+def compute_metrics(r: AccuracyMatrix) -> dict[str, float]:
+    """Every metric of a matrix by name."""
+    return {name: metric(r) for name, metric in METRICS.items()}
 
 
 def _diagonal(r: AccuracyMatrix) -> np.ndarray:
