@@ -80,6 +80,23 @@ def forgetting_figure(result: Result, mask: Mask | None = None) -> Figure:
     return figure
 
 
+def class_accuracy_figure(result: Result) -> Figure:
+    """Accuracy by class at the end, with what it was at best."""
+    if result.class_accuracy is None:
+        raise BadInput(f"run {result.run_id} was made before accuracy by class was measured")
+    values = 100 * result.class_accuracy
+    n = values.shape[1]
+    figure = _figure(min(16, 3 + 0.25 * n), 3.8)
+    axes = figure.subplots()
+    axes.bar(range(n), values[-1], color="C0", label="at the end")
+    axes.plot(range(n), values[1:].max(axis=0), "_", color="0.5", label="at best")
+    axes.set(xlabel="class", ylabel="accuracy in %", ylim=(0, 102))
+    axes.set_title(_title(result, f"mask {OWN_MASK[result.scenario]}"), fontsize=9)
+    axes.legend(frameon=False)
+    _plain(axes)
+    return figure
+
+
 def _chosen(result: Result, mask: Mask | None) -> tuple[AccuracyMatrix, Mask]:
     mask = mask or OWN_MASK[result.scenario]
     if mask not in result.matrices:

@@ -93,6 +93,12 @@ class Result:
 
         return forgetting_figure(self, mask)
 
+    def plot_class_accuracy(self) -> Figure:
+        """Accuracy by class under the scenario's own mask, at the end and at best."""
+        from cl_platform.plots import class_accuracy_figure
+
+        return class_accuracy_figure(self)
+
     def to_json(self) -> dict[str, Any]:
         """The content of `result.json`; undefined metrics become null."""
         return {

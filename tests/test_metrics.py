@@ -61,7 +61,6 @@ def test_intransigence_matches_columns_by_identity() -> None:
     joint = AccuracyMatrix([[0, 0, 0]] + [[0.97, 0.9, 0.85]] * 3, labels=("c", "a", "b"))
     expected = ((0.90 - 0.80) + (0.85 - 0.70) + (0.97 - 0.95)) / 3
     assert intransigence(R, joint) == pytest.approx(expected)
-    assert intransigence(R, joint) == pytest.approx(expected)
 
 
 def test_forgetting_may_be_negative_and_looks_before_the_last_row_only() -> None:

@@ -34,7 +34,10 @@ def page_data(
         "measures": [
             {"key": m.key, "name": m.name, "unit": m.unit, "more": m.more} for m in measures
         ],
-        "rows": [_row(i, row, measures, i >= len(rows)) for i, row in enumerate(every)],
+        "rows": [
+            {**_row(i, row, measures, i >= len(rows)), "classes": _classes(row, runs.documents)}
+            for i, row in enumerate(every)
+        ],
         "runs": [_run(data, row_of[place], names) for place, data in enumerate(runs.documents)],
         "names": [list(each) for each in names],
         "config": _columns([data["config"] for data in runs.documents]),
@@ -60,13 +63,21 @@ def _row(number: int, row: Row, measures: Sequence[Measure], together: bool) -> 
     }
 
 
+def _classes(row: Row, documents: Sequence[Mapping[str, Any]]) -> list[float | None] | None:
+    """Accuracy in % by class at the end, the mean of the row's runs; None if they differ in it."""
+    last = [(documents[i].get("class_accuracy") or [[]])[-1] for i in row.places]
+    if not all(last) or len({len(each) for each in last}) > 1:
+        return None
+    mean = np.array(last, dtype=np.float64).mean(axis=0)
+    return [None if math.isnan(v) else round(100 * v, 1) for v in mean.tolist()]
+
+
 def _scaled(interval: Interval, scale: float) -> list[float | None]:
     values = (interval.value, interval.low, interval.high)
     return [None if math.isnan(v) else float(f"{scale * v:.5g}") for v in values]
 
 
 def _run(data: Mapping[str, Any], row: Row, names: dict[tuple[str, ...], int]) -> dict[str, Any]:
-    matrix = np.asarray(data["matrix"][OWN_MASK[data["scenario"]]], dtype=float)
     learned = tuple(e["name"] for e in data["experiences"])
     return {
         "id": data["run_id"],
@@ -75,10 +86,15 @@ def _run(data: Mapping[str, Any], row: Row, names: dict[tuple[str, ...], int]) -
         "curriculum": row.curriculum,
         "seed": data["config"]["seed"],
         "accuracy": round(100 * data["metrics"]["average_accuracy"], 2),
-        "matrix": (100 * matrix).round(1).tolist(),
+        "matrix": _percent(data["matrix"][OWN_MASK[data["scenario"]]]),
+        "calibration": _percent(data.get("calibration") or []),
         "names": names.setdefault(learned, len(names)),
         "command": command_of(data["config"]),
     }
+
+
+def _percent(values: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    return [[None if v is None else round(100 * v, 1) for v in row] for row in values]
 
 
 def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

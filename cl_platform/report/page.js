@@ -12,7 +12,7 @@ const ALL = "";
 
 // ---- what is shown: kept in the address, so that a link or a reload shows the same -------------
 const state = { stream: ALL, strategy: ALL, curriculum: page.together ? "together" : ALL,
-  sort: "average_accuracy", down: "1", row: "", ...page.axes,
+  sort: "average_accuracy", down: "1", row: "", matrix: "accuracy", ...page.axes,
   ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
 
 function change(update) {
@@ -195,13 +195,13 @@ function mean(matrices) {
   }));
 }
 
-function heatMap(matrices, names, what) {
+function heatMap(matrices, names, what, most) {
   const same = matrices.filter((m) => m.length === matrices[0].length);
   const values = mean(same);
   const columns = values[0].map((_, j) => (names ? `${j + 1}: ${names[j]}` : String(j + 1)));
   const rows = values.map((_, i) => (i ? `after ${i}` : "untrained"));
   const few = columns.length <= 12;
-  const trace = { type: "heatmap", z: values, x: columns, y: rows, zmin: 0, zmax: 100,
+  const trace = { type: "heatmap", z: values, x: columns, y: rows, zmin: 0, zmax: most,
     colorscale: "Viridis", colorbar: { thickness: 10, outlinewidth: 0 }, xgap: 1, ygap: 1,
     hovertemplate: `%{y}, %{x}: %{z:.1f} %<extra></extra>`, hoverongaps: false,
     ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 11 } } : {}) };
@@ -214,7 +214,21 @@ function heatMap(matrices, names, what) {
 function matrixOf(row) {
   const runs = row.runs.map((i) => page.runs[i]);
   const same = runs.every((run) => run.names === runs[0].names);
-  return heatMap(runs.map((run) => run.matrix), same ? page.names[runs[0].names] : null, "accuracy");
+  const names = same ? page.names[runs[0].names] : null;
+  const errors = runs.map((run) => run.calibration).filter((matrix) => matrix.length);
+  if (state.matrix === "calibration" && errors.length) {
+    return heatMap(errors, names, "calibration error", null);
+  }
+  return heatMap(runs.map((run) => run.matrix), names, "accuracy", 100);
+}
+
+function classesOf(row) {
+  const y = row.classes ?? [], x = y.map((_, i) => i);
+  const trace = { type: "bar", x, y, marker: { color: colour(row) },
+    hovertemplate: "class %{x}: %{y:.1f} %<extra></extra>" };
+  return [[trace], layout({ showlegend: false, xaxis: { title: { text: "class" } },
+    yaxis: { title: { text: "accuracy at the end in %" }, range: [0, 100] } }),
+    [["class", "accuracy"], ...x.map((i) => [i, y[i]])]];
 }
 
 const tables = {};
@@ -229,8 +243,9 @@ function drawCharts(rows, chosen) {
   draw("cost", scatter(rows, state.x2, state.y2, true));
   if (chosen) {
     draw("matrix", matrixOf(chosen));
-    byId("matrix-of").textContent = `${name(chosen)} on ${chosen.stream}, mean of `
-      + `${chosen.runs.length} run${chosen.runs.length > 1 ? "s" : ""}`;
+    draw("classes", classesOf(chosen));
+    const runs = `${chosen.runs.length} run${chosen.runs.length > 1 ? "s" : ""}`;
+    byId("chosen").textContent = `${name(chosen)} on ${chosen.stream}, mean of ${runs}`;
   }
 }
 
@@ -277,7 +292,7 @@ function showRun(i) {
   byId("run-command").textContent = run.command;
   byId("run-config").textContent = JSON.stringify(configOf(i), null, 1);
   byId("run").showModal();
-  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy"));
+  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100));
 }
 
 // ---- exports -------------------------------------------------------------------------------------

@@ -87,7 +87,8 @@ def choice(name: str, label: str, options: Iterable[tuple[str, str]]) -> str:
     chosen = "".join(
         f'<option value="{html.escape(value)}">{html.escape(text)}' for value, text in options
     )
-    return f'<label>{html.escape(label)} <select data-state="{name}">{chosen}</select></label>'
+    select = f'<select aria-label="{name}" data-state="{name}">{chosen}</select>'
+    return f"<label>{html.escape(label)} {select}</label>"
 
 
 def paragraph(text: str, soft: bool = False) -> str:

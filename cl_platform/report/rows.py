@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGNIFICANT = 0.05
+OWN_PARTS = ("strategy", "curriculum")  # axes with a part of a row to themselves
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ class Row:
 
     Args:
         point: axis by axis; without the curriculum where orders are put together.
-        stream, method, curriculum: the same in three parts; the curriculum is empty where orders
-            are put together.
+        stream, strategy, curriculum: the same in three parts; the curriculum is empty where there
+            is one only, or where orders are put together.
+        method: the strategy with the other settings that vary.
         values: by measure, over seeds (each the mean of its orders).
         best: whether it has the highest accuracy of its stream, or cannot be told from it: the
             paired difference over seeds is not significant after Holm's correction.
@@ -146,9 +148,11 @@ def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
     measures = measures_of(runs)
     curves = [_curve(data) for data in runs.documents]
     apart = ("curriculum",) if together else ()
-    names = [a.removeprefix("axis.") for a in axes_of(frame, *apart)]
+    axes = axes_of(frame, *apart)
+    names = [axis.removeprefix("axis.") for axis in axes]
+    varying = {name for name, axis in zip(names, axes, strict=True) if frame[axis].nunique() > 1}
     rows = [
-        _row(dict(zip(names, point, strict=True)), group, measures, curves)
+        _row(dict(zip(names, point, strict=True)), varying, group, measures, curves)
         for point, group in by_point(frame, *apart)
     ]
     streams = dict.fromkeys(row.stream for row in rows)
@@ -157,6 +161,7 @@ def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
 
 def _row(
     point: dict[str, str],
+    varying: Collection[str],
     group: pd.DataFrame,
     measures: Sequence[Measure],
     curves: Sequence[np.ndarray],
@@ -168,14 +173,14 @@ def _row(
     settings = [
         value
         for axis, value in point.items()
-        if axis not in ("strategy", "curriculum") and not about_stream(axis) and value != "nan"
+        if axis in varying and axis not in OWN_PARTS and not about_stream(axis) and value != "nan"
     ]
     return Row(
         point,
         stream=" ".join(given) or str(group["_stream"].iloc[0]),
         strategy=strategy,
         method=" ".join([strategy, *settings]),
-        curriculum=point.get("curriculum", ""),
+        curriculum=point["curriculum"] if "curriculum" in varying else "",
         values={m.key: bootstrap_mean(by_seed[m.key].to_numpy()) for m in measures},
         seeds=by_seed["average_accuracy"].to_dict(),
         places=places,

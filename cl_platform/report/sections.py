@@ -22,6 +22,7 @@ from cl_platform.report.points import duration, order_effects
 from cl_platform.report.rows import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.runs import Runs
 
+MATRICES = [("accuracy", "accuracy"), ("calibration", "calibration error")]
 MANY = 30  # rows, from which on orders are shown together at first
 
 
@@ -69,7 +70,7 @@ def page(runs: Runs, reload: float = 0) -> str:
 def _informative(rows: Sequence[Row], keys: Iterable[str]) -> str:
     """Forward transfer, under the mask that can show any: unseen classes have none of their own."""
     for key in ("forward_transfer", "task/forward_transfer"):
-        if key in keys and any(abs(row.values[key].value) > 0 for row in rows):
+        if key in keys and sum(row.values[key].value != 0 for row in rows) > len(rows) / 2:
             return key
     return "learning_accuracy"
 
@@ -172,7 +173,9 @@ def _charts(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
             "Cost against accuracy",
             choice("x2", "across", costs) + choice("y2", "up", metrics),
         ),
-        chart("matrix", "Accuracy matrix", "<span id=matrix-of></span>"),
+        "</div><h2>The chosen row</h2><p id=chosen class=soft></p><div class=pair>",
+        chart("matrix", "After each experience", choice("matrix", "", MATRICES)),
+        chart("classes", "By class"),
         "</div>",
     ]
 
