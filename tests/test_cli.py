@@ -191,7 +191,9 @@ def test_version(clp: Clp) -> None:
     assert clp("--version")[:2] == (0, f"{__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list", "--help"], ["rank", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = [
         "torch",
@@ -204,6 +206,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "matplotlib",
         "numpy",
         "scipy",
+        "ot",
+        "streams.distances",
     ]
     program = (
         "import sys\nfrom cl_platform.cli import call\n"
