@@ -254,7 +254,7 @@ def test_a_folder_that_cannot_be_written(clp: Clp, tmp_path: Path) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing(clp: Clp, tmp_path: Path) -> None:
     """Files may grow to 300 kB: the first records can be written, the first state (760 kB) cannot."""
 
     def limit() -> None:
@@ -270,9 +270,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     files = [f for f in tmp_path.rglob("*") if f.is_file()]
     assert {f.suffix for f in files} <= {".json", ".jsonl"}
     assert not [f for f in files if f.name.startswith(".")]
-    process = start_clp(["run", "--json"], tmp_path)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+    code, out, _ = clp("run", "--json")
+    assert code == 0
     assert json.loads(out)["metrics"]
 
 
