@@ -191,7 +191,9 @@ def test_version(clp: Clp) -> None:
     assert clp("--version")[:2] == (0, f"{__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list", "--help"], ["rank", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = [
         "torch",
@@ -204,6 +206,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "matplotlib",
         "numpy",
         "scipy",
+        "ot",
+        "streams.distances",
     ]
     program = (
         "import sys\nfrom cl_platform.cli import call\n"
@@ -250,7 +254,7 @@ def test_a_folder_that_cannot_be_written(clp: Clp, tmp_path: Path) -> None:
     assert len(err.splitlines()) == 1
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing(clp: Clp, tmp_path: Path) -> None:
     """Files may grow to 300 kB: the first records can be written, the first state (760 kB) cannot."""
 
     def limit() -> None:
@@ -266,9 +270,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     files = [f for f in tmp_path.rglob("*") if f.is_file()]
     assert {f.suffix for f in files} <= {".json", ".jsonl"}
     assert not [f for f in files if f.name.startswith(".")]
-    process = start_clp(["run", "--json"], tmp_path)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+    code, out, _ = clp("run", "--json")
+    assert code == 0
     assert json.loads(out)["metrics"]
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 
 from cl_platform import Strategy
@@ -46,24 +45,51 @@ print(code_digest(Mine))
 """
 
 
-def in_a_session(program: str) -> str:
-    """The digest as a program without a file sees it (a notebook, a here-document)."""
+COPIES = """
+import os, sys
+import cl_platform.code, cl_platform.config, cl_platform.models.mlp, cl_platform.plan, strategies.er
+
+for program in {programs!r}:
+    if not os.fork():
+        exec(compile(program, "<stdin>", "exec"), vars(sys.modules["__main__"]))
+        sys.exit()
+    assert os.wait()[1] == 0
+"""
+
+
+def printed(*programs: str, cwd: Path | None = None) -> list[str]:
+    """The line that each of some programs without a file prints (a notebook, a here-document).
+
+    Each has a process of its own: a copy of one that has imported the kernel, which takes seconds.
+    No bytecode is kept, since it is told from a file's next edit by the second.
+    """
+    command = [sys.executable, "-B", "-"]
     done = subprocess.run(
-        [sys.executable, "-"], input=program, capture_output=True, text=True, check=True
+        command,
+        input=COPIES.format(programs=programs),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    return done.stdout.strip()
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(programs)
+    return lines
 
 
 def test_a_session_without_files() -> None:
-    first = in_a_session(SESSION)
-    assert len(first) == 64
-    assert in_a_session(SESSION) == first
     lines = SESSION.splitlines()
     places = [i for i, line in enumerate(lines) if "1.0" in line]
     assert len(places) == 6
-    for i in places:
-        edited = [*lines[:i], lines[i].replace("1.0", "2.0"), *lines[i + 1 :]]
-        assert in_a_session("\n".join(edited)) != first, lines[i]
+    edited = [
+        "\n".join([*lines[:i], lines[i].replace("1.0", "2.0"), *lines[i + 1 :]]) for i in places
+    ]
+    (first,) = printed(SESSION)
+    assert len(first) == 64
+    again, *others = printed(SESSION, *edited)
+    assert again == first, "in another process"
+    for i, digest in zip(places, others, strict=True):
+        assert digest != first, lines[i]
 
 
 def make(beta: float) -> type[Strategy]:
@@ -109,29 +135,23 @@ def small(input_shape, n_classes):
 """
 
 
-@pytest.mark.parametrize(("old", "new"), [("=10", "=20"), ("(4,)", "(8,)")])
-def test_factories_count(tmp_path: Path, old: str, new: str) -> None:
-    program = (
-        "from cl_platform.config import parse_config\nfrom cl_platform.plan import make_plan\n"
-        "d = {'stream': 'blobs', 'strategy': 'factory:quick', 'model': 'factory:small'}\n"
-        "print(make_plan(parse_config(d)).keys[0])"
-    )
+KEY = """
+from cl_platform.config import parse_config
+from cl_platform.plan import make_plan
+d = {'stream': 'blobs', 'strategy': 'factory:quick', 'model': 'factory:small'}
+print(make_plan(parse_config(d)).keys[0])
+"""
 
-    def key() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
 
-    (tmp_path / "factory.py").write_text(FACTORY)
-    first = key()
-    assert key() == first
-    (tmp_path / "factory.py").write_text(FACTORY.replace(old, new))
-    assert key() != first
+def test_factories_count(tmp_path: Path) -> None:
+    def written(text: str) -> str:
+        return f"open('factory.py', 'w').write({text!r})\n{KEY}"
+
+    edited = [FACTORY.replace("=10", "=20"), FACTORY.replace("(4,)", "(8,)")]
+    (first,) = printed(written(FACTORY), cwd=tmp_path)
+    again, *others = printed(*map(written, [FACTORY, *edited]), cwd=tmp_path)
+    assert again == first, "in another process"
+    assert len({first, *others}) == 3
 
 
 def test_a_helper_edited_after_its_import_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
@@ -144,21 +164,8 @@ def test_a_helper_edited_after_its_import_is_not_taken_for_the_new_one(tmp_path:
         "import mine\nfrom cl_platform.code import code_digest\n{}\nprint(code_digest(mine.Mine))"
     )
     edit = "open('helper.py', 'w').write('def scale(x):\\n    return x * 0.0\\n')"
-
-    def run(then: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", digest_of.format(then)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
-
-    before = run("")
-    edited_while_loaded = run(edit)
-    after = run("")
-    assert len({before, edited_while_loaded, after}) == 3
+    # As it was, edited while it is loaded, and as it is from then on.
+    assert len(set(printed(*map(digest_of.format, ["", edit, ""]), cwd=tmp_path))) == 3
 
 
 def test_installed_packages_are_known_by_their_version_and_not_searched() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import one_result, start_clp
+
+Clp = Callable[..., tuple[int, str, str]]
 
 JOB = ["run", "--stream", "split-digits", "--strategy", "er", "--epochs", "12", "--json"]
 JOB += ["--set", "optimizer.name=adam", "--set", "optimizer.reset=false", "--lr", "0.001"]
@@ -59,25 +63,22 @@ def _forget_the_end(folder: Path, rng: random.Random) -> None:
         state.with_suffix(".json").unlink(missing_ok=True)
 
 
-def check(tmp_path: Path, kills: int, seed: int) -> None:
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    for folder in (undisturbed, disturbed):
-        folder.mkdir()
-    process = start_clp(JOB, undisturbed)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert kill_until_done(disturbed, kills, random.Random(seed)) == kills
-    expected, found = (one_result(f / "clp-results") for f in (undisturbed, disturbed))
+def check(clp: Clp, folder: Path, kills: int, seed: int) -> None:
+    code, undisturbed, err = clp(*JOB)
+    assert code == 0, err
+    folder.mkdir()
+    assert kill_until_done(folder, kills, random.Random(seed)) == kills
+    expected, found = json.loads(undisturbed), one_result(folder / "clp-results")
     assert found["matrix"] == expected["matrix"]
     assert found["metrics"] == expected["metrics"]
     assert found["run_id"] == expected["run_id"]
     assert found["cost"]["steps"] == expected["cost"]["steps"]
 
 
-def test_killed_three_times(tmp_path: Path) -> None:
-    check(tmp_path, kills=3, seed=0)
+def test_killed_three_times(clp: Clp, tmp_path: Path) -> None:
+    check(clp, tmp_path / "disturbed", kills=3, seed=0)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path: Path) -> None:
-    check(tmp_path, kills=20, seed=1)
+def test_killed_twenty_times(clp: Clp, tmp_path: Path) -> None:
+    check(clp, tmp_path / "disturbed", kills=20, seed=1)

@@ -472,8 +472,9 @@ def test_the_number_of_workers_changes_nothing(cluster: None, tmp_path: Path) ->
 
 def test_where_every_order_fails_one_line_says_why(cluster: None, tmp_path: Path) -> None:
     base = {"strategy": {"name": "tests.sweep_strategies:Exploding"}}
+    given = spec({"method": "mcts", "budget": 12}, base=base, workers=1)
     with pytest.raises(ClpError) as caught:
-        sweep(spec({"method": "mcts", "budget": 12}, base=base), tmp_path / "out")
+        sweep(given, tmp_path / "out")
     message = str(caught.value)
     assert message.startswith("tune: no order for tests.sweep_strategies:Exploding: every run fail")
     assert "loss is nan with lr=0.05; lower lr" in message

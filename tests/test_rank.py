@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -357,17 +356,3 @@ def test_orders_that_no_run_would_take_are_not_ranked(clp: Clp) -> None:
         assert (code, out) == (2, "")
         assert "curriculum.level=experiences" in err
         assert len(err.splitlines()) == 1
-
-
-def test_help_imports_nothing_heavy() -> None:
-    heavy = ["torch", "numpy", "sklearn", "matplotlib", "scipy", "ot", "streams.distances"]
-    program = (
-        "import sys\nfrom cl_platform.cli import call\n"
-        "call(['rank', '--help'])\n"
-        f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == "[]\n"
-    assert "Usage: clp rank" in done.stdout

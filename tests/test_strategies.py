@@ -545,23 +545,41 @@ class Plain(nn.Module):
 # What they are for
 
 
+def on_blobs(name: str) -> float:
+    """The average accuracy of a method."""
+    return clp.run(BLOBS, name, epochs=3, out=None, seed=1).metrics["average_accuracy"]
+
+
+def on_permuted_digits(name: str) -> clp.Result:
+    stream = {"name": "permuted-digits", "experiences": 3}
+    return clp.run(stream, name, epochs=3, out=None, lr=0.02)
+
+
+@pytest.fixture(scope="module")
+def plain_on_blobs() -> float:
+    return on_blobs("finetune")
+
+
+@pytest.fixture(scope="module")
+def plain_on_permuted_digits() -> clp.Result:
+    return on_permuted_digits("finetune")
+
+
 @pytest.mark.parametrize("name", ["er", "er-ace", "der", "der++", "mir", "gss", "gdumb", "icarl"])
-def test_methods_with_a_memory_forget_less_than_fine_tuning(name: str) -> None:
-    settings = {"epochs": 3, "out": None, "seed": 1}
-    plain = clp.run(BLOBS, "finetune", **settings).metrics["average_accuracy"]
-    kept = clp.run(BLOBS, name, **settings).metrics["average_accuracy"]
-    assert plain < 0.5
-    assert kept > plain + 0.2
+def test_methods_with_a_memory_forget_less_than_fine_tuning(
+    plain_on_blobs: float, name: str
+) -> None:
+    assert plain_on_blobs < 0.5
+    assert on_blobs(name) > plain_on_blobs + 0.2
 
 
 @pytest.mark.parametrize(
     ("name", "gain"), [("a-gem", 0.02), ("gem", 0.05), ("ewc", 0.0), ("si", 0.0), ("mas", 0.0)]
 )
-def test_on_permuted_digits_methods_without_replay_do_not_harm(name: str, gain: float) -> None:
-    stream = {"name": "permuted-digits", "experiences": 3}
-    settings = {"epochs": 3, "out": None, "lr": 0.02}
-    plain = clp.run(stream, "finetune", **settings)
-    kept = clp.run(stream, name, **settings)
+def test_on_permuted_digits_methods_without_replay_do_not_harm(
+    plain_on_permuted_digits: clp.Result, name: str, gain: float
+) -> None:
+    plain, kept = plain_on_permuted_digits, on_permuted_digits(name)
     assert kept.metrics["average_accuracy"] > plain.metrics["average_accuracy"] + gain - 0.01
     assert kept.matrix.values.tolist() != plain.matrix.values.tolist()
 

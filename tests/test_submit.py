@@ -25,6 +25,7 @@ from tests.conftest import start_clp
 Clp = Callable[..., tuple[int, str, str]]
 
 SPEC = {"base": {"stream": "blobs"}, "axes": {"strategy": ["mine:Mine"], "seed": [0, 1]}}
+BROKEN = "axes.strategy=[mine:Mine, {name: mine:Mine, broken: true}]"
 MINE = """
 from cl_platform import Strategy
 class Mine(Strategy):
@@ -57,7 +58,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     port, dashboard, client = free_port(), free_port(), free_port()
     ray = shutil.which("ray", path=environment["PATH"]) or "ray"
     command = [
-        ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+        ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=1",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={free_port()}",
         f"--ray-client-server-port={client}",
@@ -103,25 +104,28 @@ def submit(
 def test_a_job_ends_with_the_results_and_the_exit_code_of_its_sweep(
     head: tuple[str, dict[str, str]], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, printed, err = submit(project, *head)
-    assert code == 0, printed + err
-    assert "runs 2 of 2 done" in printed
+    out = project.parent / "out"
+
+    def statuses() -> list[str]:
+        record = json.loads((out / "sweep.json").read_text())
+        return [run["status"] for run in record["phases"][0]["runs"]]
+
+    code, printed, err = submit(project, *head, "--set", BROKEN)
+    assert code == 1, printed + err
+    assert "runs 2 of 4 done, 2 failed" in printed
+    assert "failed at experience 1 of 5, step 1: loss is inf" in printed
+    assert statuses() == ["done", "done", "failed", "failed"]
     monkeypatch.chdir(project)
     monkeypatch.syspath_prepend(project)
-    runs = plan_runs(parse_spec(SPEC), Planner())
-    for run in runs:
-        result = Result.load(project.parent / "out" / "runs" / run.run_id)
+    for run in plan_runs(parse_spec(SPEC), Planner()):
+        result = Result.load(out / "runs" / run.run_id)
         assert result is not None
         assert result.metrics == execute(make_plan(run.config), None).metrics
 
-    code, printed, err = submit(
-        project, *head, "--set", "axes.strategy=[{name: mine:Mine, broken: true}]"
-    )
-    assert code == 1, printed + err
-    assert "runs 0 of 2 done, 2 failed" in printed
-    assert "failed at experience 1 of 5, step 1: loss is inf" in printed
-    record = json.loads((project.parent / "out" / "sweep.json").read_text())
-    assert {run["status"] for run in record["phases"][0]["runs"]} == {"failed"}
+    code, printed, err = submit(project, *head)  # which is done already
+    assert code == 0, printed + err
+    assert "runs 2 of 2 done" in printed
+    assert statuses() == ["done", "done"]
 
 
 def test_without_the_token_nobody_gets_in(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from cl_platform.execution import execute
@@ -34,7 +35,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.02)
 
 
-def test_killed_and_interrupted_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
+def test_killed_and_interrupted_it_ends_as_if_undisturbed(
+    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log, out = tmp_path / "log", tmp_path / "clp-results" / "mine"
     noted = {"name": "tests.sweep_strategies:Noted", "log": str(log), "seconds": 0.05}
     spec = {
@@ -43,14 +46,14 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(tmp_path: Path) -> Non
     }
     write_spec(tmp_path, **spec)
     rng = random.Random()
-    environment = {"PYTHONPATH": str(ROOT)}
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def trained() -> int:
         return len(log.read_text().splitlines()) if log.exists() else 0
 
     for end in (signal.SIGKILL, signal.SIGINT):
         before, wanted = trained(), rng.randrange(1, 12)
-        process = start_clp(["sweep", "mine.yaml"], tmp_path, env=_with(environment))
+        process = start_clp(["sweep", "mine.yaml"], tmp_path)
         wait_for(lambda n=before + wanted: trained() >= n, process)  # type: ignore[misc]
         process.send_signal(end)
         sent = time.monotonic()
@@ -62,10 +65,10 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(tmp_path: Path) -> Non
                 "interrupted; what was trained is kept. Go on with: clp sweep mine.yaml"
             )
             assert json.loads((out / "sweep.json").read_text())["status"] == "interrupted"
-        time.sleep(2)  # until the workers of a killed driver are gone as well
-    process = start_clp(["sweep", "mine.yaml"], tmp_path, env=_with(environment))
-    printed, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+        else:
+            time.sleep(2)  # until the workers of a killed driver are gone as well
+    code, printed, err = clp("sweep", "mine.yaml")
+    assert code == 0, printed + err
     assert "runs 24 of 24 done" in printed
     assert all(len(line) <= 80 for line in printed.splitlines()[:-1])
     assert trained() <= 64 + 2 * 2 * 10  # what two workers were doing (half a second), twice
@@ -81,12 +84,6 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(tmp_path: Path) -> Non
     assert record["status"] == "done"
     assert {run["status"] for run in record["phases"][0]["runs"]} == {"done"}
     assert len(pd.read_parquet(out / "runs.parquet")) == 24
-
-
-def _with(variables: dict[str, str]) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **variables, "COLUMNS": "80"}
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(clp: Clp, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
     check_complete(found, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_killed_node_is_done_without(cluster: Cluster, tmp_path: Path) -> None:
     log, third = tmp_path / "log", cluster.add_node(num_cpus=1)
     found = sweep(
@@ -143,7 +144,11 @@ def test_a_worker_that_dies_every_time_is_given_up(cluster: Cluster, tmp_path: P
 
 def test_a_failed_run_is_recorded_and_the_others_go_on(cluster: Cluster, tmp_path: Path) -> None:
     exploding = {"name": "tests.sweep_strategies:Exploding", "tame": {"grid": [True, False]}}
-    spec = {"base": {"stream": STREAM}, "axes": {"strategy": [exploding], "seed": [0, 1]}}
+    spec = {
+        "base": {"stream": STREAM},
+        "axes": {"strategy": [exploding], "seed": [0, 1]},
+        "workers": 1,
+    }
     found = sweep(spec, tmp_path)
     assert found.complete
     assert (found.phases[0].tally.done, found.failed) == (2, 2)
@@ -223,6 +228,7 @@ def test_tuning_chooses_by_validation_data_and_the_final_runs_follow(
         },
         "tune": {"experiences": 2, "metric": "learning_accuracy"},
         "final": {"seeds": 2},
+        "workers": 1,
     }
     found = sweep(spec, tmp_path / "out")
     assert found.complete
@@ -264,6 +270,7 @@ def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
             "grace": 1,
         },
         "final": {"seeds": [7]},
+        "workers": 1 if method == "asha" else None,  # one after the other, for the same trials
     }
     found = sweep(spec, tmp_path / "out")
     assert found.complete
@@ -285,4 +292,4 @@ def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
     assert again.complete
     if method == "asha":  # the same points; population-based training changes them as it goes
         assert again.chosen[0].config == choice.config
-        assert len(lines(log)) <= 4 * 3 + 5  # a trial stopped too soon may go further this time
+        assert len(lines(log)) == trained
