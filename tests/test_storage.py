@@ -204,7 +204,7 @@ def test_results_are_loaded(out: str, requests: list[str]) -> None:
     runs = [clp.run(BLOBS, "finetune", seed=seed, out=out) for seed in range(3)]
     requests.clear()
     frame = clp.load_results(out)
-    assert requests == ["list_objects_v2", *["get_object"] * 3]
+    assert requests == ["list_objects_v2", *["get_object"] * (3 + 1)]  # one asks for sweep.json
     assert set(frame["run_id"]) == {run.run_id for run in runs}
     chosen = clp.load_results(out, [runs[2].run_id, "none", runs[0].run_id])
     assert list(chosen["seed"]) == [2, 0]
