@@ -41,7 +41,8 @@ def command_of(config: Mapping[str, Any]) -> str:
 
 
 def _plugin(section: str, value: Mapping[str, Any]) -> str:
-    if section == "curriculum" and value["name"] == "explicit" and len(value["order"]) > 1:
+    short = section == "curriculum" and value["name"] == "explicit"
+    if short and value.get("level") == "experiences" and len(value["order"]) > 1:
         return ",".join(map(str, value["order"]))
     return str(value["name"])
 

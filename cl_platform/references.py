@@ -65,30 +65,23 @@ def read_references(folder: str | Path) -> References:
 
 
 def compared(
-    documents: Sequence[Mapping[str, Any]], references: References, asked: Iterable[str] = ()
+    results: Sequence[Result], references: References, asked: Iterable[str] = ()
 ) -> list[dict[str, float]]:
-    """The metrics of each `result.json` against the references with its settings.
+    """The metrics of each result against the references with its settings.
 
     Args:
-        references: those that were computed for it; every run of ``joint`` among the documents is
+        references: those that were computed for it; every run of ``joint`` among the results is
             one as well.
         asked: ``joint``, ``experts``: metrics are nan where these are missing, not left out.
     """
     nothing: dict[str, Row] = {kind: {} for kind in asked}
-    results = {}
-    if (
-        nothing
-        or references
-        or any(data["config"]["strategy"]["name"] == JOINT for data in documents)
-    ):
-        results = {i: Result.from_json(dict(data)) for i, data in enumerate(documents)}
     known = {key: dict(rows) for key, rows in references.items()}
-    for key, row in joint_references(results.values()).items():
+    for key, row in joint_references(results).items():
         known.setdefault(key, {}).setdefault("joint", row)
     found = []
-    for i, data in enumerate(documents):
-        rows = {**nothing, **known.get(settings_key(data["config"]), {})} if results else {}
-        found.append(reference_metrics(results[i], **rows) if rows else {})
+    for result in results:
+        of_settings = known.get(settings_key(result.config), {}) if known else {}
+        found.append(reference_metrics(result, **{**nothing, **of_settings}))
     return found
 
 

@@ -1,29 +1,27 @@
-"""Many results: the documents under a folder, and as a data frame."""
+"""Many results: those under a folder, and as a data frame."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from cl_platform.errors import StorageError
-from cl_platform.files import each, is_remote, listed, location, read_json
+from cl_platform.files import each, is_remote, listed, location
 from cl_platform.references import compared, read_references
+from cl_platform.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = {
-    "run_id", "config", "stream", "scenario", "order", "experiences", "matrix", "metrics", "cost"
-}  # fmt: skip
+SECTIONS = ("stream", "strategy", "curriculum", "model")
 
 
-def read_documents(
-    out: str | Path, run_ids: Iterable[str] | None = None
-) -> dict[Path, dict[str, Any]]:
-    """The content of `result.json` by the run's folder, of all runs under `out` or of those given.
+def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[Result]:
+    """The results of all runs under a folder, or of those given.
 
-    What is not there, or not readable, is left out.
+    What is not there, not readable, or by a version that wrote other things is left out.
 
     Raises:
         StorageError: there is no such folder.
@@ -41,8 +39,8 @@ def read_documents(
         folders = sorted(path.parent for path in files if path.name == "result.json")
     else:
         folders = [path.parent for path in sorted(root.glob("runs/*/result.json"))]
-    found = each(root, lambda folder: read_json(folder / "result.json"), folders)
-    return {path: data for path, data in zip(folders, found, strict=True) if _is_result(data)}
+    found = each(root, Result.load, folders)
+    return [result for result in found if result is not None and _is_complete(result)]
 
 
 def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -55,41 +53,45 @@ def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.Da
     Raises:
         StorageError: there is no such folder.
     """
-    documents = read_documents(out, run_ids)
-    return as_frame(documents, compared(list(documents.values()), read_references(out)))
+    results = read_results(out, run_ids)
+    return as_frame(results, compared(results, read_references(out)))
 
 
-def as_frame(
-    documents: Mapping[Path, Mapping[str, Any]], more: Iterable[Mapping[str, float]]
-) -> pd.DataFrame:
-    """What :func:`read_documents` found as :func:`load_results` gives it, with more metrics."""
+def as_frame(results: Iterable[Result], more: Iterable[Mapping[str, float]]) -> pd.DataFrame:
+    """Results as :func:`load_results` gives them, each with more metrics."""
     import pandas as pd
 
-    rows = zip(documents.items(), more, strict=True)
-    return pd.DataFrame([_flat(data, path, metrics) for (path, data), metrics in rows])
+    pairs = zip(results, more, strict=True)
+    return pd.DataFrame([_flat(result, metrics) for result, metrics in pairs])
 
 
-def _is_result(data: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether a JSON document has the parts of a result; it may be by another version."""
-    mappings = ("config", "matrix", "metrics", "cost")
-    return (
-        isinstance(data, dict)
-        and data.keys() >= PARTS
-        and all(isinstance(data[part], dict) for part in mappings)
-    )
+def _is_complete(result: Result) -> bool:
+    """Whether a document that could be read is a whole result, and not of something else."""
+    try:
+        named = all(isinstance(result.config[key]["name"], str) for key in SECTIONS)
+        numbers = [*result.cost.values(), *result.metrics.values(), result.config["seed"]]
+        return (
+            named
+            and len(result.matrix) == len(result.experiences) > 0
+            and math.isfinite(result.metrics["average_accuracy"])
+            and all(isinstance(value, int | float) for value in numbers)
+            and all(isinstance(item, int) for item in result.order)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
-def _flat(data: Mapping[str, Any], path: Path, more: Mapping[str, float]) -> dict[str, Any]:
-    metrics = {**data["metrics"], **more}.items()
+def _flat(result: Result, more: Mapping[str, float]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "run_id": data["run_id"],
-        "path": str(path),
-        "scenario": data["scenario"],
-        "order": tuple(data["order"]),
-        **{k: float("nan") if v is None else v for k, v in metrics},
-        **{f"cost.{k}": v for k, v in data["cost"].items()},
+        "run_id": result.run_id,
+        "path": str(result.path),
+        "scenario": result.scenario,
+        "order": tuple(result.order),
+        **result.metrics,
+        **more,
+        **{f"cost.{k}": v for k, v in result.cost.items()},
     }
-    for key, value in data["config"].items():
+    for key, value in result.config.items():
         if isinstance(value, dict):
             row.update({f"{key}.{name}": v for name, v in value.items()})
         else:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html.parser
 import io
+import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
@@ -18,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import Page
 from rich.console import Console
 from scipy import stats
 
@@ -36,6 +35,7 @@ from sweeps.api import Sweep, sweep
 from sweeps.plan import plan_runs
 from sweeps.record import Phase, write_sweep
 from sweeps.scores import scores_of
+from tests.conftest import Visits
 from tests.sweep_runs import PLANNER, spec
 
 Order = tuple[int, ...]
@@ -576,8 +576,13 @@ def test_the_page_says_it_in_tables_and_figures() -> None:
 def test_names_are_text_whatever_is_in_them() -> None:
     odd = "a<b>&amp;c \"d\" 'e' -- f $x_1$ $\\frac$ _g"
     made = frame(drawn(0), strategies=(odd, "<script>1</script>"), scores={odd: designed(0, 4)})
-    text = page(made.assign(**{"axis.stream": odd}))
-    assert "<b>" not in text
+    whole = page(made.assign(**{"axis.stream": odd}))
+    data = r'<script type="application/json" id="[^"]*">(.*?)</script>'
+    tables = [json.loads(found) for found in re.findall(data, whole, flags=re.DOTALL)]
+    points = [set(pd.read_csv(io.StringIO(found))["point"]) for found in tables]
+    assert points == [{odd, "<script>1</script>"}] * 3
+    text = re.sub(data, "", whole, flags=re.DOTALL)
+    assert "a<b>" not in text
     assert "<script" not in text
     assert "a&lt;b&gt;&amp;amp;c" in text
     for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
@@ -710,11 +715,14 @@ def test_on_the_console_every_line_has_its_place(real: Sweep) -> None:
     assert "256 experiences trained, 128 saved by sharing" in text
 
 
-def test_on_the_console_long_names_and_many_scores_are_folded(real: Sweep) -> None:
+def test_on_the_console_long_names_and_many_scores_are_folded(real: Sweep, tmp_path: Path) -> None:
     ids = [run.run_id for run in real.phases[0].runs]
     long = "designer distance=euclidean encoder=torchvision samples=1000"
     scores = {f"{long} [bold]{i}": {r: float(i + int(r, 16) % 7) for r in ids} for i in range(4)}
-    lines = shown(replace(real, scores=scores))
+    record = json.loads((real.path / "sweep.json").read_text())
+    (tmp_path / "sweep.json").write_text(json.dumps({**record, "scores": scores}))
+    (tmp_path / "runs").symlink_to(real.path / "runs")
+    lines = shown(replace(real, path=tmp_path))
     assert all(len(line) <= 80 for line in lines[:-1])
     text = " ".join(" ".join(lines).split())
     assert text.count(f"{long} [bold]") == 4, "no name is markup"
@@ -722,77 +730,74 @@ def test_on_the_console_long_names_and_many_scores_are_folded(real: Sweep) -> No
     assert len(re.findall(r"-?\d\.\d\d\b", numbers)) == 4
 
 
-class Dom(html.parser.HTMLParser):
-    """Headings, tables by their head, and pictures of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.headings: list[str] = []
-        self.tables: list[tuple[list[str], list[list[str]]]] = []
-        self.pictures = 0
-        self.outside: list[str] = []
-        self._into: list[str] | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        links = [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
-        self.outside += [v for v in links if not v.startswith(("#", "data:"))]
-        self.pictures += tag == "svg"
-        if tag == "table":
-            self.tables.append(([], []))
-        if tag == "tr" and self.tables and self.tables[-1][0]:
-            self.tables[-1][1].append([])
-        places = {"h1": self.headings, "h2": self.headings}
-        if self.tables:
-            head, rows = self.tables[-1]
-            places |= {"th": head, **({"td": rows[-1]} if rows else {})}
-        if tag in places:
-            self._into = places[tag]
-            self._into.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("th", "td", "h1", "h2"):
-            self._into = None
-
-    def handle_data(self, data: str) -> None:
-        if self._into is not None:
-            self._into[-1] += data
-
-
-def test_its_report_opens_in_a_browser_with_its_tables(real: Sweep, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium here")
-    report = real.path / "report.html"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-    made = subprocess.run(
-        [browser, *options, "--dump-dom", report.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
+def table_after(page: Page, selector: str) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table, as a reader sees them."""
+    head = page.locator(f"{selector} >> thead th").all_text_contents()
+    rows = page.locator(f"{selector} >> tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
     )
-    assert made.returncode == 0, made.stderr
-    dom = Dom(made.stdout)
-    assert dom.headings == [
+    return head, rows
+
+
+def test_its_report_opens_in_a_browser_with_its_tables(real: Sweep, visit: Visits) -> None:
+    page = visit(real.path / "report.html")
+    assert page.locator("h1, h2").all_text_contents() == [
         "orders",
-        "Results",
+        "Leaderboard",
+        "Differences from the best",
         "Orders of split-digits",
         "Was it foreseen? split-digits",
+        "Runs",
         "Specification",
+        "Definitions",
     ]
-    assert dom.pictures == 3
-    assert dom.outside == [], "it needs nothing else"
-    results, orders, shares, *foreseen = dom.tables
-    assert (len(results[1]), len(foreseen)) == (48, 3)
-    assert [row[0] for row in orders[1]] == ["er memory_size=40", "finetune"]
-    assert orders[0][2:] == ["best order", "median order", "worst order", "worth of picking"]
-    assert len(shares[1]) == 2 * 3 + 2
-    predictions = foreseen[0][1]
-    assert len(predictions) == 2 * 2
-    point = only(real.studies()).points[0]
-    mine = next(r for r in predictions if r[:2] == ["designer", "er memory_size=40"])
-    assert mine[2] == str(point.predictions[0].correlation.rho)
-    best = orders[1][0][2]
-    assert best.startswith(f"{' '.join(map(str, point.best.order))}: ")
-    assert without_nan(report.read_text())
-    assert factorial(4) == len(point.orders)
+    assert page.locator("div.drawn > svg").count() == 3
+    assert all(page.locator("div.drawn > svg").nth(i).is_visible() for i in range(3))
+    assert page.locator("#leaderboard tbody tr >> visible=true").count() == 2  # orders together
+    head, orders = table_after(page, "div.wide:below(#orders-split-digits) >> nth=0")
+    assert head[2:] == ["best order", "median order", "worst order", "worth of picking"]
+    assert [row[0] for row in orders] == ["er memory_size=40", "finetune"]
+    points = {p.point: p for p in only(real.studies()).points}
+    for row in orders:
+        point = points[row[0]]
+        assert row[2].startswith(f"{' '.join(map(str, point.best.order))}: ")
+    _, foreseen = table_after(page, "div.wide:below(#foreseen-split-digits) >> nth=0")
+    assert len(foreseen) == 2 * 2
+    for row in foreseen:
+        wanted = next(
+            p
+            for p in points[row[1]].predictions
+            if p.score == row[0] and p.outcome == "average_accuracy"
+        )
+        assert row[2] == str(wanted.correlation.rho)
+    assert factorial(4) == len(points["finetune"].orders)
+    assert without_nan(page.inner_text("body"))
+
+
+def test_its_figures_of_orders_download_with_their_numbers(real: Sweep, visit: Visits) -> None:
+    page = visit(real.path / "report.html")
+    (found,) = real.studies()
+    means = {
+        (p.point, " ".join(map(str, order))): (mean, p.scores["designer"][i])
+        for p in found.points
+        for i, (order, mean) in enumerate(zip(p.orders.tolist(), p.means, strict=True))
+    }
+    for figure in ("orders", "foreseen"):
+        with page.expect_download() as download:
+            page.click(f"button[data-of={figure}-split-digits][data-save=csv]")
+        saved = pd.read_csv(download.value.path()).set_index(["point", "order"])
+        assert len(saved) == len(means) == 48
+        for (point, order), (mean, score) in means.items():
+            row = saved.loc[(point, order)]
+            assert row["accuracy"] == pytest.approx(mean)
+            assert row["score of designer"] == pytest.approx(score)
+    with page.expect_download() as download:
+        page.click("button[data-of=places-split-digits][data-save=csv]")
+    places = pd.read_csv(download.value.path())
+    for point in found.points:
+        mine = places[places["point"] == point.point]["accuracy"].to_numpy().reshape(4, 4)
+        assert mine == pytest.approx(point.positions)
+    for figure in ("orders", "places", "foreseen"):
+        with page.expect_download() as download:
+            page.click(f"button[data-of={figure}-split-digits][data-save=svg]")
+        ElementTree.parse(download.value.path())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -16,7 +15,7 @@ def report(
     format_: Annotated[
         Literal["html", "markdown", "latex", "csv", "parquet"], Parameter(name=["--format"])
     ] = "html",
-    out: Path | None = None,
+    out: str | None = None,
     watch: Annotated[bool, Parameter(negative="")] = False,
     every: float = 10.0,
 ) -> None:
@@ -37,11 +36,11 @@ def report(
         Seconds between looks.
     """
     from cl_platform.errors import BadInput
-    from cl_platform.files import write_atomic
+    from cl_platform.files import location, write_atomic
     from cl_platform.report import render, write_report
     from cl_platform.report.runs import read_runs
 
-    if every <= 0 or (watch and (format_ != "html" or out is not None)):
+    if not every > 0 or (watch and (format_ != "html" or out is not None)):
         raise BadInput(
             f"watch={watch} with every={every:g}, format={format_}, out={out}: only the page in "
             "the folder is watched, with a time above 0; leave --format and --out away"
@@ -51,7 +50,7 @@ def report(
         return
     runs = read_runs(folder)
     if out is not None:
-        write_atomic(out.absolute(), render(runs, format_))
+        write_atomic(location(out).absolute(), render(runs, format_))
         print(out)
     elif format_ == "html":
         print(write_report(runs))
@@ -71,14 +70,15 @@ def _watch(folder: str, every: float) -> None:
     from cl_platform.report import write_report
     from cl_platform.report.runs import read_runs
 
-    seen = -1
+    seen = None
     try:
         while True:
             runs = read_runs(folder)
-            if len(runs.documents) != seen or not runs.running:
+            now = len(runs.results), runs.errors.total(), runs.planned
+            if now != seen or not runs.running:
                 path = write_report(runs, reload=every if runs.running else 0)
-                print(path if seen < 0 else f"{len(runs.documents)} runs", flush=True)
-                seen = len(runs.documents)
+                print(f"{now[0]} of {now[2]} runs" if seen else path, flush=True)
+                seen = now
             if not runs.running:
                 return
             time.sleep(every)

@@ -52,9 +52,10 @@ def render(runs: Runs, kind: Format) -> bytes:
 def _html(runs: Runs, reload: float = 0) -> bytes:
     try:
         from cl_platform.report.sections import page
+
+        return page(runs, reload).encode()
     except ImportError as error:
-        raise _missing(error) from error
-    return page(runs, reload).encode()
+        raise _missing(error.name) from error
 
 
 def _paper(runs: Runs, kind: Literal["markdown", "latex"]) -> bytes:
@@ -77,7 +78,7 @@ def _parquet(runs: Runs) -> bytes:
     try:
         plain(runs.frame).to_parquet(content)
     except ImportError as error:
-        raise _missing(error) from error
+        raise _missing("pyarrow") from error
     return content.getvalue()
 
 
@@ -86,12 +87,13 @@ def plain(frame: pd.DataFrame) -> pd.DataFrame:
     found = frame.copy()
     for name in found.columns:
         if found[name].dtype == object:
-            found[name] = found[name].map(lambda v: v if v is None else str(v))
+            missing = found[name].isna()
+            found[name] = found[name].map(str).mask(missing, None)
     return found
 
 
-def _missing(error: ImportError) -> BadInput:
-    return BadInput(f"reports need the package {error.name}: install the extra `report`")
+def _missing(package: str | None) -> BadInput:
+    return BadInput(f"this needs the package {package}: install the extra `report`")
 
 
 WRITERS: dict[Format, Callable[[Runs], bytes]] = {

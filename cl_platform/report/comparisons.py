@@ -39,17 +39,21 @@ def over_streams(rows: Sequence[Row]) -> Iterator[str]:
         n: interquartile_mean([list(each[n].seeds.values()) for each in by_stream.values()])
         for n in names
     }
+    data = pd.DataFrame(
+        {
+            "strategy": ranking.names,
+            "rank": ranking.ranks,
+            "interquartile mean": [means[n].value for n in ranking.names],
+            "low": [means[n].low for n in ranking.names],
+            "high": [means[n].high for n in ranking.names],
+        }
+    )
     lines = [
         [n, f"{place:.2f}", ACCURACY.text(means[n])]
         for n, place in zip(ranking.names, ranking.ranks, strict=True)
     ]
     yield f"<h2>Over {ranking.streams} streams</h2>"
-    yield figure(
-        ranking_figure(ranking),
-        "ranks",
-        "Mean ranks",
-        pd.DataFrame(lines, columns=["strategy", "rank", "iqm"]),
-    )
+    yield figure(ranking_figure(ranking), "ranks", "Mean ranks", data)
     yield table(["strategy", "mean rank", "interquartile mean of accuracy in %"], lines, words=1)
     yield paragraph(
         f"Ranks by mean accuracy on each stream, 1 is best. All alike: p = {_p(ranking.p)} "

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from cl_platform.command import command_of
-from cl_platform.matrix import OWN_MASK
 from cl_platform.report.rows import Measure, Row, shown_axes
 from cl_platform.report.runs import Runs
+from cl_platform.result import Result
 from cl_platform.statistics import Interval
 
 
@@ -35,12 +35,12 @@ def page_data(
             {"key": m.key, "name": m.name, "unit": m.unit, "more": m.more} for m in measures
         ],
         "rows": [
-            {**_row(i, row, measures, i >= len(rows)), "classes": _classes(row, runs.documents)}
+            {**_row(i, row, measures, i >= len(rows)), "classes": _classes(row, runs.results)}
             for i, row in enumerate(every)
         ],
-        "runs": [_run(data, row_of[place], names) for place, data in enumerate(runs.documents)],
+        "runs": [_run(each, row_of[i], names) for i, each in enumerate(runs.results)],
         "names": [list(each) for each in names],
-        "config": _columns([data["config"] for data in runs.documents]),
+        "config": _columns([result.config for result in runs.results]),
         "most": max((len(row.curve) for row in every), default=0),
     }
 
@@ -63,13 +63,13 @@ def _row(number: int, row: Row, measures: Sequence[Measure], together: bool) -> 
     }
 
 
-def _classes(row: Row, documents: Sequence[Mapping[str, Any]]) -> list[float | None] | None:
+def _classes(row: Row, results: Sequence[Result]) -> list[float | None] | None:
     """Accuracy in % by class at the end, the mean of the row's runs; None if they differ in it."""
-    last = [(documents[i].get("class_accuracy") or [[]])[-1] for i in row.places]
-    if not all(last) or len({len(each) for each in last}) > 1:
+    found = [results[i].class_accuracy for i in row.places]
+    last = [values[-1] for values in found if values is not None]
+    if len(last) < len(found) or len({len(values) for values in last}) > 1:
         return None
-    mean = np.array(last, dtype=np.float64).mean(axis=0)
-    return [None if math.isnan(v) else round(100 * v, 1) for v in mean.tolist()]
+    return _percent(np.mean(last, axis=0))
 
 
 def _scaled(interval: Interval, scale: float) -> list[float | None]:
@@ -77,24 +77,24 @@ def _scaled(interval: Interval, scale: float) -> list[float | None]:
     return [None if math.isnan(v) else float(f"{scale * v:.5g}") for v in values]
 
 
-def _run(data: Mapping[str, Any], row: Row, names: dict[tuple[str, ...], int]) -> dict[str, Any]:
-    learned = tuple(e["name"] for e in data["experiences"])
+def _run(result: Result, row: Row, names: dict[tuple[str, ...], int]) -> dict[str, Any]:
+    errors = result.calibration
     return {
-        "id": data["run_id"],
+        "id": result.run_id,
         "stream": row.stream,
         "method": row.method,
         "curriculum": row.curriculum,
-        "seed": data["config"]["seed"],
-        "accuracy": round(100 * data["metrics"]["average_accuracy"], 2),
-        "matrix": _percent(data["matrix"][OWN_MASK[data["scenario"]]]),
-        "calibration": _percent(data.get("calibration") or []),
-        "names": names.setdefault(learned, len(names)),
-        "command": command_of(data["config"]),
+        "seed": result.config["seed"],
+        "accuracy": round(100 * result.metrics["average_accuracy"], 2),
+        "matrix": [_percent(line) for line in result.matrix.values],
+        "calibration": [] if errors is None else [_percent(line) for line in errors.values],
+        "names": names.setdefault(result.matrix.names, len(names)),
+        "command": command_of(result.config),
     }
 
 
-def _percent(values: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
-    return [[None if v is None else round(100 * v, 1) for v in row] for row in values]
+def _percent(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(v) else v for v in np.round(100 * values, 1).tolist()]
 
 
 def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,9 +11,18 @@ const MOST_LINES = 10;
 const ALL = "";
 
 // ---- what is shown: kept in the address, so that a link or a reload shows the same -------------
-const state = { stream: ALL, strategy: ALL, curriculum: page.together ? "together" : ALL,
-  sort: "average_accuracy", down: "1", row: "", matrix: "accuracy", ...page.axes,
-  ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+const initial = { stream: ALL, strategy: ALL, curriculum: page.together ? "together" : ALL,
+  sort: "average_accuracy", down: "1", row: "", matrix: "accuracy", ...page.axes };
+const state = { ...initial };
+const lists = [...document.querySelectorAll("select[data-state]")];
+
+// What the address says, as far as this page has it.
+for (const [key, given] of new URLSearchParams(location.hash.slice(1))) {
+  const list = lists.find((select) => select.dataset.state === key);
+  const known = list ? [...list.options].some((option) => option.value === given)
+    : key === "sort" ? given in measure : key in initial;
+  if (known) state[key] = given;
+}
 
 function change(update) {
   Object.assign(state, update);
@@ -29,16 +38,18 @@ function isVisible(row) {
   return !row.together && (curriculum === ALL || row.curriculum === curriculum);
 }
 
+// A row by what it is: its place changes while a sweep runs.
+const rowKey = (row) => [row.stream, row.method, row.curriculum, row.together].join("|");
 const value = (row, key) => (row.values[key] ? row.values[key][0] : null);
 
 function visibleRows() {
   const sign = state.down === "1" ? -1 : 1;
-  const worth = (row) => value(row, state.sort) ?? -sign * Infinity;
-  return page.rows.filter(isVisible).sort((a, b) => sign * (worth(a) - worth(b)));
+  const worth = (row) => sign * (value(row, state.sort) ?? sign * Infinity); // without: the last
+  return page.rows.filter(isVisible).sort((a, b) => worth(a) - worth(b) || a.id - b.id);
 }
 
 function chosenRow(rows) {
-  return rows.find((row) => String(row.id) === state.row) ?? rows[0];
+  return rows.find((row) => rowKey(row) === state.row) ?? rows[0];
 }
 
 // ---- the leaderboard: its rows come with the page, and are hidden and sorted here ---------------
@@ -87,6 +98,7 @@ const dash = (row) => DASHES[curricula.indexOf(row.curriculum) % DASHES.length];
 const symbol = (row) => SYMBOLS[streams.indexOf(row.stream) % SYMBOLS.length];
 const faint = (hex) => hex + "2e";
 const title = (key) => `${measure[key].name} in ${measure[key].unit}`;
+const literal = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // no markup
 
 function curves(rows) {
   const panels = streams.filter((s) => rows.some((row) => row.stream === s && row.curve.length));
@@ -103,7 +115,7 @@ function curves(rows) {
     more[`yaxis${n}`] = { domain: [bottom + (bottom ? 0.12 : 0), bottom + 1 / down - 0.06],
       anchor: `x${n}`, title: { text: left ? "" : "accuracy so far in %" } };
     if (panels.length > 1) {
-      more.annotations.push({ text: stream, showarrow: false, xref: `x${n} domain`, x: 0.5,
+      more.annotations.push({ text: literal(stream), showarrow: false, xref: `x${n} domain`, x: 0.5,
         yref: `y${n} domain`, y: 1.09, font: { size: 12 } });
     }
     const lines = rows.filter((row) => row.stream === stream && row.curve.length);
@@ -116,9 +128,9 @@ function curves(rows) {
           fill: "toself", fillcolor: faint(colour(row)), line: { width: 0 }, showlegend: false });
       }
       traces.push({ ...axes, x, y: row.curve.map((p) => p[0]), mode: "lines+markers",
-        name: name(row), showlegend: !named.has(name(row)), line: { color: colour(row), width: 2,
+        name: literal(name(row)), showlegend: !named.has(name(row)), line: { color: colour(row), width: 2,
           dash: dash(row) },
-        marker: { size: 5 }, hovertemplate: `%{y:.1f} % after %{x}<extra>${name(row)}</extra>` });
+        marker: { size: 5 }, hovertemplate: "%{y:.1f} % after %{x}<extra>%{fullData.name}</extra>" });
       named.add(name(row));
     }
     for (const row of lines) {
@@ -146,17 +158,18 @@ function scatter(rows, xKey, yKey, front) {
   const bar = (group, key) => ({ type: "data", symmetric: false, array: reach(group, key, 2),
     arrayminus: reach(group, key, 1), thickness: 1, width: 0, visible: points.length <= 60 });
   for (const group of groups.values()) {
-    const first = !traces.some((trace) => trace.name === group[0].method);
+    const label = literal(group[0].method);
+    const first = !traces.some((trace) => trace.name === label);
     traces.push({ x: group.map((row) => value(row, xKey)), y: group.map((row) => value(row, yKey)),
       error_x: bar(group, xKey), error_y: bar(group, yKey), mode: "markers",
-      name: group[0].method, legendgroup: group[0].method, showlegend: first,
-      text: group.map((row) => `${name(row)}<br>${row.stream}`),
+      name: label, legendgroup: label, showlegend: first,
+      text: group.map((row) => `${literal(name(row))}<br>${literal(row.stream)}`),
       marker: { color: colour(group[0]), size: 8, symbol: symbol(group[0]) },
       hovertemplate: "%{x:.2f}, %{y:.2f}<extra>%{text}</extra>" });
   }
   if (streams.length > 1) {
     for (const row of new Map(points.map((row) => [row.stream, row])).values()) {
-      traces.push({ x: [null], y: [null], mode: "markers", name: row.stream,
+      traces.push({ x: [null], y: [null], mode: "markers", name: literal(row.stream),
         marker: { color: ink("--soft"), size: 8, symbol: symbol(row) } });
     }
   }
@@ -175,13 +188,13 @@ function spread(values) {
   return least > 0 ? Math.max(...values) / least : 1;
 }
 
-// The points that none is both cheaper and better than.
+// The points that no other is better than in both.
 function pareto(points, xKey, yKey) {
-  const sorted = points.slice().sort((a, b) => value(a, xKey) - value(b, xKey)
-    || value(b, yKey) - value(a, yKey));
+  const x = (row) => measure[xKey].more * value(row, xKey);
+  const y = (row) => measure[yKey].more * value(row, yKey);
   const best = [];
-  for (const row of sorted) {
-    if (!best.length || value(row, yKey) > value(best[best.length - 1], yKey)) best.push(row);
+  for (const row of points.slice().sort((a, b) => x(b) - x(a) || y(b) - y(a))) {
+    if (!best.length || y(row) > y(best[best.length - 1])) best.push(row);
   }
   return { x: best.map((row) => value(row, xKey)), y: best.map((row) => value(row, yKey)),
     mode: "lines", line: { color: ink("--soft"), dash: "dot", shape: "hv", width: 1 },
@@ -198,7 +211,7 @@ function mean(matrices) {
 function heatMap(matrices, names, what, most) {
   const same = matrices.filter((m) => m.length === matrices[0].length);
   const values = mean(same);
-  const columns = values[0].map((_, j) => (names ? `${j + 1}: ${names[j]}` : String(j + 1)));
+  const columns = values[0].map((_, j) => (names ? `${j + 1}: ${literal(names[j])}` : `${j + 1}`));
   const rows = values.map((_, i) => (i ? `after ${i}` : "untrained"));
   const few = columns.length <= 12;
   const trace = { type: "heatmap", z: values, x: columns, y: rows, zmin: 0, zmax: most,
@@ -241,7 +254,10 @@ function drawCharts(rows, chosen) {
   draw("curves", curves(rows));
   draw("transfer", scatter(rows, state.x1, state.y1, false));
   draw("cost", scatter(rows, state.x2, state.y2, true));
-  if (chosen) {
+  byId("chosen").textContent = "";
+  if (!chosen) {
+    for (const id of ["matrix", "classes"]) draw(id, [[], layout({}), []]);
+  } else {
     draw("matrix", matrixOf(chosen));
     draw("classes", classesOf(chosen));
     const runs = `${chosen.runs.length} run${chosen.runs.length > 1 ? "s" : ""}`;
@@ -338,7 +354,7 @@ function leaderboardTable() {
 // ---- everything together -------------------------------------------------------------------------
 function render() {
   const rows = visibleRows(), chosen = chosenRow(rows);
-  for (const select of document.querySelectorAll("select[data-state]")) {
+  for (const select of lists) {
     select.value = state[select.dataset.state];
   }
   drawTable(rows, chosen);
@@ -346,7 +362,7 @@ function render() {
   drawRuns(rows);
 }
 
-for (const select of document.querySelectorAll("select[data-state]")) {
+for (const select of lists) {
   select.onchange = () => change({ [select.dataset.state]: select.value });
 }
 byId("leaderboard").onclick = (event) => {
@@ -355,7 +371,12 @@ byId("leaderboard").onclick = (event) => {
     const again = th.dataset.key === state.sort;
     const down = again ? state.down !== "1" : measure[th.dataset.key].more > 0;
     change({ sort: th.dataset.key, down: down ? "1" : "0" });
-  } else if (tr) change({ row: tr.dataset.row });
+  } else if (tr) {
+    change({ row: rowKey(page.rows[Number(tr.dataset.row)]) });
+  }
+};
+byId("leaderboard").onkeydown = (event) => {
+  if (event.key === "Enter") event.target.click();
 };
 for (const button of document.querySelectorAll("button[data-save]")) {
   button.onclick = () => saveFigure(button.dataset.of, button.dataset.save);

@@ -37,7 +37,7 @@ def _file(name: str) -> str:
 
 def embedded(name: str, data: Any) -> str:
     """Data for the page's script; JSON has no nan."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", r"<\/")
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 

@@ -13,7 +13,7 @@ from cl_platform.report.points import OrderEffect
 
 WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
 SHARES = {"order": "#3b6fb6", "seed": "#e08a3c", "order x seed": "#b9bec7"}
-TICK = 14  # letters of a name
+TICK, LONGEST = 14, 40  # letters of a name
 
 
 def order_figure(effects: Sequence[OrderEffect]) -> Any:
@@ -119,7 +119,7 @@ def ranking_figure(ranking: Ranking) -> Any:
         depth = -0.5 * bars - 0.6 - (i if first else n - 1 - i)
         edge = 0.95 if first else n + 0.05
         axes.plot([place, place, edge], [0.9, depth, depth], color="#555", linewidth=0.8)
-        label = f"{_literal(name)} ({place:.2f})"
+        label = f"{_short(name, LONGEST)} ({place:.2f})"
         axes.text(edge, depth + 0.08, label, ha="right" if first else "left", va="bottom")
     for i, group in enumerate(ranking.groups):
         ranks = [ranking.ranks[ranking.names.index(name)] for name in group]
@@ -173,8 +173,8 @@ def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _short(name: str) -> str:
-    return _literal(name if len(name) <= TICK else f"{name[: TICK - 1]}\N{HORIZONTAL ELLIPSIS}")
+def _short(name: str, width: int = TICK) -> str:
+    return _literal(name if len(name) <= width else f"{name[: width - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def _literal(name: str) -> str:

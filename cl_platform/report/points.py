@@ -20,7 +20,8 @@ METRICS = {
 def label(value: Any) -> str:
     """An axis value as people read it: ``er memory_size=100``."""
     if isinstance(value, Mapping) and "order" in value and value.get("name") == "explicit":
-        return " ".join(str(i) for i in value["order"])
+        of_what = " (classes)" if value.get("level") == "classes" else ""
+        return " ".join(str(i) for i in value["order"]) + of_what
     if isinstance(value, Mapping):
         rest = [f"{k}={label(v)}" for k, v in value.items() if k != "name"]
         return " ".join([str(value.get("name", "")), *rest]).strip()

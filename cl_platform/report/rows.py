@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_platform.comparison import Difference, bootstrap_mean, compare
-from cl_platform.matrix import OWN_MASK
 from cl_platform.metrics import METRICS
 from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
+from cl_platform.result import Result
 from cl_platform.statistics import Interval
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class Measure:
         if math.isnan(value):
             return "-"
         value *= self.scale
-        return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+        if self.unit == "%":
+            return f"{value:.1f}"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     def text(self, value: Interval) -> str:
         """``81.2 [79.9, 82.5]``."""
@@ -143,10 +145,10 @@ def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
     if runs.frame.empty:
         return []
     frame = runs.frame.assign(
-        _place=range(len(runs.frame)), _stream=[data["stream"] for data in runs.documents]
+        _place=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
     )
     measures = measures_of(runs)
-    curves = [_curve(data) for data in runs.documents]
+    curves = [_curve(result) for result in runs.results]
     apart = ("curriculum",) if together else ()
     axes = axes_of(frame, *apart)
     names = [axis.removeprefix("axis.") for axis in axes]
@@ -193,10 +195,10 @@ def about_stream(axis: str) -> bool:
     return axis in ("stream", "scenario") or axis.startswith("stream.")
 
 
-def _curve(data: Mapping[str, Any]) -> np.ndarray:
+def _curve(result: Result) -> np.ndarray:
     """Mean accuracy on the first i experiences after them, (T,), under the scenario's own mask."""
-    matrix = np.asarray(data["matrix"][OWN_MASK[data["scenario"]]], dtype=float)
-    return np.array([matrix[i, :i].mean() for i in range(1, len(matrix))])
+    values = result.matrix.values
+    return np.array([values[i, :i].mean() for i in range(1, len(values))])
 
 
 def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:

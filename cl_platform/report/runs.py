@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl_platform.files import location, read_json
+from cl_platform.errors import StorageError
+from cl_platform.files import each, is_remote, location, read_json
 from cl_platform.references import compared, read_references
 from cl_platform.report.points import label
-from cl_platform.results import as_frame, read_documents
+from cl_platform.result import Result
+from cl_platform.results import SECTIONS, as_frame, read_results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SECTIONS = ("stream", "strategy", "curriculum", "model")
 Leaf = tuple[str, str, str]
 SHOWN: set[Leaf] = {("seed", "", ""), ("curriculum", "explicit", "order")}
 
@@ -28,57 +29,93 @@ class Runs:
     Args:
         frame: one row per run: its axes as ``axis.NAME``, scores of its order as
             ``score.CURRICULUM``, then as :func:`cl_platform.load_results`.
-        documents: `result.json` of each, in the order of the frame.
+        results: in the order of the frame.
         sweep: the content of `sweep.json`; empty where there is no sweep.
+        planned: how many runs there will be.
+        errors: how many runs failed, by what they said.
     """
 
     folder: Path
     frame: pd.DataFrame
-    documents: list[dict[str, Any]]
+    results: list[Result]
     sweep: Mapping[str, Any]
+    planned: int
+    errors: Counter[str]
 
     @property
     def name(self) -> str:
-        return str(self.sweep.get("name", self.folder.name))
+        return str(self.sweep.get("name", self.folder.absolute().name))
 
     @property
     def running(self) -> bool:
         """Whether the sweep says that it still goes on."""
         return self.sweep.get("status") == "running"
 
-    @property
-    def errors(self) -> Counter[str]:
-        """How many runs failed with each error."""
-        phases = self.sweep.get("phases", [])
-        return Counter(r["error"] for phase in phases for r in phase["runs"] if "error" in r)
-
 
 def read_runs(folder: str | Path) -> Runs:
     """The runs of a folder: of a sweep those of its last phase, with the points it gave them.
 
     Raises:
-        StorageError: there is no such folder.
+        StorageError: there is no such folder, or it holds no runs.
     """
     root = location(folder)
-    sweep = read_json(root / "sweep.json")
-    sweep = sweep if isinstance(sweep, dict) and sweep.get("phases") else {}
+    sweep = _sweep(root)
+    if not sweep and not is_remote(root) and root.is_dir() and not (root / "runs").is_dir():
+        raise StorageError(f"{root} holds no runs: give the folder of a sweep, or an --out")
     listed = None
     if sweep:
-        listed = {
-            r["run_id"]: r["point"] for r in sweep["phases"][-1]["runs"] if r.get("whole", True)
-        }
-    found = read_documents(root, listed)
-    documents = list(found.values())
-    if listed is None:
-        points = _points([data["config"] for data in documents])
-    else:
-        points = [listed[data["run_id"]] for data in documents]
+        listed = {r["run_id"]: r["point"] for r in sweep["phases"][-1]["runs"] if r["whole"]}
+    results = read_results(root, listed)
     asked = sweep["spec"].get("references", []) if sweep else []
-    results = as_frame(found, compared(documents, read_references(root), asked))
-    return Runs(root, _frame(results, points, sweep.get("scores", {})), documents, sweep)
+    frame = as_frame(results, compared(results, read_references(root), asked))
+    if listed is None:
+        points = _points([result.config for result in results])
+    else:
+        points = [listed[result.run_id] for result in results]
+    return Runs(
+        root,
+        _with_points(frame, points, sweep.get("scores", {})),
+        results,
+        sweep,
+        planned=len(results) if listed is None else len(listed),
+        errors=_errors(root, sweep, {result.run_id for result in results}),
+    )
 
 
-def _frame(
+def _sweep(root: Path) -> dict[str, Any]:
+    """The content of `sweep.json`; empty if there is none, or none that can be used.
+
+    What earlier versions did not write is filled in.
+    """
+    data = read_json(root / "sweep.json")
+    try:
+        for phase in data["phases"]:
+            for run in phase["runs"]:
+                if not (isinstance(run["run_id"], str) and isinstance(run["point"], dict)):
+                    return {}
+                run.setdefault("whole", True)
+            tally = phase["tally"]
+            [int(tally[key]) for key in ("runs", "done", "failed", "experiences", "distinct")]
+        filled = {"scores": {}, "seconds": 0.0, "chosen": [], **data}
+        kinds = {"name": str, "status": str, "spec": dict, "scores": dict, "chosen": list}
+        sound = all(isinstance(filled[key], kind) for key, kind in kinds.items())
+        return filled if sound and data["phases"] else {}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _errors(root: Path, sweep: Mapping[str, Any], done: Collection[str]) -> Counter[str]:
+    """What failed runs said: on record with the sweep, and, while it goes on, with each run."""
+    runs = [run for phase in sweep.get("phases", []) for run in phase["runs"]]
+    told = Counter(str(run["error"]) for run in runs if "error" in run)
+    if sweep.get("status") != "running":
+        return told
+    left = [r["run_id"] for r in runs if r["run_id"] not in done and "error" not in r]
+    found = each(root, read_json, [root / "runs" / run_id / "failed.json" for run_id in left])
+    return told + Counter(str(data["error"]) for data in found if isinstance(data, dict))
+
+
+def _with_points(
     results: pd.DataFrame,
     points: Iterable[Mapping[str, str]],
     scores: Mapping[str, Mapping[str, float]],
@@ -97,12 +134,17 @@ def _frame(
 def _points(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Points of runs that no sweep gave any: their parts by name, with the settings that vary."""
     leaves = [dict(_leaves(config)) for config in configs]
-    values: dict[Leaf, set[str]] = {}
-    for each in leaves:
-        for leaf, value in each.items():
-            values.setdefault(leaf, set()).add(repr(value))
-    shown = {leaf for leaf, found in values.items() if len(found) > 1} | SHOWN
-    return [_point(each, shown) for each in leaves]
+    values: dict[Leaf, list[str]] = {}
+    for one in leaves:
+        for leaf, value in one.items():
+            values.setdefault(leaf, []).append(repr(value))
+    named = Counter((s, config[s]["name"]) for config in configs for s in SECTIONS)
+    shown = set(SHOWN)
+    for leaf, found in values.items():
+        possible = named.get(leaf[:2], len(configs))  # some may be without it
+        if len({*found}) > 1 or len(found) < possible:
+            shown.add(leaf)
+    return [_point(one, shown) for one in leaves]
 
 
 def _point(leaves: Mapping[Leaf, Any], shown: Collection[Leaf]) -> dict[str, str]:

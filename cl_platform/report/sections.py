@@ -38,12 +38,13 @@ def page(runs: Runs, reload: float = 0) -> str:
     head = [
         f"<header><h1>{html.escape(runs.name)}</h1>",
         paragraph(overview(runs), soft=True),
-        *map(_choice, runs.sweep.get("chosen", [])),
+        *map(_choice, runs.sweep.get("chosen", ())),
         "</header>",
     ]
     tail = [*_failures(runs), *_specification(runs), *_notes(measures)]
     if not rows:
-        return document(runs.name, [*head, paragraph("No run has ended yet."), *tail])
+        again = f'<meta http-equiv="refresh" content="{reload:g}">' if reload else ""
+        return document(runs.name, [again, *head, paragraph("No run has ended yet."), *tail])
     parts = [
         *head,
         _filters(rows, together),
@@ -77,17 +78,18 @@ def _informative(rows: Sequence[Row], keys: Iterable[str]) -> str:
 
 def overview(runs: Runs) -> str:
     """How far the runs are, in a line."""
-    words = [f"{len(runs.documents)} runs"]
-    if runs.sweep:
+    done = f"{len(runs.results)} of {runs.planned} runs done"
+    words = [done if runs.sweep else f"{runs.planned} runs"]
+    if runs.errors:
+        words += [f"{runs.errors.total()} failed"]
+    if runs.sweep and not runs.running:
         tally = runs.sweep["phases"][-1]["tally"]
-        words = [f"{tally['done']} of {tally['runs']} runs done"]
-        words += [f"{tally['failed']} failed"] if tally["failed"] else []
         saved = tally["experiences"] - tally["distinct"]
         instead = f" instead of {tally['experiences']}" if saved else ""
         words += [f"{tally['distinct']} experiences{instead}"]
-        status = runs.sweep["status"]
-        words += [f"last session {duration(runs.sweep.get('seconds', 0))}"]
-        words += [str(status)] if status != "done" else []
+        words += [f"last session {duration(runs.sweep['seconds'])}"]
+    if runs.sweep.get("status", "done") != "done":
+        words += [str(runs.sweep["status"])]
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return "; ".join([*words, f"written {written} by cl-platform {__version__}"])
 
@@ -125,7 +127,7 @@ def _leaderboard(
     axes, listed = shown_axes(every), [m for m in measures if m.listed]
     head = "".join(f"<th>{html.escape(axis)}" for axis in axes) + "<th class=number>runs"
     head += "".join(
-        f'<th class=number data-key="{m.key}" title="{html.escape(m.meaning)}">'
+        f'<th class=number tabindex=0 data-key="{m.key}" title="{html.escape(m.meaning)}">'
         f"{html.escape(m.name)} <small>{m.unit}</small>"
         for m in listed
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from cl_platform.report.rows import Measure, Row, shown_axes
@@ -12,13 +13,14 @@ NOTE = (
 )
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 
 
 def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
     """A pipe table."""
-    head, lines = _cells(rows, measures, lambda text: f"**{text}**", _bars_escaped)
+    head, lines = _cells(rows, measures, lambda text: f"**{text}**", _literal)
     axes = len(head) - len(measures)
     rule = ["---"] * axes + ["---:"] * len(measures)
     table = [f"| {' | '.join(line)} |" for line in (head, rule, *lines)]
@@ -29,7 +31,8 @@ def latex(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
     r"""A ``tabular`` with the rules of the package booktabs."""
     head, lines = _cells(rows, measures, lambda text: rf"\textbf{{{text}}}", _escaped)
     axes = len(head) - len(measures)
-    body = [rf"{' & '.join(line)} \\" for line in lines]
+    # A bracket after a rule or a line's end would be taken for its optional argument.
+    body = [rf"{'{}' if line[0].startswith('[') else ''}{' & '.join(line)} \\" for line in lines]
     return "\n".join(
         [
             f"% {NOTE}",
@@ -54,7 +57,7 @@ def _cells(
     axes = shown_axes(rows)
     lines = []
     for row in rows:
-        numbers = [escape(m.text(row.values[m.key])) for m in measures]
+        numbers = [m.text(row.values[m.key]) for m in measures]
         if row.best:
             numbers[0] = bold(numbers[0])
         lines.append([*(escape(row.cell(axis)) for axis in axes), *numbers])
@@ -65,5 +68,6 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(c, c) for c in text)
 
 
-def _bars_escaped(text: str) -> str:
-    return text.replace("|", r"\|")
+def _literal(text: str) -> str:
+    """Text that Markdown, and the HTML in it, take as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
