@@ -233,7 +233,7 @@ def test_a_killed_process_goes_on_from_the_stored_states(out: str, tmp_path: Pat
     states = location(out) / "states"
     while sum(path.suffix == ".pt" for _, _, path in listed(states)) < 2:
         assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     left = sum(path.suffix == ".pt" for _, _, path in listed(states))
