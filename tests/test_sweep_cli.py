@@ -35,6 +35,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         time.sleep(0.02)
 
 
+@pytest.mark.slow  # its parts are in the default suite: a killed worker, a killed run
 def test_killed_and_interrupted_it_ends_as_if_undisturbed(
     clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
