@@ -12,14 +12,13 @@ import pytest
 from scipy import stats
 
 from cl_platform.comparison import (
-    Ranking,
     bootstrap_mean,
     compare,
     interquartile_mean,
     paired,
-    rank,
 )
 from cl_platform.errors import BadInput
+from cl_platform.ranking import Ranking, rank
 from cl_platform.statistics import Interval, holm, mean_interval
 
 DRAWS = 2000

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
-from cl_platform.comparison import rank
+from cl_platform.ranking import rank
 from cl_platform.report import write_report
 from cl_platform.report.points import order_effects
 from cl_platform.report.rows import Measure, Row, measures_of, rows_of, shown_axes

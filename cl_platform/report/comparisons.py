@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from cl_platform.comparison import interquartile_mean, rank
+from cl_platform.comparison import interquartile_mean
+from cl_platform.ranking import rank
 from cl_platform.report.page import figure, paragraph, table
 from cl_platform.report.pictures import ranking_figure
 from cl_platform.report.rows import MEASURES, Row, from_the_best

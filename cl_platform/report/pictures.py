@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.comparison import Ranking
+from cl_platform.ranking import Ranking
 from cl_platform.report.orders import PointStudy, Study
 from cl_platform.report.points import OrderEffect
 
