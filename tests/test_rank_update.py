@@ -153,14 +153,14 @@ def test_a_weight_is_u_diag_s_v_of_the_columns_so_far() -> None:
             held = columns(fold.strategy)[i::2][: place + 1]
             u, v = (torch.cat(part, 1) for part in zip(*held, strict=True))
             assert len(s) == u.shape[1] == v.shape[1]
-            assert torch.allclose(weight, u @ torch.diag(s) @ v.T, atol=1e-6)
+            assert torch.allclose(weight, u @ torch.diag(s) @ v.T, atol=1e-5)
 
 
 def test_a_new_task_starts_from_its_own_orthonormal_terms_alone() -> None:
     strategy = begun(fold_of(2))
     assert [s.tolist() for s in selectors(strategy.models[2])] == [[0.0] * 5 + [1.0] * 2] * 2
     for weight, (u, v) in zip(weights(strategy.models[2]), columns(strategy)[-2:], strict=True):
-        assert torch.allclose(weight, u @ v.T, atol=1e-6)
+        assert torch.allclose(weight, u @ v.T, atol=1e-5)
         for part in (u, v):
             assert torch.allclose(part.T @ part, torch.eye(2), atol=1e-5)
 
@@ -177,7 +177,7 @@ def test_a_known_weight() -> None:
     assert first.weight().tolist() == [[3, 0, -1], [6, 0, -2]]
     assert later.weight().tolist() == [[1.5, 0, -0.5], [5, 2, 1]]
     x = torch.tensor([[1.0, 2.0, 3.0]])
-    assert torch.allclose(later(x) - later.layer.bias, torch.tensor([[0.0, 12.0]]), atol=1e-6)
+    assert torch.allclose(later(x) - later.layer.bias, torch.tensor([[0.0, 12.0]]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_a_factorised_convolution_is_the_one_with_the_explicit_kernel(arguments:
         for r in range(5):
             term = torch.outer(ranked.left[:, r], ranked.right[:, r])
             explicit.weight += r * term.reshape(explicit.weight.shape)
-    assert torch.allclose(ranked(x), explicit(x), atol=1e-5)
+    assert torch.allclose(ranked(x), explicit(x), atol=1e-4)
 
 
 def test_a_factorised_convolution_mixes_the_maps_of_its_columns() -> None:
     ranked, x = RankLayer(nn.Conv2d(4, 6, 3), 5, []), torch.randn(2, 4, 9, 9)
     maps = conv2d(x, ranked.right.T.reshape(5, 4, 3, 3)).movedim(1, -1)
     mixed = linear(maps, ranked.left, ranked.layer.bias).movedim(-1, 1)
-    assert torch.allclose(ranked(x), mixed, atol=1e-5)
+    assert torch.allclose(ranked(x), mixed, atol=1e-4)
 
 
 def test_more_terms_than_dimensions_are_possible() -> None:
@@ -236,7 +236,7 @@ def test_without_new_terms_a_task_weighs_the_old_ones_anew() -> None:
         u, v = columns(strategy)[layer]
         s = selectors(strategy.models[place])[layer]
         assert (s != 0).all()
-        assert torch.allclose(weights(strategy.models[place])[layer], (u * s) @ v.T, atol=1e-6)
+        assert torch.allclose(weights(strategy.models[place])[layer], (u * s) @ v.T, atol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [SGD, ADAM], ids=str)
@@ -246,14 +246,14 @@ def test_the_ablation_keeps_the_selectors_of_old_terms_at_zero(optimizer: dict) 
         own = columns(strategy)[2 * place : 2 * place + 2]
         for weight, s, (u, v) in zip(weights(model), selectors(model), own, strict=True):
             assert len(s) == (2 if place else 3)
-            assert torch.allclose(weight, (u * s) @ v.T, atol=1e-6)
+            assert torch.allclose(weight, (u * s) @ v.T, atol=1e-5)
 
 
 def test_the_ablation_begins_like_the_method_and_parts_from_it_in_the_second_task() -> None:
     both = [fold_of(1, terms=terms) for terms in ("shared", "new")]
     assert torch.equal(logits_of(both[0], 0), logits_of(both[1], 0))
     starts = [weights(begun(fold).models[1]) for fold in both]
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*starts, strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*starts, strict=True))
     for fold in both:
         fold.train()
     assert not torch.allclose(logits_of(both[0], 1), logits_of(both[1], 1), atol=1e-3)
@@ -421,4 +421,4 @@ def test_later_tasks_are_learned_better_with_the_terms_of_earlier_ones() -> None
         strategy = {"name": "rank-update", "terms": terms}
         result = clp.run(stream, strategy, model={"hidden": [64, 64]}, out=None, **settings)
         accuracy[terms] = result.matrix.values[-1, 1:].mean()
-    assert accuracy["shared"] > accuracy["new"] + 0.05
+    assert accuracy["shared"] > accuracy["new"] + 0.2
