@@ -108,7 +108,8 @@ class Fold:
             return False
         self.begin()
         self.draws.restart(k)  # as after training
-        with self._blaming(k):
+        seed = seed_for(self.plan.config.seed, k, "global")
+        with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
         self._saved, self._unsaved = self.plan.keys[k], 0.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo, Wrapper
+from cl_platform.errors import BadInput
 from cl_platform.gradients import flatten, frozen_statistics, trainable, views
 from strategies.der import DERPlusPlus
 from strategies.fisher import diagonal_fisher
@@ -57,6 +58,11 @@ class Refresh(Wrapper):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
+        if not hasattr(self.inner, "model"):
+            raise BadInput(
+                "refresh changes the one model of a strategy; "
+                f"{type(self.inner).__name__} has a model per task: give another inner strategy"
+            )
         self.generator = info.draws.generator("refresh")
         self.fisher = nn.Buffer(torch.zeros_like(flatten(trainable(self.model))))
 

@@ -18,7 +18,7 @@ from cl_platform.execution import advance, execute
 from cl_platform.fold import Fold
 from cl_platform.metrics import anytime_accuracy
 from cl_platform.plan import Plan, make_plan
-from cl_platform.registry import plugins
+from cl_platform.registry import load, plugins
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
 from strategies.baselines import Finetune
@@ -93,7 +93,9 @@ class FrozenPart(LwF):
 
 @pytest.mark.parametrize("name", sorted(plugins("strategy")))
 def test_no_strategy_notices_that_it_is_measured_and_counted(name: str) -> None:
-    settings = {**NEEDS.get(name, {}), "schedule": None}
+    scenario = "task" if load("strategy", name).needs_task is True else "class"
+    stream = {**STREAM, "scenario": scenario}
+    settings = {**NEEDS.get(name, {}), "schedule": None, "stream": stream}
     assert not differing(states(plan(name, **settings)), states(plan(name, **settings, **WATCHED)))
 
 
