@@ -157,10 +157,7 @@ def _shares(point: PointStudy) -> list[str]:
     shares = point.shares["average_accuracy"]
     if not shares.total:
         return ["-"] * 3
-    return [
-        f"{100 * s.value:.0f} % [{100 * s.low:.0f}, {100 * s.high:.0f}]"
-        for s in (shares.rows, shares.columns, shares.interaction)
-    ]
+    return [f"{100 * s.value:.0f} % [{100 * s.low:.0f}, {100 * s.high:.0f}]" for s in shares.parts]
 
 
 def _foreseen(regime: str, studies: list[Study]) -> Iterator[str]:
