@@ -713,3 +713,9 @@ def test_a_chosen_row_stays_chosen_when_more_runs_arrive(visit: Visits, tmp_path
     write_report(read_runs(out))
     page.wait_for_function("document.querySelectorAll('#leaderboard tbody tr').length == 3")
     assert (page.text_content("#leaderboard tr.chosen td") or "") == "si"
+
+
+def test_a_single_experience_has_nothing_to_forget(visit: Visits, tmp_path: Path) -> None:
+    page = visit(write_report(read_runs(put(tmp_path, one_run(1)))))
+    assert page.locator("#leaderboard tbody tr").count() == 1
+    assert "forgetting" not in page.locator("#leaderboard thead").inner_text()

@@ -59,7 +59,7 @@ def page(runs: Runs, reload: float = 0) -> str:
     data = page_data(runs, rows, together, measures)
     keys = {m.key for m in measures}
     started = {
-        "x1": "forgetting",
+        "x1": "forgetting" if "forgetting" in keys else "average_accuracy",  # of one experience
         "y1": _informative(rows, keys),
         "x2": "cost.train_seconds",
         "y2": "average_accuracy",
