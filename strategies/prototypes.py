@@ -224,14 +224,15 @@ class RanPAC(Prototypes):
 def ridge_weights(gram: Tensor, sums: Tensor, ridges: Sequence[float]) -> Iterator[Tensor]:
     """Weights (C, M) of ridge regression without intercept, for each penalty.
 
-    By one decomposition for all. It also stands a singular Gram matrix with a tiny penalty, where
-    rounding makes eigenvalues negative.
+    One decomposition serves all penalties. Directions in which the Gram matrix is zero but for
+    rounding get no weight: a penalty as small as the rounding would blow them up.
 
     Args:
         gram: inputs' * inputs, (M, M).
         sums: targets' * inputs, (C, M).
     """
     values, vectors = torch.linalg.eigh(gram)
-    rotated = sums @ vectors
+    rounding = len(values) * torch.finfo(values.dtype).eps * values.max()
+    rotated = (sums @ vectors).masked_fill(values <= rounding, 0.0)
     for ridge in ridges:
         yield rotated / (values.clamp(min=0) + ridge) @ vectors.T
