@@ -99,8 +99,8 @@ class NearestClassMean(Prototypes):
     """The class whose mean is nearest, in the features of a frozen network.
 
     Source: Mensink et al. 2013, "Distance-Based Image Classification: Generalizing to New Classes
-    at Near-Zero Cost", Section 3.2, without the learned metric; the rule of Rebuffi et al. 2017
-    (iCaRL, Algorithm 1) with the means of all samples instead of exemplars.
+    at Near-Zero Cost", without the learned metric; the rule of Rebuffi et al. 2017 (iCaRL,
+    Algorithm 1) with the means of all samples instead of exemplars.
 
     Args:
         metric: logits are minus the squared distance to the mean, or the cosine between both.
@@ -120,11 +120,11 @@ class StreamingLDA(Prototypes):
     """Linear discriminant analysis with a mean per class and one covariance for all.
 
     Source: Hayes & Kanan 2020, "Lifelong Machine Learning with Deep Streaming Linear Discriminant
-    Analysis", Section 3: precision ``L = ((1 - shrinkage) S + shrinkage I)^-1``, logits
-    ``m_c' L x - m_c' L m_c / 2``, all classes equally likely beforehand. Here the covariance S is
-    the pooled one within classes, from sums. In the paper's recursion a sample's
-    deviation from its class's mean counts t/(t+1) after t samples of all classes; with t counted
-    within its class, the recursion ends in this S. There is no base phase.
+    Analysis": precision ``L = ((1 - shrinkage) S + shrinkage I)^-1``, logits
+    ``m_c' L x - m_c' L m_c / 2``, all classes equally likely beforehand. Here S is the pooled
+    covariance within classes, from sums. The paper's recursion weighs a sample's deviation from the
+    mean of its class by t/(t+1) after t samples of all classes, and so depends on their order; with
+    t counted within the class it ends in this S. There is no base phase.
 
     Args:
         shrinkage: share of the identity in the covariance that is inverted.
@@ -160,16 +160,16 @@ class RanPAC(Prototypes):
     """Ridge regression to one-hot labels on rectified random projections of the features.
 
     Source: McDonnell et al. 2023, "RanPAC: Random Projections and Pre-trained Models for Continual
-    Learning", Section 4 (phase 2 of Algorithm 1): ``W = (G + ridge I)^-1 C`` with the Gram matrix G
-    of the projections and their sums C by class. Without phase 1, the tuning of the network to the
-    first experience. A state holds projections x projections numbers of 8 bytes, and each solution
-    takes their third power: there are 10,000 in the paper, 1,000 here.
+    Learning", phase 2 of Algorithm 1: ``W = (G + ridge I)^-1 C`` with the Gram matrix G of the
+    projections and their sums C by class. Phase 1, tuning the network on the first experience, is
+    left out. A state holds projections x projections numbers of 8 bytes, and the time to solve goes
+    with the third power: 10,000 projections in the paper are 1,000 here.
 
     Args:
         projections: how many random directions, normal with unit variance.
         ridge: the penalty; None takes the power of ten from 1e-8 to 1e8 that, fitted to 80 % of the
-            present experience, has the least squared error on the other 20 %. It is the only thing
-            that depends on which experience came last; data are read once more for it.
+            present experience, has the least squared error on the other 20 %, as the authors' code
+            does. Weights then depend on which experience came last, and data are read once more.
     """
 
     projections: PositiveInt = 1000
