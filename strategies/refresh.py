@@ -63,6 +63,11 @@ class Refresh(Wrapper):
                 "refresh changes the one model of a strategy; "
                 f"{type(self.inner).__name__} has a model per task: give another inner strategy"
             )
+        if not trainable(self.model):
+            raise BadInput(
+                "refresh changes what a strategy trains; "
+                f"{type(self.inner).__name__} trains no parameter: give another inner strategy"
+            )
         self.generator = info.draws.generator("refresh")
         self.fisher = nn.Buffer(torch.zeros_like(flatten(trainable(self.model))))
 

@@ -21,8 +21,8 @@ from strategies.refresh import Refresh
 
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 30}
 SLOW_LEARNERS = {"tag": 0.001}
-# rank-update is refused: see test_rank_update.py.
-OTHERS = ("refresh", "joint", "cumulative", "rank-update")
+# Some are refused: see test_rank_update.py and test_prototypes.py.
+OTHERS = ("refresh", "joint", "cumulative", "rank-update", "ncm", "slda", "ranpac")
 INNER = [name for name in plugins("strategy") if name not in OTHERS]
 
 
