@@ -17,7 +17,10 @@ from strategies.baselines import Finetune
 from strategies.er import ER
 
 # What some need besides their defaults: TAG multiplies the learning rate by a large factor.
-NEEDS: dict[str, dict] = {"tag": {"optimizer": {"lr": 0.001}}}
+NEEDS: dict[str, dict] = {
+    "tag": {"optimizer": {"lr": 0.001}},
+    "ranpac": {"strategy": {"name": "ranpac", "projections": 100}},  # else seconds for each check
+}
 CASES = [{"strategy": {"name": name}, **NEEDS.get(name, {})} for name in plugins("strategy")]
 CASES += [
     {"strategy": section}
