@@ -101,6 +101,7 @@ def submit(
     return process.returncode, printed, err
 
 
+@pytest.mark.slow  # over a minute: two jobs on a head of their own
 def test_a_job_ends_with_the_results_and_the_exit_code_of_its_sweep(
     head: tuple[str, dict[str, str]], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
