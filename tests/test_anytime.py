@@ -95,8 +95,8 @@ class FrozenPart(LwF):
 def test_no_strategy_notices_that_it_is_measured_and_counted(name: str) -> None:
     scenario = "task" if load("strategy", name).needs_task is True else "class"
     stream = {**STREAM, "scenario": scenario}
-    settings = {**NEEDS.get(name, {}), "schedule": None, "stream": stream}
-    assert not differing(states(plan(name, **settings)), states(plan(name, **settings, **WATCHED)))
+    settings = {"strategy": name, **NEEDS.get(name, {}), "schedule": None, "stream": stream}
+    assert not differing(states(plan(**settings)), states(plan(**settings, **WATCHED)))
 
 
 @pytest.mark.parametrize(
