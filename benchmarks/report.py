@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,9 @@ def fill(folder: Path, runs: int) -> None:
         path.write_text(json.dumps(data))
 
 
-def seconds(call: object) -> float:
+def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
-    call()  # type: ignore[operator]
+    call()
     return time.perf_counter() - start
 
 

@@ -29,7 +29,12 @@ def average_incremental_accuracy(r: AccuracyMatrix) -> float:
 
     Source: Rebuffi et al. 2017 (iCaRL), section 4.1.
     """
-    return _mean([_mean(r.values[i, :i]) for i in range(1, len(r) + 1)])
+    return _mean(accuracy_so_far(r))
+
+
+def accuracy_so_far(r: AccuracyMatrix) -> list[float]:
+    """The mean accuracy on the first i experiences after them, for i = 1..T."""
+    return [_mean(r.values[i, :i]) for i in range(1, len(r) + 1)]
 
 
 def forgetting(r: AccuracyMatrix) -> float:

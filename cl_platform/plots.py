@@ -8,6 +8,7 @@ import numpy as np
 
 from cl_platform.errors import BadInput
 from cl_platform.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.metrics import accuracy_so_far
 from cl_platform.result import Result
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def accuracy_figure(result: Result, mask: Mask | None = None) -> Figure:
     for j in range(n) if n <= NAMED else ():
         axes.plot(range(j + 1, n + 1), values[j + 1 :, j], color="0.7", marker=".", linewidth=1)
         axes.annotate(str(j + 1), (j + 1, values[j + 1, j]), color="0.5", fontsize=8, va="bottom")
-    mean = [values[i, :i].mean() for i in range(1, n + 1)]
+    mean = [100 * accuracy for accuracy in accuracy_so_far(matrix)]
     axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
     axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
     axes.set_xticks(range(1, n + 1, 1 + n // 20))

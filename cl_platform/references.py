@@ -57,7 +57,12 @@ def read_references(folder: str | Path) -> References:
         StorageError: an address does not answer.
     """
     data = read_json(location(folder) / "sweep.json")
-    entries = data.get("references", []) if isinstance(data, dict) else []
+    return references_in(data) if isinstance(data, dict) else {}
+
+
+def references_in(sweep: Mapping[str, Any]) -> References:
+    """The references in the content of `sweep.json`."""
+    entries = sweep.get("references", [])
     return {
         entry["settings"]: {kind: row for kind, row in entry.items() if kind != "settings"}
         for entry in entries

@@ -66,7 +66,8 @@ def _paper(runs: Runs, kind: Literal["markdown", "latex"]) -> bytes:
     if len(rows) > MOST_ROWS:
         rows = rows_of(runs, together=True)
     listed = [m for m in measures_of(runs) if m.listed]
-    return getattr(tables, kind)(rows, listed).encode()  # type: ignore[no-any-return]
+    write = {"markdown": tables.markdown, "latex": tables.latex}[kind]
+    return write(rows, listed).encode()
 
 
 def _csv(runs: Runs) -> bytes:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cl_platform.comparison import interquartile_mean
 from cl_platform.ranking import rank
-from cl_platform.report.page import figure, paragraph, table
+from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import ranking_figure
 from cl_platform.report.rows import MEASURES, Row, from_the_best
 
@@ -57,7 +57,7 @@ def over_streams(rows: Sequence[Row]) -> Iterator[str]:
     yield figure(ranking_figure(ranking), "ranks", "Mean ranks", data)
     yield table(["strategy", "mean rank", "interquartile mean of accuracy in %"], lines, words=1)
     yield paragraph(
-        f"Ranks by mean accuracy on each stream, 1 is best. All alike: p = {_p(ranking.p)} "
+        f"Ranks by mean accuracy on each stream, 1 is best. All alike: p = {p_value(ranking.p)} "
         f"({'Friedman' if len(names) > 2 else 'Wilcoxon'}). Mean ranks that differ by less than "
         f"{ranking.critical_difference:.2f} are joined (Nemenyi, 5 %). The interquartile mean is "
         "that of the middle half of all seeds and streams.",
@@ -79,8 +79,8 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
                     names[best],
                     ACCURACY.text(difference.difference),
                     _plain(difference.effect),
-                    _p(difference.p),
-                    _p(adjusted),
+                    p_value(difference.p),
+                    p_value(adjusted),
                     str(difference.pairs),
                 ]
             )
@@ -96,12 +96,6 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
         soft=True,
     )
     yield "</details>"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if value >= 0.001 else "< .001"
 
 
 def _plain(value: float) -> str:

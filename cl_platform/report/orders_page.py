@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from cl_platform.report.orders import OUTCOMES, TOPS, Order, PointStudy, Study, verdict
-from cl_platform.report.page import figure, paragraph, table
+from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
 from cl_platform.statistics import Interval
 
@@ -125,7 +125,7 @@ def _shares_table(points: Sequence[PointStudy]) -> str:
     ]
     for point in points:
         if not math.isnan(point.first.share):
-            first = f"{_percent(point.first.share)} (p {_p(point.first.p)})"
+            first = f"{_percent(point.first.share)} (p {p_value(point.first.p)})"
             rows.append(["accuracy between orders: first item", point.point, first, "", ""])
     return table(head, rows, words=2)
 
@@ -139,9 +139,9 @@ def _predictions_table(points: Sequence[PointStudy], outcome: str) -> str:
             p.score,
             point.point,
             str(p.correlation.rho),
-            *map(_p, (p.correlation.p, p.adjusted, p.relabelled)),
+            *map(p_value, (p.correlation.p, p.adjusted, p.relabelled)),
             "-" if math.isnan(p.correlation.tau) else f"{p.correlation.tau:.2f}",
-            _p(p.correlation.tau_p),
+            p_value(p.correlation.tau_p),
             *("{} ({:.1f})".format(*p.overlaps[k]) for k in tops if k in p.overlaps),
         ]
         for point in points
@@ -185,9 +185,3 @@ def _share(value: Interval) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.0f} %"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if value >= 0.001 else "< .001"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -93,3 +94,9 @@ def choice(name: str, label: str, options: Iterable[tuple[str, str]]) -> str:
 
 def paragraph(text: str, soft: bool = False) -> str:
     return f"<p{' class=soft' if soft else ''}>{html.escape(text)}</p>"
+
+
+def p_value(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if value >= 0.001 else "< .001"

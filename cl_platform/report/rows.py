@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_platform.comparison import Difference, bootstrap_mean, compare
-from cl_platform.metrics import METRICS
+from cl_platform.metrics import METRICS, accuracy_so_far
 from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
-from cl_platform.result import Result
 from cl_platform.statistics import Interval
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
         _place=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
     )
     measures = measures_of(runs)
-    curves = [_curve(result) for result in runs.results]
+    curves = [np.array(accuracy_so_far(result.matrix)) for result in runs.results]
     apart = ("curriculum",) if together else ()
     axes = axes_of(frame, *apart)
     names = [axis.removeprefix("axis.") for axis in axes]
@@ -193,12 +192,6 @@ def _row(
 def about_stream(axis: str) -> bool:
     """Whether an axis decides what is learned, so that accuracies do not compare across it."""
     return axis in ("stream", "scenario") or axis.startswith("stream.")
-
-
-def _curve(result: Result) -> np.ndarray:
-    """Mean accuracy on the first i experiences after them, (T,), under the scenario's own mask."""
-    values = result.matrix.values
-    return np.array([values[i, :i].mean() for i in range(1, len(values))])
 
 
 def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:

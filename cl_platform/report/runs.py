@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_platform.errors import StorageError
 from cl_platform.files import each, is_remote, location, read_json
-from cl_platform.references import compared, read_references
+from cl_platform.references import compared, references_in
 from cl_platform.report.points import label
 from cl_platform.result import Result
 from cl_platform.results import SECTIONS, as_frame, read_results
@@ -67,7 +67,7 @@ def read_runs(folder: str | Path) -> Runs:
         listed = {r["run_id"]: r["point"] for r in sweep["phases"][-1]["runs"] if r["whole"]}
     results = read_results(root, listed)
     asked = sweep["spec"].get("references", []) if sweep else []
-    frame = as_frame(results, compared(results, read_references(root), asked))
+    frame = as_frame(results, compared(results, references_in(sweep), asked))
     if listed is None:
         points = _points([result.config for result in results])
     else:
