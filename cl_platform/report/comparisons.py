@@ -11,7 +11,7 @@ from cl_platform.comparison import interquartile_mean
 from cl_platform.ranking import rank
 from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import ranking_figure
-from cl_platform.report.rows import MEASURES, Row, from_the_best
+from cl_platform.report.rows import MEASURES, Row
 
 ACCURACY = MEASURES[0]
 
@@ -69,21 +69,21 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
     """Each row against the best one of its stream, on the seeds they share."""
     lines = []
     for stream, named in _scores(rows).items():
-        names = list(named)
-        best, found = from_the_best(list(named.values()))
-        for i, (difference, adjusted) in found.items():
-            lines.append(
-                [
-                    stream,
-                    names[i],
-                    names[best],
-                    ACCURACY.text(difference.difference),
-                    _plain(difference.effect),
-                    p_value(difference.p),
-                    p_value(adjusted),
-                    str(difference.pairs),
-                ]
-            )
+        best = next(name for name, row in named.items() if row.best and row.difference is None)
+        lines += [
+            [
+                stream,
+                name,
+                best,
+                ACCURACY.text(found.difference),
+                _plain(found.effect),
+                p_value(found.p),
+                p_value(row.p),
+                str(found.pairs),
+            ]
+            for name, row in named.items()
+            if (found := row.difference) is not None
+        ]
     if not lines:
         return
     head = ["stream", "row", "against", "difference in %", "effect", "p", "p (Holm)", "seeds"]

@@ -99,8 +99,10 @@ class Row:
             is one only, or where orders are put together.
         method: the strategy with the other settings that vary.
         values: by measure, over seeds (each the mean of its orders).
-        best: whether it has the highest accuracy of its stream, or cannot be told from it: the
-            paired difference over seeds is not significant after Holm's correction.
+        difference: of its accuracy from that of the best row of its stream, over the seeds they
+            share; None for the best one, and for rows without such a seed.
+        p: of that difference, after Holm's correction.
+        best: whether it has the highest accuracy of its stream, or cannot be told from it by p.
         places: of its runs in the frame.
         curve: the mean accuracy on what was learned so far, after 1, 2, ... experiences.
     """
@@ -114,6 +116,8 @@ class Row:
     seeds: Mapping[Any, float]
     places: tuple[int, ...]
     curve: Sequence[Interval]
+    difference: Difference | None = None
+    p: float = math.nan
     best: bool = False
 
     def cell(self, axis: str) -> str:
@@ -206,13 +210,14 @@ def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
 
 
 def _marked(rows: Sequence[Row]) -> Iterator[Row]:
-    """With those marked that are best within noise."""
-    first, found = from_the_best(rows)
+    """With their differences from the best one, and those marked that are best within noise."""
+    first, found = _from_the_best(rows)
     for i, row in enumerate(rows):
-        yield replace(row, best=i == first or (i in found and found[i][1] > SIGNIFICANT))
+        difference, p = found.get(i, (None, math.nan))
+        yield replace(row, difference=difference, p=p, best=i == first or p > SIGNIFICANT)
 
 
-def from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference, float]]]:
+def _from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference, float]]]:
     """The best row of a stream, and how the others differ from it, with p after Holm's correction.
 
     Rows are compared over the seeds that they share with the best one; those without any are left
