@@ -33,6 +33,7 @@ Case = dict[str, Any]
 """A strategy and the settings of the runs it is checked in: ``{"strategy": ..., "epochs": 5}``."""
 
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 40}
+MODEL = {"name": "mlp", "hidden": [32]}
 
 
 def check_strategy(strategy: str | Section, **settings: Any) -> dict[str, str]:
@@ -201,8 +202,7 @@ def _config(case: Case, scenario: str = "class", **settings: Any) -> RunConfig:
     if _needs_task(case):
         scenario = "task"
     stream = {**STREAM, "scenario": scenario}
-    model = {"name": "mlp", "hidden": [32]}
-    return parse_config({**case, "stream": stream, "model": model, **settings})
+    return parse_config({"model": MODEL, **case, "stream": stream, **settings})
 
 
 def _plan(case: Case, **settings: Any) -> Plan:

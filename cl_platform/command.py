@@ -21,6 +21,7 @@ FLAGS = {
     "epochs": "--epochs",
     "batch_size": "--batch-size",
     "device": "--device",
+    "precision": "--precision",
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cl_platform.errors import ContractError
 from cl_platform.matrix import MASKS, OWN_MASK, Mask
+from cl_platform.samples import Samples
 from cl_platform.strategy import Strategy
 from cl_platform.stream import Experience, Stream
 
@@ -52,6 +53,10 @@ class _Chunk:
     y: Tensor
     task: Tensor
     tasks: frozenset[int]
+    parts: list[tuple[Samples, Tensor]]  # and their rows
+
+
+_Part = tuple[Samples, Tensor, int]  # samples, their rows, and their task label
 
 
 class Evaluator:
@@ -128,9 +133,19 @@ class Evaluator:
         with _evaluating(strategy):
             for chunk in self._resident if self._resident is not None else self._read():
                 if tasks is None or not chunk.tasks.isdisjoint(tasks):
-                    logits = strategy(chunk.x, chunk.task if strategy.needs_task else None)
+                    task = chunk.task if strategy.needs_task else None
+                    logits = strategy(chunk.x, task, *self._features(strategy, chunk))
                     check_logits(logits, len(chunk.y), self.stream.n_classes)
                     yield chunk, logits
+
+    def _features(self, strategy: Strategy, chunk: _Chunk) -> list[Tensor]:
+        """The frozen model's features of a chunk, (B, D), for strategies that take them."""
+        parts = [
+            known.gather(rows.cpu())
+            for samples, rows in chunk.parts
+            if (known := strategy.features_of(samples)) is not None
+        ]
+        return [torch.cat(parts).to(self.device)] if parts else []
 
     def _allowed(self, seen: Collection[int]) -> dict[Mask, Tensor]:
         """By mask, the classes that each task label may get, (n_tasks, n_classes) bool."""
@@ -146,7 +161,7 @@ class Evaluator:
 
     def _read(self) -> Iterator[_Chunk]:
         """The samples by task label, in chunks that may hold several experiences."""
-        pending: list[tuple[Tensor, Tensor, int]] = []
+        pending: list[_Part] = []
         held = 0
         for e in self.experiences:
             samples = getattr(e, self.split)
@@ -154,17 +169,18 @@ class Evaluator:
                 if held + len(rows) > CHUNK:
                     yield self._chunk(pending)
                     pending, held = [], 0
-                raw = samples.gather(rows).to(self.device)
-                pending.append((raw, samples.y[rows].to(self.device), e.task))
+                pending.append((samples, rows, e.task))
                 held += len(rows)
         if pending:
             yield self._chunk(pending)
 
-    def _chunk(self, parts: list[tuple[Tensor, Tensor, int]]) -> _Chunk:
-        y = torch.cat([p[1] for p in parts])
-        task = torch.cat([torch.full_like(p[1], p[2]) for p in parts])
-        x = self.stream.preprocess(torch.cat([p[0] for p in parts]))
-        return _Chunk(x, y, task, frozenset(p[2] for p in parts))
+    def _chunk(self, parts: list[_Part]) -> _Chunk:
+        raw = torch.cat([samples.gather(rows).to(self.device) for samples, rows, _ in parts])
+        y = torch.cat([samples.y[rows].to(self.device) for samples, rows, _ in parts])
+        task = torch.cat([torch.full((len(rows),), label) for _, rows, label in parts])
+        tasks = frozenset(label for *_, label in parts)
+        placed = [(samples, rows) for samples, rows, _ in parts]
+        return _Chunk(self.stream.preprocess(raw), y, task.to(self.device), tasks, placed)
 
 
 @contextmanager

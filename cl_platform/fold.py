@@ -17,6 +17,7 @@ from cl_platform.evaluation import Evaluator, Row, Scores, Split
 from cl_platform.matrix import OWN_MASK
 from cl_platform.parameters import blame
 from cl_platform.plan import EVALUATOR, Plan
+from cl_platform.precision import computing
 from cl_platform.store import Record, State, StateStore
 from cl_platform.strategy import Strategy
 from cl_platform.stream import Experience
@@ -135,7 +136,7 @@ class Fold:
                     curve.append([samples, self._accuracy(k)])
 
         seed = seed_for(plan.config.seed, k, "global")
-        with self._blaming(k), global_generators(seed), meter.training():
+        with self._blaming(k), global_generators(seed), meter.training(), self._computing():
             memory = train_experience(
                 self.strategy,
                 step.experience,
@@ -146,6 +147,8 @@ class Fold:
                 progress,
                 count,
             )
+        if diagnostics := self.strategy.diagnostics():
+            self.trackers.emit("diagnosed", step=k, values=diagnostics)
         cost = {**meter.cost(), **shown}
         self.state = State(self.strategy.state_dict(), memory, cost, curve)
         self.position = k
@@ -167,6 +170,9 @@ class Fold:
             raise
         except Exception as error:
             raise RunFailed(f"{place}: {blame(error)}{_advice(error)}") from error
+
+    def _computing(self) -> torch.autocast:
+        return computing(self.plan.config.precision, self.device)
 
     def _learned(self, k: int) -> tuple[Experience, ...]:
         """What the first k steps are trained on."""
@@ -190,7 +196,7 @@ class Fold:
         seen = {c for e in self._learned(k) for c in e.classes}
         scores: dict[str, Scores] = {}
         for split in self._splits():
-            with self._blaming(k), global_generators(self.plan.config.seed):
+            with self._blaming(k), global_generators(self.plan.config.seed), self._computing():
                 scores[split] = self._evaluator(split)(self.strategy, seen)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},

@@ -17,6 +17,8 @@ from cl_platform.config import RunConfig
 from cl_platform.curriculum import Curriculum, arrange, ask
 from cl_platform.draws import Draws, seed_for
 from cl_platform.errors import BadInput, ConfigError
+from cl_platform.features import Features
+from cl_platform.frozen import freeze
 from cl_platform.identity import digest
 from cl_platform.parameters import build
 from cl_platform.registry import Kind
@@ -99,12 +101,39 @@ class Plan:
             task_classes=stream.task_classes().to(device),
             preprocess=stream.preprocess,
             draws=draws,
-            build_model=lambda: self.make_model(
-                input_shape=stream.input_shape, n_classes=stream.n_classes
-            ).to(device),
+            build_model=self._model,
+            frozen_model=self._frozen_model,
+            features=self._features,
             device=device,
         )
 
+    def _model(self) -> nn.Module:
+        """A model on the device, random as the global generator is, or as it was pretrained."""
+        shape, n_classes = self.stream.input_shape, self.stream.n_classes
+        model = self.make_model(input_shape=shape, n_classes=n_classes)
+        return model.to(self.config.device)
+
+    def _frozen_model(self) -> nn.Module:
+        """The same as a constant. Those that are pretrained exist once in a process."""
+        key = digest(self._model_identity(), self.stream.n_classes, self.config.device)
+        if key in _PRETRAINED:
+            return _PRETRAINED[key]
+        model = freeze(self._model())
+        if hasattr(model, "fingerprint"):
+            _PRETRAINED.clear()  # one is enough: the runs of a process follow each other
+            _PRETRAINED[key] = model
+        return model
+
+    def _model_identity(self) -> str:
+        return digest(self.code["model"], self.config.model, self.stream.input_shape)
+
+    def _features(self, model: nn.Module) -> Features:
+        config, preprocess = self.config, self.stream.preprocess
+        device = torch.device(config.device)
+        return Features(model, self._model_identity(), preprocess, config.precision, device)
+
+
+_PRETRAINED: dict[str, nn.Module] = {}  # frozen, by identity
 
 TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
 EVALUATOR = ("cl_platform.evaluation",)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cl_platform.errors import ContractError
+from cl_platform.samples import Samples
 from cl_platform.stream import Experience, StreamInfo
 
 
@@ -25,6 +26,8 @@ class Batch:
         task: task labels, (B,) int64, in the task scenario; None where the label is hidden.
         raw: the inputs as stored (uint8 for images), (B, ...): what a memory keeps.
         extra: what else a memory keeps of each sample, by name, each (B, ...).
+        features: what the frozen model makes of them, (B, D), where the kernel knows it; see
+            :attr:`Strategy.takes_features`.
     """
 
     x: Tensor
@@ -32,6 +35,7 @@ class Batch:
     task: Tensor | None
     raw: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -40,7 +44,8 @@ class Batch:
         """The samples at the given rows."""
         task = None if self.task is None else self.task[rows]
         extra = {name: value[rows] for name, value in self.extra.items()}
-        return Batch(self.x[rows], self.y[rows], task, self.raw[rows], extra)
+        features = None if self.features is None else self.features[rows]
+        return Batch(self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -69,6 +74,11 @@ class Strategy(nn.Module):
     grows: ClassVar[bool] = False
     """Whether the state may grow from experience to experience (one Fisher per task, say)."""
 
+    takes_features: ClassVar[bool] = False
+    """Whether ``model`` is ``info.frozen_model()`` and ``forward`` takes its features as a third
+    argument. Of pretrained models they are computed once per sample, by the kernel, and kept for
+    all runs; augmented samples have none. ``forward`` computes what it is not given."""
+
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
     effect before the experience in place k, so that runs equal up to there share their states."""
@@ -79,6 +89,7 @@ class Strategy(nn.Module):
     info: StreamInfo
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    _features: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -88,6 +99,7 @@ class Strategy(nn.Module):
         self = super().__new__(cls)
         nn.Module.__init__(self)  # before the dataclass assigns fields, which may be modules
         self.given = kwargs
+        self._features = None
         return self
 
     def setup(self, info: StreamInfo) -> None:
@@ -118,6 +130,10 @@ class Strategy(nn.Module):
 
     def end_experience(self, experience: Experience) -> None:
         """Called after the last batch of an experience."""
+
+    def diagnostics(self) -> dict[str, float | list[float]]:
+        """What is worth a look after an experience, by name: for the run's events and W&B."""
+        return {}
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Logits (B, n_classes) for inputs (B, ...).
@@ -153,10 +169,21 @@ class Strategy(nn.Module):
             chosen = torch.randperm(len(data), generator=draws, device=draws.device)[:samples]
             data = data.select(chosen.to(data.index.device))
         known = self.info.scenario == "task"
+        features = self.features_of(data)
         for rows in torch.arange(len(data), device=data.index.device).split(size):
             raw, y = data.gather(rows).to(self.info.device), data.y[rows].to(self.info.device)
             task = torch.full_like(y, experience.task) if known else None
-            yield Batch(self.info.preprocess(raw), y, task, raw)
+            given = None if features is None else features.gather(rows.cpu()).to(y.device)
+            yield Batch(self.info.preprocess(raw), y, task, raw, features=given)
+
+    def features_of(self, data: Samples) -> Samples | None:
+        """The same samples with features (D,) as inputs, if the frozen model is pretrained."""
+        if not self.takes_features or not hasattr(self.model, "fingerprint"):
+            return None
+        if self._features is None:
+            self._features = self.info.features(self.model)
+        known: Samples = self._features.of(data)
+        return known
 
     def hyperparameters(self) -> dict[str, Any]:
         """All hyper-parameters as given or by default; an inner strategy as ``{"name": ...}``."""
@@ -201,7 +228,11 @@ class Strategy(nn.Module):
             else:
                 module.register_buffer(name, value.to(self.info.device))
         try:
-            self.load_state_dict(state)
+            found = self.load_state_dict(state, strict=False)
+            frozen = set(found.missing_keys) - self.state_dict().keys()
+            faults = [*found.unexpected_keys, *(set(found.missing_keys) - frozen)]
+            if faults:
+                raise RuntimeError(f"its entries do not fit: {', '.join(sorted(faults)[:5])}")
         except RuntimeError as error:
             raise ContractError(
                 f"{type(self).__name__} cannot load its state ({' '.join(str(error).split())}); "

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from cl_platform.errors import BadInput, CurriculumError
 from cl_platform.identity import digest
 from cl_platform.preprocess import Preprocess
 from cl_platform.samples import Samples
+
+if TYPE_CHECKING:
+    from cl_platform.features import Features
 
 Scenario = Literal["class", "task", "domain"]
 
@@ -273,7 +276,9 @@ class StreamInfo:
         task_classes: (n_tasks, n_classes) bool, the classes of each task label.
         preprocess: turns raw inputs into what the model sees.
         draws: the run's random generators.
-        build_model: makes a freshly initialised model for this stream.
+        build_model: makes a model for this stream: freshly initialised, or as it was pretrained.
+        frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
+        features: makes of a frozen model what knows its features of any samples.
         device: where parameters, buffers and batches live.
     """
 
@@ -286,6 +291,8 @@ class StreamInfo:
     preprocess: Preprocess
     draws: Draws
     build_model: Callable[[], torch.nn.Module]
+    frozen_model: Callable[[], torch.nn.Module]
+    features: Callable[[torch.nn.Module], Features]
     device: torch.device
 
     @property

@@ -74,11 +74,15 @@ def train_experience(
         by_step = config.schedule.interval == "step"
         horizon = config.epochs * (per_epoch if by_step else 1)
         schedule = build_schedule(optimizer, config.schedule, horizon)
+    augmented = info.preprocess.augmentation != "none"
+    features = None if augmented else strategy.features_of(data)
     shuffle, augment = info.draws.generator("shuffle"), info.draws.generator("augment")
     losses: list[Tensor] = []
     done, total, shown, checked = 0, config.epochs * per_epoch, 0, time.perf_counter()
     for _ in range(config.epochs):
-        for batch in batches(data, tasks, config.batch_size, info.preprocess, shuffle, augment):
+        for batch in batches(
+            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features
+        ):
             losses.append(strategy.training_step(batch))
             strategy.after_step(batch)
             done, shown = done + 1, shown + len(batch)
@@ -105,6 +109,7 @@ def batches(
     preprocess: Preprocess,
     shuffle: torch.Generator,
     augment: torch.Generator,
+    features: Samples | None = None,
 ) -> Iterator[Batch]:
     """One pass over the data in a fresh random order, in batches of `batch_size` and a rest.
 
@@ -117,17 +122,20 @@ def batches(
     row_bytes = 4 * max(1, data.source[0].numel())
     chunk = batch_size * max(1, min(CHUNK_BATCHES, CHUNK_BYTES // (row_bytes * batch_size)))
 
-    def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
         labels = None if tasks is None else tasks[rows].to(device)
-        return data.gather(rows).to(device), data.y[rows].to(device), labels
+        known = None if features is None else features.gather(rows.cpu()).to(device)
+        return data.gather(rows).to(device), data.y[rows].to(device), labels, known
 
-    for raw, y, task in _ahead(read, order.split(batch_sizes(len(order), chunk)), data.mapped):
+    ahead = _ahead(read, order.split(batch_sizes(len(order), chunk)), data.mapped)
+    for raw, y, task, known in ahead:
         sizes = batch_sizes(len(y), batch_size)
         parts = [t.split(sizes) for t in (preprocess(raw, augment), y, raw)]
-        labels = repeat(None) if task is None else task.split(sizes)
-        for new_x, new_y, new_raw, new_task in zip(*parts, labels):  # noqa: B905 (repeat is endless)
-            yield Batch(new_x, new_y, new_task, new_raw)
+        optional = [repeat(None) if t is None else t.split(sizes) for t in (task, known)]
+        rows = zip(*parts, *optional)  # noqa: B905 (repeat is endless)
+        for new_x, new_y, new_raw, new_task, new_features in rows:
+            yield Batch(new_x, new_y, new_task, new_raw, features=new_features)
 
 
 def batch_sizes(n: int, size: int) -> list[int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_platform.errors import BadInput
+from cl_platform.samples import Samples
 from cl_platform.strategy import Batch, Strategy
 from cl_platform.stream import Experience, StreamInfo
 
@@ -38,6 +39,10 @@ class Wrapper(Strategy):
     @property
     def trains_on(self) -> Any:  # type: ignore[override]
         return self.inner.trains_on
+
+    @property
+    def takes_features(self) -> bool:  # type: ignore[override]
+        return self.inner.takes_features
 
     @property
     def grows(self) -> bool:  # type: ignore[override]
@@ -74,6 +79,12 @@ class Wrapper(Strategy):
     def end_experience(self, experience: Experience) -> None:
         self.inner.end_experience(experience)
 
-    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.inner(x, task)
+    def diagnostics(self) -> dict[str, float | list[float]]:
+        return self.inner.diagnostics()
+
+    def features_of(self, data: Samples) -> Samples | None:
+        return self.inner.features_of(data)
+
+    def forward(self, x: Tensor, task: Tensor | None = None, *features: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x, task, *features)
         return logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -31,16 +31,19 @@ class Prototypes(Strategy):
     lowest finite logit: they tie with each other and lose against any other class.
     """
 
+    takes_features: ClassVar[bool] = True
+
     def setup(self, info: StreamInfo) -> None:
-        super().setup(info)
+        self.info = info
+        self.model = info.frozen_model()
         if not hasattr(self.model, "features"):
             raise BadInput(
                 f"{name_of('strategy', type(self))} needs a model with `features`; "
                 f"{type(self.model).__name__} has none: add that method, or give --model mlp"
             )
-        self.model.requires_grad_(False).eval()
-        nothing = torch.zeros(1, *info.input_shape, device=info.device)
-        self.prepare(self.model.features(nothing).shape[1])  # type: ignore[operator]
+        nothing = torch.zeros(1, *info.input_shape, dtype=info.input_dtype, device=info.device)
+        features = self.model.features(info.preprocess(nothing))  # type: ignore[operator]
+        self.prepare(features.shape[1])
 
     def prepare(self, width: int) -> None:
         """Make the buffers.
@@ -54,19 +57,19 @@ class Prototypes(Strategy):
     def zeros(self, *shape: int) -> nn.Buffer:
         return nn.Buffer(torch.zeros(shape, dtype=torch.float64, device=self.info.device))
 
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but the network stays in eval mode: its batch norm is frozen too."""
-        super().train(mode)
-        self.model.eval()
-        return self
-
     def training_step(self, batch: Batch) -> Tensor:
         """Nothing: there is nothing to train."""
         return torch.zeros((), device=batch.y.device)
 
     def end_experience(self, experience: Experience) -> None:
         for batch in self.batches(experience):
-            self.add(self.embed(batch.x), batch.y)
+            self.add(self.embed(self.seen(batch.x, batch.features)), batch.y)
+
+    def seen(self, x: Tensor, features: Tensor | None) -> Tensor:
+        """The network's features (B, n_features) of inputs, computed where they are not given."""
+        if features is None:
+            features = self.model.features(x)  # type: ignore[operator]
+        return features
 
     def add(self, features: Tensor, y: Tensor) -> None:
         """Count samples in: features (B, width), classes (B,)."""
@@ -74,9 +77,8 @@ class Prototypes(Strategy):
         self.counts.add_(members.sum(0))
         self.sums.add_(members.T @ features)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """What the sums are over, (B, width) float64."""
-        features: Tensor = self.model.features(x)  # type: ignore[operator]
+    def embed(self, features: Tensor) -> Tensor:
+        """What the sums are over, (B, width) float64, from the network's (B, n_features)."""
         return features.double()
 
     @property
@@ -88,9 +90,11 @@ class Prototypes(Strategy):
     def scores(self, features: Tensor) -> Tensor:
         """Features (B, width) to the logits of all classes (B, n_classes)."""
 
-    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
         """Float64 logits (B, n_classes), the lowest number for classes without samples."""
-        scores = self.scores(self.embed(x))
+        scores = self.scores(self.embed(self.seen(x, features)))
         lowest = torch.finfo(scores.dtype).min
         return self.restrict(scores.masked_fill(self.counts == 0, lowest), task)
 
@@ -183,9 +187,9 @@ class RanPAC(Prototypes):
         self.directions.normal_(generator=self.info.draws.generator("ranpac/directions"))
         self.held_out = self.info.draws.generator("ranpac/held-out")
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, features: Tensor) -> Tensor:
         """The rectified projections, (B, projections) float64."""
-        return relu(super().embed(x) @ self.directions)
+        return relu(super().embed(features) @ self.directions)
 
     def end_experience(self, experience: Experience) -> None:
         ridge = self.ridge or self.best_ridge(experience)
@@ -208,7 +212,7 @@ class RanPAC(Prototypes):
         """Gram matrix (projections, projections) and sums (n_classes, projections) of the data."""
         gram, sums = torch.zeros_like(self.gram), torch.zeros_like(self.sums)
         for batch in self.batches(experience):
-            features = self.embed(batch.x)
+            features = self.embed(self.seen(batch.x, batch.features))
             gram += features.T @ features
             sums += one_hot(batch.y, self.info.n_classes).double().T @ features
         return gram, sums

@@ -12,16 +12,29 @@ from torch import Tensor, nn
 from cl_platform import Batch, Experience, Strategy, StreamInfo, check_strategy
 from cl_platform.check import CHECKS
 from cl_platform.errors import ContractError
-from cl_platform.registry import plugins
+from cl_platform.registry import load, plugins
 from strategies.baselines import Finetune
 from strategies.er import ER
+from strategies.frozen import FrozenBackbone
 
 # What some need besides their defaults: TAG multiplies the learning rate by a large factor.
 NEEDS: dict[str, dict] = {
     "tag": {"optimizer": {"lr": 0.001}},
     "ranpac": {"strategy": {"name": "ranpac", "projections": 100}},  # else seconds for each check
 }
-CASES = [{"strategy": {"name": name}, **NEEDS.get(name, {})} for name in plugins("strategy")]
+# What is built on transformers gets a tiny one, and the optimizer of its papers.
+ON_TRANSFORMERS = {"model": "tiny-transformer", "optimizer": {"name": "adam", "lr": 0.01}}
+NEEDS |= {
+    name: ON_TRANSFORMERS
+    for name in plugins("strategy")
+    if issubclass(load("strategy", name), FrozenBackbone)
+}
+DEPENDS_ON_THE_BATCH = "l2p-batch-vote"  # and warns of it
+CASES = [
+    {"strategy": {"name": name}, **NEEDS.get(name, {})}
+    for name in plugins("strategy")
+    if name != DEPENDS_ON_THE_BATCH
+]
 CASES += [
     {"strategy": section}
     for section in (

@@ -222,12 +222,13 @@ def test_epochs_batches_and_optimizer_change_no_bit(name: str) -> None:
 def test_the_network_stays_as_it_is_with_its_batch_norm(name: str) -> None:
     stream = {"name": "split-digits", "samples": 20}
     fold = fold_of(name, steps=0, model={"name": "cnn", "width": 4}, stream=stream)
-    before = copy.deepcopy(fold.strategy.model.state_dict())
+    before = copy.deepcopy(dict(fold.strategy.model.named_buffers()))
     fold.train()
     fold.strategy.train()
     fold.strategy.loss(next(fold.strategy.batches(fold.plan.steps[0].experience)))
-    after = fold.strategy.model.state_dict()
+    after = dict(fold.strategy.model.named_buffers())
     assert "body.1.running_mean" in after
+    assert not [key for key in fold.strategy.state_dict() if key.startswith("model.")]
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert not [p for p in fold.strategy.parameters() if p.requires_grad]
 

@@ -24,6 +24,8 @@ def info(n_classes: int = 4, seed: int = 0, scenario: str = "class") -> StreamIn
         preprocess=Preprocess(),
         draws=Draws(seed),
         build_model=torch.nn.Identity,
+        frozen_model=torch.nn.Identity,
+        features=torch.nn.Identity,
         device=torch.device("cpu"),
     )
 

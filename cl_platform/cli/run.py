@@ -24,6 +24,7 @@ def run(
     batch_size: str | None = None,
     lr: str | None = None,
     device: str | None = None,
+    precision: str | None = None,
     out: str = "clp-results",
     wandb: Literal["off", "offline", "online"] = "off",
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
@@ -58,6 +59,8 @@ def run(
         Learning rate (default: 0.05).
     device
         cpu, cuda, cuda:1, mps (default: cpu).
+    precision
+        float32, or bf16 for matrix products in bfloat16 (default: float32).
     out
         Folder of records and states, or an address such as s3://bucket/folder.
     wandb
@@ -77,7 +80,7 @@ def run(
     flags = {
         "stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model,
         "scenario": scenario, "seed": seed, "epochs": epochs, "batch_size": batch_size,
-        "lr": lr, "device": device,
+        "lr": lr, "device": device, "precision": precision,
     }  # fmt: skip
     data = overridden(config or [], flags, set_ or [])
 

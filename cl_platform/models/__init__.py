@@ -10,6 +10,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from cl_platform.precision import in_float32
+
 Norm = Literal["batch", "group"]
 
 
@@ -27,8 +29,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *input_shape) -> logits (B, n_classes)."""
-        logits: Tensor = self.classifier(self.features(x))
-        return logits
+        return in_float32(self.classifier, self.features(x))
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:

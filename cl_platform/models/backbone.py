@@ -1,0 +1,195 @@
+"""Transformers whose inner places are open: tokens in, tokens out, a feature, and where prompts,
+prefixes and low-rank updates attach. The libraries' own modules run as they are.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from cl_platform.errors import BadInput
+from cl_platform.models import Classifier
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a transformer's blocks take and give.
+
+    Args:
+        values: (B, n, width).
+        mask: (B, n) bool, false for padding; None where all tokens are real.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
+
+    def prepend(self, prompts: Tensor) -> Tokens:
+        """Prompts (P, width), or (B, P, width) for every sample its own, before the tokens."""
+        prompts = prompts.to(self.values.dtype).expand(len(self.values), -1, -1)
+        mask = self.mask
+        if mask is not None:
+            mask = pad(mask, (prompts.shape[1], 0), value=True)
+        return Tokens(torch.cat([prompts, self.values], dim=1), mask)
+
+    def split(self, n: int) -> tuple[Tokens, Tokens]:
+        """The first n tokens, and the others."""
+        before, after = (slice(None, n), slice(n, None))
+        return self._cut(before), self._cut(after)
+
+    def _cut(self, part: slice) -> Tokens:
+        return Tokens(self.values[:, part], None if self.mask is None else self.mask[:, part])
+
+
+class Prefix(NamedTuple):
+    """What is prepended to the keys and values of one attention layer (prefix tuning).
+
+    Each is (L, width), or (B, L, width) for every sample its own.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+class LowRank(NamedTuple):
+    """The update ``up @ down`` of a linear layer's weight, (out, in), of rank r.
+
+    `down` is (r, in) and `up` (out, r), or (B, r, in) and (B, out, r) for every sample its own.
+    """
+
+    down: Tensor
+    up: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A weight to which a low-rank update may be added: some rows of a linear layer's."""
+
+    layer: nn.Linear
+    rows: slice
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in), a view."""
+        return self.layer.weight[self.rows]
+
+    def adding(self, update: LowRank) -> torch.utils.hooks.RemovableHandle:
+        """Add an update to what the layer gives, until the handle is removed."""
+
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            output[..., self.rows] += inputs[0] @ update.down.mT @ update.up.mT
+            return output
+
+        return self.layer.register_forward_hook(add)
+
+
+class Backbone(Classifier):
+    """A transformer. Subclasses say how inputs become tokens, and run the blocks.
+
+    Attributes:
+        width: of a token.
+        depth: number of blocks.
+    """
+
+    width: int
+    depth: int
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tokens:
+        """Inputs (B, *input_shape) to tokens with their positions."""
+
+    @abstractmethod
+    def blocks(self, tokens: Tokens) -> Tensor:
+        """Tokens (B, n, width) through all blocks and the last normalisation, same shape."""
+
+    @abstractmethod
+    def pool(self, tokens: Tokens) -> Tensor:
+        """What the blocks made of the tokens of :meth:`embed`, to one feature (B, width)."""
+
+    @abstractmethod
+    def projections(self) -> dict[str, Projection]:
+        """The attention's weights by block and name: ``0.query``, ``0.key``, ``0.value``, ..."""
+
+    def encode(
+        self,
+        tokens: Tokens,
+        prefixes: Mapping[int, Prefix] | None = None,
+        updates: Mapping[str, LowRank] | None = None,
+    ) -> Tokens:
+        """Tokens through the blocks, (B, n, width), with what is attached on the way.
+
+        Args:
+            prefixes: by block, from 0.
+            updates: by name of a projection.
+        """
+        with ExitStack() as attached:
+            if prefixes:
+                attached.enter_context(prefixed(prefixes, self.depth))
+            if updates:
+                places = self.projections()
+                for name, update in updates.items():
+                    attached.callback(places[name].adding(update).remove)
+            return replace(tokens, values=self.blocks(tokens))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.pool(self.encode(self.embed(x)))
+
+
+@contextmanager
+def prefixed(prefixes: Mapping[int, Prefix], depth: int) -> Iterator[None]:
+    """Whatever calls torch's attention inside has prefixes; the k-th call is the k-th block.
+
+    Raises:
+        BadInput: there were not as many calls as blocks: the prefixes would have had no effect.
+    """
+    mode = _Prefixed(prefixes)
+    with mode:
+        yield
+    if mode.calls != depth:
+        raise BadInput(
+            f"{depth} blocks called torch's scaled_dot_product_attention {mode.calls} times, so "
+            "prefixes do not reach them: use an attention implementation of torch (sdpa)"
+        )
+
+
+class _Prefixed(TorchFunctionMode):
+    def __init__(self, prefixes: Mapping[int, Prefix]) -> None:
+        super().__init__()
+        self.prefixes = prefixes
+        self.calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is scaled_dot_product_attention:
+            prefix = self.prefixes.get(self.calls)
+            self.calls += 1
+            if prefix is not None:
+                query, key, value = args
+                key, value = _before(key, prefix.keys), _before(value, prefix.values)
+                length = prefix.keys.shape[-2]
+                return func(query, key, value, **{**kwargs, **_wider_mask(kwargs, length)})
+        return func(*args, **kwargs)
+
+
+def _before(heads: Tensor, prefix: Tensor) -> Tensor:
+    """(B, H, n, d) with a prefix (L, H d) or (B, L, H d) before it: (B, H, L + n, d)."""
+    n_batch, n_heads, _, size = heads.shape
+    split = prefix.to(heads.dtype).unflatten(-1, (n_heads, size)).transpose(-3, -2)
+    return torch.cat([split.expand(n_batch, -1, -1, -1), heads], dim=2)
+
+
+def _wider_mask(kwargs: dict[str, Any], length: int) -> dict[str, Tensor]:
+    """The mask (..., n) of an attention, bool or added to its scores, with a prefix let through."""
+    mask = kwargs.get("attn_mask")
+    if mask is None:
+        return {}
+    return {"attn_mask": pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)}

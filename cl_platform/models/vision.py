@@ -1,0 +1,161 @@
+"""Vision transformers of the library timm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import timm
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from cl_platform.errors import BadInput, DataError
+from cl_platform.models.backbone import Backbone, Projection, Tokens
+from cl_platform.models.cnn import image_shape
+
+
+class VisionTransformer(Backbone):
+    """A vision transformer as a backbone; its feature is what timm gives a classifier."""
+
+    def __init__(self, body: timm.models.VisionTransformer, size: int, n_classes: int) -> None:
+        super().__init__()
+        self.body, self.size = body, size
+        self.width, self.depth = body.embed_dim, len(body.blocks)
+        self.classifier = nn.Linear(self.width, n_classes)
+
+    def embed(self, x: Tensor) -> Tokens:
+        """Images (B, 1 or 3, H, W) to tokens (B, n, width), the class token first."""
+        x = x.expand(-1, self.body.patch_embed.proj.in_channels, -1, -1)
+        if x.shape[2:] != (self.size, self.size):
+            x = interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
+        patches = self.body._pos_embed(self.body.patch_embed(x))
+        return Tokens(self.body.norm_pre(self.body.patch_drop(patches)))
+
+    def blocks(self, tokens: Tokens) -> Tensor:
+        hidden: Tensor = self.body.norm(self.body.blocks(tokens.values))
+        return hidden
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        feature: Tensor = self.body.forward_head(tokens.values, pre_logits=True)
+        return feature
+
+    def projections(self) -> dict[str, Projection]:
+        """timm keeps query, key and value in one layer: each is a third of its rows."""
+        places = {}
+        for i, block in enumerate(self.body.blocks):
+            layer = cast(nn.Linear, block.get_submodule("attn.qkv"))
+            third = layer.out_features // 3
+            for k, name in enumerate(("query", "key", "value")):
+                places[f"{i}.{name}"] = Projection(layer, slice(k * third, (k + 1) * third))
+        return places
+
+
+class PretrainedViT(VisionTransformer):
+    """A pretrained vision transformer of timm.
+
+    Args:
+        architecture: its name in timm; ``timm.list_models("vit*", pretrained=True)`` lists them.
+        weights: a file with its state dict; None downloads them from the hub, once.
+        size: images are resized to it; None takes what it was trained with. Other sizes have their
+            positions interpolated.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        architecture: str = "vit_base_patch16_224.augreg_in21k",
+        weights: str | None = None,
+        size: PositiveInt | None = None,
+    ) -> None:
+        image_shape(input_shape)
+        size = size or _input_size(architecture)
+        super().__init__(_load(architecture, weights, size), size, n_classes)
+
+
+class SmallViT(VisionTransformer):
+    """A small vision transformer that starts from nothing or from a file of weights.
+
+    The defaults are those of DeiT-Ti (Touvron et al. 2021) at half the depth, with patches for
+    images of 32x32.
+
+    Args:
+        patch: side of a patch in pixels, which divides the side of the image.
+        weights: a file with the state dict of timm's VisionTransformer of this shape.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        patch: PositiveInt = 4,
+        width: PositiveInt = 192,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 3,
+        weights: str | None = None,
+    ) -> None:
+        channels, height, size = image_shape(input_shape)
+        if height != size or size % patch or width % heads:
+            raise BadInput(
+                f"images of {height}x{size} with patch={patch}, width={width}, heads={heads}: the "
+                "image must be square, patch divide its side and heads divide width"
+            )
+        body = timm.models.VisionTransformer(
+            img_size=size,
+            patch_size=patch,
+            in_chans=channels,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            num_classes=0,
+        )
+        if weights is not None:
+            body.load_state_dict(read_state(Path(weights)))
+        super().__init__(body, size, n_classes)
+
+
+def _input_size(architecture: str) -> int:
+    config = timm.get_pretrained_cfg(architecture) if "vit" in architecture else None
+    if config is None:
+        raise BadInput(
+            f"model.architecture={architecture}: timm has no vision transformer of that name; "
+            "timm.list_models('vit*', pretrained=True) lists them"
+        )
+    return int(config.input_size[-1])
+
+
+def _load(architecture: str, weights: str | None, size: int) -> timm.models.VisionTransformer:
+    file = {"file": weights} if weights else None
+    try:
+        body = timm.create_model(
+            architecture,
+            pretrained=True,
+            num_classes=0,
+            img_size=size,
+            pretrained_cfg_overlay=file,
+        )
+    except Exception as error:  # no network, unknown names, damaged files
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(
+            f"the weights of {architecture} cannot be had ({reason}); connect to the hub once, or "
+            "give model.weights=FILE"
+        ) from error
+    return cast(timm.models.VisionTransformer, body)
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """A state dict from a file of torch.
+
+    Raises:
+        DataError: there is none.
+    """
+    try:
+        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
+    except Exception as error:  # missing and damaged files
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"weights {file} cannot be read ({reason}); give another file") from error
