@@ -19,6 +19,7 @@ from cl_platform.draws import Draws, seed_for
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.identity import digest
 from cl_platform.parameters import build
+from cl_platform.preprocess import Preprocess
 from cl_platform.registry import Kind
 from cl_platform.samples import Samples
 from cl_platform.strategy import Strategy
@@ -149,7 +150,10 @@ class Planner:
         if order is None:
             asked = ("order", _key(config.stream), _key(config.curriculum), config.seed)
             order = self._made(asked, lambda: ask(given, curriculum, config.seed))
+        model = self.objects.get("model") or registry.load("model", config.model["name"])
+        parameters = {k: v for k, v in config.model.items() if k != "name"}
         data, known, labels = self._labelled(config, given)
+        data, known = self._normalised(data, known, model)
         arranged = ("arranged", data, curriculum.level, tuple(order))
         places = [labels[c] for c in order] if curriculum.level == "classes" else order
         stream = self._made(arranged, lambda: arrange(known, curriculum.level, places))
@@ -158,9 +162,8 @@ class Planner:
         steps = self._made(
             (data, kind) if same else (*arranged, kind), lambda: _steps(stream, kind)
         )
-        model = self.objects.get("model") or registry.load("model", config.model["name"])
-        parameters = {k: v for k, v in config.model.items() if k != "name"}
         code = self._code(config, template, model, given)
+        code["model"] = _with_weights(code["model"], model, parameters)
         settings = _settings(config)
         later = _per_experience(settings["strategy"], template, len(steps))
         facts = self._made(("facts", data), lambda: _facts(known))
@@ -192,6 +195,14 @@ class Planner:
         labels = [int(c) for c in rng.permutation(given.n_classes)]
         key = f"{data} labels {config.seed}"
         return key, self._made(("labelled", key), lambda: given.relabelled(labels)), labels
+
+    def _normalised(self, data: str, stream: Stream, model: Any) -> tuple[str, Stream]:
+        """The stream, and its key, with the mean and std that the model's weights were made for."""
+        wanted = getattr(model, "preprocess", None)
+        if not isinstance(wanted, Preprocess):
+            return data, stream
+        key = f"{data} as {wanted!r}"
+        return key, self._made(("normalised", key), lambda: stream.normalised_as(wanted))
 
     def _evaluators(self, data: str, device: str, curriculum: Curriculum) -> dict[str, Any]:
         """They hold the prepared test data, the same for all orders of experiences."""
@@ -264,6 +275,12 @@ def _checked(kind: Kind, part: Any, config: RunConfig) -> Any:
 def _stream_code(plugin: Any, stream: Stream) -> str:
     transforms = [s.transform for e in stream.experiences for s in (e.train, e.test) if s.transform]
     return code_digest(plugin, type(stream.preprocess), *{type(t): 0 for t in transforms})
+
+
+def _with_weights(code: str, model: Any, parameters: dict[str, Any]) -> str:
+    """The digest of a model's code, and of the weights it begins with where it says which."""
+    fingerprint = getattr(model, "fingerprint", None)
+    return digest(code, fingerprint(**parameters)) if callable(fingerprint) else code
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

@@ -173,6 +173,21 @@ class Stream:
             groups.append(_class_experience(classes, task, self.class_names, pools))
         return replace(self, experiences=tuple(groups))
 
+    def normalised_as(self, wanted: Preprocess) -> Stream:
+        """The same stream with the mean and std of `wanted`, in units of pixels from 0 to 255.
+
+        Raises:
+            BadInput: its inputs are no bytes, so their units are unknown.
+        """
+        dtype = self.experiences[0].train.source.dtype
+        if dtype != torch.uint8:
+            raise BadInput(
+                f"stream {self.name!r} has inputs of {dtype}: a pretrained model takes images as "
+                "uint8 (0..255); store them so, or give another model"
+            )
+        preprocess = replace(self.preprocess, mean=wanted.mean, std=wanted.std)
+        return replace(self, preprocess=preprocess)
+
     def relabelled(self, labels: Sequence[int]) -> Stream:
         """The same stream with class index `labels[c]` instead of c; names go with their classes.
 
