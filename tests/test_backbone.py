@@ -228,7 +228,7 @@ def test_attention_that_prefixes_cannot_reach_is_refused(tmp_path: Path) -> None
     [
         (lambda: TextEncoder((3, 8, 8), 2), "give --set stream.tokenizer=minilm"),
         (lambda: SmallViT((3, 8, 8), 2, patch=3), "patch divide its side"),
-        (lambda: SmallViT((3, 8, 8), 2, weights="nowhere.pt"), "weights nowhere.pt cannot be read"),
+        (lambda: SmallViT((3, 8, 8), 2, weights="nowhere.pt"), "weights=nowhere.pt is no file"),
         (lambda: PretrainedViT((3, 8, 8), 2, architecture="vit_none"), "timm has no vision trans"),
     ],
 )

@@ -26,8 +26,6 @@ BLOBS = {"name": "blobs", "experiences": 2, "samples_per_class": 40}
 class Looking(Finetune):
     """Notes the types of what flows, and of the loss."""
 
-    hidden: set[torch.dtype]
-
     def setup(self, info: object) -> None:
         super().setup(info)  # type: ignore[arg-type]
         self.hidden, self.losses = set(), []
@@ -75,9 +73,13 @@ def test_steps_use_the_weights_of_the_step_before() -> None:
     assert curves[0][-1] < 0.1 < curves[0][0]
 
 
-@pytest.mark.parametrize("name", ["er", "der++", "ewc", "gem", "ncm", "ranpac", "refresh", "l2p"])
-def test_methods_learn_in_bf16_what_they_learn_in_float32(name: str) -> None:
-    settings = {"model": "tiny-transformer", "optimizer": {"name": "adam", "lr": 0.01}}
+L2P = {"name": "l2p", "pool_size": 4, "selected": 2}
+
+
+@pytest.mark.parametrize("name", ["er", "der++", "ewc", "gem", "ncm", "ranpac", "refresh", L2P])
+def test_methods_learn_in_bf16_what_they_learn_in_float32(name: str | dict) -> None:
+    model = "tiny-transformer" if name is L2P else "mlp"
+    settings = {"model": model, "optimizer": {"name": "adam", "lr": 0.01}}
     found = [
         clp.run(BLOBS, name, precision=precision, epochs=5, out=None, **settings).matrices["task"]
         for precision in ("bf16", "float32")
@@ -90,9 +92,9 @@ def test_it_is_another_state(clp: Callable[..., tuple[int, str, str]], tmp_path:
     config = {"stream": BLOBS, "strategy": "finetune"}
     keys = [make_plan(parse_config({**config, "precision": p})).keys for p in ("bf16", "float32")]
     assert not set(keys[0]) & set(keys[1])
-    code, out, err = clp("run", "--stream", "blobs", "--precision", "half")
+    code, _, err = clp("run", "--stream", "blobs", "--precision", "half")
     assert code == 2
     assert "precision" in err
     assert "'float32' or 'bf16'" in err
-    code, out, err = clp("run", "--stream", "blobs", "--precision", "bf16", "--json")
+    code, _, err = clp("run", "--stream", "blobs", "--precision", "bf16", "--json")
     assert code == 0, err

@@ -10,11 +10,11 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 
-N_TOKENS = 4
+N_TOKENS = 16
 
 
 class TinyTransformer(Backbone):
-    """Two blocks of width 16 over four random views of the inputs, behind a class token.
+    """Two blocks of width 16 over sixteen random views of the inputs, behind a class token.
 
     Its weights come from a seed of its own: "pretrained" weights without a file, the same in every
     run.
