@@ -39,8 +39,8 @@ class Prototypes(Strategy):
                 f"{type(self.model).__name__} has none: add that method, or give --model mlp"
             )
         self.model.requires_grad_(False).eval()
-        nothing = torch.zeros(1, *info.input_shape, device=info.device)
-        self.prepare(self.model.features(nothing).shape[1])  # type: ignore[operator]
+        nothing = torch.zeros(1, *info.input_shape, dtype=info.input_dtype, device=info.device)
+        self.prepare(self.model.features(info.preprocess(nothing)).shape[1])  # type: ignore[operator]
 
     def prepare(self, width: int) -> None:
         """Make the buffers.
