@@ -6,22 +6,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, relu
 
 from cl_platform.errors import DataError
+from cl_platform.preprocess import holds_tokens
+from cl_platform.pretrained import load_encoder, load_tokenizer
 from streams.datasets import data_home
 
+TEXTS = 64  # encoded at a time
+
 Encoder = Callable[[Tensor], Tensor]
-"""(B, ...) inputs as stored (uint8 or float) -> (B, D) float features."""
+"""(B, ...) inputs as stored (uint8, float, or token ids) -> (B, D) float features."""
 
 
 def pixels() -> Encoder:
     """The inputs themselves, flattened; images in [0, 1]."""
     return lambda raw: unit(raw).flatten(1)
+
+
+def text(model: str = "minilm") -> Encoder:
+    """The mean of what a text encoder makes of each token of a text, padding left out.
+
+    Source: Reimers & Gurevych 2019, section 3, the strategy they call MEAN.
+
+    Args:
+        model: ``minilm``, a folder or a name on the hub, the same as the stream's tokenizer.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    network = load_encoder(model).requires_grad_(False)
+    padding = load_tokenizer(model).pad_token_id
+
+    def embed(ids: Tensor) -> Tensor:
+        real: Tensor = ids != padding
+        states = network(input_ids=ids, attention_mask=real.long()).last_hidden_state
+        means: Tensor = (states * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
+        return means
+
+    return lambda raw: torch.cat([embed(ids) for ids in _token_ids(raw, network).split(TEXTS)])
 
 
 def cifar_resnet(depth: Literal[20, 32] = 20) -> Encoder:
@@ -90,8 +117,25 @@ def _without_last_layer(network: nn.Module) -> None:
     setattr(network.get_submodule(parent), child, nn.Identity())
 
 
+def _token_ids(raw: Tensor, network: Any) -> Tensor:
+    if not holds_tokens(raw):
+        raise DataError(
+            f"inputs of type {raw.dtype}: encoder text takes token ids; give encoder=pixels, or "
+            "the stream a tokenizer"
+        )
+    known = network.get_input_embeddings().num_embeddings
+    if int(raw.max()) >= known:
+        raise DataError(
+            f"token {int(raw.max())}, but the text encoder knows {known} only; give it the model "
+            "that the stream's tokenizer belongs to"
+        )
+    return raw.long()
+
+
 def unit(raw: Tensor) -> Tensor:
-    """Images (uint8) in [0, 1]; other inputs as they are."""
+    """Images (uint8) in [0, 1]; other numbers as they are."""
+    if holds_tokens(raw):
+        raise DataError("inputs are token ids, which this encoder cannot read; give encoder=text")
     return raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
 
 
