@@ -19,7 +19,7 @@ def prefixes(prompts: Tensor, blocks: Sequence[int]) -> dict[int, Prefix]:
     """The prefixes at some blocks: a prompt's first half goes before the keys, the second before
     the values.
 
-    Source: Li and Liang 2021, "Prefix-Tuning"; halves as in Wang et al. 2022, "DualPrompt", eq. 6.
+    Source: Li and Liang 2021, "Prefix-Tuning", as Wang et al. 2022, "DualPrompt", attach prompts.
 
     Args:
         prompts: (n_blocks, L, width), or (B, n_blocks, L, width) for every sample its own; L even.

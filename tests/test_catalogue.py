@@ -29,6 +29,15 @@ NEEDS |= {
     for name in plugins("strategy")
     if issubclass(load("strategy", name), FrozenBackbone)
 }
+# By default prompts are in five blocks; it has two, and sees five tokens.
+IN_TWO_BLOCKS: dict[str, dict] = {
+    "dualprompt": {"general_blocks": [0], "expert_blocks": [1]},
+    "coda-prompt": {"blocks": [0, 1], "components": 6, "length": 4},
+}
+NEEDS |= {
+    name: {**NEEDS[name], "strategy": {"name": name, **blocks}}
+    for name, blocks in IN_TWO_BLOCKS.items()
+}
 DEPENDS_ON_THE_BATCH = "l2p-batch-vote"  # and warns of it
 CASES = [
     {"strategy": {"name": name}, **NEEDS.get(name, {})}
