@@ -29,7 +29,16 @@ NEEDS |= {
     for name in plugins("strategy")
     if issubclass(load("strategy", name), FrozenBackbone)
 }
-NEEDS["l2p"] = {**ON_TRANSFORMERS, "strategy": {"name": "l2p", "pool_size": 4, "selected": 2}}
+# By default prompts are many and in five blocks; it has two, and few tokens.
+FEW_PROMPTS: dict[str, dict] = {
+    "l2p": {"pool_size": 4, "selected": 2},
+    "dualprompt": {"general_blocks": [0], "expert_blocks": [1]},
+    "coda-prompt": {"blocks": [0, 1], "components": 6, "length": 4},
+}
+NEEDS |= {
+    name: {**NEEDS[name], "strategy": {"name": name, **given}}
+    for name, given in FEW_PROMPTS.items()
+}
 DEPENDS_ON_THE_BATCH = "l2p-batch-vote"  # and warns of it
 CASES = [
     {"strategy": {"name": name}, **NEEDS.get(name, {})}
