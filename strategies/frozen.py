@@ -44,10 +44,15 @@ class FrozenBackbone(Strategy):
                 "none: give --model minilm, vit or small-vit"
             )
         self.model: Backbone = model
-        self.head = nn.Linear(model.width, info.n_classes, device=info.device)
-        nn.init.zeros_(self.head.weight)  # classes that were never trained have equal logits
-        nn.init.zeros_(self.head.bias)
+        self.head = self.new_head()
         self.present = torch.ones(info.n_classes, dtype=torch.bool, device=info.device)
+
+    def new_head(self) -> nn.Linear:
+        """A classifier of the model's features."""
+        head = nn.Linear(self.model.width, self.info.n_classes, device=self.info.device)
+        nn.init.zeros_(head.weight)  # classes that were never trained have equal logits
+        nn.init.zeros_(head.bias)
+        return head
 
     def begin_experience(self, experience: Experience) -> None:
         self.present = torch.zeros_like(self.present)
@@ -74,7 +79,7 @@ class FrozenBackbone(Strategy):
         return self.cross_entropy(self(batch.x, batch.task, batch.features), batch.y)
 
     def minimise(self, loss: Tensor) -> Tensor:
-        self.optimizer.zero_grad()
+        self.zero_grad()  # of what was trained earlier as well, which the norm would count
         loss.backward()
         if self.clip is not None:
             clip_grad_norm_(self.parameters(), self.clip)

@@ -131,6 +131,14 @@ class Idle(Finetune):
         return self.loss(batch).detach()
 
 
+class Numbered(Finetune):
+    """Prefers classes with large numbers when asked."""
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        logits = super().forward(x)
+        return logits if self.training else logits + 5 * torch.arange(6) / 6
+
+
 class WrongShape(Finetune):
     """Returns one logit too many."""
 
@@ -157,6 +165,7 @@ class PerSampleLoss(Finetune):
         (Unseeded, "same seed same bits", r"info\.draws\.generator"),
         (Hoarder, "state grows as declared", r"declare `grows: ClassVar\[bool\] = True`"),
         (Idle, "learns", "is right after learning it"),
+        (Numbered, "numbering of classes is free", "nothing may depend on a class's number"),
         (
             WrongShape,
             "logits have the shape",

@@ -1,0 +1,200 @@
+"""Low-rank adaptation of a frozen transformer: one set of adapters, one per task, a pool."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, cast
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from cl_platform import Batch, Experience, StreamInfo
+from cl_platform.models.backbone import Projection
+from cl_platform.precision import in_float32
+from strategies.adapters import Adapters, Updates, by_sample, summed
+from strategies.centroids import Centroids
+from strategies.corda import Init, factors_of
+from strategies.frozen import FrozenBackbone
+from strategies.pool import Pool
+
+
+class Adapted(FrozenBackbone):
+    """A frozen transformer whose attention has low-rank updates; the head sees its feature.
+
+    Args:
+        rank: of the update of a weight.
+        alpha: updates count ``alpha / rank`` times.
+        targets: the projections of every block that are updated.
+    """
+
+    rank: PositiveInt = 4
+    alpha: PositiveFloat = 4.0
+    targets: tuple[Literal["query", "key", "value"], ...] = ("query", "value")
+
+    @property
+    def places(self) -> dict[str, Projection]:
+        """The projections that are updated, by name."""
+        everywhere = self.model.projections().items()
+        return {name: place for name, place in everywhere if name.split(".")[-1] in self.targets}
+
+    def new_adapters(self, n: int | None = None, origin: bool = False) -> Adapters:
+        return Adapters(self.places, self.rank, self.alpha, n, origin).to(self.info.device)
+
+    def adapted(self, x: Tensor, updates: Updates) -> Tensor:
+        """The feature (B, width) of inputs (B, ...) under updates."""
+        return self.model.pool(self.model.encode(self.model.embed(x), updates=updates))
+
+
+def each(modules: nn.ModuleList) -> list[Adapters]:
+    """What the list holds, as what it is."""
+    return cast(list[Adapters], list(modules))
+
+
+class Initialised(Adapted):
+    """Adapters that may start from components of the weights; see :mod:`strategies.corda`.
+
+    Args:
+        init: ``kaiming`` starts at the frozen weights with a random direction; ``pissa`` trains
+            their largest components; ``corda-preserve`` and ``corda-preview`` the smallest and the
+            largest in the context of the experience's inputs.
+        calibration: training samples that this context is taken from, drawn at random.
+    """
+
+    init: Init = "kaiming"
+    calibration: PositiveInt = 256
+
+    def start(self, adapters: Adapters, experience: Experience) -> None:
+        if self.init == "kaiming":
+            adapters.start()
+        else:
+            data = (batch.x for batch in self.batches(experience, samples=self.calibration))
+            found = factors_of(self.init, self.model, self.places, self.rank, data)
+            adapters.start_from(found)
+
+
+class SeqLoRA(Initialised):
+    """One set of adapters and one head, fine-tuned from experience to experience.
+
+    Source: Hu et al. 2022, "LoRA"; as the baseline of sequential fine-tuning in Wang et al. 2023,
+    "Orthogonal Subspace Learning for Language Model Continual Learning". Nothing is held.
+    """
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.adapters = self.new_adapters(origin=self.init != "kaiming")
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        if self.place == 0:
+            self.start(self.adapters, experience)
+
+    def forward(
+        self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
+        return self.classify(self.adapted(x, self.adapters.updates()), task)
+
+
+class LoRA(Initialised):
+    """Adapters and a head for every task, which is known at test time: nothing is forgotten.
+
+    Source: Hu et al. 2022, "LoRA". Adapters and heads belong to task labels, and those of other
+    tasks are no part of the optimization. Tasks that were not learned have the frozen feature and
+    equal logits.
+    """
+
+    needs_task: ClassVar[bool] = True
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        n, origin = info.n_experiences, self.init != "kaiming"
+        del self.head  # every task has its own
+        self.heads = nn.ModuleList(self.new_head() for _ in range(n))
+        self.adapters = nn.ModuleList(self.new_adapters(origin=origin) for _ in range(n))
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        self.task = experience.task
+        for module in (self.heads, self.adapters):
+            module.requires_grad_(False)
+            module[self.task].requires_grad_(True)
+        self.start(each(self.adapters)[self.task], experience)
+
+    def updates(self) -> list[Updates]:
+        """By task label."""
+        return [adapters.updates() for adapters in each(self.adapters)]
+
+    def loss(self, batch: Batch) -> Tensor:
+        # All samples are of the present task: one update for the whole batch.
+        feature = self.adapted(batch.x, self.updates()[self.task])
+        logits = in_float32(self.heads[self.task], feature)
+        return self.cross_entropy(self.restrict(logits, batch.task), batch.y)
+
+    def forward(
+        self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
+        assert task is not None, "the kernel gives task labels to strategies that need them"
+        feature = self.adapted(x, by_sample(self.updates(), task))
+        logits = torch.stack([in_float32(head, feature) for head in self.heads], dim=1)
+        return self.restrict(logits[torch.arange(len(x), device=x.device), task], task)
+
+
+class SLoRA(LoRA):
+    """LoRA without task labels at test time: a sample is of the task of the nearest centroid.
+
+    Source: Wistuba et al. 2024, "Choice of PEFT Technique in Continual Learning: Prompt Tuning is
+    Not All You Need": S-Prompts (Wang et al. 2022) with low-rank updates for prompts. Centroids are
+    K-means centres of the frozen model's features; each sample of a batch gets the adapters and the
+    head of its own task, and the classes of other tasks are out of question. They are added before
+    training, so that what is asked in the midst of an experience goes the same way.
+
+    Args:
+        centroids_per_task: K; five in S-Prompts.
+    """
+
+    needs_task: ClassVar[bool] = False
+
+    centroids_per_task: PositiveInt = 5
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        n, width = info.n_experiences, self.model.width
+        self.centroids = Centroids(n, width, self.centroids_per_task, info.device)
+        self.recognised = nn.Buffer(torch.zeros(n, device=info.device))
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        parts = [self.query(batch.x, batch.features) for batch in self.batches(experience)]
+        self.centroids.add(self.task, torch.cat(parts))
+        right = torch.cat([self.centroids.nearest(part) == self.task for part in parts])
+        self.recognised[self.task] = right.float().mean()
+
+    def forward(
+        self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
+        if task is None:
+            task = self.centroids.nearest(self.query(x, features))
+        return super().forward(x, task)
+
+    def diagnostics(self) -> dict[str, float | list[float]]:
+        """The share of each task's training samples that was taken for its own when it was new."""
+        return {"recognised": self.recognised.tolist()}
+
+
+class L2PLoRA(Adapted, Pool):
+    """A pool of adapters; every input is seen with the sum of those whose keys are nearest to it.
+
+    Source: Wistuba et al. 2024, "Choice of PEFT Technique in Continual Learning": "Learning to
+    Prompt" with low-rank updates for prompts; keys, queries, selection and loss are its own. The
+    head sees the backbone's pooled feature.
+    """
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.adapters = self.new_adapters(self.pool_size)
+        self.adapters.start()
+
+    def items(self) -> list[nn.Parameter]:
+        return [self.adapters.down, self.adapters.up]
+
+    def represent(self, x: Tensor, chosen: Tensor) -> Tensor:
+        return self.adapted(x, summed([self.adapters.updates(sets) for sets in chosen.unbind(1)]))

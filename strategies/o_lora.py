@@ -1,0 +1,65 @@
+"""Low-rank adapters in subspaces that are orthogonal to earlier ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from cl_platform import Batch, Experience, StreamInfo
+from strategies.adapters import Adapters, Updates, summed
+from strategies.lora import Adapted, each
+
+
+class OLoRA(Adapted):
+    """New adapters for every experience, orthogonal to those before, which stay; all count.
+
+    Source: Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning":
+    the loss is the cross-entropy plus ``strength`` times L_orth, the sum over earlier experiences
+    and projections of the squared entries of ``down_earlier down_now'``. Rank, alpha and strength
+    are those of the authors' code, which sums absolute values instead (`overlap`); its dropout and
+    its penalty on the norm of the new factors are left out. The head is shared.
+
+    Args:
+        strength: weight of the penalty.
+        overlap: ``squared`` entries as in the paper, ``absolute`` ones as in the authors' code.
+    """
+
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 32.0
+    strength: NonNegativeFloat = 0.5
+    overlap: Literal["squared", "absolute"] = "squared"
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        new = (self.new_adapters() for _ in range(info.n_experiences))
+        self.adapters = nn.ModuleList(new)  # in the order of learning
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        self.adapters.requires_grad_(False)
+        self.adapters[self.place].requires_grad_(True)
+        each(self.adapters)[self.place].start()
+
+    def _learned(self) -> list[Adapters]:
+        return each(self.adapters)[: self.place + 1]
+
+    def updates(self) -> Updates:
+        """The sum of all that was learned so far."""
+        return summed([adapters.updates() for adapters in self._learned()])
+
+    def penalty(self) -> Tensor:
+        """How far the present adapters overlap with earlier ones, a scalar."""
+        *earlier, now = [adapters.down for adapters in self._learned()]
+        overlaps = torch.cat([now.new_zeros(1), *((down @ now.mT).flatten() for down in earlier)])
+        return (overlaps.abs() if self.overlap == "absolute" else overlaps.square()).sum()
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) + self.strength * self.penalty()
+
+    def forward(
+        self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
+        return self.classify(self.adapted(x, self.updates()), task)
