@@ -1,0 +1,48 @@
+"""Prompts as prefixes: tokens that only the keys and values of some blocks see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from cl_platform.errors import BadInput
+from cl_platform.models.backbone import Backbone, Prefix
+
+Length = Annotated[int, Field(gt=0, multiple_of=2)]
+"""Tokens of a prompt at a block: half of them go before the keys, half before the values."""
+
+
+def prefixes(prompts: Tensor, blocks: Sequence[int]) -> dict[int, Prefix]:
+    """The prefixes at some blocks: a prompt's first half goes before the keys, the second before
+    the values.
+
+    Source: Li and Liang 2021, "Prefix-Tuning"; halves as in Wang et al. 2022, "DualPrompt", eq. 6.
+
+    Args:
+        prompts: (n_blocks, L, width), or (B, n_blocks, L, width) for every sample its own; L even.
+        blocks: the n_blocks places, from 0, in the order of the prompts.
+    """
+    keys, values = prompts.tensor_split(2, dim=-2)
+    return {
+        block: Prefix(keys[..., i, :, :], values[..., i, :, :]) for i, block in enumerate(blocks)
+    }
+
+
+def check_blocks(parameter: str, blocks: Sequence[int], model: Backbone) -> None:
+    """Refuse blocks that a model does not have, or that are named twice.
+
+    Args:
+        parameter: their name among the hyper-parameters.
+
+    Raises:
+        BadInput: in one line.
+    """
+    if len(set(blocks)) == len(blocks) and set(blocks) <= set(range(model.depth)):
+        return
+    raise BadInput(
+        f"strategy.{parameter}={list(blocks)}: {type(model).__name__} has blocks "
+        f"0 to {model.depth - 1}; give some of them, each once"
+    )
