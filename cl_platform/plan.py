@@ -21,6 +21,7 @@ from cl_platform.features import Features
 from cl_platform.frozen import freeze
 from cl_platform.identity import digest
 from cl_platform.parameters import build
+from cl_platform.preprocess import Preprocess
 from cl_platform.registry import Kind
 from cl_platform.samples import Samples
 from cl_platform.strategy import Strategy
@@ -63,6 +64,7 @@ class Plan:
         order: what the curriculum returned (experiences or classes of the stream as given).
         steps: one per experience, or a single one for strategies that train on the whole stream.
         code: digests of the plugins' sources.
+        weights: a hash of the weights that the model is pretrained with; empty if it is random.
         foreign: the first so many steps were made with other settings; they can be read only.
         evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
     """
@@ -76,6 +78,7 @@ class Plan:
     keys: tuple[str, ...]
     run_id: str
     code: dict[str, str] = field(default_factory=dict)
+    weights: str = ""
     foreign: int = 0
     evaluators: dict[str, Any] = field(default_factory=dict)
 
@@ -103,7 +106,7 @@ class Plan:
             draws=draws,
             build_model=self._model,
             frozen_model=self._frozen_model,
-            features=self._features,
+            features=self._features if self.weights else None,
             device=device,
         )
 
@@ -119,7 +122,7 @@ class Plan:
         if key in _PRETRAINED:
             return _PRETRAINED[key]
         model = freeze(self._model())
-        if hasattr(model, "fingerprint"):
+        if self.weights:
             _PRETRAINED.clear()  # one is enough: the runs of a process follow each other
             _PRETRAINED[key] = model
         return model
@@ -178,7 +181,10 @@ class Planner:
         if order is None:
             asked = ("order", _key(config.stream), _key(config.curriculum), config.seed)
             order = self._made(asked, lambda: ask(given, curriculum, config.seed))
+        model = self.objects.get("model") or registry.load("model", config.model["name"])
+        parameters = {k: v for k, v in config.model.items() if k != "name"}
         data, known, labels = self._labelled(config, given)
+        data, known = self._normalised(data, known, model, parameters)
         arranged = ("arranged", data, curriculum.level, tuple(order))
         places = [labels[c] for c in order] if curriculum.level == "classes" else order
         stream = self._made(arranged, lambda: arrange(known, curriculum.level, places))
@@ -187,9 +193,9 @@ class Planner:
         steps = self._made(
             (data, kind) if same else (*arranged, kind), lambda: _steps(stream, kind)
         )
-        model = self.objects.get("model") or registry.load("model", config.model["name"])
-        parameters = {k: v for k, v in config.model.items() if k != "name"}
         code = self._code(config, template, model, given)
+        weights = _weights_of(model, parameters)
+        code["model"] = digest(code["model"], weights) if weights else code["model"]
         settings = _settings(config)
         later = _per_experience(settings["strategy"], template, len(steps))
         facts = self._made(("facts", data), lambda: _facts(known))
@@ -209,6 +215,7 @@ class Planner:
             keys=tuple(keys),
             run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
             code=code,
+            weights=weights,
             evaluators=self._evaluators(data, config.device, curriculum),
         )
 
@@ -221,6 +228,18 @@ class Planner:
         labels = [int(c) for c in rng.permutation(given.n_classes)]
         key = f"{data} labels {config.seed}"
         return key, self._made(("labelled", key), lambda: given.relabelled(labels)), labels
+
+    def _normalised(
+        self, data: str, stream: Stream, model: Any, parameters: dict[str, Any]
+    ) -> tuple[str, Stream]:
+        """The stream, and its key, with the mean and std that the model's weights were made for."""
+        wanted = getattr(model, "preprocess", None)
+        if callable(wanted) and not isinstance(wanted, Preprocess):
+            wanted = wanted(**parameters)
+        if not isinstance(wanted, Preprocess):
+            return data, stream
+        key = f"{data} as {wanted!r}"
+        return key, self._made(("normalised", key), lambda: stream.normalised_as(wanted))
 
     def _evaluators(self, data: str, device: str, curriculum: Curriculum) -> dict[str, Any]:
         """They hold the prepared test data, the same for all orders of experiences."""
@@ -293,6 +312,12 @@ def _checked(kind: Kind, part: Any, config: RunConfig) -> Any:
 def _stream_code(plugin: Any, stream: Stream) -> str:
     transforms = [s.transform for e in stream.experiences for s in (e.train, e.test) if s.transform]
     return code_digest(plugin, type(stream.preprocess), *{type(t): 0 for t in transforms})
+
+
+def _weights_of(model: Any, parameters: dict[str, Any]) -> str:
+    """A hash of the weights a model is pretrained with; empty if it has none."""
+    fingerprint = getattr(model, "fingerprint", None)
+    return str(fingerprint(**parameters)) if fingerprint else ""
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Preprocess:
     def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B, C, H, W) or (B, D) as stored -> the same shape in float32.
 
+        Grey images have three channels afterwards if there are three means.
         With a generator, the images are augmented (training); without one they are not.
         """
         if generator is not None and self.augmentation != "none":

@@ -178,7 +178,7 @@ class Strategy(nn.Module):
 
     def features_of(self, data: Samples) -> Samples | None:
         """The same samples with features (D,) as inputs, if the frozen model is pretrained."""
-        if not self.takes_features or not hasattr(self.model, "fingerprint"):
+        if not self.takes_features or self.info.features is None:
             return None
         if self._features is None:
             self._features = self.info.features(self.model)

@@ -176,6 +176,21 @@ class Stream:
             groups.append(_class_experience(classes, task, self.class_names, pools))
         return replace(self, experiences=tuple(groups))
 
+    def normalised_as(self, wanted: Preprocess) -> Stream:
+        """The same stream with the mean and std of `wanted`, in units of pixels from 0 to 255.
+
+        Raises:
+            BadInput: its inputs are no bytes, so their units are unknown.
+        """
+        dtype = self.experiences[0].train.source.dtype
+        if dtype != torch.uint8:
+            raise BadInput(
+                f"stream {self.name!r} has inputs of {dtype}: a pretrained model takes images as "
+                "uint8 (0..255); store them so, or give another model"
+            )
+        preprocess = replace(self.preprocess, mean=wanted.mean, std=wanted.std)
+        return replace(self, preprocess=preprocess)
+
     def relabelled(self, labels: Sequence[int]) -> Stream:
         """The same stream with class index `labels[c]` instead of c; names go with their classes.
 
@@ -278,7 +293,8 @@ class StreamInfo:
         draws: the run's random generators.
         build_model: makes a model for this stream: freshly initialised, or as it was pretrained.
         frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
-        features: makes of a frozen model what knows its features of any samples.
+        features: makes of a frozen model what knows its features of any samples; None for random
+            models.
         device: where parameters, buffers and batches live.
     """
 
@@ -292,7 +308,7 @@ class StreamInfo:
     draws: Draws
     build_model: Callable[[], torch.nn.Module]
     frozen_model: Callable[[], torch.nn.Module]
-    features: Callable[[torch.nn.Module], Features]
+    features: Callable[[torch.nn.Module], Features] | None
     device: torch.device
 
     @property

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from cl_platform import Samples
+from cl_platform.data_home import data_home, user_cache
 from cl_platform.errors import ClpError, DataError
 from cl_platform.files import cannot_write, read_json
 from cl_platform.identity import array_digest, digest
@@ -80,21 +81,12 @@ def load_dataset(name: str) -> Dataset:
     )
 
 
-def data_home() -> Path:
-    """The data folder: ``$CLP_DATA``, else the user's cache."""
-    return Path(os.environ.get("CLP_DATA") or _user_cache()).expanduser()
-
-
 def arrays_home() -> Path:
     """Where arrays are kept; a data folder marked read-only is left alone, by root as well."""
     home = data_home()
     if home.is_dir() and not home.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        return _user_cache() / f"arrays-{VERSION}-{digest(str(home.resolve()))[:8]}"
+        return user_cache() / f"arrays-{VERSION}-{digest(str(home.resolve()))[:8]}"
     return home / f"arrays-{VERSION}"
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clp"
 
 
 def _samples(x: np.ndarray, y: np.ndarray, fingerprint: str, mapped: bool) -> Samples:

@@ -10,10 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, relu
 
 from cl_platform.errors import DataError
-from streams.datasets import data_home
+from cl_platform.models.pretrained_cnn import CifarResNet
 
 Encoder = Callable[[Tensor], Tensor]
 """(B, ...) inputs as stored (uint8 or float) -> (B, D) float features."""
@@ -24,27 +23,15 @@ def pixels() -> Encoder:
     return lambda raw: unit(raw).flatten(1)
 
 
-def cifar_resnet(depth: Literal[20, 32] = 20) -> Encoder:
-    """The 64 features of a ResNet for 32x32 images that was trained on CIFAR-10.
-
-    Its weights are the file that ``akamaster/pytorch_resnet_cifar10`` publishes, put by hand into
-    ``$CLP_DATA/pretrained``. Source: He et al. 2016, section 4.2, with parameter-free shortcuts.
+def cifar_resnet(depth: Literal[20, 32] = 20, weights: str | None = None) -> Encoder:
+    """The 64 features of the model ``cifar-resnet``, a ResNet that was trained on CIFAR-10.
 
     Raises:
-        DataError: the file is not there.
+        DataError: its weights are not there.
     """
-    folder = data_home() / "pretrained"
-    found = sorted(folder.glob(f"resnet{depth}-*.th"))
-    if not found:
-        raise DataError(
-            f"encoder cifar-resnet: no file resnet{depth}-*.th in {folder}; put the weights that "
-            "pytorch_resnet_cifar10 publishes there"
-        )
-    state = torch.load(found[0], map_location="cpu", weights_only=True)["state_dict"]
-    network = _CifarResNet((depth - 2) // 6)
-    weights = {name.removeprefix("module."): value for name, value in state.items()}
-    network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("linear.")})
-    return _frozen(network, _cifar_inputs)
+    network = CifarResNet((3, 32, 32), 1, depth=depth, weights=weights)
+    network.eval().requires_grad_(False)
+    return lambda raw: network.features(network.preprocess(255 * unit(_coloured(raw))))
 
 
 def torchvision_model(model: str = "resnet18", weights: str = "DEFAULT") -> Encoder:
@@ -78,7 +65,8 @@ def torchvision_model(model: str = "resnet18", weights: str = "DEFAULT") -> Enco
             f"encoder torchvision: model={model}, weights={weights} cannot be had ({reason}); "
             "give weights=FILE, or another encoder"
         ) from error
-    return _frozen(network, lambda raw: transform(_coloured(raw)))
+    network.eval().requires_grad_(False)
+    return lambda raw: network(transform(_coloured(raw))).flatten(1)
 
 
 def _without_last_layer(network: nn.Module) -> None:
@@ -95,11 +83,6 @@ def unit(raw: Tensor) -> Tensor:
     return raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
 
 
-def _frozen(network: nn.Module, prepare: Encoder) -> Encoder:
-    network.eval().requires_grad_(False)
-    return lambda raw: network(prepare(raw)).flatten(1)
-
-
 def _coloured(raw: Tensor) -> Tensor:
     """(B, 3, H, W); grey images have their channel three times."""
     if raw.dim() != 4 or raw.shape[1] not in (1, 3):
@@ -108,47 +91,3 @@ def _coloured(raw: Tensor) -> Tensor:
             "give encoder=pixels"
         )
     return raw.expand(-1, 3, -1, -1)
-
-
-def _cifar_inputs(raw: Tensor) -> Tensor:
-    x = unit(_coloured(raw))
-    if x.shape[2:] != (32, 32):
-        x = interpolate(x, (32, 32), mode="bilinear", antialias=True)
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    return (x - mean) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-
-class _Block(nn.Module):
-    def __init__(self, wide_in: int, wide: int) -> None:
-        super().__init__()
-        self.stride = 1 if wide_in == wide else 2
-        self.conv1 = nn.Conv2d(wide_in, wide, 3, self.stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(wide)
-        self.conv2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(wide)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
-        if self.stride == 2:  # every other pixel, and channels of zeros on both sides
-            more = (out.shape[1] - x.shape[1]) // 2
-            x = pad(x[:, :, ::2, ::2], (0, 0, 0, 0, more, more))
-        return relu(out + x)
-
-
-class _CifarResNet(nn.Module):
-    def __init__(self, blocks: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks)
-        self.layer2 = _stage(16, 32, blocks)
-        self.layer3 = _stage(32, 64, blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return x.mean((2, 3))
-
-
-def _stage(wide_in: int, wide: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(_Block(wide_in, wide), *(_Block(wide, wide) for _ in range(blocks - 1)))

@@ -29,6 +29,7 @@ NEEDS |= {
     for name in plugins("strategy")
     if issubclass(load("strategy", name), FrozenBackbone)
 }
+NEEDS["l2p"] = {**ON_TRANSFORMERS, "strategy": {"name": "l2p", "pool_size": 4, "selected": 2}}
 DEPENDS_ON_THE_BATCH = "l2p-batch-vote"  # and warns of it
 CASES = [
     {"strategy": {"name": name}, **NEEDS.get(name, {})}

@@ -195,7 +195,7 @@ def test_damaged_weights_are_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("CLP_DATA", str(tmp_path))
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "resnet20-0.th").write_bytes(b"no weights")
-    with pytest.raises(ClpError, match="cifar-resnet") as caught:
+    with pytest.raises(DataError, match=r"resnet20-0\.th cannot be read") as caught:
         build("encoder", {"name": "cifar-resnet"})
     assert_one_line(caught.value)
 

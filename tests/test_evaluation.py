@@ -75,6 +75,8 @@ def set_up(strategy: Strategy, stream: clp.Stream) -> Strategy:
             preprocess=stream.preprocess,
             draws=Draws(0),
             build_model=nn.Identity,
+            frozen_model=nn.Identity,
+            features=None,
             device=CPU,
         )
     )

@@ -6,11 +6,12 @@ The output has one logit per class of the whole stream from the start; masks dec
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from cl_platform.precision import in_float32
+from cl_platform.preprocess import Preprocess
 
 Norm = Literal["batch", "group"]
 
@@ -18,9 +19,14 @@ Norm = Literal["batch", "group"]
 class Classifier(nn.Module):
     """A feature extractor and a linear classifier on top of it.
 
-    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`.
+    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`. A
+    pretrained one also says which ``preprocess`` its weights were trained with, in units of pixels
+    from 0 to 255; its mean and std then stand in for those of the stream. Its static method
+    ``fingerprint(**parameters)`` hashes the weights, so that states made from others are not taken
+    for its own.
     """
 
+    preprocess: ClassVar[Preprocess | None] = None
     classifier: nn.Linear
 
     @abstractmethod

@@ -10,11 +10,11 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 
-N_TOKENS = 4
+N_TOKENS = 16
 
 
 class TinyTransformer(Backbone):
-    """Two blocks of width 16 over four random views of the inputs, behind a class token.
+    """Two blocks of width 16 over sixteen random views of the inputs, behind a class token.
 
     Its weights come from a seed of its own: "pretrained" weights without a file, the same in every
     run.
@@ -67,6 +67,7 @@ class _Block(nn.Module):
         self.heads = heads
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.mixed = nn.Linear(width, width)
         self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,6 +76,7 @@ class _Block(nn.Module):
             layer(normal).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        x = x + scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        heads = scaled_dot_product_attention(query, key, value)
+        x = x + self.mixed(heads.transpose(1, 2).flatten(2))
         output: Tensor = x + self.narrow(silu(self.wide(self.between(x))))
         return output

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import timm
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -14,6 +12,8 @@ from torch.nn.functional import interpolate
 from cl_platform.errors import BadInput, DataError
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.models.cnn import image_shape
+from cl_platform.models.weights import file_digest, fill, weights_file
+from cl_platform.preprocess import Preprocess
 
 
 class VisionTransformer(Backbone):
@@ -72,8 +72,22 @@ class PretrainedViT(VisionTransformer):
         size: PositiveInt | None = None,
     ) -> None:
         image_shape(input_shape)
-        size = size or _input_size(architecture)
+        size = size or int(_config(architecture).input_size[-1])
         super().__init__(_load(architecture, weights, size), size, n_classes)
+
+    @staticmethod
+    def preprocess(architecture: str, **parameters: object) -> Preprocess:  # type: ignore[override]
+        """The normalisation it was trained with, in units of pixels from 0 to 255."""
+        config = _config(architecture)
+        mean, std = (tuple(255 * v for v in values) for values in (config.mean, config.std))
+        return Preprocess(mean, std)
+
+    @staticmethod
+    def fingerprint(architecture: str, weights: str | None = None, **parameters: object) -> str:
+        """A hash of the weights' file; of what is on the hub, its name and timm's version."""
+        if weights:
+            return file_digest(weights_file("", weights))
+        return f"{architecture} of timm {timm.__version__}"
 
 
 class SmallViT(VisionTransformer):
@@ -114,18 +128,23 @@ class SmallViT(VisionTransformer):
             num_classes=0,
         )
         if weights is not None:
-            body.load_state_dict(read_state(Path(weights)))
+            fill(body, weights_file("state dict of timm's VisionTransformer", weights), "head")
         super().__init__(body, size, n_classes)
 
+    @staticmethod
+    def fingerprint(weights: str | None = None, **parameters: object) -> str:
+        """A hash of the weights' file, if there is one."""
+        return file_digest(weights_file("", weights)) if weights else ""
 
-def _input_size(architecture: str) -> int:
+
+def _config(architecture: str) -> timm.models.PretrainedCfg:
     config = timm.get_pretrained_cfg(architecture) if "vit" in architecture else None
     if config is None:
         raise BadInput(
             f"model.architecture={architecture}: timm has no vision transformer of that name; "
             "timm.list_models('vit*', pretrained=True) lists them"
         )
-    return int(config.input_size[-1])
+    return config
 
 
 def _load(architecture: str, weights: str | None, size: int) -> timm.models.VisionTransformer:
@@ -145,17 +164,3 @@ def _load(architecture: str, weights: str | None, size: int) -> timm.models.Visi
             "give model.weights=FILE"
         ) from error
     return cast(timm.models.VisionTransformer, body)
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict from a file of torch.
-
-    Raises:
-        DataError: there is none.
-    """
-    try:
-        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-        return state
-    except Exception as error:  # missing and damaged files
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"weights {file} cannot be read ({reason}); give another file") from error

@@ -1,0 +1,100 @@
+"""bf16: matrix products in bfloat16, everything else as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import cl_platform as clp
+from cl_platform import Batch
+from cl_platform.config import parse_config
+from cl_platform.fold import Fold
+from cl_platform.plan import make_plan
+from cl_platform.store import StateStore
+from cl_platform.strategy import Strategy
+from cl_platform.tracking import Trackers
+from strategies.baselines import Finetune
+
+BLOBS = {"name": "blobs", "experiences": 2, "samples_per_class": 40}
+
+
+class Looking(Finetune):
+    """Notes the types of what flows, and of the loss."""
+
+    def setup(self, info: object) -> None:
+        super().setup(info)  # type: ignore[arg-type]
+        self.hidden, self.losses = set(), []
+        self.model.body[1].register_forward_hook(lambda m, i, o: self.hidden.add(o.dtype))
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = super().loss(batch)
+        self.losses.append(loss)
+        return loss
+
+
+def fold_of(strategy: Strategy, precision: str) -> Fold:
+    config = parse_config(
+        {"stream": BLOBS, "precision": precision, "optimizer": {"lr": 0.01, "momentum": 0.9}},
+        ("strategy",),
+    )
+    return Fold(make_plan(config, {"strategy": strategy}), StateStore(None), Trackers())
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_products_have_the_precision_and_nothing_else(precision: str, dtype: torch.dtype) -> None:
+    fold = fold_of(Looking(), precision)
+    fold.train()
+    fold.evaluate()
+    strategy = fold.strategy
+    assert isinstance(strategy, Looking)
+    assert strategy.hidden == {dtype}
+    assert {loss.dtype for loss in strategy.losses} == {torch.float32}
+    assert {v.dtype for v in strategy.state_dict().values()} == {torch.float32}
+    batch = next(strategy.batches(fold.plan.steps[0].experience))
+    with fold._computing():
+        assert strategy(batch.x).dtype == torch.float32
+
+
+def test_steps_use_the_weights_of_the_step_before() -> None:
+    """A cast that was kept from an earlier step would leave the loss where it was."""
+    curves = []
+    for precision in ("bf16", "float32"):
+        fold = fold_of(Looking(), precision)
+        fold.train()
+        curves.append(torch.stack(fold.strategy.losses).detach())  # type: ignore[arg-type]
+    assert torch.allclose(curves[0], curves[1], atol=0.05)
+    assert curves[0][-1] < 0.1 < curves[0][0]
+
+
+L2P = {"name": "l2p", "pool_size": 4, "selected": 2}
+
+
+@pytest.mark.parametrize("name", ["er", "der++", "ewc", "gem", "ncm", "ranpac", "refresh", L2P])
+def test_methods_learn_in_bf16_what_they_learn_in_float32(name: str | dict) -> None:
+    model = "tiny-transformer" if name is L2P else "mlp"
+    settings = {"model": model, "optimizer": {"name": "adam", "lr": 0.01}}
+    found = [
+        clp.run(BLOBS, name, precision=precision, epochs=5, out=None, **settings).matrices["task"]
+        for precision in ("bf16", "float32")
+    ]
+    assert np.allclose(found[0].values[1:], found[1].values[1:], atol=0.15)
+    assert min(m[j + 1, j] for m in found for j in range(2)) > 0.9
+
+
+def test_it_is_another_state(clp: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    config = {"stream": BLOBS, "strategy": "finetune"}
+    keys = [make_plan(parse_config({**config, "precision": p})).keys for p in ("bf16", "float32")]
+    assert not set(keys[0]) & set(keys[1])
+    code, _, err = clp("run", "--stream", "blobs", "--precision", "half")
+    assert code == 2
+    assert "precision" in err
+    assert "'float32' or 'bf16'" in err
+    code, _, err = clp("run", "--stream", "blobs", "--precision", "bf16", "--json")
+    assert code == 0, err
