@@ -35,7 +35,7 @@ class Preprocess:
                 object.__setattr__(self, name, tuple(float(v) for v in value))
 
     def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, C, H, W) or (B, D) as stored -> the same shape in float32.
+        """(B, C, H, W) or (B, D) as stored -> the same shape in float32; token ids as they are.
 
         Grey images have three channels afterwards if there are three means.
         With a generator, the images are augmented (training); without one they are not.
@@ -43,7 +43,7 @@ class Preprocess:
         if generator is not None and self.augmentation != "none":
             raw = self._augmented(raw, generator)
         if self.mean is None or self.std is None:
-            return raw.float()
+            return raw if holds_tokens(raw) else raw.float()
         if raw.is_floating_point():
             raw = raw.float()
         mean, scale = _constants(self.mean, self.std, raw.dim(), raw.device)
@@ -66,6 +66,11 @@ class Preprocess:
         image = torch.arange(n, device=device)[:, None, None]
         # Indices around the channel slice put the channels last.
         return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def holds_tokens(raw: Tensor) -> bool:
+    """Whether inputs are token ids: whole numbers of another type than that of images, uint8."""
+    return not raw.is_floating_point() and raw.dtype not in (torch.uint8, torch.bool)
 
 
 @cache

@@ -33,7 +33,8 @@ class Samples:
     """Rows of a data set that is kept once and shared: `source[index]` with labels `y`.
 
     Args:
-        source: inputs of the whole data set, (N, ...) uint8 or float; may be memory-mapped.
+        source: inputs of the whole data set, (N, ...) uint8, float, or token ids in another integer
+            type; may be memory-mapped.
         index: the rows that belong here, (n,) int64, in a fixed order.
         y: class indices of those rows, (n,) int64.
         fingerprint: a hash of `source` and of all its labels.
@@ -50,7 +51,7 @@ class Samples:
 
     @classmethod
     def of(cls, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Samples:
-        """Samples that own a copy of their data: x (n, ...) uint8 or float, y (n,) integers.
+        """Samples that own a copy of their data: x (n, ...) as in `source`, y (n,) integers.
 
         Raises:
             BadInput: these are no arrays, not as many labels as inputs, or labels are no integers.

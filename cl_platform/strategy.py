@@ -89,7 +89,7 @@ class Strategy(nn.Module):
     info: StreamInfo
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    _features: Any
+    _frozen_features: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -99,7 +99,7 @@ class Strategy(nn.Module):
         self = super().__new__(cls)
         nn.Module.__init__(self)  # before the dataclass assigns fields, which may be modules
         self.given = kwargs
-        self._features = None
+        self._frozen_features = None
         return self
 
     def setup(self, info: StreamInfo) -> None:
@@ -180,9 +180,9 @@ class Strategy(nn.Module):
         """The same samples with features (D,) as inputs, if the frozen model is pretrained."""
         if not self.takes_features or self.info.features is None:
             return None
-        if self._features is None:
-            self._features = self.info.features(self.model)
-        known: Samples = self._features.of(data)
+        if self._frozen_features is None:
+            self._frozen_features = self.info.features(self.model)
+        known: Samples = self._frozen_features.of(data)
         return known
 
     def hyperparameters(self) -> dict[str, Any]:

@@ -287,7 +287,7 @@ class StreamInfo:
 
     Args:
         scenario, class_names, input_shape, n_experiences: of the stream.
-        input_dtype: type of the raw inputs (uint8 for images).
+        input_dtype: type of the raw inputs (uint8 for images, int32 for token ids).
         task_classes: (n_tasks, n_classes) bool, the classes of each task label.
         preprocess: turns raw inputs into what the model sees.
         draws: the run's random generators.

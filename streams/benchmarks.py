@@ -1,4 +1,5 @@
-"""All streams. A new one is a function that returns a Stream, and an entry point that names it.
+"""Streams of images and numbers; those of texts are in ``streams.text``. A new one is a function
+that returns a Stream, and an entry point that names it.
 
 Parameters of these functions are the parameters of the stream: ``--set stream.experiences=2``.
 """
@@ -27,7 +28,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def split(
-    dataset: str,
+    dataset: str | Dataset,
     *,
     scenario: Scenario = "class",
     classes: PositiveInt | Sequence[NonNegativeInt] | None = None,
@@ -59,7 +60,7 @@ def split(
     Raises:
         BadInput: the sizes do not add up to the number of classes.
     """
-    data = load_dataset(dataset)
+    data = load_dataset(dataset) if isinstance(dataset, str) else dataset
     if classes is not None:
         data = _restricted(data, range(classes) if isinstance(classes, int) else classes)
     groups = _groups(experiences, data)
@@ -69,7 +70,7 @@ def split(
         groups = [[dealt[c] for c in group] for group in groups]
     train, held_out = hold_out(data.train, validation)
     stream = class_incremental(
-        _name(f"split-{dataset}", data),
+        _name(f"split-{data.name}", data),
         groups,
         data.class_names,
         train,
@@ -210,9 +211,11 @@ def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
     return samples.select(~chosen), samples.select(chosen)
 
 
-def _scaling(data: Dataset, normalise: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What is subtracted from each channel, and what it is then divided by."""
-    if normalise:
+def _scaling(
+    data: Dataset, normalise: bool
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """What is subtracted from each channel, and what it is then divided by; None for token ids."""
+    if normalise or data.mean is None or data.std is None:
         return data.mean, data.std
     source = data.train.source
     largest = 255.0 if data.train.mapped else float(source.max())
@@ -323,7 +326,6 @@ split_kmnist = partial(split, "kmnist")
 split_cifar10 = partial(split, "cifar10", augmentation="crop-flip")
 split_cifar100 = partial(split, "cifar100", experiences=10, augmentation="crop-flip")
 split_omniglot = partial(split, "omniglot", experiences="groups")
-split_clinc150 = partial(split, "clinc150", experiences="groups")
 split_tiny_imagenet = partial(split, "tiny-imagenet", experiences=10, augmentation="crop-flip")
 permuted_digits = partial(permuted, "digits")
 permuted_mnist = partial(permuted, "mnist")

@@ -1,4 +1,4 @@
-"""Image data sets: found, read or downloaded once, then kept as plain arrays that load in no time.
+"""Data sets: found, read or downloaded once, then kept as plain arrays that load in no time.
 
 A data set is looked for in ``$CLP_DATA/<name>`` (its official files, put there by hand) and else
 downloaded into ``$CLP_DATA/raw``. Its arrays are kept in ``$CLP_DATA/arrays-v1``, or, where that
@@ -13,6 +13,7 @@ import shutil
 import stat
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,13 @@ from cl_platform.data_home import data_home, user_cache
 from cl_platform.errors import ClpError, DataError
 from cl_platform.files import cannot_write, read_json
 from cl_platform.identity import array_digest, digest
+from cl_platform.pretrained import tokenizer_digest
 from streams.formats import Arrays
-from streams.sources import SOURCES
+from streams.sources import SOURCES, D, Source
+from streams.text_formats import Texts, as_arrays, hashed_words, token_ids
+from streams.text_sources import TEXT_SOURCES
 
+KNOWN: dict[str, Source[Arrays] | Source[Texts]] = {**SOURCES, **TEXT_SOURCES}
 RESIDENT_BYTES = 4 * 2**30
 VERSION = "v1"  # of the arrays' layout; another one is made anew
 PARTS = ("train_x", "train_y", "test_x", "test_y")
@@ -36,8 +41,9 @@ class Dataset:
     """A data set ready for use.
 
     Args:
-        train, test: its samples; images (N, C, H, W) uint8.
-        mean, std: per channel over the training images, in units of the raw pixels.
+        train, test: its samples; images (N, C, H, W) uint8, or token ids (N, L) int32.
+        mean, std: per channel over the training images, in units of the raw pixels; None for token
+            ids.
         groups: named sets of classes that belong together.
         note: says so where this is only a part of the published set.
     """
@@ -46,36 +52,41 @@ class Dataset:
     train: Samples
     test: Samples
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     groups: dict[str, list[int]]
     note: str = ""
 
 
-def load_dataset(name: str) -> Dataset:
-    """A data set by name; see ``streams.sources``.
+def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> Dataset:
+    """A data set by name; see ``streams.sources`` and ``streams.text_sources``.
+
+    Args:
+        tokenizer: makes token ids of texts; see ``cl_platform.pretrained``. Without one, texts are
+            counts of hashed words.
+        tokens: longer texts are cut to this number, special tokens included.
 
     Raises:
         DataError: it is unknown, cannot be had, or its files are damaged; says what to do.
     """
-    if name not in SOURCES:
-        raise DataError(f"unknown data set {name!r}. Known: {', '.join(SOURCES)}")
-    folder = arrays_home() / name
+    if name not in KNOWN:
+        raise DataError(f"unknown data set {name!r}. Known: {', '.join(KNOWN)}")
+    folder = arrays_home() / _kept_as(name, tokenizer, tokens)
     if not (folder / "meta.json").exists():
-        _prepare(name, folder)
+        _keep(_arrays(name, tokenizer, tokens), folder)
     meta = read_json(folder / "meta.json")
     arrays = {}
     for part in PARTS:
         arrays[part] = _open(folder / f"{part}.npy", meta)
     mapped = _is_mapped(meta)
-    n_train, published = len(arrays["train_y"]), SOURCES[name].n_train
+    n_train, published = len(arrays["train_y"]), KNOWN[name].n_train
     return Dataset(
         name=name,
         train=_samples(arrays["train_x"], arrays["train_y"], meta["fingerprint"], mapped),
         test=_samples(arrays["test_x"], arrays["test_y"], meta["fingerprint"] + "t", mapped),
         class_names=tuple(meta["class_names"]),
-        mean=tuple(meta["mean"]),
-        std=tuple(meta["std"]),
+        mean=tuple(meta["mean"]) or None,
+        std=tuple(meta["std"]) or None,
         groups=meta["groups"],
         note="" if n_train == published else f"{n_train} of {published} training samples",
     )
@@ -121,10 +132,28 @@ def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
         ) from error
 
 
-def _prepare(name: str, folder: Path) -> None:
-    """Read the set from wherever it is to be had and keep its arrays, all or none of them."""
-    arrays = _obtain(name)
-    temporary = folder.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
+def _kept_as(name: str, tokenizer: str | None, tokens: int) -> str:
+    """The folder of the arrays; tokens are made once for each tokenizer and length."""
+    if tokenizer is None:
+        return name
+    return f"{name}-{tokens}-{tokenizer_digest(tokenizer)[:12]}"
+
+
+def _arrays(name: str, tokenizer: str | None, tokens: int) -> Arrays:
+    """The set, read from wherever it is to be had."""
+    if name in SOURCES:
+        if tokenizer is not None:
+            raise DataError(f"tokenizer={tokenizer}: data set {name!r} has no texts; leave it out")
+        return _obtain(name, SOURCES[name])
+    texts = _obtain(name, TEXT_SOURCES[name])
+    if tokenizer is None:
+        return as_arrays(texts, hashed_words)
+    return as_arrays(texts, partial(token_ids, tokenizer=tokenizer, tokens=tokens))
+
+
+def _keep(arrays: Arrays, folder: Path) -> None:
+    """Write the arrays, all or none of them."""
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.mkdir(parents=True)
         for part in PARTS:
@@ -145,13 +174,13 @@ def _prepare(name: str, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _obtain(name: str) -> Arrays:
-    home, source = data_home(), SOURCES[name]
+def _obtain(name: str, source: Source[D]) -> D:
+    home = data_home()
     try:
         for folder in (home / name, home / name.replace("-", "_")):
-            arrays = source.local(folder)
-            if arrays is not None:
-                return arrays
+            found = source.local(folder)
+            if found is not None:
+                return found
         return source.download(home / "raw")
     except ClpError:
         raise
@@ -168,6 +197,8 @@ def _obtain(name: str) -> Arrays:
 
 
 def _statistics(x: np.ndarray) -> dict[str, list[float]]:
+    if x.dtype != np.uint8:  # the mean of token ids means nothing
+        return {"mean": [], "std": []}
     total = np.zeros(x.shape[1])
     squares = np.zeros(x.shape[1])
     for start in range(0, len(x), 4096):

@@ -6,21 +6,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from cl_platform.errors import DataError
 from cl_platform.models.pretrained_cnn import CifarResNet
+from cl_platform.models.text import TextEncoder
+from cl_platform.preprocess import holds_tokens
+
+TEXTS = 64  # encoded at a time
 
 Encoder = Callable[[Tensor], Tensor]
-"""(B, ...) inputs as stored (uint8 or float) -> (B, D) float features."""
+"""(B, ...) inputs as stored (uint8, float, or token ids) -> (B, D) float features."""
 
 
 def pixels() -> Encoder:
     """The inputs themselves, flattened; images in [0, 1]."""
     return lambda raw: unit(raw).flatten(1)
+
+
+def text(model: str = "minilm") -> Encoder:
+    """The feature of the model ``minilm``: the mean of what it makes of each token of a text.
+
+    Source: Reimers & Gurevych 2019, section 3, the strategy they call MEAN.
+
+    Args:
+        model: ``minilm``, a folder or a name on the hub, the same as the stream's tokenizer.
+
+    Raises:
+        DataError: it cannot be had.
+    """
+    network = TextEncoder((1,), 1, weights=model)
+    network.eval().requires_grad_(False)
+    return lambda raw: torch.cat(
+        [network.features(ids) for ids in _token_ids(raw, network.body).split(TEXTS)]
+    )
 
 
 def cifar_resnet(depth: Literal[20, 32] = 20, weights: str | None = None) -> Encoder:
@@ -78,8 +100,25 @@ def _without_last_layer(network: nn.Module) -> None:
     setattr(network.get_submodule(parent), child, nn.Identity())
 
 
+def _token_ids(raw: Tensor, network: Any) -> Tensor:
+    if not holds_tokens(raw):
+        raise DataError(
+            f"inputs of type {raw.dtype}: encoder text takes token ids; give encoder=pixels, or "
+            "the stream a tokenizer"
+        )
+    known = network.get_input_embeddings().num_embeddings
+    if int(raw.max()) >= known:
+        raise DataError(
+            f"token {int(raw.max())}, but the text encoder knows {known} only; give it the model "
+            "that the stream's tokenizer belongs to"
+        )
+    return raw.long()
+
+
 def unit(raw: Tensor) -> Tensor:
-    """Images (uint8) in [0, 1]; other inputs as they are."""
+    """Images (uint8) in [0, 1]; other numbers as they are."""
+    if holds_tokens(raw):
+        raise DataError("inputs are token ids, which this encoder cannot read; give encoder=text")
     return raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
 
 

@@ -21,7 +21,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """A data set in memory: x (N, C, H, W) uint8, y (N,) int64.
+    """A data set in memory: x (N, C, H, W) uint8 or token ids (N, L) int32, y (N,) int64.
 
     `groups` names sets of classes that belong together (superclasses, alphabets).
     """
@@ -32,36 +32,6 @@ class Arrays:
     test_y: Array
     class_names: list[str]
     groups: dict[str, list[int]] = field(default_factory=dict)
-
-
-WORD_BUCKETS = 2048
-
-
-def read_clinc(folder: Path) -> tuple[Array, Array, Array, Array, list[str], dict[str, list[int]]]:
-    """CLINC150 as counts of hashed words and pairs of words, (N, 1, 1, 2048) uint8.
-
-    Its intents are numbered domain by domain. Source of the data: Larson et al. 2019.
-
-    Returns:
-        Training inputs and labels, test inputs and labels, the intents, the intents of each domain.
-    """
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    texts = json.loads((folder / "data_full.json").read_text(encoding="utf-8"))
-    domains = json.loads((folder / "domains.json").read_text(encoding="utf-8"))
-    names = [intent for intents in domains.values() for intent in intents]
-    number = {name: i for i, name in enumerate(names)}
-    count = HashingVectorizer(
-        n_features=WORD_BUCKETS, ngram_range=(1, 2), alternate_sign=False, norm=None
-    )
-
-    def part(split: str) -> tuple[Array, Array]:
-        counts = count.transform(text for text, _ in texts[split]).toarray()
-        x = np.minimum(counts, 255).astype(np.uint8)[:, None, None]
-        return x, np.array([number[intent] for _, intent in texts[split]], dtype=np.int64)
-
-    groups = {domain: [number[i] for i in intents] for domain, intents in domains.items()}
-    return *part("train"), *part("test"), names, groups
 
 
 def read_idx(folder: Path) -> tuple[Array, Array, Array, Array]:

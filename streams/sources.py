@@ -1,6 +1,7 @@
 """Where each data set comes from: official files put there by hand, else a download.
 
-A new data set is a ``Source`` put into ``SOURCES``; ``streams.benchmarks`` makes streams of it.
+A new data set of images is a ``Source`` put into ``SOURCES``; ``streams.benchmarks`` makes streams
+of it. Those of texts are in ``streams.text_sources`` and ``streams.text``.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,7 +17,6 @@ from cl_platform.files import read_json
 from streams.formats import (
     Arrays,
     read_cifar_pickles,
-    read_clinc,
     read_idx,
     read_omniglot_bits,
     read_omniglot_folders,
@@ -25,10 +26,12 @@ from streams.formats import (
     unpickle,
 )
 
+D = TypeVar("D")
+
 
 @dataclass(frozen=True)
-class Source:
-    """Where a data set comes from.
+class Source(Generic[D]):
+    """Where a data set comes from, as arrays or as texts.
 
     Args:
         local: reads official files from the set's own folder, or returns None without them.
@@ -36,8 +39,8 @@ class Source:
         n_train: size of the published training set.
     """
 
-    local: Callable[[Path], Arrays | None]
-    download: Callable[[Path], Arrays]
+    local: Callable[[Path], D | None]
+    download: Callable[[Path], D]
     n_train: int
 
 
@@ -57,7 +60,7 @@ def _digits(folder: Path) -> Arrays:
     return Arrays(x[~test], y[~test], x[test], y[test], [str(c) for c in range(10)])
 
 
-def _idx_source(class_name: str, names: list[str]) -> Source:
+def _idx_source(class_name: str, names: list[str]) -> Source[Arrays]:
     """A member of the MNIST family, by the name of its torchvision class."""
 
     def local(folder: Path) -> Arrays | None:
@@ -74,7 +77,7 @@ def _idx_source(class_name: str, names: list[str]) -> Source:
     return Source(local, download, 60000)
 
 
-def _cifar_source(n_classes: int) -> Source:
+def _cifar_source(n_classes: int) -> Source[Arrays]:
     folder_name = "cifar-10-batches-py" if n_classes == 10 else "cifar-100-python"
 
     def sheets(folder: Path) -> Arrays | None:
@@ -180,25 +183,12 @@ def _tiny_download(raw: Path) -> Arrays:
     return read_tiny_imagenet([raw / name])
 
 
-def _clinc_local(folder: Path) -> Arrays | None:
-    return Arrays(*read_clinc(folder)) if (folder / "data_full.json").exists() else None
-
-
-def _clinc_download(raw: Path) -> Arrays:
-    from torchvision.datasets.utils import download_url
-
-    for name in ("data_full.json", "domains.json"):
-        address = f"https://raw.githubusercontent.com/clinc/oos-eval/master/data/{name}"
-        download_url(address, str(raw / "clinc150"), name)
-    return Arrays(*read_clinc(raw / "clinc150"))
-
-
 DIGITS = [str(c) for c in range(10)]
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 KUZUSHIJI = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, Source[Arrays]] = {
     "digits": Source(_digits, _digits, 1201),
     "mnist": _idx_source("MNIST", DIGITS),
     "fashion-mnist": _idx_source("FashionMNIST", FASHION),
@@ -206,6 +196,5 @@ SOURCES: dict[str, Source] = {
     "cifar10": _cifar_source(10),
     "cifar100": _cifar_source(100),
     "omniglot": Source(_omniglot_local, _omniglot_download, 1623 * 15),
-    "clinc150": Source(_clinc_local, _clinc_download, 15000),
     "tiny-imagenet": Source(_tiny_local, _tiny_download, 100000),
 }

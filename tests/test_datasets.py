@@ -19,8 +19,7 @@ import cl_platform as clp
 from cl_platform.errors import DataError, StorageError
 from cl_platform.parameters import build
 from streams import datasets
-from streams.datasets import arrays_home, load_dataset
-from streams.sources import SOURCES
+from streams.datasets import KNOWN, arrays_home, load_dataset
 
 
 @pytest.fixture
@@ -323,7 +322,7 @@ def test_every_data_set_has_a_stream_or_more() -> None:
     from cl_platform.registry import plugins
 
     named = {name.partition("-")[2] for name in plugins("stream")}
-    assert set(SOURCES) <= named
+    assert set(KNOWN) <= named | set(plugins("stream"))
 
 
 def test_without_network_or_files_the_folder_is_named(

@@ -11,8 +11,10 @@ import torch
 import cl_platform as clp
 from cl_platform.errors import BadInput, ClpError, DataError
 from cl_platform.parameters import build
+from cl_platform.pretrained import load_encoder
 from streams.datasets import load_dataset
 from streams.distances import difficulties, items_of
+from streams.text_formats import token_ids
 from tests.hand_made import BLOBS, assert_one_line, order_of, stream_of
 
 ENCODERS = """
@@ -128,6 +130,54 @@ def test_pixels_lie_between_zero_and_one() -> None:
     images = torch.tensor([[[[0, 255], [51, 102]]]], dtype=torch.uint8)
     assert encode(images).tolist() == [pytest.approx([0, 1, 0.2, 0.4])]
     assert encode(torch.tensor([[-3.0, 300.0]])).tolist() == [[-3.0, 300.0]]
+
+
+TEXTS = ["hello", "how far is it from denver to aspen ?"]
+
+
+@torch.inference_mode()
+def test_a_text_is_the_mean_of_its_tokens() -> None:
+    """Each text by itself, without padding, gives the same."""
+    encode = build("encoder", {"name": "text"})
+    found = encode(torch.from_numpy(token_ids(TEXTS, "minilm", 64)))
+    assert found.shape == (2, 384)
+    network = load_encoder("minilm")
+    for text, features in zip(TEXTS, found, strict=True):
+        alone = torch.from_numpy(token_ids([text], "minilm", 64))
+        states = network(input_ids=alone.long()).last_hidden_state
+        assert torch.allclose(features, states[0].mean(0), atol=1e-5)
+        assert torch.allclose(features, encode(alone)[0], atol=1e-5)
+
+
+def test_meanings_lie_closer_than_words() -> None:
+    texts = ["the bank is closed today", "today the shop does not open", "the bank of a river"]
+    encode = build("encoder", {"name": "text"})
+    with torch.inference_mode():
+        first, same, other = encode(torch.from_numpy(token_ids(texts, "minilm", 64)))
+    assert torch.cosine_similarity(first, same, 0) > torch.cosine_similarity(first, other, 0)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "raw", "message"),
+    [
+        (
+            "text",
+            torch.zeros(1, 4),
+            r"torch\.float32: encoder text takes token ids; give encoder=p",
+        ),
+        (
+            "text",
+            torch.zeros(1, 4, dtype=torch.uint8),
+            r"torch\.uint8: encoder text takes token ids",
+        ),
+        ("text", torch.tensor([[30522]]), "token 30522, but the text encoder knows 30522 only"),
+        ("pixels", torch.tensor([[1, 2]]), "inputs are token ids.* give encoder=text"),
+    ],
+)
+def test_inputs_of_another_kind_are_refused(encoder: str, raw: torch.Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        build("encoder", {"name": encoder})(raw)
+    assert_one_line(caught.value)
 
 
 def test_an_encoder_of_images_refuses_what_is_none(real_data: Path) -> None:

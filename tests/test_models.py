@@ -84,6 +84,26 @@ def test_normalisation() -> None:
     assert torch.equal(Preprocess()(floats), floats)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.int16])
+def test_token_ids_stay_as_they_are(dtype: torch.dtype) -> None:
+    ids = torch.tensor([[101, 30521, 102, 0]], dtype=dtype)
+    found = Preprocess()(ids, torch.Generator())
+    assert found.dtype == dtype
+    assert torch.equal(found, ids)
+    assert torch.equal(Preprocess((1.0,), (2.0,))(ids), (ids - 1) / 2)  # if that is wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.float16, torch.float64])
+def test_other_inputs_become_float32(dtype: torch.dtype) -> None:
+    raw = torch.tensor([[0, 1]], dtype=dtype)
+    assert Preprocess()(raw).dtype == torch.float32
+
+
+def test_an_mlp_cannot_read_token_ids() -> None:
+    with pytest.raises(BadInput, match="token ids, which an mlp cannot read; give --model minilm"):
+        model("mlp", (4,))(torch.zeros(2, 4, dtype=torch.int32))
+
+
 def test_augmentation_shifts_and_mirrors_each_image_by_itself() -> None:
     raw = images(200)
     generator = torch.Generator().manual_seed(0)

@@ -10,7 +10,9 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from cl_platform.errors import BadInput
 from cl_platform.models import Classifier
+from cl_platform.preprocess import holds_tokens
 
 
 class MLP(Classifier):
@@ -37,5 +39,7 @@ class MLP(Classifier):
         self.classifier = nn.Linear(sizes[-1], n_classes)
 
     def features(self, x: Tensor) -> Tensor:
+        if holds_tokens(x):
+            raise BadInput("inputs are token ids, which an mlp cannot read; give --model minilm")
         features: Tensor = self.body(x)
         return features

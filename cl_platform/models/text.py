@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ class TextEncoder(Backbone):
         pooling: the feature is the mean over real tokens, as all-MiniLM-L6-v2 was trained, or the
             first token's.
     """
+
+    body: Any  # of the library
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class TinyTransformer(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             self.views = nn.Linear(math.prod(input_shape), N_TOKENS * self.width)
-            self.first = nn.Parameter(torch.randn(1, self.width))
+            self.first = nn.Parameter(0.1 * torch.randn(1, self.width))
             self.layers = nn.ModuleList(_Block(self.width, heads=2) for _ in range(self.depth))
             self.norm = nn.LayerNorm(self.width)
 
