@@ -15,7 +15,7 @@ from cl_platform import registry
 from cl_platform.code import code_digest, kernel_digest
 from cl_platform.config import RunConfig
 from cl_platform.curriculum import Curriculum, arrange, ask
-from cl_platform.draws import Draws, seed_for
+from cl_platform.draws import Draws, global_generators, seed_for
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.features import Features
 from cl_platform.frozen import freeze
@@ -118,14 +118,14 @@ class Plan:
 
     def _frozen_model(self) -> nn.Module:
         """The same as a constant. Those that are pretrained exist once in a process."""
+        if not self.weights:
+            return freeze(self._model())
         key = digest(self._model_identity(), self.stream.n_classes, self.config.device)
-        if key in _PRETRAINED:
-            return _PRETRAINED[key]
-        model = freeze(self._model())
-        if self.weights:
+        if key not in _PRETRAINED:
             _PRETRAINED.clear()  # one is enough: the runs of a process follow each other
-            _PRETRAINED[key] = model
-        return model
+            with global_generators(0):  # what is drawn next must not depend on who made it
+                _PRETRAINED[key] = freeze(self._model())
+        return _PRETRAINED[key]
 
     def _model_identity(self) -> str:
         return digest(self.code["model"], self.config.model, self.stream.input_shape)

@@ -279,6 +279,12 @@ def test_pretrained_models_exist_once_in_a_process() -> None:
     assert all(p.requires_grad for p in third.strategy.model.parameters())
 
 
+def test_whether_a_model_was_there_before_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cl_platform.plan._PRETRAINED", {})
+    made, found = (fold_of(L2P()).strategy.state_dict() for _ in range(2))
+    assert all(torch.equal(made[name], found[name]) for name in made)
+
+
 def test_models_that_are_not_pretrained_are_of_the_seed() -> None:
     def weights(seed: int) -> Tensor:
         fold = fold_of(NearestClassMean(), model="mlp", seed=seed)
