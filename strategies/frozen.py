@@ -74,7 +74,7 @@ class FrozenBackbone(Strategy):
         return self.cross_entropy(self(batch.x, batch.task, batch.features), batch.y)
 
     def minimise(self, loss: Tensor) -> Tensor:
-        self.optimizer.zero_grad()
+        self.zero_grad()  # of all: what is trained no more must not count in the norm
         loss.backward()
         if self.clip is not None:
             clip_grad_norm_(self.parameters(), self.clip)
