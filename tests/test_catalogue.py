@@ -30,6 +30,10 @@ NEEDS |= {
     if issubclass(load("strategy", name), FrozenBackbone)
 }
 NEEDS["l2p"] = {**ON_TRANSFORMERS, "strategy": {"name": "l2p", "pool_size": 4, "selected": 2}}
+# It has two blocks; prompts that start as far out as published ones need larger steps for so few.
+FASTER = {"model": "tiny-transformer", "optimizer": {"name": "adam", "lr": 0.03}}
+SHORT = {"general_blocks": [0], "general_length": 4, "expert_blocks": [1], "expert_length": 4}
+NEEDS |= {name: {**FASTER, "strategy": {"name": name, **SHORT}} for name in ("oneprompt", "ovor")}
 DEPENDS_ON_THE_BATCH = "l2p-batch-vote"  # and warns of it
 CASES = [
     {"strategy": {"name": name}, **NEEDS.get(name, {})}
@@ -45,6 +49,13 @@ CASES += [
         {"name": "ewc", "fisher": "batch", "fisher_samples": None},
         {"name": "refresh", "mode": "code", "inner": "ewc"},
         {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
+    )
+]
+CASES += [
+    {**FASTER, "strategy": section}
+    for section in (
+        {"name": "ovor", **SHORT, "outliers": "code"},
+        {"name": "s-prompts", "shared_head": True},
     )
 ]
 
