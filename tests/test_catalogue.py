@@ -30,15 +30,21 @@ NEEDS |= {
     if issubclass(load("strategy", name), FrozenBackbone)
 }
 # By default prompts are many and in five blocks; it has two, and few tokens.
+IN_TWO: dict[str, dict] = {"general_blocks": [0], "expert_blocks": [1]}
+SHORT = {**IN_TWO, "general_length": 4, "expert_length": 4}
 FEW_PROMPTS: dict[str, dict] = {
     "l2p": {"pool_size": 4, "selected": 2},
-    "dualprompt": {"general_blocks": [0], "expert_blocks": [1]},
+    "dualprompt": IN_TWO,
     "coda-prompt": {"blocks": [0, 1], "components": 6, "length": 4},
+    "oneprompt": SHORT,
+    "ovor": SHORT,
 }
 NEEDS |= {
     name: {**NEEDS[name], "strategy": {"name": name, **given}}
     for name, given in FEW_PROMPTS.items()
 }
+for name in ("oneprompt", "ovor"):  # as few steps as these need to be larger
+    NEEDS[name]["optimizer"] = {"name": "adam", "lr": 0.03}
 DEPENDS_ON_THE_BATCH = "l2p-batch-vote"  # and warns of it
 CASES = [
     {"strategy": {"name": name}, **NEEDS.get(name, {})}
@@ -54,6 +60,13 @@ CASES += [
         {"name": "ewc", "fisher": "batch", "fisher_samples": None},
         {"name": "refresh", "mode": "code", "inner": "ewc"},
         {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
+    )
+]
+CASES += [
+    {**NEEDS["ovor"], "strategy": section}
+    for section in (
+        {"name": "ovor", **SHORT, "outliers": "code"},
+        {"name": "s-prompts", "shared_head": True},
     )
 ]
 

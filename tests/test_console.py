@@ -33,6 +33,12 @@ def test_progress_is_shown_in_a_terminal(terminal: Console) -> None:
     assert text.count("mean accuracy so far") == 5
 
 
+def test_diagnostics_do_not_end_what_is_shown(terminal: Console) -> None:
+    settings = {"model": "tiny-transformer", "sinks": [ConsoleSink(terminal)], "out": None}
+    clp.run({"name": "split-digits", "samples": 30}, "s-prompts", **settings)
+    assert shown(terminal).count("mean accuracy so far") == 5
+
+
 def test_a_failure_puts_the_terminal_back(terminal: Console) -> None:
     sink = ConsoleSink(terminal)
     with pytest.raises(clp.ClpError):

@@ -28,7 +28,9 @@ class ConsoleSink:
         self._bar: Any = None
 
     def emit(self, event: Event) -> None:
-        getattr(self, f"_on_{event['event']}")(event)
+        show = getattr(self, f"_on_{event['event']}", None)
+        if show is not None:  # diagnostics are for files and W&B
+            show(event)
 
     def close(self) -> None:
         if self._progress is not None:

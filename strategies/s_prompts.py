@@ -1,0 +1,96 @@
+"""S-Prompts: experiences learn independently, and inputs are told apart by their features."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from cl_platform import Batch, Experience, StreamInfo
+from cl_platform.precision import in_float32
+from strategies.centroids import Centroids
+from strategies.frozen import FrozenBackbone
+
+
+class SPrompts(FrozenBackbone):
+    """A prompt and a classifier per experience, which no other experience changes.
+
+    Source: Wang et al. 2022, "S-Prompts Learning with Pre-trained Transformers: An Occam's Razor
+    for Domain Incremental Learning", S-iPrompts. An input uses the prompt and the classifier of the
+    experience it is probably from, by :class:`Centroids` in the frozen model's features; task
+    labels, where there are any, only restrict the answer. Prompts start as their code's do, uniform
+    within ``1/sqrt(width)``.
+
+    Differences to the authors' code: distances are Euclidean, sums of absolute differences there;
+    centroids are there before an experience is trained, so that whatever is asked in its midst is
+    answered in the same way as at its end; prompts come before all tokens, behind the class token
+    there, which is the same to attention: they have no position.
+
+    Args:
+        length: tokens of a prompt.
+        centroids: of an experience.
+        shared_head: one classifier, trained by all experiences in turn; else one for each, whose
+            answer is a class of its experience: all other logits are the lowest number.
+    """
+
+    length: PositiveInt = 10
+    centroids: PositiveInt = 5
+    shared_head: bool = False
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        n, width, device = info.n_experiences, self.model.width, info.device
+        bound = width**-0.5
+        self.prompts = nn.ParameterList(
+            torch.empty(self.length, width, device=device).uniform_(-bound, bound) for _ in range(n)
+        )
+        self.heads = nn.ModuleList()
+        if not self.shared_head:
+            self.heads.extend(deepcopy(self.head) for _ in range(n))
+            del self.head
+        self.selector = Centroids(n, width, self.centroids, device)
+        self.classes = nn.Buffer(torch.zeros(n, info.n_classes, dtype=torch.bool, device=device))
+        self.recognised = nn.Buffer(torch.zeros(n, device=device))
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        self.classes[self.place] = self.present
+        for own in (self.prompts, self.heads):
+            own.requires_grad_(False)[self.place : self.place + 1].requires_grad_(True)
+        queries = [self.query(b.x, b.features) for b in self.batches(experience)]
+        self.selector.add(self.place, torch.cat(queries))
+        nearest = torch.cat([self.selector.nearest(query) for query in queries])
+        self.recognised[self.place] = (nearest == self.place).float().mean()
+
+    def represent(self, x: Tensor, prompts: Tensor) -> Tensor:
+        """The feature (B, width) of inputs under prompts, (L, width) or (B, L, width)."""
+        tokens = self.model.encode(self.model.embed(x).prepend(prompts))
+        _, own = tokens.split(self.length)
+        return self.model.pool(own)
+
+    def loss(self, batch: Batch) -> Tensor:
+        feature = self.represent(batch.x, self.prompts[self.place])
+        head = self.head if self.shared_head else self.heads[self.place]
+        logits = self.restrict(in_float32(head, feature), batch.task)
+        return self.cross_entropy(logits, batch.y)
+
+    def forward(
+        self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
+        places = self.selector.nearest(self.query(x, features))
+        feature = self.represent(x, torch.stack(list(self.prompts))[places])
+        if self.shared_head:
+            return self.classify(feature, task)
+        return self.restrict(self.answer(feature, places), task)
+
+    def answer(self, feature: Tensor, places: Tensor) -> Tensor:
+        """Logits (B, n_classes) by the classifiers of the experiences at places (B,)."""
+        by_all = torch.stack([in_float32(head, feature) for head in self.heads], dim=1)
+        logits = by_all[torch.arange(len(places), device=places.device), places]
+        return logits.masked_fill(~self.classes[places], torch.finfo(logits.dtype).min)
+
+    def diagnostics(self) -> dict[str, float | list[float]]:
+        """The share of the last experience's training samples whose centroid is one of its own."""
+        return {"recognised": self.recognised[self.place].item()}
