@@ -123,6 +123,17 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     return read_back(folder)
 
 
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What a strategy that tells of itself logs per experience."""
+    folder = tmp_path_factory.mktemp("prompted")
+    command = ["run", "--stream", "blobs", "--strategy", "l2p", "--model", "tiny-transformer"]
+    process = start_clp([*command, "--wandb", "offline"], folder, env=environment(folder))
+    _, err = process.communicate(timeout=180)
+    assert (process.returncode, err) == (0, "")
+    return [logged["item"] for logged in read_back(folder)["history"]]
+
+
 @dataclass
 class Swept:
     """The folder of a sweep, and the records of its runs and of its summary."""
@@ -165,12 +176,13 @@ def experiences(run: ReceivedRun) -> list[dict]:
 
 
 def test_what_is_sent_is_the_schema(
-    online: Sent, failed: dict[str, list[dict]], swept: Swept
+    online: Sent, failed: dict[str, list[dict]], prompted: list[dict], swept: Swept
 ) -> None:
     """Every name is of the schema, and every row of the schema has a name."""
     logged: dict[Where, set[str]] = {
         "config": set(online.run.config),
-        "history": {name for logged in online.run.history for name in logged},
+        "history": {name for logged in online.run.history for name in logged}
+        | {name.partition(".")[0] for logged in prompted for name in logged if name[0] != "_"},
         "sweep": swept.names,
     }
     last = {*online.run.summary, *(n for s in failed["summary"] for n in s["update"])}

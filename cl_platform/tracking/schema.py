@@ -79,6 +79,12 @@ SCHEMA = (
         "experience",
         "more",
     ),
+    Logged(
+        "history",
+        "strategy/<name>",
+        "what the strategy tells of itself after an experience: a number, or a list as a histogram",
+        "experience",
+    ),
     Logged("history", "train/step", "steps trained in this session"),
     Logged(
         "history",

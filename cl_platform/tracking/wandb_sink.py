@@ -81,6 +81,16 @@ class WandbSink:
         self._rows[event["step"]] = event["rows"]["test"]
         self._log_rows()
 
+    def _on_diagnosed(self, event: Event) -> None:
+        import wandb
+
+        logged: dict[str, Any] = {"experience": event["step"]}
+        for name, value in event["values"].items():
+            if isinstance(value, list):  # a bar for each item, from 0
+                value = wandb.Histogram(np_histogram=(value, list(range(len(value) + 1))))
+            logged[f"strategy/{name}"] = value
+        self._run.log(logged)
+
     def _log_rows(self) -> None:
         """Log the rows that are there, up to the first that is not."""
         while self._next in self._rows:
