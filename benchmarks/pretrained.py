@@ -53,8 +53,8 @@ class Benchmark:
     batch_size: int = 16
 
 
-CLINC = {"name": "split-clinc150", "tokenizer": "minilm", "samples": 200}
-CIFAR = {"name": "split-cifar100", "augmentation": "none", "samples": 500}
+CLINC = {"name": "split-clinc150", "tokenizer": "minilm", "samples": 200, "test_samples": 100}
+CIFAR = {"name": "split-cifar100", "augmentation": "none", "samples": 500, "test_samples": 500}
 BENCHMARKS = {
     "clinc150": Benchmark(
         stream={**CLINC, "experiences": 15},

@@ -36,6 +36,7 @@ def split(
     class_seed: NonNegativeInt | None = None,
     validation: Fraction = 0.0,
     samples: PositiveInt | None = None,
+    test_samples: PositiveInt | None = None,
     normalise: bool = True,
     augmentation: Augmentation = "none",
     online: bool = False,
@@ -53,6 +54,8 @@ def split(
             order. The order in which the experiences are learned is the curriculum's affair.
         validation: share of each class's training samples that is held out.
         samples: training samples kept of each experience, the same in every run; None keeps all.
+        test_samples: test samples kept of each experience, for a quick look; the stream's name says
+            so.
         normalise: by the mean and standard deviation of the training images; if not, inputs lie in
             [0, 1].
         online: whether each sample may be seen once only.
@@ -87,6 +90,8 @@ def split(
     if samples is not None:
         kept = tuple(e.subset(_some(len(e.train), samples)) for e in stream.experiences)
         stream = replace(stream, experiences=kept)
+    if test_samples is not None:
+        stream = _tested_on(stream, test_samples)
     return _by_place(stream) if scenario == "domain" else stream
 
 
@@ -226,6 +231,12 @@ def _some(n: int, wanted: int) -> Tensor:
     """`wanted` of `n` rows at random, in order; all of them if there are not as many."""
     generator = torch.Generator().manual_seed(0)
     return torch.randperm(n, generator=generator)[:wanted].sort().values
+
+
+def _tested_on(stream: Stream, n: int) -> Stream:
+    """The stream with at most n test samples of each experience."""
+    kept = tuple(replace(e, test=e.test.select(_some(len(e.test), n))) for e in stream.experiences)
+    return replace(stream, name=f"{stream.name} ({n} test samples each)", experiences=kept)
 
 
 def _by_place(stream: Stream) -> Stream:

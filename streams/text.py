@@ -28,6 +28,7 @@ def split_text(
     class_seed: NonNegativeInt | None = None,
     validation: Fraction = 0.0,
     samples: PositiveInt | None = None,
+    test_samples: PositiveInt | None = None,
     normalise: bool = True,
     online: bool = False,
 ) -> Stream:
@@ -49,6 +50,7 @@ def split_text(
         class_seed=class_seed,
         validation=validation,
         samples=samples,
+        test_samples=test_samples,
         normalise=normalise,
         online=online,
     )

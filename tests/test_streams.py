@@ -208,6 +208,19 @@ def test_a_domain_stream_needs_experiences_of_one_size() -> None:
         split_digits(experiences=3, scenario="domain")
 
 
+def test_a_quick_look_scores_a_part_of_the_test_data_and_says_so() -> None:
+    full, some = split_digits(), split_digits(test_samples=20)
+    assert [len(e.test) for e in some.experiences] == [20] * 5
+    assert some.name == f"{full.name} (20 test samples each)"
+    for whole, part in zip(full.experiences, some.experiences, strict=True):
+        assert set(part.test.index.tolist()) < set(whole.test.index.tolist())
+        assert set(part.test.y.tolist()) == set(whole.classes)
+        assert part.train.identity == whole.train.identity
+    assert [len(e.test) for e in split_digits(test_samples=10**6).experiences] == [
+        len(e.test) for e in full.experiences
+    ]
+
+
 def test_a_part_of_each_experience_can_be_kept() -> None:
     full, some = split_digits(), split_digits(samples=20)
     assert [len(e.train) for e in some.experiences] == [20] * 5
