@@ -1,9 +1,9 @@
 """What caching its queries saves an L2P epoch, and what the epoch then costs beside plain torch.
 
 One experience of 10 intents of CLINC150 with MiniLM, in batches of 32. In turn, `--rounds` times in
-one process: an epoch with cached queries, the same without, the query pass alone, and a hand-written
-loop on the library's own modules (embed, prepend prompts, encode, head, backward, clip, Adam) that
-selects nothing and needs no queries. Figures are medians over rounds.
+one process: an epoch with cached queries, the same without, the query pass alone, and a loop by
+hand on the library's own modules (embed, prepend prompts, encode, head, backward, clip, Adam) that
+selects nothing and needs no queries. Figures are medians of the rounds' ratios.
 
     python benchmarks/feature_cache.py --rounds 5
 """
@@ -42,22 +42,24 @@ class Uncached(Cached):
     takes_features: ClassVar[bool] = False
 
 
-def epoch(strategy: L2P, samples: int) -> float:
-    """Seconds of one epoch by the platform."""
+def fold_of(strategy: L2P, samples: int) -> Fold:
+    """An experience about to be learned."""
+    stream = {"name": "split-clinc150", "tokenizer": "minilm", "experiences": 15}
     settings = {
-        "stream": {"name": "split-clinc150", "tokenizer": "minilm", "experiences": 15},
+        "stream": {**stream, "samples": samples},
         "model": "minilm",
         "optimizer": {"name": "adam", "lr": LR},
         "batch_size": BATCH,
     }
-    settings["stream"]["samples"] = samples  # type: ignore[index]
     plan = make_plan(parse_config(settings, ("strategy",)), {"strategy": strategy})
-    fold = Fold(plan, StateStore(None), Trackers())
+    return Fold(plan, StateStore(None), Trackers())
+
+
+def epoch(fold: Fold) -> float:
+    """Seconds of one epoch by the platform."""
     start = time.perf_counter()
     fold.train()
-    seconds = time.perf_counter() - start
-    epoch.last = fold  # type: ignore[attr-defined]
-    return seconds
+    return time.perf_counter() - start
 
 
 def query_pass(batches: list[Tensor], body: Any) -> float:
@@ -107,20 +109,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=640, help="sentences of the epoch")
     arguments = parser.parse_args()
-    epoch(Cached(), arguments.samples)  # fills the cache
-    fold = epoch.last  # type: ignore[attr-defined]
+    fold = fold_of(Cached(), arguments.samples)
     body = fold.strategy.model.body
     data = fold.plan.steps[0].experience.train
     batches, labels = data.x.split(BATCH), (data.y % 10).split(BATCH)
     seconds: dict[str, list[float]] = {"cached": [], "uncached": [], "queries": [], "by hand": []}
-    for i in range(arguments.rounds + 1):
+    for i in range(arguments.rounds + 1):  # the first one fills the cache and warms up
         found = {
-            "cached": epoch(Cached(), arguments.samples),
-            "uncached": epoch(Uncached(), arguments.samples),
+            "cached": epoch(fold_of(Cached(), arguments.samples)),
+            "uncached": epoch(fold_of(Uncached(), arguments.samples)),
             "queries": query_pass(list(batches), body),
             "by hand": by_hand(list(batches), list(labels), body),
         }
-        for name, value in found.items() if i else ():  # the first round warms up
+        for name, value in found.items() if i else ():
             seconds[name].append(value)
             print(f"round {i}, {name}: {value:.2f} s", flush=True)
     rounds = list(zip(*seconds.values(), strict=True))

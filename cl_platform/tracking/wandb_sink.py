@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from cl_platform.evaluation import Row
 from cl_platform.files import is_remote, location
 from cl_platform.matrix import MASKS, OWN_MASK, AccuracyMatrix
@@ -87,7 +89,8 @@ class WandbSink:
         logged: dict[str, Any] = {"experience": event["step"]}
         for name, value in event["values"].items():
             if isinstance(value, list):  # a bar for each item, from 0
-                value = wandb.Histogram(np_histogram=(value, list(range(len(value) + 1))))
+                bars = np.asarray(value), np.arange(len(value) + 1)
+                value = wandb.Histogram(np_histogram=bars)
             logged[f"strategy/{name}"] = value
         self._run.log(logged)
 
