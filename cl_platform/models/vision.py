@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
-import timm
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -14,6 +13,9 @@ from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.models.cnn import image_shape
 from cl_platform.models.weights import file_digest, fill, weights_file
 from cl_platform.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import timm
 
 
 class VisionTransformer(Backbone):
@@ -87,7 +89,7 @@ class PretrainedViT(VisionTransformer):
         """A hash of the weights' file; of what is on the hub, its name and timm's version."""
         if weights:
             return file_digest(weights_file("", weights))
-        return f"{architecture} of timm {timm.__version__}"
+        return f"{architecture} of timm {library().__version__}"
 
 
 class SmallViT(VisionTransformer):
@@ -118,7 +120,7 @@ class SmallViT(VisionTransformer):
                 f"images of {height}x{size} with patch={patch}, width={width}, heads={heads}: the "
                 "image must be square, patch divide its side and heads divide width"
             )
-        body = timm.models.VisionTransformer(
+        body = library().models.VisionTransformer(
             img_size=size,
             patch_size=patch,
             in_chans=channels,
@@ -137,8 +139,23 @@ class SmallViT(VisionTransformer):
         return file_digest(weights_file("", weights)) if weights else ""
 
 
+def library() -> Any:
+    """timm, which the extra `vision` installs.
+
+    Raises:
+        DataError: it is not there.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise DataError("vision transformers need timm; install the extra `vision`") from error
+    return timm
+
+
 def _config(architecture: str) -> timm.models.PretrainedCfg:
-    config = timm.get_pretrained_cfg(architecture) if "vit" in architecture else None
+    config: timm.models.PretrainedCfg | None = None
+    if "vit" in architecture:
+        config = library().get_pretrained_cfg(architecture)
     if config is None:
         raise BadInput(
             f"model.architecture={architecture}: timm has no vision transformer of that name; "
@@ -150,7 +167,7 @@ def _config(architecture: str) -> timm.models.PretrainedCfg:
 def _load(architecture: str, weights: str | None, size: int) -> timm.models.VisionTransformer:
     file = {"file": weights} if weights else None
     try:
-        body = timm.create_model(
+        body = library().create_model(
             architecture,
             pretrained=True,
             num_classes=0,
