@@ -148,31 +148,31 @@ class SLoRA(LoRA):
     training, so that what is asked in the midst of an experience goes the same way.
 
     Args:
-        centroids_per_task: K; five in S-Prompts.
+        centroids: K; five in S-Prompts.
     """
 
     needs_task: ClassVar[bool] = False
 
-    centroids_per_task: PositiveInt = 5
+    centroids: PositiveInt = 5
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         n, width = info.n_experiences, self.model.width
-        self.centroids = Centroids(n, width, self.centroids_per_task, info.device)
+        self.selector = Centroids(n, width, self.centroids, info.device)
         self.recognised = nn.Buffer(torch.zeros(n, device=info.device))
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
         parts = [self.query(batch.x, batch.features) for batch in self.batches(experience)]
-        self.centroids.add(self.task, torch.cat(parts))
-        right = torch.cat([self.centroids.nearest(part) == self.task for part in parts])
+        self.selector.add(self.task, torch.cat(parts))
+        right = torch.cat([self.selector.nearest(part) == self.task for part in parts])
         self.recognised[self.task] = right.float().mean()
 
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
     ) -> Tensor:
         if task is None:
-            task = self.centroids.nearest(self.query(x, features))
+            task = self.selector.nearest(self.query(x, features))
         return super().forward(x, task)
 
     def diagnostics(self) -> dict[str, float | list[float]]:

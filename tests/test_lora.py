@@ -342,7 +342,7 @@ def test_each_sample_goes_the_way_of_its_nearest_centroid() -> None:
     fold = fold_of(3, "s-lora")
     x = torch.cat([batch_of(fold, place).x for place in range(3)])
     with torch.no_grad():
-        task = strategy.centroids.nearest(strategy.model.features(x))
+        task = strategy.selector.nearest(strategy.model.features(x))
         assert len(task.unique()) == 3
         expected = torch.stack([strategy(x[i : i + 1], task[i : i + 1])[0] for i in range(len(x))])
         assert torch.allclose(strategy(x), expected, atol=1e-5)
