@@ -150,7 +150,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=default, help="file of weights to write")
     parser.add_argument("--patch", type=int, default=8, choices=(4, 8, 16), help="side in pixels")
     parser.add_argument("--views", type=int, default=25_600, help="images to learn from")
-    parser.add_argument("--epochs", type=int, default=4, help="how often each is seen")
+    parser.add_argument("--epochs", type=int, default=6, help="how often each is seen")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.views < BATCH or given.epochs < 1:
