@@ -94,13 +94,19 @@ def _digest(kind: str, name: str, patterns: Sequence[str]) -> str:
 def _at(name: str, patterns: Sequence[str]) -> Path:
     """The folder where the files of an encoder or a tokenizer lie, fetched if need be."""
     folder = Path(text_weights(name)).expanduser()
-    if folder.is_dir():
-        return folder
+    return folder if folder.is_dir() else from_hub(name, [*patterns, CONFIGURATION])
+
+
+def from_hub(name: str, patterns: Sequence[str]) -> Path:
+    """A folder with those files of a repository on the hub; fetched once.
+
+    Without a network this fails at once, where the libraries built on it try for a minute.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    return Path(snapshot_download(name, allow_patterns=[*patterns, CONFIGURATION]))
+    return Path(snapshot_download(name, allow_patterns=list(patterns)))
 
 
 def _transformers() -> Any:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl_platform.errors import BadInput, ClpError
@@ -258,3 +260,35 @@ print(call([*blobs, "--model", "tiny-transformer", "--json"]), file=sys.stderr)
     assert (listed, refused, went_on) == ("0", "2", "0")
     assert len(fault) == 1
     assert "vision transformers need timm; install the extra `vision`" in fault[0]
+
+
+def test_a_pretrained_vit_is_timms_with_its_weights(tmp_path: Path) -> None:
+    body = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    torch.save(body.state_dict(), tmp_path / "vit.pt")
+    given = {"architecture": "vit_tiny_patch16_224", "weights": str(tmp_path / "vit.pt")}
+    model = PretrainedViT((3, 32, 32), 2, **given).eval()
+    x = torch.randn(1, 3, 32, 32)
+    large = torch.nn.functional.interpolate(x, (224, 224), mode="bicubic", antialias=True)
+    with torch.no_grad():
+        assert torch.allclose(model.features(x), body.eval()(large), atol=1e-5)
+        assert PretrainedViT((3, 32, 32), 2, size=64, **given).eval().features(x).shape == (1, 192)
+    assert PretrainedViT.preprocess(**given).mean == (127.5, 127.5, 127.5)
+    save_file(body.state_dict(), tmp_path / "vit.safetensors")
+    again = PretrainedViT((3, 32, 32), 2, **{**given, "weights": str(tmp_path / "vit.safetensors")})
+    assert torch.equal(again.eval().features(x), model.features(x))
+    first = PretrainedViT.fingerprint(**given)
+    torch.save({k: v + 1 for k, v in body.state_dict().items()}, tmp_path / "vit.pt")
+    assert PretrainedViT.fingerprint(**given) != first
+
+
+def test_without_a_network_the_hub_costs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ClpError, match="connect to the hub once, or give model"):
+        PretrainedViT((3, 32, 32), 2)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save({"anything": torch.zeros(1)}, tmp_path / "vit.pt")
+    given = {"architecture": "vit_tiny_patch16_224", "weights": str(tmp_path / "vit.pt")}
+    with pytest.raises(ClpError, match="are not those of vit_tiny_patch16_224"):
+        PretrainedViT((3, 32, 32), 2, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import PositiveInt
@@ -11,11 +12,15 @@ from torch.nn.functional import interpolate
 from cl_platform.errors import BadInput, DataError
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.models.cnn import image_shape
-from cl_platform.models.weights import file_digest, fill, weights_file
+from cl_platform.models.weights import file_digest, fill, read_weights, weights_file
 from cl_platform.preprocess import Preprocess
+from cl_platform.pretrained import from_hub
 
 if TYPE_CHECKING:
     import timm
+
+
+HUB_FILE = "model.safetensors"
 
 
 class VisionTransformer(Backbone):
@@ -75,7 +80,8 @@ class PretrainedViT(VisionTransformer):
     ) -> None:
         image_shape(input_shape)
         size = size or int(_config(architecture).input_size[-1])
-        super().__init__(_load(architecture, weights, size), size, n_classes)
+        body = _load(architecture, _file_of(architecture, weights), size)
+        super().__init__(body, size, n_classes)
 
     @staticmethod
     def preprocess(architecture: str, **parameters: object) -> Preprocess:  # type: ignore[override]
@@ -86,10 +92,8 @@ class PretrainedViT(VisionTransformer):
 
     @staticmethod
     def fingerprint(architecture: str, weights: str | None = None, **parameters: object) -> str:
-        """A hash of the weights' file; of what is on the hub, its name and timm's version."""
-        if weights:
-            return file_digest(weights_file("", weights))
-        return f"{architecture} of timm {library().__version__}"
+        """A hash of the weights' file, which is fetched if need be."""
+        return file_digest(_file_of(architecture, weights))
 
 
 class SmallViT(VisionTransformer):
@@ -154,7 +158,7 @@ def library() -> Any:
 
 def _config(architecture: str) -> timm.models.PretrainedCfg:
     config: timm.models.PretrainedCfg | None = None
-    if "vit" in architecture:
+    if "vit" in architecture or "deit" in architecture:
         config = library().get_pretrained_cfg(architecture)
     if config is None:
         raise BadInput(
@@ -164,20 +168,34 @@ def _config(architecture: str) -> timm.models.PretrainedCfg:
     return config
 
 
-def _load(architecture: str, weights: str | None, size: int) -> timm.models.VisionTransformer:
-    file = {"file": weights} if weights else None
-    try:
-        body = library().create_model(
-            architecture,
-            pretrained=True,
-            num_classes=0,
-            img_size=size,
-            pretrained_cfg_overlay=file,
+def _load(architecture: str, file: Path, size: int) -> timm.models.VisionTransformer:
+    """The transformer for images of a size, with the weights of a file for whatever size."""
+    body: Any = library().create_model(architecture, num_classes=0, img_size=size)
+    if not isinstance(body, library().models.VisionTransformer):
+        raise BadInput(
+            f"model.architecture={architecture} is a {type(body).__name__}; give one of timm's "
+            "VisionTransformer"
         )
-    except Exception as error:  # no network, unknown names, damaged files
+    resampled = library().models.vision_transformer.checkpoint_filter_fn
+    try:
+        state = resampled(read_weights(file), body)
+        body.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
+    except (RuntimeError, KeyError) as error:  # its message has a line per parameter
+        raise DataError(
+            f"weights={file} are not those of {architecture}; give the file made for it"
+        ) from error
+    return body  # type: ignore[no-any-return]
+
+
+def _file_of(architecture: str, given: str | None) -> Path:
+    """The file with the weights: the one given, or that of the hub."""
+    if given:
+        return weights_file("", given)
+    try:
+        return from_hub(str(_config(architecture).hf_hub_id), [HUB_FILE]) / HUB_FILE
+    except Exception as error:  # no network, no such repository
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
             f"the weights of {architecture} cannot be had ({reason}); connect to the hub once, or "
             "give model.weights=FILE"
         ) from error
-    return cast(timm.models.VisionTransformer, body)

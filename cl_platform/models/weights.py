@@ -48,13 +48,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         DataError: the file holds none.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
         state = content.get("state_dict", content)
         return {name.removeprefix("module."): value.float() for name, value in state.items()}
     except Exception as error:  # damaged archives raise whatever their bytes lead to
         raise DataError(
             f"weights={path} cannot be read ({type(error).__name__}); give a file with a state dict"
         ) from error
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def fill(network: nn.Module, path: Path, without: str) -> None:
