@@ -15,7 +15,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -35,20 +35,24 @@ FEW_WEIGHTS = (0.001, 0.003, 0.01, 0.03)
 
 @dataclass(frozen=True)
 class Method:
-    """A strategy, and the learning rates it may choose from: none where nothing is trained."""
+    """A strategy, the learning rates it may choose from (none where nothing is trained), and its
+    model if that is another one than the benchmark's."""
 
     strategy: dict[str, Any]
     rates: tuple[float, ...] = FEW_WEIGHTS
+    model: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A stream, the shorter one that learning rates are chosen on, and the model."""
+    """A stream, the shorter one that learning rates are chosen on, and the transformer; and where
+    there is one, a better network that prompts cannot be attached to."""
 
     stream: dict[str, Any]
     tuning: dict[str, Any]
     model: dict[str, Any]
     memory: int
+    network: dict[str, Any] | None = None
     epochs: int = 3
     batch_size: int = 16
 
@@ -67,39 +71,48 @@ BENCHMARKS = {
         tuning={**CIFAR, "classes": 30, "experiences": 3, "validation": 0.2},
         model={"name": "small-vit", "patch": 8},
         memory=500,
+        network={"name": "mobilenet"},
     ),
 }
 
 
 def methods(benchmark: Benchmark) -> dict[str, Method]:
-    """By the name in the table."""
-    return {
+    """By the name in the table. "One each": every experience trains an item of the pool of its own,
+    and keys select among them at test time."""
+    one_each = {"pool_size": benchmark.stream["experiences"], "selected": 1, "item_mask": True}
+    found = {
         "fine-tuning": Method({"name": "finetune"}, ALL_WEIGHTS),
         "ER": Method(
             {"name": "er", "memory_size": benchmark.memory, "memory_batch_size": 16}, ALL_WEIGHTS
         ),
         "nearest class mean": Method({"name": "ncm"}, ()),
         "RanPAC": Method({"name": "ranpac"}, ()),
-        "L2P": Method({"name": "l2p"}),
+        "L2P": Method({"name": "l2p"}, (*FEW_WEIGHTS, 0.1)),
+        "L2P, one each": Method({"name": "l2p", **one_each}, (*FEW_WEIGHTS, 0.1)),
         "DualPrompt": Method({"name": "dualprompt"}),
         "CODA-Prompt": Method({"name": "coda-prompt"}),
         "OnePrompt": Method({"name": "oneprompt"}),
         "S-LoRA": Method({"name": "s-lora"}),
         "L2P + LoRA": Method({"name": "l2p-lora"}),
+        "L2P + LoRA, one each": Method({"name": "l2p-lora", **one_each}),
         "joint": Method({"name": "joint"}, ALL_WEIGHTS),
     }
+    if benchmark.network:
+        for name in ("nearest class mean", "RanPAC"):
+            other = f"{name}, {benchmark.network['name']}"
+            found[other] = replace(found[name], model=benchmark.network)
+    return found
 
 
-def outcome(benchmark: Benchmark, strategy: dict[str, Any], lr: float, seed: int, out: Path) -> Any:
+def outcome(benchmark: Benchmark, method: Method, lr: float, seed: int, out: Path) -> clp.Result:
     """One run; the stored result if it has ended before. The tuning seed has the tuning stream."""
     stream = benchmark.tuning if seed == TUNING_SEED else benchmark.stream
-    trained = strategy["name"] not in ("ncm", "ranpac")
     return clp.run(
         {**stream, "class_seed": seed},
-        strategy,
-        model=benchmark.model,
+        method.strategy,
+        model=method.model or benchmark.model,
         optimizer={"name": "adam", "lr": lr},
-        epochs=benchmark.epochs if trained else 1,
+        epochs=benchmark.epochs if method.rates else 1,
         batch_size=benchmark.batch_size,
         precision="bf16",
         seed=seed,
@@ -114,7 +127,7 @@ def chosen_rates(
     """By method, the learning rate with the best mean validation accuracy at the end."""
     pairs = [(name, lr) for name, method in candidates.items() for lr in method.rates]
     tried = [
-        pool.submit(outcome, benchmark, candidates[name].strategy, lr, TUNING_SEED, out)
+        pool.submit(outcome, benchmark, candidates[name], lr, TUNING_SEED, out)
         for name, lr in pairs
     ]
     scores = {}
@@ -169,7 +182,7 @@ def main() -> None:
         rates = chosen_rates(pool, benchmark, candidates, arguments.out)
         run = partial(pool.submit, outcome, benchmark)
         pending = {
-            (name, seed): run(candidates[name].strategy, rates[name], seed, arguments.out)
+            (name, seed): run(candidates[name], rates[name], seed, arguments.out)
             for seed, name in product(SEEDS, candidates)
         }
         found: dict[str, list[clp.Result]] = {name: [] for name in candidates}
