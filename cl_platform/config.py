@@ -86,7 +86,8 @@ class RunConfig(BaseModel):
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for ``anytime_accuracy``; 0 makes none."""
     count_flops: bool = False
-    """Whether torch counts the FLOPs of training, which slows it down and changes no bit of it."""
+    """Whether torch counts the FLOPs of training, which slows it down and changes no bit of it but
+    in networks with SiLU, whose gradient torch then computes in another way."""
     precision: Literal["float32", "bf16"] = "float32"
     """``bf16`` computes matrix products in bfloat16; weights and what is compared stay float32."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")

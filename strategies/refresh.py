@@ -66,7 +66,8 @@ class Refresh(Wrapper):
         if not trainable(self.model):
             raise BadInput(
                 "refresh changes what a strategy trains; "
-                f"{type(self.inner).__name__} trains no parameter: give another inner strategy"
+                f"{type(self.inner).__name__} trains none of the model's weights: give another "
+                "inner strategy"
             )
         self.generator = info.draws.generator("refresh")
         self.fisher = nn.Buffer(torch.zeros_like(flatten(trainable(self.model))))

@@ -69,7 +69,7 @@ def test_all_faults_are_told_at_once() -> None:
     [
         (
             {"strategy": "e-r"},
-            "unknown strategy 'e-r'. Did you mean 'er'? Known: a-gem, cumulative, der,",
+            "unknown strategy 'e-r'. Did you mean 'er'? Known: a-gem, coda-prompt,",
         ),
         ({"strategy": "nowhere:Class"}, "strategy 'nowhere:Class' cannot be imported (ModuleNotFo"),
         ({"strategy": "strategies.er:Er"}, "has no attribute 'Er'"),

@@ -276,5 +276,5 @@ def test_single_samples_are_enough_to_go_on(name: str) -> None:
 def test_without_features_or_inside_refresh_they_say_what_to_do(name: str) -> None:
     with pytest.raises(clp.ClpError, match=f"{name} needs a model with `features`; Featureless"):
         clp.run(CLOSE, name, model=Featureless, out=None)
-    with pytest.raises(clp.ClpError, match="trains no parameter: give another inner strategy"):
+    with pytest.raises(clp.ClpError, match="trains none of the model's weights: give another"):
         clp.run(CLOSE, {"name": "refresh", "inner": name}, out=None)

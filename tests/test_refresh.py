@@ -9,21 +9,24 @@ from torch import Tensor, nn
 import cl_platform as clp
 from cl_platform import Batch, Strategy, StreamInfo, Wrapper
 from cl_platform.config import parse_config
+from cl_platform.errors import BadInput
 from cl_platform.fold import Fold
 from cl_platform.plan import make_plan
-from cl_platform.registry import plugins
+from cl_platform.registry import load, plugins
 from cl_platform.store import StateStore
 from cl_platform.tracking import Trackers
 from strategies.der import DERPlusPlus
 from strategies.er import ER
 from strategies.fisher import diagonal_fisher
+from strategies.frozen import FrozenBackbone
 from strategies.refresh import Refresh
 
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 30}
 SLOW_LEARNERS = {"tag": 0.001}
 # Some are refused: see test_rank_update.py and test_prototypes.py.
 OTHERS = ("refresh", "joint", "cumulative", "rank-update", "ncm", "slda", "ranpac")
-INNER = [name for name in plugins("strategy") if name not in OTHERS]
+FROZEN = [n for n in plugins("strategy") if issubclass(load("strategy", n), FrozenBackbone)]
+INNER = [name for name in plugins("strategy") if name not in (*OTHERS, *FROZEN)]
 
 
 def folded(strategy: dict, lr: float = 0.05, **settings: object) -> Fold:
@@ -49,6 +52,12 @@ def test_with_gamma_and_noise_at_zero_every_bit_is_the_inner_strategys(inner: st
             else value == states[1][key]
         )
         assert same, key
+
+
+@pytest.mark.parametrize("inner", ["l2p", "s-lora"])
+def test_weights_that_are_frozen_are_not_refreshed(inner: str) -> None:
+    with pytest.raises(BadInput, match="trains none of the model's weights: give another inner"):
+        folded({"name": "refresh", "inner": inner}, model="tiny-transformer")
 
 
 class Observer(Wrapper):

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 
@@ -78,5 +78,5 @@ class _Block(nn.Module):
         )
         heads = scaled_dot_product_attention(query, key, value)
         x = x + self.mixed(heads.transpose(1, 2).flatten(2))
-        output: Tensor = x + self.narrow(silu(self.wide(self.between(x))))
+        output: Tensor = x + self.narrow(gelu(self.wide(self.between(x))))
         return output
