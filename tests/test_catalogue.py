@@ -63,7 +63,7 @@ CASES += [
     )
 ]
 CASES += [
-    {**NEEDS["ovor"], "strategy": section}
+    {**NEEDS[section["name"]], "strategy": section}
     for section in (
         {"name": "ovor", **SHORT, "outliers": "code"},
         {"name": "s-prompts", "shared_head": True},

@@ -216,7 +216,7 @@ def test_they_learn_domains_and_tasks(strategy: dict) -> None:
     moved = [Samples.of(part.x.flip(1), part.y) for part in (first.train, first.test)]
     second = replace(first, name="flipped", task=1, train=moved[0], test=moved[1])
     domains = Stream("two domains", "domain", (first, second), blobs.class_names[:2])
-    settings = {"model": "tiny-transformer", "optimizer": ADAM, "out": None, "epochs": 5}
+    settings = {"model": "tiny-transformer", "optimizer": ADAM, "out": None, "epochs": 10}
     result = clp.run(domains, strategy, **settings)
     assert min(result.matrix[j + 1, j] for j in range(2)) > 0.9
     tasks = clp.run({**BLOBS, "scenario": "task"}, strategy, **settings)
