@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_platform.code import kernel_digest
+from cl_platform.data_home import user_cache
 from cl_platform.identity import digest
 from cl_platform.precision import computing
 from cl_platform.preprocess import Preprocess
@@ -106,8 +107,7 @@ class Features:
 
 def features_home() -> Path:
     """Where features are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "clp" / "features-v1"
+    return user_cache() / "features-v1"
 
 
 def _is_whole(path: Path) -> bool:

@@ -46,7 +46,7 @@ def run(
     curriculum
         In which order: as_given, reverse, random, or 2,0,1,... (default: as_given).
     model
-        The network: mlp, cnn, resnet18, slim-resnet18, cifar-resnet, mobilenet (default: mlp).
+        The network: mlp, cnn, resnet18, ..., or pretrained: vit, minilm, mobilenet (default: mlp).
     scenario
         class, task or domain, where the stream has a choice.
     seed

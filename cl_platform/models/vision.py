@@ -19,8 +19,8 @@ from cl_platform.pretrained import from_hub
 if TYPE_CHECKING:
     import timm
 
-
 HUB_FILE = "model.safetensors"
+STATE = "a state dict of timm's VisionTransformer"
 
 
 class VisionTransformer(Backbone):
@@ -134,13 +134,13 @@ class SmallViT(VisionTransformer):
             num_classes=0,
         )
         if weights is not None:
-            fill(body, weights_file("state dict of timm's VisionTransformer", weights), "head")
+            fill(body, weights_file(STATE, weights), "head")
         super().__init__(body, size, n_classes)
 
     @staticmethod
     def fingerprint(weights: str | None = None, **parameters: object) -> str:
         """A hash of the weights' file, if there is one."""
-        return file_digest(weights_file("", weights)) if weights else ""
+        return file_digest(weights_file(STATE, weights)) if weights else ""
 
 
 def library() -> Any:
@@ -190,7 +190,7 @@ def _load(architecture: str, file: Path, size: int) -> timm.models.VisionTransfo
 def _file_of(architecture: str, given: str | None) -> Path:
     """The file with the weights: the one given, or that of the hub."""
     if given:
-        return weights_file("", given)
+        return weights_file(STATE, given)
     try:
         return from_hub(str(_config(architecture).hf_hub_id), [HUB_FILE]) / HUB_FILE
     except Exception as error:  # no network, no such repository
