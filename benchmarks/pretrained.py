@@ -69,7 +69,7 @@ BENCHMARKS = {
     "cifar100": Benchmark(
         stream={**CIFAR, "experiences": 10},
         tuning={**CIFAR, "classes": 30, "experiences": 3, "validation": 0.2},
-        model={"name": "small-vit", "patch": 8},
+        model={"name": "hybrid-vit"},
         memory=500,
         network={"name": "mobilenet"},
     ),

@@ -41,7 +41,7 @@ class FrozenBackbone(Strategy):
         if not isinstance(model, Backbone):
             raise BadInput(
                 f"{name_of('strategy', type(self))} needs a transformer; {type(model).__name__} is "
-                "none: give --model minilm, vit or small-vit"
+                "none: give --model minilm, vit, hybrid-vit or small-vit"
             )
         self.model: Backbone = model
         self.head = self.new_head()

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.models.backbone import Backbone, LowRank, Prefix, Tokens
+from cl_platform.models.pretrained_cnn import MobileNetV1, coloured
 from cl_platform.models.text import TextEncoder
 from cl_platform.models.tiny import TinyTransformer
-from cl_platform.models.vision import PretrainedViT, SmallViT
+from cl_platform.models.vision import HybridViT, PretrainedViT, SmallViT
 
 WORDS, LENGTH = 50, 7
 
@@ -219,6 +220,44 @@ def test_images_of_another_size_or_without_colour_are_made_to_fit() -> None:
     assert vit.features(torch.randn(2, 1, 12, 12)).shape == (2, 16)
 
 
+SMALL = {"width": 16, "depth": 2, "heads": 2}
+
+
+def test_a_hybrid_is_a_transformer_on_the_maps_of_a_pretrained_cnn(
+    real_data: Path, tmp_path: Path
+) -> None:
+    vit = HybridViT((1, 28, 28), 3, size=64, **SMALL).eval()
+    x = torch.randn(4, 1, 28, 28)
+    with torch.no_grad():
+        maps = MobileNetV1((1, 28, 28), 3).eval().body(coloured(x, 64))
+        assert torch.equal(vit.maps(x), maps)
+        assert vit.embed(x).values.shape == (4, 1 + 2 * 2, 16)
+        assert torch.allclose(vit.features(x), vit.body(maps), atol=1e-5)
+        torch.save(vit.body.state_dict(), tmp_path / "body.pt")
+        loaded = HybridViT((1, 28, 28), 3, size=64, weights=str(tmp_path / "body.pt"), **SMALL)
+        assert torch.equal(loaded.eval().features(x), vit.features(x))
+
+
+def test_a_hybrid_keeps_the_statistics_of_its_convolutions(real_data: Path) -> None:
+    vit = HybridViT((3, 32, 32), 3, size=64, **SMALL)
+    before = {name: value.clone() for name, value in vit.named_buffers()}
+    vit.train().features(torch.randn(4, 3, 32, 32)).sum().backward()
+    assert vit.training
+    assert len(before) > 50
+    assert all(torch.equal(value, before[name]) for name, value in vit.named_buffers())
+    assert all(weight.grad is not None for weight in vit.convolutions.parameters())
+
+
+def test_a_hybrid_is_known_by_both_of_its_files(real_data: Path, tmp_path: Path) -> None:
+    assert HybridViT.fingerprint() == ""  # not pretrained as a whole
+    found = []
+    for content in (b"one", b"other"):
+        (tmp_path / "body.pt").write_bytes(content)
+        found.append(HybridViT.fingerprint(weights=str(tmp_path / "body.pt")))
+    assert found[0] != found[1]
+    assert all(name.startswith(MobileNetV1.fingerprint()) for name in found)
+
+
 def test_attention_that_prefixes_cannot_reach_is_refused(tmp_path: Path) -> None:
     encoder = text_encoder(tmp_path).eval()
     encoder.body.set_attn_implementation("eager")
@@ -232,6 +271,7 @@ def test_attention_that_prefixes_cannot_reach_is_refused(tmp_path: Path) -> None
     [
         (lambda: TextEncoder((3, 8, 8), 2), "give --set stream.tokenizer=minilm"),
         (lambda: SmallViT((3, 8, 8), 2, patch=3), "patch divide its side"),
+        (lambda: SmallViT((3, 8, 8), 2, heads=5), "heads must divide width"),
         (lambda: SmallViT((3, 8, 8), 2, weights="nowhere.pt"), "weights=nowhere.pt is no file"),
         (lambda: PretrainedViT((3, 8, 8), 2, architecture="vit_none"), "timm has no vision trans"),
     ],

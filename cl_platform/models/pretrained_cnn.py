@@ -9,6 +9,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, relu
@@ -141,8 +142,11 @@ def check_channels(input_shape: tuple[int, ...]) -> None:
 
 
 def coloured(x: Tensor, size: int) -> Tensor:
-    """(B, 1 or 3, H, W) -> (B, 3, size, size); a grey channel is repeated."""
-    x = x.expand(-1, 3, -1, -1)
+    """(B, 1 or 3, H, W) -> (B, 3, size, size); a grey channel is repeated.
+
+    Channels come last in memory: convolutions in inference are up to twice as fast so, on a CPU.
+    """
+    x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
     if x.shape[2:] == (size, size):
         return x
     return interpolate(x, (size, size), mode="bilinear", antialias=True)

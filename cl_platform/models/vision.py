@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from cl_platform.errors import BadInput, DataError
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.models.cnn import image_shape
+from cl_platform.models.pretrained_cnn import MobileNetV1, coloured
 from cl_platform.models.weights import file_digest, fill, read_weights, weights_file
 from cl_platform.preprocess import Preprocess
 from cl_platform.pretrained import from_hub
@@ -119,28 +120,95 @@ class SmallViT(VisionTransformer):
         weights: str | None = None,
     ) -> None:
         channels, height, size = image_shape(input_shape)
-        if height != size or size % patch or width % heads:
+        if height != size or size % patch:
             raise BadInput(
-                f"images of {height}x{size} with patch={patch}, width={width}, heads={heads}: the "
-                "image must be square, patch divide its side and heads divide width"
+                f"images of {height}x{size} with patch={patch}: the image must be square and patch "
+                "divide its side"
             )
-        body = library().models.VisionTransformer(
-            img_size=size,
-            patch_size=patch,
-            in_chans=channels,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
-            num_classes=0,
-        )
-        if weights is not None:
-            fill(body, weights_file(STATE, weights), "head")
+        body = _small((channels, size), patch, width, depth, heads, weights)
         super().__init__(body, size, n_classes)
 
     @staticmethod
     def fingerprint(weights: str | None = None, **parameters: object) -> str:
         """A hash of the weights' file, if there is one."""
         return file_digest(weights_file(STATE, weights)) if weights else ""
+
+
+class HybridViT(VisionTransformer):
+    """A small vision transformer on the last maps of :class:`MobileNetV1`, a token for each place.
+
+    Source: Dosovitskiy et al. 2021, section 3.1, "Hybrid Architecture".
+
+    Args:
+        size: height and width that images are resized to; one row of tokens for each 32 pixels.
+        weights: a file with the state dict of timm's VisionTransformer, for images of 768 channels
+            with patches of one pixel. None starts the transformer from nothing; the convolutions
+            are pretrained in any case.
+    """
+
+    preprocess: ClassVar[Preprocess] = MobileNetV1.preprocess
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        n_classes: int,
+        *,
+        size: Annotated[PositiveInt, Field(multiple_of=32)] = 96,
+        width: PositiveInt = 192,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 3,
+        weights: str | None = None,
+    ) -> None:
+        convolutions = MobileNetV1(input_shape, n_classes, size=size)
+        shape = (convolutions.classifier.in_features, size // 32)
+        super().__init__(_small(shape, 1, width, depth, heads, weights), size // 32, n_classes)
+        self.convolutions = convolutions.body
+        self.image_size = size
+
+    def embed(self, x: Tensor) -> Tokens:
+        """Images (B, 1 or 3, H, W) to tokens (B, 1 + (size / 32)^2, width)."""
+        return self.tokens(self.maps(x))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """What the convolutions make of images: (B, 768, size / 32, size / 32)."""
+        maps: Tensor = self.convolutions(coloured(x, self.image_size))
+        return maps
+
+    def tokens(self, maps: Tensor) -> Tokens:
+        """What the transformer makes of them."""
+        return super().embed(maps)
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norm keeps its statistics: those of one experience are not those of the next."""
+        super().train(mode)
+        self.convolutions.eval()
+        return self
+
+    @staticmethod
+    def fingerprint(weights: str | None = None, **parameters: object) -> str:
+        """A hash of the transformer's weights and those of the convolutions, if it has a file."""
+        return MobileNetV1.fingerprint() + SmallViT.fingerprint(weights) if weights else ""
+
+
+def _small(
+    image: tuple[int, int], patch: int, width: int, depth: int, heads: int, weights: str | None
+) -> timm.models.VisionTransformer:
+    """timm's transformer for square images (channels, side), new or with a file of weights."""
+    if width % heads:
+        raise BadInput(f"width={width}, heads={heads}: heads must divide width")
+    channels, side = image
+    body: timm.models.VisionTransformer = library().models.VisionTransformer(
+        img_size=side,
+        patch_size=patch,
+        in_chans=channels,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        num_classes=0,
+    )
+    if weights is not None:
+        fill(body, weights_file(STATE, weights), "head")
+    return body
 
 
 def library() -> Any:

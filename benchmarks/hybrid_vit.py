@@ -1,19 +1,19 @@
-"""A small vision transformer that has seen natural images, without any network.
+"""A vision transformer that has seen natural images, without any network: `--model hybrid-vit`.
 
-It learns to foretell the features of a pretrained CNN (`--model mobilenet`, ImageNet-1k) on
-augmented and mixed views of the training images of Tiny-ImageNet and CIFAR-10, whatever part of
-them is at hand. Since the teacher looks at each view itself, each is a new labelled sample. No
-image of CIFAR-100 is trained on; some of its classes are among those of ImageNet. Inputs are
-normalised with CIFAR-100's mean and std, as in its streams, so the weights are for these.
+On the maps of a pretrained CNN (`--model mobilenet`, ImageNet-1k) it learns to foretell the
+features of that CNN for larger images, on augmented and mixed views of the training images of
+Tiny-ImageNet and CIFAR-10, whatever part of them is at hand. Since the teacher looks at each view
+itself, each is a new labelled sample. No image of CIFAR-100 is trained on; some of its classes are
+among those of ImageNet.
 
-What came of it is told by the nearest class mean on training images of CIFAR-100, beside a
-transformer that has learnt nothing, the teacher, and pixels. Its test images are not touched.
+What came of it is told by the nearest class mean on training images of CIFAR-100, beside the
+transformer before it has learnt anything, the teacher, and pixels. Its test images are not touched.
 
 Source: Hinton et al. 2015, distillation; Romero et al. 2015 (FitNets), equation 3, for features in
 place of class probabilities; Yun et al. 2019 (CutMix), equation 1, for the mixing.
 
-    OMP_NUM_THREADS=1 python benchmarks/small_vit.py
-    clp run --stream split-cifar100 --model small-vit --set model.patch=8 --set model.weights=FILE
+    OMP_NUM_THREADS=1 python benchmarks/hybrid_vit.py
+    clp run --stream split-cifar100 --model hybrid-vit --set model.weights=FILE
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from torch.nn.functional import affine_grid, cosine_similarity, grid_sample, int
 
 from cl_platform.data_home import user_cache
 from cl_platform.models.pretrained_cnn import MobileNetV1
-from cl_platform.models.vision import SmallViT
-from cl_platform.preprocess import Preprocess
-from streams.datasets import Dataset, load_dataset
+from cl_platform.models.vision import HybridViT
+from streams.datasets import load_dataset
 
 SHAPE = (3, 32, 32)
+TEACHER = 160  # height and width of the images it gets, in pixels
 BATCH, RATE, DECAY = 64, 1e-3, 0.05
 WARM_UP = 0.05  # share of the steps
 Features = Callable[[Tensor], Tensor]  # raw images (B, 3, 32, 32) -> (B, width)
@@ -84,39 +84,44 @@ def uniform(n: int, low: float, high: float) -> Tensor:
     return torch.rand(n, 1, 1, 1) * (high - low) + low
 
 
-def features_of(model: MobileNetV1 | SmallViT, preprocess: Preprocess) -> Features:
-    """What a model makes of raw images; in bfloat16, channels last, for speed."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def of_raw(function: Features) -> Features:
+    """The same function of raw images, computed in bfloat16."""
 
-    def features(raw: Tensor) -> Tensor:
-        x = preprocess(raw).contiguous(memory_format=torch.channels_last)
+    def computed(raw: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return model.features(x).float()
+            return function(MobileNetV1.preprocess(raw)).float()
 
-    return features
-
-
-@torch.inference_mode()
-def lesson(teacher: Features, n: int) -> tuple[Tensor, Tensor]:
-    """Views (n, 3, 32, 32) uint8, and what the teacher makes of each, standardised: (n, width)."""
-    images = natural_images()
-    shown = [views(images, BATCH) for _ in range(n // BATCH)]
-    features = torch.cat([teacher(x) for x in shown])
-    return torch.cat(shown), (features - features.mean(0)) / features.std(0).clamp(min=1e-3)
+    return computed
 
 
-def distil(vit: SmallViT, student: Features, x: Tensor, wanted: Tensor, epochs: int) -> None:
-    """Train `vit` until a linear layer on it has the directions of the teacher's features."""
+@torch.no_grad()
+def lesson(vit: HybridViT, teacher: Features, n: int) -> tuple[Tensor, Tensor]:
+    """For n views, the maps on which the transformer looks, and what the teacher makes of each."""
+    images, eyes = natural_images(), of_raw(vit.maps)
+    seen, features = [], []
+    for _ in range(n // BATCH):
+        shown = views(images, BATCH)
+        seen.append(eyes(shown).bfloat16())
+        features.append(teacher(shown))
+    wanted = torch.cat(features)
+    return torch.cat(seen), (wanted - wanted.mean(0)) / wanted.std(0).clamp(min=1e-3)
+
+
+def distil(vit: HybridViT, maps: Tensor, wanted: Tensor, epochs: int) -> None:
+    """Train the transformer until a linear layer on it has the directions of what is wanted."""
     head = nn.Linear(vit.width, wanted.shape[1])
     weights = [*vit.body.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, RATE, weight_decay=DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=epochs * len(x) // BATCH, pct_start=WARM_UP
+        optimizer, RATE, total_steps=epochs * len(maps) // BATCH, pct_start=WARM_UP
     )
     for epoch in range(1, epochs + 1):
         losses = []
-        for rows in torch.randperm(len(x)).view(-1, BATCH):
-            loss = 1 - cosine_similarity(head(student(x[rows])), wanted[rows]).mean()
+        for rows in torch.randperm(len(maps)).view(-1, BATCH):
+            with torch.autocast("cpu", torch.bfloat16):
+                tokens = vit.tokens(maps[rows].float())
+                foretold = head(vit.pool(vit.encode(tokens)))
+            loss = 1 - cosine_similarity(foretold.float(), wanted[rows]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -138,19 +143,19 @@ def nearest_mean(features: Features, images: Tensor) -> float:
     return float((nearest == torch.arange(len(images))[:, None]).float().mean())
 
 
-def held_out(cifar: Dataset) -> Tensor:
-    """The first 100 training images of each class, (100, 100, 3, 32, 32) uint8."""
+def held_out() -> Tensor:
+    """The first 100 training images of each class of CIFAR-100, (100, 100, 3, 32, 32) uint8."""
+    cifar = load_dataset("cifar100")
     rows = cifar.train.y.argsort(stable=True).view(100, -1)[:, :100]
     return cifar.train.gather(rows.flatten()).view(100, 100, *SHAPE)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = user_cache() / "pretrained" / "small_vit_distilled.pt"
+    default = user_cache() / "pretrained" / "hybrid_vit.pt"
     parser.add_argument("--out", type=Path, default=default, help="file of weights to write")
-    parser.add_argument("--patch", type=int, default=8, choices=(4, 8, 16), help="side in pixels")
     parser.add_argument("--views", type=int, default=25_600, help="images to learn from")
-    parser.add_argument("--epochs", type=int, default=6, help="how often each is seen")
+    parser.add_argument("--epochs", type=int, default=8, help="how often each is seen")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.views < BATCH or given.epochs < 1:
@@ -162,22 +167,20 @@ def main() -> None:
     given = arguments()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given.seed)
-    cifar = load_dataset("cifar100")
-    normal, images = Preprocess(cifar.mean, cifar.std), held_out(cifar)
-    teacher = features_of(MobileNetV1(SHAPE, 1).eval(), MobileNetV1.preprocess)
-    vit = SmallViT(SHAPE, 1, patch=given.patch)
-    student = features_of(vit, normal)
+    images, vit = held_out(), HybridViT(SHAPE, 1).eval()
+    teacher = of_raw(MobileNetV1(SHAPE, 1, size=TEACHER).eval().features)
 
     def score(name: str, features: Features) -> None:
         print(f"nearest class mean, {name}: {nearest_mean(features, images):.4f}", flush=True)
 
     score("pixels", lambda raw: raw.float().flatten(1))
-    score("untrained transformer", student)
+    score("transformer that has learnt nothing", of_raw(vit.features))
+    score("CNN it looks through", of_raw(MobileNetV1(SHAPE, 1).eval().features))
     score("teacher", teacher)
-    distil(vit, student, *lesson(teacher, given.views), given.epochs)
+    distil(vit.train(), *lesson(vit, teacher, given.views), given.epochs)
     torch.save(vit.body.state_dict(), given.out)
-    loaded = SmallViT(SHAPE, 1, patch=given.patch, weights=str(given.out))
-    score(f"distilled transformer ({given.out})", features_of(loaded, normal))
+    loaded = HybridViT(SHAPE, 1, weights=str(given.out)).eval()
+    score(f"distilled transformer ({given.out})", of_raw(loaded.features))
 
 
 if __name__ == "__main__":
