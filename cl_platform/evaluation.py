@@ -141,7 +141,7 @@ class Evaluator:
     def _features(self, strategy: Strategy, chunk: _Chunk) -> list[Tensor]:
         """The frozen model's features of a chunk, (B, D), for strategies that take them."""
         parts = [
-            known.gather(rows.cpu())
+            known.gather(rows)
             for samples, rows in chunk.parts
             if (known := strategy.features_of(samples)) is not None
         ]

@@ -96,8 +96,8 @@ class Samples:
         return self.gather(torch.arange(len(self), device=self.index.device))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The raw inputs of the given rows, (len(rows), ...), transformed."""
-        raw = self.source.index_select(0, self.index[rows])
+        """The raw inputs of the given rows, wherever they are: (len(rows), ...), transformed."""
+        raw = self.source.index_select(0, self.index[rows.to(self.index.device)])
         return self.transform(raw) if self.transform else raw
 
     def select(self, rows: Tensor) -> Samples:

@@ -173,7 +173,7 @@ class Strategy(nn.Module):
         for rows in torch.arange(len(data), device=data.index.device).split(size):
             raw, y = data.gather(rows).to(self.info.device), data.y[rows].to(self.info.device)
             task = torch.full_like(y, experience.task) if known else None
-            given = None if features is None else features.gather(rows.cpu()).to(y.device)
+            given = None if features is None else features.gather(rows).to(y.device)
             yield Batch(self.info.preprocess(raw), y, task, raw, features=given)
 
     def features_of(self, data: Samples) -> Samples | None:

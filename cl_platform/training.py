@@ -125,7 +125,7 @@ def batches(
     def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
         labels = None if tasks is None else tasks[rows].to(device)
-        known = None if features is None else features.gather(rows.cpu()).to(device)
+        known = None if features is None else features.gather(rows).to(device)
         return data.gather(rows).to(device), data.y[rows].to(device), labels, known
 
     ahead = _ahead(read, order.split(batch_sizes(len(order), chunk)), data.mapped)

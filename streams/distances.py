@@ -121,7 +121,7 @@ def _parts(stream: Stream, level: Level) -> list[Samples]:
 def _features(encode: Any, part: Samples, rows: torch.Tensor) -> np.ndarray:
     found: list[np.ndarray] = []
     for chunk in rows.split(CHUNK):
-        raw = part.gather(chunk.to(part.index.device)).cpu()
+        raw = part.gather(chunk).cpu()
         try:
             features = encode(raw)
         except ClpError:
