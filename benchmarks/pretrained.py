@@ -58,7 +58,7 @@ class Benchmark:
 
 
 CLINC = {"name": "split-clinc150", "tokenizer": "minilm", "samples": 200, "test_samples": 100}
-CIFAR = {"name": "split-cifar100", "augmentation": "none", "samples": 500, "test_samples": 500}
+CIFAR = {"name": "split-cifar100", "augmentation": "none", "samples": 1000, "test_samples": 300}
 BENCHMARKS = {
     "clinc150": Benchmark(
         stream={**CLINC, "experiences": 15},
