@@ -30,7 +30,6 @@ import cl_platform as clp
 SEEDS = range(3)
 TUNING_SEED = 100
 ALL_WEIGHTS = (0.00003, 0.0001, 0.0003)
-FEW_WEIGHTS = (0.001, 0.003, 0.01, 0.03)
 
 
 @dataclass(frozen=True)
@@ -39,38 +38,44 @@ class Method:
     model if that is another one than the benchmark's."""
 
     strategy: dict[str, Any]
-    rates: tuple[float, ...] = FEW_WEIGHTS
+    rates: tuple[float, ...]
     model: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A stream, the shorter one that learning rates are chosen on, and the transformer; and where
-    there is one, a better network that prompts cannot be attached to."""
+    """A stream, the shorter one that learning rates are chosen on, and the transformer; the rates
+    for prompts and adapters; and where there is one, another network that they cannot be attached
+    to."""
 
     stream: dict[str, Any]
     tuning: dict[str, Any]
     model: dict[str, Any]
     memory: int
+    rates: tuple[float, ...]
+    pool_rates: tuple[float, ...] = ()  # more of them, for L2P
     network: dict[str, Any] | None = None
     epochs: int = 3
     batch_size: int = 16
 
 
 CLINC = {"name": "split-clinc150", "tokenizer": "minilm", "samples": 200, "test_samples": 100}
-CIFAR = {"name": "split-cifar100", "augmentation": "none", "samples": 1000, "test_samples": 300}
+CIFAR = {"name": "split-cifar100", "augmentation": "none", "samples": 500, "test_samples": 200}
 BENCHMARKS = {
     "clinc150": Benchmark(
         stream={**CLINC, "experiences": 15},
         tuning={**CLINC, "classes": 30, "experiences": 3, "validation": 0.2},
         model={"name": "minilm"},
         memory=300,
+        rates=(0.001, 0.003, 0.01, 0.03),
+        pool_rates=(0.1,),
     ),
     "cifar100": Benchmark(
         stream={**CIFAR, "experiences": 10},
         tuning={**CIFAR, "classes": 30, "experiences": 3, "validation": 0.2},
         model={"name": "hybrid-vit"},
         memory=500,
+        rates=(0.0003, 0.001, 0.003, 0.01),
         network={"name": "mobilenet"},
     ),
 }
@@ -79,6 +84,7 @@ BENCHMARKS = {
 def methods(benchmark: Benchmark) -> dict[str, Method]:
     """By the name in the table. "One each": every experience trains an item of the pool of its own,
     and keys select among them at test time."""
+    few, pool = benchmark.rates, (*benchmark.rates, *benchmark.pool_rates)
     one_each = {"pool_size": benchmark.stream["experiences"], "selected": 1, "item_mask": True}
     found = {
         "fine-tuning": Method({"name": "finetune"}, ALL_WEIGHTS),
@@ -87,14 +93,14 @@ def methods(benchmark: Benchmark) -> dict[str, Method]:
         ),
         "nearest class mean": Method({"name": "ncm"}, ()),
         "RanPAC": Method({"name": "ranpac"}, ()),
-        "L2P": Method({"name": "l2p"}, (*FEW_WEIGHTS, 0.1)),
-        "L2P, one each": Method({"name": "l2p", **one_each}, (*FEW_WEIGHTS, 0.1)),
-        "DualPrompt": Method({"name": "dualprompt"}),
-        "CODA-Prompt": Method({"name": "coda-prompt"}),
-        "OnePrompt": Method({"name": "oneprompt"}),
-        "S-LoRA": Method({"name": "s-lora"}),
-        "L2P + LoRA": Method({"name": "l2p-lora"}),
-        "L2P + LoRA, one each": Method({"name": "l2p-lora", **one_each}),
+        "L2P": Method({"name": "l2p"}, pool),
+        "L2P, one each": Method({"name": "l2p", **one_each}, pool),
+        "DualPrompt": Method({"name": "dualprompt"}, few),
+        "CODA-Prompt": Method({"name": "coda-prompt"}, few),
+        "OnePrompt": Method({"name": "oneprompt"}, few),
+        "S-LoRA": Method({"name": "s-lora"}, few),
+        "L2P + LoRA": Method({"name": "l2p-lora"}, few),
+        "L2P + LoRA, one each": Method({"name": "l2p-lora", **one_each}, few),
         "joint": Method({"name": "joint"}, ALL_WEIGHTS),
     }
     if benchmark.network:

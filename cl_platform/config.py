@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from cl_platform.errors import BadInput, ConfigError
+from cl_platform.errors import BadInput, ConfigError, one_line
 from cl_platform.parameters import Section, as_section, check_section, faults_of
 from cl_platform.registry import Kind
 
@@ -178,8 +178,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"config file {path} cannot be read: {reason}") from error
+        raise ConfigError(f"config file {path} cannot be read: {one_line(error)}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

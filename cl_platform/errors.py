@@ -60,3 +60,11 @@ class RunFailed(ClpError):
 
 class ContractError(ClpError):
     """A strategy that does not keep the contract of :class:`cl_platform.Strategy`."""
+
+
+def one_line(error: BaseException, length: int | None = None) -> str:
+    """What an error of a library says, in one line of at most so many characters.
+
+    It is the error's type where it says nothing.
+    """
+    return " ".join(str(error).split())[:length] or type(error).__name__

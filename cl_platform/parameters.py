@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from cl_platform import registry
-from cl_platform.errors import BadInput, ClpError, ConfigError
+from cl_platform.errors import BadInput, ClpError, ConfigError, one_line
 from cl_platform.registry import Kind
 
 Section = dict[str, Any]
@@ -107,8 +107,7 @@ def build(kind: Kind, section: Section, **context: Any) -> Any:
 def blame(error: BaseException) -> str:
     """An error in one line, with the place it comes from."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    reason = " ".join(str(error).split())
-    return f"{type(error).__name__}: {reason} ({Path(frame.filename).name}:{frame.lineno})"
+    return f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def as_section(value: Any) -> Section:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cl_platform.errors import DataError
+from cl_platform.errors import DataError, one_line
 from cl_platform.identity import digest
 
 T = TypeVar("T")
@@ -126,8 +126,7 @@ def _had(kind: str, name: str, load: Callable[[], T]) -> T:
     except ImportError as error:
         raise DataError(f"{kind} {name!r} needs {error.name}; install the extra 'text'") from error
     except Exception as error:  # no network, unknown names, damaged files
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
-            f"{kind} {name!r} cannot be had ({reason}); give minilm, a folder that save_pretrained "
-            "has written, or a name on the hub"
+            f"{kind} {name!r} cannot be had ({one_line(error, 160)}); give minilm, a folder that "
+            "save_pretrained has written, or a name on the hub"
         ) from error

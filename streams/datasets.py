@@ -21,7 +21,7 @@ import torch
 
 from cl_platform import Samples
 from cl_platform.data_home import data_home, user_cache
-from cl_platform.errors import ClpError, DataError
+from cl_platform.errors import ClpError, DataError, one_line
 from cl_platform.files import cannot_write, read_json
 from cl_platform.identity import array_digest, digest
 from cl_platform.pretrained import tokenizer_digest
@@ -189,9 +189,8 @@ def _obtain(name: str, source: Source[D]) -> D:
             f"data set {name!r} needs {error.name}; install the extra 'vision'"
         ) from error
     except Exception as error:  # every decoder and downloader has errors of its own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"data set {name!r} cannot be read or downloaded ({reason}); "
+            f"data set {name!r} cannot be read or downloaded ({one_line(error, 200)}); "
             f"put its official files into {home / name}"
         ) from error
 

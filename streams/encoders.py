@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from cl_platform.errors import DataError
+from cl_platform.errors import DataError, one_line
 from cl_platform.models.pretrained_cnn import CifarResNet
 from cl_platform.models.text import TextEncoder
 from cl_platform.preprocess import holds_tokens
@@ -82,10 +82,9 @@ def torchvision_model(model: str = "resnet18", weights: str = "DEFAULT") -> Enco
         _without_last_layer(network)
         transform = chosen.transforms(antialias=True)
     except Exception as error:  # unknown names, no network, damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"encoder torchvision: model={model}, weights={weights} cannot be had ({reason}); "
-            "give weights=FILE, or another encoder"
+            f"encoder torchvision: model={model}, weights={weights} cannot be had "
+            f"({one_line(error, 200)}); give weights=FILE, or another encoder"
         ) from error
     network.eval().requires_grad_(False)
     return lambda raw: network(transform(_coloured(raw))).flatten(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cl_platform.cli import overridden
+from cl_platform.errors import BadInput, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,6 @@ def rank(
 
     from cl_platform.config import parse_config
     from cl_platform.curriculum import arrange
-    from cl_platform.errors import BadInput
     from cl_platform.parameters import build
     from streams.designed import Designer
     from streams.designer import EXHAUSTIVE, ranked, variances
@@ -141,15 +141,15 @@ def _picture(matrix: np.ndarray, items: Items, distance: str, path: Path) -> Pat
     Raises:
         BadInput: there is no matplotlib, or it cannot write this file.
     """
-    from cl_platform.errors import BadInput
 
     try:
         _heat_map(matrix, items.names, f"{distance} distance").savefig(path, dpi=150)
     except ImportError as error:
         raise BadInput(f"figure={path} needs {error.name}; install the extra `ray`") from error
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(f"figure={path}: {reason}; give a file such as distances.png") from error
+        raise BadInput(
+            f"figure={path}: {one_line(error)}; give a file such as distances.png"
+        ) from error
     return path
 
 

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cl_platform.errors import BadInput
 from cl_platform.models import Classifier
+from cl_platform.precision import attending
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Backbone(Classifier):
             updates: by name of a projection.
         """
         with ExitStack() as attached:
+            attached.enter_context(attending(tokens.values.device))
             if prefixes:
                 attached.enter_context(prefixed(prefixes, self.depth))
             if updates:

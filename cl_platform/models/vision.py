@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from cl_platform.errors import BadInput, DataError
+from cl_platform.errors import BadInput, DataError, one_line
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.models.cnn import image_shape
 from cl_platform.models.pretrained_cnn import MobileNetV1, coloured
@@ -262,8 +262,7 @@ def _file_of(architecture: str, given: str | None) -> Path:
     try:
         return from_hub(str(_config(architecture).hf_hub_id), [HUB_FILE]) / HUB_FILE
     except Exception as error:  # no network, no such repository
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(
-            f"the weights of {architecture} cannot be had ({reason}); connect to the hub once, or "
-            "give model.weights=FILE"
+            f"the weights of {architecture} cannot be had ({one_line(error, 160)}); connect to the "
+            "hub once, or give model.weights=FILE"
         ) from error

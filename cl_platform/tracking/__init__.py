@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cl_platform.errors import one_line
 from cl_platform.files import cannot_write, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
@@ -54,8 +55,7 @@ class Trackers:
                 call(sink)
             except Exception as error:
                 self.sinks.remove(sink)
-                reason = " ".join(str(error).split()) or type(error).__name__
-                print(f"{type(sink).__name__} stopped: {reason}", file=sys.stderr)
+                print(f"{type(sink).__name__} stopped: {one_line(error)}", file=sys.stderr)
 
 
 class EventLog:

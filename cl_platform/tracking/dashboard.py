@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cl_platform.errors import BadInput, TrackingError
+from cl_platform.errors import BadInput, TrackingError, one_line
 from cl_platform.tracking.panels import MOST_LINES, bars, curve, pictures, plane, settings_to
 from cl_platform.tracking.schema import GROUP_BY
 from cl_platform.tracking.wandb_login import why_unreachable
@@ -85,8 +85,7 @@ class Dashboard:
             # The report goes first, since it alone makes a project that is not there.
             return [self.report.save().url, self.workspace.save().url]
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise TrackingError(f"W&B refused the dashboard: {reason}") from error
+            raise TrackingError(f"W&B refused the dashboard: {one_line(error)}") from error
 
 
 def sections() -> list[Section]:

@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 from typing import Literal
 
+from cl_platform.errors import one_line
+
 PROBE_SECONDS = 3.0
 DEFAULT_PROJECT = "cl-platform"
 
@@ -44,7 +46,7 @@ def why_unreachable() -> str:
     try:
         known = wandb.login(prompt=False)
     except Exception as error:
-        return " ".join(str(error).split()).rstrip(".")
+        return one_line(error).rstrip(".")
     return "" if known else "no API key; run `wandb login`"
 
 
