@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 import cl_platform as clp
 from cl_platform import Batch
 from cl_platform.config import parse_config
 from cl_platform.fold import Fold
+from cl_platform.models.backbone import Backbone, Prefix
+from cl_platform.models.text import TextEncoder
+from cl_platform.models.vision import SmallViT
 from cl_platform.plan import make_plan
 from cl_platform.store import StateStore
 from cl_platform.strategy import Strategy
@@ -71,6 +77,54 @@ def test_steps_use_the_weights_of_the_step_before() -> None:
         curves.append(torch.stack(fold.strategy.losses).detach())  # type: ignore[arg-type]
     assert torch.allclose(curves[0], curves[1], atol=0.05)
     assert curves[0][-1] < 0.1 < curves[0][0]
+
+
+class Attention(TorchFunctionMode):
+    """Notes the types of what torch's attention is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is scaled_dot_product_attention:
+            self.seen |= {x.dtype for x in args}
+            mask = (kwargs or {}).get("attn_mask")
+            self.seen |= set() if mask is None else {mask.dtype} - {torch.bool}
+        return func(*args, **(kwargs or {}))
+
+
+def texts() -> tuple[Backbone, Tensor]:
+    ids = torch.randint(1, 1000, (4, 12), dtype=torch.int32)
+    return TextEncoder((12,), 2).eval(), ids * (
+        torch.arange(12) < torch.tensor([[12], [7], [3], [9]])
+    )
+
+
+def images() -> tuple[Backbone, Tensor]:
+    return SmallViT((3, 16, 16), 2, width=384).eval(), torch.randn(4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("made", [texts, images])
+def test_attention_that_is_trained_through_is_in_float32(
+    made: Callable[[], tuple[Backbone, Tensor]],
+) -> None:
+    torch.manual_seed(0)
+    model, x = made()
+    model.requires_grad_(False)
+    start = torch.randn(2, 384)
+    found = {}
+    for bf16 in (True, False):
+        prefix = start.clone().requires_grad_()
+        with Attention() as attention, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            feature = model.pool(model.encode(model.embed(x), {1: Prefix(prefix, prefix)}))
+            feature[:, :9].float().pow(2).sum().backward()
+        assert attention.seen == {torch.float32}
+        found[bf16] = prefix.grad
+    assert cosine_similarity(found[True].flatten(), found[False].flatten(), 0) > 0.99
+    with Attention() as attention, torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        model.features(x)
+    assert attention.seen == {torch.bfloat16}
 
 
 L2P = {"name": "l2p", "pool_size": 4, "selected": 2}
