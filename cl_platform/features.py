@@ -26,7 +26,7 @@ from cl_platform.precision import computing
 from cl_platform.preprocess import Preprocess
 from cl_platform.samples import Samples
 
-ROWS = 256  # in one forward pass; fixed, so that the bits of a feature do not depend on who asks
+ROWS = 128  # in one forward pass; fixed, so that the bits of a feature do not depend on who asks
 BUDGET = 20 * 2**30  # bytes of all files; the least recently used go first
 ABANDONED_SECONDS = 24 * 3600
 
