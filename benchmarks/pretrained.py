@@ -72,7 +72,7 @@ BENCHMARKS = {
     ),
     "cifar100": Benchmark(
         stream={**CIFAR, "experiences": 10},
-        tuning={**CIFAR, "classes": 30, "experiences": 3, "validation": 0.2},
+        tuning={**CIFAR, "classes": 30, "experiences": 3, "validation": 0.05},
         model={"name": "hybrid-vit"},
         memory=500,
         rates=(0.0003, 0.001, 0.003, 0.01),
