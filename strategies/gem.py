@@ -134,21 +134,26 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     """The vector nearest to `gradient` (P,) that disagrees with no row of `references` (T, P).
 
     Source: GEM, Eq. 8 to 11: minimise over v >= margin the quadratic 1/2 v'GG'v + g'G'v; the answer
-    is G'v + g. With v = margin + w / |G| this is non-negative least squares in T variables w, whose
-    matrix has a unit diagonal. Works in place, on `gradient`. What is not finite is left alone: the
-    loss will say so.
+    is G'v + g. With the rows of G made unit vectors and v = margin |G| + w this is non-negative
+    least squares in T variables w. Works in place, on both tensors. What is not finite leaves the
+    gradient alone: the loss will say so.
     """
+    # By the largest entry first: the squares of a memory learned perfectly are 0 in float32.
+    largest = torch.linalg.vector_norm(references, float("inf"), dim=1, keepdim=True)
+    references /= largest.clamp(min=torch.finfo(references.dtype).tiny)
+    lengths = torch.linalg.vector_norm(references, dim=1, keepdim=True)
+    references /= lengths.clamp(min=1)  # of a row of zeros nothing is asked
     products = references @ gradient
     if not bool((products < 0).any()):
         return gradient
+    least = margin * (largest * lengths).squeeze(1).double().cpu().numpy()
     gram = (references @ references.T).double().cpu().numpy()
-    linear = products.double().cpu().numpy() + gram @ np.full(len(gram), margin)
+    linear = products.double().cpu().numpy() + gram @ least
     if not (np.isfinite(gram).all() and np.isfinite(linear).all()):
         return gradient
-    scale = 1 / np.sqrt(np.diag(gram).clip(1e-60))
-    values, vectors = np.linalg.eigh(scale[:, None] * gram * scale)
+    values, vectors = np.linalg.eigh(gram)
     # Single precision leaves the matrix of nearly parallel references slightly indefinite.
     roots = np.sqrt(values.clip(1e-6))
-    w, _ = nnls(roots[:, None] * vectors.T, -(vectors.T @ (scale * linear)) / roots)
-    v = torch.as_tensor(w * scale + margin, dtype=gradient.dtype, device=gradient.device)
+    w, _ = nnls(roots[:, None] * vectors.T, -(vectors.T @ linear) / roots)
+    v = torch.as_tensor(w + least, dtype=gradient.dtype, device=gradient.device)
     return gradient.addmv_(references.T, v)

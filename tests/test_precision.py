@@ -130,16 +130,24 @@ def test_attention_that_is_trained_through_is_in_float32(
 L2P = {"name": "l2p", "pool_size": 4, "selected": 2}
 
 
-@pytest.mark.parametrize("name", ["er", "der++", "ewc", "gem", "ncm", "ranpac", "refresh", L2P])
-def test_methods_learn_in_bf16_what_they_learn_in_float32(name: str | dict) -> None:
+@pytest.mark.parametrize(
+    ("name", "remembers"),
+    [(name, True) for name in ("er", "der++", "gem", "ncm", "ranpac", "refresh")]
+    + [("ewc", False), (L2P, False)],
+)
+def test_methods_learn_in_bf16_what_they_learn_in_float32(
+    name: str | dict, remembers: bool
+) -> None:
+    """How much is left of what a method does forget is chance: the last bits decide it."""
     model = "tiny-transformer" if name is L2P else "mlp"
     settings = {"model": model, "optimizer": {"name": "adam", "lr": 0.01}}
-    found = [
-        clp.run(BLOBS, name, precision=precision, epochs=5, out=None, **settings).matrices["task"]
-        for precision in ("bf16", "float32")
-    ]
-    assert np.allclose(found[0].values[1:], found[1].values[1:], atol=0.15)
-    assert min(m[j + 1, j] for m in found for j in range(2)) > 0.9
+    found = []
+    for precision in ("bf16", "float32"):
+        result = clp.run(BLOBS, name, precision=precision, epochs=5, out=None, **settings)
+        after = result.matrices["task"].values[1:]
+        found.append(np.tril(after) if remembers else np.diag(after))
+        assert min(np.diag(after)) > 0.9
+    assert np.allclose(*found, atol=0.15)
 
 
 def test_it_is_another_state(clp: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

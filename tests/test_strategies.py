@@ -229,7 +229,7 @@ def test_a_margin_pulls_further_towards_the_past() -> None:
     g = vectors(20)
     references = torch.stack([-10 * g, vectors(20, seed=2)])
     gains = [
-        float((references @ constrained_projection(g.clone(), references, m)).min())
+        float((references @ constrained_projection(g.clone(), references.clone(), m)).min())
         for m in (0.0, 0.5)
     ]
     assert gains[1] > gains[0] + 0.1
@@ -244,6 +244,18 @@ def test_nearly_parallel_constraints_of_a_large_model_are_solved(n: int) -> None
     projected = constrained_projection(gradient.clone(), scale * references, 0.0)
     cosines = normalize(references, dim=1) @ normalize(projected, dim=0)
     assert (cosines > -1e-3).all()
+
+
+def test_the_length_of_a_reference_says_nothing_of_the_nearest_vector() -> None:
+    """A memory learned perfectly has gradients whose squares float32 does not know."""
+    g, references = vectors(20), vectors(4, 20, seed=1)
+    references[0] = -g + 0.1 * references[0]
+    expected = constrained_projection(g.clone(), references.clone(), 0.0)
+    lengths = torch.tensor([1e-30, 1e-18, 1.0, 1e15])[:, None]
+    rows = torch.cat([lengths * references, torch.zeros(1, 20)])
+    projected = constrained_projection(g.clone(), rows, 0.0)
+    assert torch.allclose(projected, expected, atol=1e-3)
+    assert not torch.allclose(projected, g, atol=0.1)
 
 
 def test_what_is_not_finite_is_left_for_the_loss_to_tell() -> None:
