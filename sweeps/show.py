@@ -78,7 +78,8 @@ class Progress:
         return text
 
     def _line(self, tally: Tally) -> str:
-        return f"{_runs(tally)}; {_experiences(tally, self._ahead)}; {self._left(tally)}"
+        """What was saved by sharing is told at the end: this is to fit into 80 columns."""
+        return f"{_runs(tally)}; {_trained(tally, self._ahead)}; {self._left(tally)}"
 
     def _left(self, tally: Tally) -> str:
         """The time left, at the pace so far."""
@@ -102,11 +103,15 @@ def _runs(tally: Tally) -> str:
     return f"runs {tally.done} of {tally.runs} done{kept}{failed}"
 
 
-def _experiences(tally: Tally, ahead: int = 0) -> str:
+def _trained(tally: Tally, ahead: int) -> str:
     done = tally.known + tally.trained + ahead
+    return f"experiences {done} of {tally.distinct} trained"
+
+
+def _experiences(tally: Tally, ahead: int) -> str:
     saved = tally.experiences - tally.distinct
     sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
-    return f"experiences {done} of {tally.distinct} trained{sharing}"
+    return f"{_trained(tally, ahead)}{sharing}"
 
 
 def plan(preview: Preview, console: Console) -> None:

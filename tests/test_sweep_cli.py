@@ -9,15 +9,20 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
 from cl_platform.execution import execute
 from cl_platform.plan import Planner, make_plan
 from cl_platform.result import Result
+from sweeps import show
 from sweeps.plan import plan_runs
+from sweeps.record import Tally
 from sweeps.spec import parse_spec
 from tests.conftest import ROOT, start_clp
 
@@ -68,10 +73,11 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
             assert json.loads((out / "sweep.json").read_text())["status"] == "interrupted"
         else:
             time.sleep(2)  # until the workers of a killed driver are gone as well
+    monkeypatch.setattr(show, "LINE_SECONDS", 1.0)
     code, printed, err = clp("sweep", "mine.yaml")
     assert code == 0, printed + err
     assert "runs 24 of 24 done" in printed
-    assert all(len(line) <= 80 for line in printed.splitlines()[:-1])
+    assert [line for line in printed.splitlines()[:-1] if len(line) > 80] == []
     assert trained() <= 64 + 2 * 2 * 10  # what two workers were doing (half a second), twice
 
     runs = plan_runs(parse_spec(spec), Planner())
@@ -85,6 +91,18 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
     assert record["status"] == "done"
     assert {run["status"] for run in record["phases"][0]["runs"]} == {"done"}
     assert len(pd.read_parquet(out / "runs.parquet")) == 24
+
+
+def test_without_a_terminal_progress_is_lines_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(show, "LINE_SECONDS", 0.0)
+    tally = Tally(24, 12, kept=10, experiences=96, distinct=64, known=30, trained=10)
+    driver = cast(Any, SimpleNamespace(pool=None, in_flight=lambda: 0))
+    show.Progress(Console(width=80)).of(driver)(cast(Any, SimpleNamespace(tally=tally)))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("runs 12 of 24 done (10 kept); experiences 40 of 64 trained; ")
+    assert len(line) <= 80
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(clp: Clp, tmp_path: Path) -> None:
