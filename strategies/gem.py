@@ -138,14 +138,14 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     least squares in T variables w. Works in place, on both tensors. What is not finite leaves the
     gradient alone: the loss will say so.
     """
+    if not bool((references @ gradient < 0).any()):
+        return gradient
     # By the largest entry first: the squares of a memory learned perfectly are 0 in float32.
     largest = torch.linalg.vector_norm(references, float("inf"), dim=1, keepdim=True)
     references /= largest.clamp(min=torch.finfo(references.dtype).tiny)
     lengths = torch.linalg.vector_norm(references, dim=1, keepdim=True)
     references /= lengths.clamp(min=1)  # of a row of zeros nothing is asked
     products = references @ gradient
-    if not bool((products < 0).any()):
-        return gradient
     least = margin * (largest * lengths).squeeze(1).double().cpu().numpy()
     gram = (references @ references.T).double().cpu().numpy()
     linear = products.double().cpu().numpy() + gram @ least
