@@ -23,12 +23,12 @@ import pandas as pd
 import ray
 
 from benchmarks.document import DOCS, write_table
-from cl_platform.execution import execute
-from cl_platform.plan import make_plan
-from cl_platform.report.orders import SIGNIFICANT, PointStudy, Prediction, Study
+from cl_platform.engine.execution import execute
+from cl_platform.engine.plan import make_plan
+from cl_platform.metrics.statistics import Interval, spearman
+from cl_platform.report.orders.study import SIGNIFICANT, PointStudy, Prediction, Study
 from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
-from cl_platform.result import Result
-from cl_platform.statistics import Interval, spearman
+from cl_platform.results.result import Result
 from sweeps.api import Sweep, sweep
 from sweeps.spec import read_spec
 

@@ -21,11 +21,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from cl_platform import Experience
-from cl_platform.config import parse_config
-from cl_platform.fold import Fold
-from cl_platform.plan import make_plan
-from cl_platform.store import StateStore
-from cl_platform.tracking import Trackers
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.plan import make_plan
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
 from strategies.l2p import L2P
 
 BATCH, LR = 32, 0.003

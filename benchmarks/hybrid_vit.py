@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cosine_similarity, grid_sample, interpolate
 
-from cl_platform.data_home import user_cache
 from cl_platform.models.pretrained_cnn import MobileNetV1
 from cl_platform.models.vision import HybridViT
-from streams.datasets import load_dataset
+from cl_platform.storage.paths import user_cache
+from streams.data.datasets import load_dataset
 
 SHAPE = (3, 32, 32)
 TEACHER = 160  # height and width of the images it gets, in pixels

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cl_platform.config import parse_config
-from cl_platform.fold import Fold
-from cl_platform.plan import Plan, make_plan
-from cl_platform.store import StateStore
-from cl_platform.tracking import Trackers
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
 
 MEMORY, BATCH, LR = 1000, 10, 0.1
 

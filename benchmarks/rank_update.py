@@ -25,8 +25,8 @@ import torch
 from document import write_table
 
 import cl_platform as clp
-from cl_platform.comparison import bootstrap_mean, paired
-from cl_platform.statistics import Interval
+from cl_platform.metrics.comparison import bootstrap_mean, paired
+from cl_platform.metrics.statistics import Interval
 
 SEEDS = range(5)
 TUNING_SEED = 100
@@ -44,7 +44,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def stream(seed: int) -> clp.Stream:
     """Ten permutations of the seed's own; 5,000 training and 2,000 validation images in each."""
-    from streams.benchmarks import permuted_mnist
+    from streams.images import permuted_mnist
 
     whole = permuted_mnist(
         scenario="task", experiences=TASKS, permutation_seed=seed, validation=1 / 30

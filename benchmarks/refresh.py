@@ -53,10 +53,10 @@ def variants() -> dict[tuple[str, float], dict[str, Any]]:
 
 def accuracy(stream: str, strategy: dict[str, Any], seed: int, out: Path) -> float:
     """Final average accuracy of one run, or nan if it diverged."""
-    from cl_platform.config import parse_config
+    from cl_platform.config.run_config import parse_config
+    from cl_platform.engine.execution import execute
+    from cl_platform.engine.plan import make_plan
     from cl_platform.errors import RunFailed
-    from cl_platform.execution import execute
-    from cl_platform.plan import make_plan
 
     config = parse_config({**COMMON, **STREAMS[stream], "strategy": strategy, "seed": seed})
     try:

@@ -21,7 +21,7 @@ import cl_platform as clp
 
 STRATEGIES = ("finetune", "er", "der++", "ewc")
 SEEDS = 5
-REPORT = "from cl_platform.cli import main; main()"
+REPORT = "from cl_platform.cli.app import main; main()"
 
 
 def fill(folder: Path, runs: int) -> None:

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 
-HELP = ["-c", "from cl_platform.cli import main; main(['--help'])"]
+HELP = ["-c", "from cl_platform.cli.app import main; main(['--help'])"]
 
 
 def cpu_seconds(arguments: list[str]) -> float:

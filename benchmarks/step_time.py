@@ -23,13 +23,13 @@ from document import write_table
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cl_platform.config import parse_config
-from cl_platform.fold import Fold
-from cl_platform.optimization import build_optimizer
-from cl_platform.plan import make_plan
-from cl_platform.store import StateStore
-from cl_platform.strategy import Batch
-from cl_platform.tracking import Trackers
+from cl_platform.config.run_config import parse_config
+from cl_platform.core.strategy import Batch
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.optimization import build_optimizer
+from cl_platform.engine.plan import make_plan
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
 
 BATCH, STEPS = 32, 20
 LIMIT = 1.15
@@ -84,7 +84,7 @@ class Ours:
         self.fold = Fold(make_plan(parse_config(data)), StateStore(None), Trackers())
         self.fold.train()
         self.fold.train()
-        self.fold.draws.restart(3)
+        self.fold.rng.restart(3)
         step, self.strategy = self.fold.plan.steps[2], self.fold.strategy
         self.batches = list(self.strategy.batches(step.experience, BATCH))
         self.strategy.train()
@@ -129,7 +129,7 @@ class Bare:
 def measure(model: str, rounds: int) -> list[str]:
     """The lines of the table for a model."""
     ours = [Ours(case, model) for case in CASES]
-    network = ours[0].fold.plan.info(ours[0].fold.draws).build_model()
+    network = ours[0].fold.plan.info(ours[0].fold.rng).build_model()
     bare = [Bare(case, network, ours[0].batches) for case in CASES]
     times: list[list[tuple[float, float]]] = [[] for _ in CASES]
     for i in range(rounds + 1):

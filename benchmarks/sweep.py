@@ -24,12 +24,12 @@ import ray
 from torch import Tensor
 
 from cl_platform import Batch, Strategy
-from cl_platform.plan import Planner
+from cl_platform.engine.plan import Planner
 from sweeps.api import sweep
-from sweeps.driver import Driver
-from sweeps.plan import plan_runs
+from sweeps.executor.driver import Driver
+from sweeps.executor.tree import states
+from sweeps.planning import plan_runs
 from sweeps.spec import parse_spec
-from sweeps.tree import states
 
 
 class Idle(Strategy):

@@ -12,27 +12,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from cl_platform._version import __version__ as __version__
 
 _HOME = {
-    "AccuracyMatrix": "matrix",
-    "Batch": "strategy",
-    "ClassBalancedBuffer": "grouped_replay",
+    "AccuracyMatrix": "core.matrix",
+    "Batch": "core.strategy",
+    "ClassBalancedBuffer": "core.buffers",
     "ClpError": "errors",
-    "Curriculum": "curriculum",
-    "Experience": "stream",
-    "Preprocess": "preprocess",
-    "ReplayBuffer": "replay",
-    "RingBuffer": "grouped_replay",
-    "Result": "result",
-    "Samples": "samples",
-    "Strategy": "strategy",
-    "Stream": "stream",
-    "StreamInfo": "stream",
-    "Wrapper": "wrapper",
-    "check_strategy": "check",
-    "class_incremental": "stream",
-    "load_results": "results",
+    "Curriculum": "core.curriculum",
+    "Experience": "core.stream",
+    "Preprocess": "core.preprocess",
+    "ReplayBuffer": "core.buffers",
+    "RingBuffer": "core.buffers",
+    "Result": "results.result",
+    "Samples": "core.samples",
+    "Strategy": "core.strategy",
+    "Stream": "core.stream",
+    "StreamInfo": "core.stream",
+    "Wrapper": "core.wrapper",
+    "check_strategy": "engine.contract",
+    "class_incremental": "core.stream",
+    "load_results": "results.load",
     "run": "api",
 }
 
@@ -40,34 +40,24 @@ __all__ = list(_HOME)
 
 if TYPE_CHECKING:
     from cl_platform.api import run as run
-    from cl_platform.check import check_strategy as check_strategy
-    from cl_platform.curriculum import Curriculum as Curriculum
+    from cl_platform.core.buffers import ClassBalancedBuffer as ClassBalancedBuffer
+    from cl_platform.core.buffers import ReplayBuffer as ReplayBuffer
+    from cl_platform.core.buffers import RingBuffer as RingBuffer
+    from cl_platform.core.curriculum import Curriculum as Curriculum
+    from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
+    from cl_platform.core.preprocess import Preprocess as Preprocess
+    from cl_platform.core.samples import Samples as Samples
+    from cl_platform.core.strategy import Batch as Batch
+    from cl_platform.core.strategy import Strategy as Strategy
+    from cl_platform.core.stream import Experience as Experience
+    from cl_platform.core.stream import Stream as Stream
+    from cl_platform.core.stream import StreamInfo as StreamInfo
+    from cl_platform.core.stream import class_incremental as class_incremental
+    from cl_platform.core.wrapper import Wrapper as Wrapper
+    from cl_platform.engine.contract import check_strategy as check_strategy
     from cl_platform.errors import ClpError as ClpError
-    from cl_platform.grouped_replay import ClassBalancedBuffer as ClassBalancedBuffer
-    from cl_platform.grouped_replay import RingBuffer as RingBuffer
-    from cl_platform.matrix import AccuracyMatrix as AccuracyMatrix
-    from cl_platform.preprocess import Preprocess as Preprocess
-    from cl_platform.replay import (
-        ReplayBuffer as ReplayBuffer,
-    )
-    from cl_platform.result import Result as Result
-    from cl_platform.results import load_results as load_results
-    from cl_platform.samples import Samples as Samples
-    from cl_platform.strategy import Batch as Batch
-    from cl_platform.strategy import Strategy as Strategy
-    from cl_platform.stream import (
-        Experience as Experience,
-    )
-    from cl_platform.stream import (
-        Stream as Stream,
-    )
-    from cl_platform.stream import (
-        StreamInfo as StreamInfo,
-    )
-    from cl_platform.stream import (
-        class_incremental as class_incremental,
-    )
-    from cl_platform.wrapper import Wrapper as Wrapper
+    from cl_platform.results.load import load_results as load_results
+    from cl_platform.results.result import Result as Result
 
 
 def __getattr__(name: str) -> Any:

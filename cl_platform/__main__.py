@@ -1,6 +1,6 @@
 """``python -m cl_platform`` is ``clp``."""
 
-from cl_platform.cli import main
+from cl_platform.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -9,18 +9,18 @@ from typing import Any
 
 from torch import nn
 
-from cl_platform.config import SHORTHANDS, parse_config, with_flags
-from cl_platform.curriculum import Curriculum
+from cl_platform.config.registry import name_of
+from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
+from cl_platform.config.signatures import object_faults
+from cl_platform.core.curriculum import Curriculum
+from cl_platform.core.strategy import Strategy
+from cl_platform.core.stream import Stream
+from cl_platform.engine.execution import DEFAULT_OUT, execute
+from cl_platform.engine.plan import make_plan
 from cl_platform.errors import BadInput, ConfigError
-from cl_platform.execution import DEFAULT_OUT, execute
-from cl_platform.parameters import object_faults
-from cl_platform.plan import make_plan
-from cl_platform.registry import name_of
-from cl_platform.result import Result
-from cl_platform.store import Keep
-from cl_platform.strategy import Strategy
-from cl_platform.stream import Stream
-from cl_platform.tracking import Sink
+from cl_platform.results.result import Result
+from cl_platform.storage.state_store import Keep
+from cl_platform.tracking.sinks import Sink
 
 
 def run(
@@ -41,8 +41,9 @@ def run(
     goes on where it was.
 
     Args:
-        settings: further keys of :class:`cl_platform.config.RunConfig` (``seed``, ``epochs``,
-            ``batch_size``, ``optimizer``, ``schedule``, ``device``) and ``lr`` and ``scenario``.
+        settings: further keys of :class:`cl_platform.config.run_config.RunConfig` (``seed``,
+            ``epochs``, ``batch_size``, ``optimizer``, ``schedule``, ``device``), ``lr`` and
+            ``scenario``.
 
     Raises:
         ConfigError: with one line per fault.

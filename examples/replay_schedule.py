@@ -6,7 +6,7 @@ python examples/replay_schedule.py
 from __future__ import annotations
 
 import cl_platform as clp
-from strategies.schedule_search import search_schedule
+from sweeps.tuning.schedule_search import search_schedule
 
 STREAM = {"name": "split-digits", "scenario": "task", "validation": 0.15}
 MEMORY = {"memory_size": 4}

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.errors import BadInput
-from strategies.frozen import FrozenBackbone
-from strategies.prefixes import Length, check_blocks, prefixes
+from strategies.parts.frozen import FrozenBackbone
+from strategies.parts.prefixes import Length, check_blocks, prefixes
 
 
 class CODAPrompt(FrozenBackbone):
@@ -66,14 +66,14 @@ class CODAPrompt(FrozenBackbone):
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
         for parts in (self.prompts, self.keys, self.attention):
-            own, earlier = parts[self.place], [part.flatten(2) for part in parts[: self.place]]
+            own, earlier = parts[self.index], [part.flatten(2) for part in parts[: self.index]]
             with torch.no_grad():
                 own.copy_(orthonormal(torch.randn_like(own).flatten(2), earlier).view_as(own))
 
     def _all(self, parts: nn.ParameterList) -> Tensor:
         """Of all components, (n_blocks, n_components, ...); those of other experiences than the
         present one are constants."""
-        own = self.place
+        own = self.index
         return torch.cat([p if i == own else p.detach() for i, p in enumerate(parts)], dim=1)
 
     def weights(self, query: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class CODAPrompt(FrozenBackbone):
 
     def penalty(self) -> Tensor:
         """How far what is known so far is from orthonormal; 0 if it is."""
-        known = (self.place + 1) * (self.components // self.info.n_experiences)
+        known = (self.index + 1) * (self.components // self.info.n_experiences)
         parts = [self.prompts, self.keys, self.attention]
         return torch.stack([_departure(self._all(p)[:, :known].flatten(2)) for p in parts]).sum()
 

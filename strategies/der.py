@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
-from cl_platform.grouped_replay import MemoryKind, make_memory
+from cl_platform.core.buffers import MemoryKind, make_memory
 
 
 class DER(Strategy):

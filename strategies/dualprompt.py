@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from cl_platform import Batch, Experience, StreamInfo
-from strategies.frozen import FrozenBackbone
-from strategies.prefixes import check_blocks, prefixes
+from strategies.parts.frozen import FrozenBackbone
+from strategies.parts.prefixes import check_blocks, prefixes
 
 
 class DualPrompt(FrozenBackbone):
@@ -67,7 +67,7 @@ class DualPrompt(FrozenBackbone):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        own = self.place
+        own = self.index
         self.known[own] = True
         if self.copy_experts and own > 0:
             with torch.no_grad():
@@ -88,8 +88,8 @@ class DualPrompt(FrozenBackbone):
 
     def loss(self, batch: Batch) -> Tensor:
         query = self.query(batch.x, batch.features)
-        logits = self.classify(self.represent(batch.x, self.experts[self.place]), batch.task)
-        distance = 1 - cosine_similarity(query, self.keys[self.place], dim=-1)
+        logits = self.classify(self.represent(batch.x, self.experts[self.index]), batch.task)
+        distance = 1 - cosine_similarity(query, self.keys[self.index], dim=-1)
         return self.cross_entropy(logits, batch.y) + self.pull * distance.mean()
 
     def forward(

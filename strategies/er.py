@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, ReplayBuffer, Strategy, StreamInfo
-from cl_platform.grouped_replay import MemoryKind, make_memory
+from cl_platform.core.buffers import MemoryKind, make_memory
 
 
 class Replay(Strategy):

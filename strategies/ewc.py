@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveInt
 
 from cl_platform import Experience
-from cl_platform.gradients import flatten, trainable
-from strategies.fisher import Estimate, diagonal_fisher
-from strategies.quadratic import Penalised
+from strategies.parts.fisher import Estimate, diagonal_fisher
+from strategies.parts.gradients import flatten, trainable
+from strategies.parts.quadratic import Penalised
 
 
 class EWC(Penalised):
@@ -25,7 +25,7 @@ class EWC(Penalised):
             leaves the 1/2 out: its ``ewc_lambda`` is half of this.
         mode: ``separate`` or ``online``.
         decay: of the old Fisher information at each experience, in online mode (their gamma).
-        fisher: how it is estimated, see :func:`strategies.fisher.diagonal_fisher`.
+        fisher: how it is estimated, see :func:`strategies.parts.fisher.diagonal_fisher`.
         fisher_samples: samples of an experience used for it; None uses all.
         fisher_batch_size: for ``fisher=batch``, whose result depends on it.
     """

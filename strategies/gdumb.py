@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform.engine.training import batch_sizes
 from cl_platform.errors import BadInput
-from cl_platform.training import batch_sizes
 
 
 class GDumb(Strategy):
@@ -35,7 +35,7 @@ class GDumb(Strategy):
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         self.buffer = ClassBalancedBuffer(self.memory_size, info)
-        self.shuffle = info.draws.generator("gdumb/shuffle")
+        self.shuffle = info.rng.generator("gdumb/shuffle")
 
     def begin_experience(self, experience: Experience) -> None:
         self.model = self.info.build_model()

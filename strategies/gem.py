@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
-from cl_platform.gradients import flatten, frozen_statistics, trainable, views
+from strategies.parts.gradients import flatten, frozen_statistics, trainable, views
 
 
-class Projection(Strategy):
+class GradientProjection(Strategy):
     """Training by gradients that are projected to do past experiences no harm.
 
     Args:
@@ -32,7 +32,7 @@ class Projection(Strategy):
 
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
-        self.past = [self.buffer.group(k) for k in range(self.place)]
+        self.past = [self.buffer.group(k) for k in range(self.index)]
 
     def training_step(self, batch: Batch) -> Tensor:
         if not self.past:
@@ -60,7 +60,7 @@ class Projection(Strategy):
         self.buffer.add(batch)
 
 
-class AGEM(Projection):
+class AGEM(GradientProjection):
     """A-GEM: the gradient is projected so that the average loss on the memory does not rise.
 
     Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", Eq. 11.
@@ -76,7 +76,7 @@ class AGEM(Projection):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        self.choice = info.draws.generator("gem/choice")
+        self.choice = info.rng.generator("gem/choice")
 
     def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
         rows = torch.cat(self.past)
@@ -85,7 +85,7 @@ class AGEM(Projection):
         return averaged_projection(gradients, self.memory_gradients(rows[chosen]))
 
 
-class GEM(Projection):
+class GEM(GradientProjection):
     """GEM: the gradient is projected so that the loss on no past experience rises.
 
     Source: Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning", Eq. 11. The

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cl_platform import Batch, ReplayBuffer, StreamInfo
-from cl_platform.gradients import loss_gradients
 from strategies.er import Replay
+from strategies.parts.gradients import loss_gradients
 
 
 class GSS(Replay):
@@ -61,7 +61,7 @@ class GreedyBuffer(ReplayBuffer):
     def _replaced(self, score: Tensor) -> Tensor:
         """The row that each sample takes over, or `size` for none, (B,)."""
         kept = self.get_buffer("extra_score")[: self.size].clamp(min=1e-6)
-        rows = torch.multinomial(kept, len(score), replacement=True, generator=self._draws)
+        rows = torch.multinomial(kept, len(score), replacement=True, generator=self._generator)
         chance = kept[rows] / (kept[rows] + score.clamp(min=1e-6))
         taken = (score < 1) & (self._uniform(len(score)) < chance)
         return torch.where(taken, rows, self.size)

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
 from cl_platform.errors import BadInput
-from strategies.snapshot import Snapshot
+from strategies.parts.snapshot import Snapshot
 
 
 class ICaRL(Strategy):

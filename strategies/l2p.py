@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from cl_platform import StreamInfo
-from strategies.pool import Pool
+from strategies.parts.pool import Pool
 
 
 class L2P(Pool):

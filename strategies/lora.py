@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.models.backbone import Projection
-from cl_platform.precision import in_float32
-from strategies.adapters import Adapters, Updates, by_sample, summed
-from strategies.centroids import Centroids
-from strategies.corda import Init, factors_of
-from strategies.frozen import FrozenBackbone
-from strategies.pool import Pool
+from cl_platform.models.precision import in_float32
+from strategies.parts.adapters import Adapters, Updates, by_sample, summed
+from strategies.parts.centroids import Centroids
+from strategies.parts.corda import Init, factors_of
+from strategies.parts.frozen import FrozenBackbone
+from strategies.parts.pool import Pool
 
 
 class Adapted(FrozenBackbone):
@@ -51,7 +51,7 @@ def each(modules: nn.ModuleList) -> list[Adapters]:
 
 
 class Initialised(Adapted):
-    """Adapters that may start from components of the weights; see :mod:`strategies.corda`.
+    """Adapters that may start from components of the weights; see :mod:`strategies.parts.corda`.
 
     Args:
         init: ``kaiming`` starts at the frozen weights with a random direction; ``pissa`` trains
@@ -85,7 +85,7 @@ class SeqLoRA(Initialised):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        if self.place == 0:
+        if self.index == 0:
             self.start(self.adapters, experience)
 
     def forward(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
-from strategies.snapshot import Snapshot
+from strategies.parts.snapshot import Snapshot
 
 
 class LwF(Strategy):
@@ -57,8 +57,8 @@ class LwF(Strategy):
         logits: Tensor = self.model(batch.x)
         loss = cross_entropy(self.restrict(logits, batch.task), batch.y)
         if self.balance:
-            loss = loss / (self.place + 1)
-        alpha = self.alpha[self.place] if isinstance(self.alpha, list | tuple) else self.alpha
+            loss = loss / (self.index + 1)
+        alpha = self.alpha[self.index] if isinstance(self.alpha, list | tuple) else self.alpha
         if not self.heads or not alpha:
             return loss
         return loss + alpha * self.distillation(logits, self.teacher(batch.x))

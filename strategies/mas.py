@@ -7,8 +7,8 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from cl_platform import Experience
-from cl_platform.gradients import flatten, sample_gradients, trainable
-from strategies.quadratic import Penalised
+from strategies.parts.gradients import flatten, sample_gradients, trainable
+from strategies.parts.quadratic import Penalised
 
 
 class MAS(Penalised):

@@ -9,8 +9,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch
-from cl_platform.gradients import frozen_statistics
 from strategies.er import ER
+from strategies.parts.gradients import frozen_statistics
 
 
 class MIR(ER):

@@ -9,8 +9,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, StreamInfo
-from strategies.adapters import Adapters, Updates, summed
 from strategies.lora import Adapted, each
+from strategies.parts.adapters import Adapters, Updates, summed
 
 
 class OLoRA(Adapted):
@@ -40,11 +40,11 @@ class OLoRA(Adapted):
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
         self.adapters.requires_grad_(False)
-        self.adapters[self.place].requires_grad_(True)
-        each(self.adapters)[self.place].start()
+        self.adapters[self.index].requires_grad_(True)
+        each(self.adapters)[self.index].start()
 
     def _learned(self) -> list[Adapters]:
-        return each(self.adapters)[: self.place + 1]
+        return each(self.adapters)[: self.index + 1]
 
     def updates(self) -> Updates:
         """The sum of all that was learned so far."""

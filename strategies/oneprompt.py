@@ -9,8 +9,8 @@ from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from cl_platform import Batch, StreamInfo
-from strategies.frozen import FrozenBackbone
-from strategies.prefixes import Length, check_blocks, prefixes
+from strategies.parts.frozen import FrozenBackbone
+from strategies.parts.prefixes import Length, check_blocks, prefixes
 
 
 class OnePrompt(FrozenBackbone):

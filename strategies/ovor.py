@@ -12,7 +12,7 @@ from torch.nn.functional import huber_loss, relu
 
 from cl_platform import Experience, StreamInfo
 from strategies.oneprompt import OnePrompt
-from strategies.outliers import OutlierSampler
+from strategies.parts.outliers import OutlierSampler
 
 
 class OVOR(OnePrompt):
@@ -57,7 +57,7 @@ class OVOR(OnePrompt):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        self.generator = info.draws.generator("ovor")
+        self.generator = info.rng.generator("ovor")
         self.sampler = OutlierSampler(
             self.boundary, self.draws, self.kept, self.neighbour, self.noise
         )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot, relu
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.config.registry import name_of
 from cl_platform.errors import BadInput
-from cl_platform.registry import name_of
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -184,8 +184,8 @@ class RanPAC(Prototypes):
         self.gram = self.zeros(self.projections, self.projections)
         self.weights = self.zeros(self.info.n_classes, self.projections)
         self.directions = self.zeros(width, self.projections)
-        self.directions.normal_(generator=self.info.draws.generator("ranpac/directions"))
-        self.held_out = self.info.draws.generator("ranpac/held-out")
+        self.directions.normal_(generator=self.info.rng.generator("ranpac/directions"))
+        self.held_out = self.info.rng.generator("ranpac/held-out")
 
     def embed(self, features: Tensor) -> Tensor:
         """The rectified projections, (B, projections) float64."""

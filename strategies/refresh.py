@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo, Wrapper
 from cl_platform.errors import BadInput
-from cl_platform.gradients import flatten, frozen_statistics, trainable, views
 from strategies.der import DERPlusPlus
-from strategies.fisher import diagonal_fisher
+from strategies.parts.fisher import diagonal_fisher
+from strategies.parts.gradients import flatten, frozen_statistics, trainable, views
 
 
 class Refresh(Wrapper):
@@ -69,7 +69,7 @@ class Refresh(Wrapper):
                 f"{type(self.inner).__name__} trains none of the model's weights: give another "
                 "inner strategy"
             )
-        self.generator = info.draws.generator("refresh")
+        self.generator = info.rng.generator("refresh")
         self.fisher = nn.Buffer(torch.zeros_like(flatten(trainable(self.model))))
 
     def begin_experience(self, experience: Experience) -> None:
@@ -96,7 +96,7 @@ class Refresh(Wrapper):
     def unlearn(self, batch: Batch) -> None:
         """One perturbation of the inner strategy's parameters."""
         parameters = trainable(self.model)
-        with self.info.draws.rewound(), frozen_statistics(self.model):
+        with self.info.rng.rewound(), frozen_statistics(self.model):
             if self.mode == "paper":
                 loss = self.inner.loss(batch)
             else:

@@ -9,9 +9,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, StreamInfo
-from cl_platform.precision import in_float32
-from strategies.centroids import Centroids
-from strategies.frozen import FrozenBackbone
+from cl_platform.models.precision import in_float32
+from strategies.parts.centroids import Centroids
+from strategies.parts.frozen import FrozenBackbone
 
 
 class SPrompts(FrozenBackbone):
@@ -56,13 +56,13 @@ class SPrompts(FrozenBackbone):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        self.classes[self.place] = self.present
+        self.classes[self.index] = self.present
         for own in (self.prompts, self.heads):
-            own.requires_grad_(False)[self.place : self.place + 1].requires_grad_(True)
+            own.requires_grad_(False)[self.index : self.index + 1].requires_grad_(True)
         queries = [self.query(b.x, b.features) for b in self.batches(experience)]
-        self.selector.add(self.place, torch.cat(queries))
+        self.selector.add(self.index, torch.cat(queries))
         nearest = torch.cat([self.selector.nearest(query) for query in queries])
-        self.recognised[self.place] = (nearest == self.place).float().mean()
+        self.recognised[self.index] = (nearest == self.index).float().mean()
 
     def represent(self, x: Tensor, prompts: Tensor) -> Tensor:
         """The feature (B, width) of inputs under prompts, (L, width) or (B, L, width)."""
@@ -71,8 +71,8 @@ class SPrompts(FrozenBackbone):
         return self.model.pool(own)
 
     def loss(self, batch: Batch) -> Tensor:
-        feature = self.represent(batch.x, self.prompts[self.place])
-        head = self.head if self.shared_head else self.heads[self.place]
+        feature = self.represent(batch.x, self.prompts[self.index])
+        head = self.head if self.shared_head else self.heads[self.index]
         logits = self.restrict(in_float32(head, feature), batch.task)
         return self.cross_entropy(logits, batch.y)
 
@@ -93,4 +93,4 @@ class SPrompts(FrozenBackbone):
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         """The share of the last experience's training samples whose centroid is one of its own."""
-        return {"recognised": self.recognised[self.place].item()}
+        return {"recognised": self.recognised[self.index].item()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations_with_replacement
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,8 +14,6 @@ from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
 from cl_platform.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Proportions = tuple[float, ...]
-Schedule = tuple[Proportions, ...]
 
 
 class ScheduledReplay(Strategy):
@@ -24,8 +21,8 @@ class ScheduledReplay(Strategy):
 
     Source: Klasson et al. 2023, "Learn the Time to Learn: Replay Scheduling in Continual Learning",
     Section 3. Item k of a schedule says how the memory is shared out over the k experiences learned
-    before the one in place k (from 0). ``clp.run`` takes fixed schedules;
-    :func:`strategies.schedule_search.search_schedule` looks for a good one.
+    before experience k (from 0). ``clp.run`` takes fixed schedules;
+    :func:`sweeps.tuning.schedule_search.search_schedule` looks for a good one.
 
     Args:
         schedule: ``equal``, or one list of proportions per experience: ``[[], [1], [0.5, 0.5]]``.
@@ -44,12 +41,12 @@ class ScheduledReplay(Strategy):
         if self.schedule != "equal":
             check_schedule(self.schedule)
         self.stored = RingBuffer(self.history * info.n_experiences, info, by="experience")
-        self.choice = info.draws.generator("schedule")
+        self.choice = info.rng.generator("schedule")
         self.rows = torch.zeros(0, dtype=torch.int64, device=info.device)
 
     def begin_experience(self, experience: Experience) -> None:
         self.stored.make_room(experience.classes)
-        past = self.place
+        past = self.index
         shares = [1.0] * past if self.schedule == "equal" else list(self.schedule[past])
         parts = [
             self._shuffled(self.stored.group(j)).repeat(self.memory_size)[:count]
@@ -80,24 +77,6 @@ class ScheduledReplay(Strategy):
     def _shuffled(self, rows: Tensor) -> Tensor:
         order = torch.randperm(len(rows), generator=self.choice, device=rows.device)
         return rows[order]
-
-
-def actions(past: int) -> list[Proportions]:
-    """All ways to share a memory out over `past` experiences in steps of 1/past.
-
-    These are the combinations with replacement of `past` items: 1, 3, 10, 35, 126 for 1 to 5.
-    """
-    if not past:
-        return [()]
-    return [
-        tuple(chosen.count(j) / past for j in range(past))
-        for chosen in combinations_with_replacement(range(past), past)
-    ]
-
-
-def equal_schedule(n_experiences: int) -> Schedule:
-    """The same share for every past experience at any time."""
-    return tuple(tuple(1 / k for _ in range(k)) for k in range(n_experiences))
 
 
 def counts(shares: Sequence[float], size: int) -> list[int]:

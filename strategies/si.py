@@ -7,8 +7,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, StreamInfo
-from cl_platform.gradients import flatten, trainable, views
-from strategies.quadratic import Penalised
+from strategies.parts.gradients import flatten, trainable, views
+from strategies.parts.quadratic import Penalised
 
 
 class SI(Penalised):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.errors import BadInput
-from cl_platform.gradients import flatten, trainable, views
+from strategies.parts.gradients import flatten, trainable, views
 
 
 class TAG(Strategy):
@@ -47,7 +47,7 @@ class TAG(Strategy):
 
     def training_step(self, batch: Batch) -> Tensor:
         self._check_optimizer()
-        parameters, place = trainable(self.model), self.place
+        parameters, place = trainable(self.model), self.index
         loss = self.loss(batch)
         gradients = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
         self.steps += 1
@@ -98,10 +98,10 @@ class TAG(Strategy):
         self.optimizer.step()  # has no gradients, so does nothing, but schedules look for it
 
     def end_experience(self, experience: Experience) -> None:
-        for m in views(self.first[self.place], trainable(self.model)):
+        for m in views(self.first[self.index], trainable(self.model)):
             m.div_(m.norm().clamp(min=1e-30))
         if self.steps:
-            self.second[self.place].div_(self._bias())
+            self.second[self.index].div_(self._bias())
 
     def _check_optimizer(self) -> None:
         group = self.optimizer.param_groups[0]

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from cl_platform import Stream
-from cl_platform.stream import Scenario
-from streams.benchmarks import Fraction, split
-from streams.datasets import load_dataset
+from cl_platform.core.stream import Scenario
+from streams.data.datasets import load_dataset
+from streams.images import Fraction, split
 
 Length = Annotated[int, Field(ge=3)]  # a token between the first and the last, which say nothing
 

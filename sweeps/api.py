@@ -9,26 +9,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_platform.engine.execution import DEFAULT_OUT
+from cl_platform.engine.plan import Planner
 from cl_platform.errors import BadInput, ClpError
-from cl_platform.execution import DEFAULT_OUT
-from cl_platform.files import location
-from cl_platform.plan import Planner
-from cl_platform.references import References, read_references
-from cl_platform.report import write_report
-from cl_platform.report.orders import Study, studies
+from cl_platform.report.orders.study import Study, studies
+from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
-from sweeps import record, references, tree, tuning
-from sweeps.cluster import needs
-from sweeps.driver import Driver, OnTick, Stopped
-from sweeps.estimate import estimate
-from sweeps.order_search import search_orders
-from sweeps.plan import Run, plan_runs
+from cl_platform.results.references import References, read_references
+from cl_platform.storage.files import location
+from sweeps import record
+from sweeps import reference_runs as references
+from sweeps.executor import tree
+from sweeps.executor.cluster import needs
+from sweeps.executor.driver import Driver, OnTick, Stopped
+from sweeps.executor.estimate import estimate
+from sweeps.planning import Run, plan_runs
 from sweeps.record import Phase, Tally
 from sweeps.scores import scores_of
 from sweeps.space import fill, randoms, templates
 from sweeps.spec import ORDER_METHODS, SweepSpec, parse_spec, read_spec
-from sweeps.summary import track
-from sweeps.tuning import Choice
+from sweeps.tuning import choice as tuning
+from sweeps.tuning.choice import Choice
+from sweeps.tuning.order_search import search_orders
+from sweeps.wandb_summary import log_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,11 +116,11 @@ class Sweep:
 
     @property
     def references(self) -> References:
-        """What it found of them, by settings; see :mod:`cl_platform.references`."""
+        """What it found of them, by settings; see :mod:`cl_platform.results.references`."""
         return read_references(self.path)
 
     def studies(self) -> list[Study]:
-        """What the orders of each stream did; see :mod:`cl_platform.report.orders`."""
+        """What the orders of each stream did; see :mod:`cl_platform.report.orders.study`."""
         return self._studies
 
     @cached_property
@@ -209,7 +212,7 @@ def sweep(
     found = Sweep(spec, folder, phases, chosen, seconds, stopped)
     write_report(found.runs)
     if spec.wandb.mode != "off":
-        track(found)
+        log_summary(found.results(), spec.wandb.mode, folder, spec.name)
     return found
 
 
@@ -217,7 +220,7 @@ def _searched(driver: Driver, phase: Phase) -> list[Choice]:
     assert driver.spec.tune is not None
     if driver.spec.tune.method in ORDER_METHODS:
         return search_orders(driver, phase)
-    from sweeps.search import search  # imports Ray Tune, in seconds
+    from sweeps.tuning.ray_tune import search  # imports Ray Tune, in seconds
 
     return search(driver, phase)
 
@@ -281,7 +284,7 @@ def _planned(
     """
     spec = as_spec(spec)
     folder = location(out) if out is not None else Path(DEFAULT_OUT) / spec.name
-    planner = Planner()
+    planner = Planner(check_device=not spec.resources.gpus)
     examples = [fill(point, spec.seed, 0) for point in templates(spec)] if spec.adaptive else None
     runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:

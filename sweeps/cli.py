@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cl_platform.cli import interrupted
+from cl_platform.cli.app import interrupted
 
 Settings = Annotated[list[str] | None, Parameter(name=["--set"], negative="")]
 
@@ -60,7 +60,7 @@ def sweep(
 
     from rich.console import Console
 
-    from sweeps import show
+    from sweeps import console as show
     from sweeps.api import preview
     from sweeps.api import sweep as carry_out
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cl_platform import __version__
-from cl_platform.files import read_json, remove, write_json
-from cl_platform.references import References
-from cl_platform.result import Result
-from sweeps.plan import Run
+from cl_platform._version import __version__
+from cl_platform.results.references import References
+from cl_platform.results.result import Result
+from cl_platform.storage.files import read_json, remove, write_json
+from sweeps.planning import Run
 from sweeps.spec import SweepSpec
 
 Status = Literal["done", "failed", "missing"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cl_platform.config.labels import label
+from cl_platform.config.signatures import as_section, blame, build
+from cl_platform.engine.plan import Planner
 from cl_platform.errors import ClpError, CurriculumError
-from cl_platform.parameters import as_section, blame, build
-from cl_platform.plan import Planner
-from cl_platform.report.points import label
-from sweeps.plan import Run
+from sweeps.planning import Run
 
 
 def scores_of(

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.config import SHORTHANDS, put
-from cl_platform.draws import seed_for
+from cl_platform.config.labels import label
+from cl_platform.config.run_config import SHORTHANDS, put
+from cl_platform.core.rng import seed_for
 from cl_platform.errors import ConfigError
-from cl_platform.report.points import label
 from sweeps.spec import SweepSpec
 
 Point = dict[str, Any]
@@ -67,7 +67,7 @@ def _rounded(value: float) -> float:
 def points(spec: SweepSpec) -> list[Point]:
     """Every point of the axes: the grid, times `samples` draws where something is random.
 
-    Draws depend on the seed, the axis and their number only: more samples keep the first ones. A
+    RNG depend on the seed, the axis and their number only: more samples keep the first ones. A
     point that is drawn again is there once.
 
     Raises:

@@ -18,12 +18,12 @@ from pydantic import (
     ValidationError,
 )
 
-from cl_platform.config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
+from cl_platform.config.registry import suggestion
+from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
+from cl_platform.config.signatures import check_section, faults_of
 from cl_platform.errors import ConfigError
-from cl_platform.metrics import METRICS
-from cl_platform.parameters import check_section, faults_of
-from cl_platform.registry import suggestion
-from cl_platform.store import Keep
+from cl_platform.metrics.matrix_metrics import METRICS
+from cl_platform.storage.state_store import Keep
 
 
 class _Strict(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_platform.errors import BadInput, ConfigError
-from sweeps.cluster import probe
+from sweeps.executor.cluster import probe
 from sweeps.spec import parse_spec, read_spec
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def clp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs a `clp` command line in this process, in an empty folder: (exit code, stdout, stderr)."""
-    from cl_platform.cli import call
+    from cl_platform.cli.app import call
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -115,7 +115,7 @@ def visit(browser: Browser) -> Iterator[Visits]:
 
 def start_clp(arguments: Sequence[str], cwd: Path, **options: object) -> subprocess.Popen[str]:
     """A real `clp` process."""
-    command = [sys.executable, "-c", "from cl_platform.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from cl_platform.cli.app import main; main()", *arguments]
     return subprocess.Popen(
         command,
         cwd=cwd,

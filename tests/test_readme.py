@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cl_platform.cli import overridden
-from cl_platform.config import apply_settings, parse_config
-from cl_platform.plan import Planner, make_plan
-from sweeps.plan import plan_runs
+from cl_platform.cli.app import overridden
+from cl_platform.config.run_config import apply_settings, parse_config
+from cl_platform.engine.plan import Planner, make_plan
+from sweeps.planning import plan_runs
 from sweeps.spec import parse_spec, read_spec
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cl_platform.cli import overridden
+from cl_platform.cli.app import overridden
 
 
 def check(
@@ -30,7 +30,7 @@ def check(
     """
     data = overridden([], {"strategy": strategy}, set_ or [])
 
-    from cl_platform.check import check_strategy
+    from cl_platform.engine.contract import check_strategy
 
     verdicts = check_strategy(data.pop("strategy"), **data)
     if json_:

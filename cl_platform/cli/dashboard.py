@@ -31,10 +31,10 @@ def dashboard(
         Print both as one JSON document and send nothing.
     """
     from cl_platform.errors import BadInput
-    from cl_platform.tracking.wandb_login import default_project
+    from cl_platform.tracking.wandb.login import default_project
 
     try:
-        from cl_platform.tracking.dashboard import Dashboard
+        from cl_platform.tracking.wandb.dashboard import Dashboard
     except ImportError as error:
         raise BadInput("dashboards need wandb-workspaces; install the extra `wandb`") from error
     board = Dashboard.of(entity, default_project() if project is None else project, name)

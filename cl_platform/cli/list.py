@@ -57,7 +57,7 @@ def list_plugins(
 
 def _describe(kind: Any) -> dict[str, Any]:
     """Summary and parameters (with their defaults) of every plugin of a kind."""
-    from cl_platform.parameters import describe
-    from cl_platform.registry import load, plugins
+    from cl_platform.config.registry import load, plugins
+    from cl_platform.config.signatures import describe
 
     return {name: describe(kind, load(kind, name)) for name in plugins(kind)}

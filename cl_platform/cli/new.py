@@ -48,7 +48,7 @@ TEST = '''"""{class_name} keeps the contract of a strategy."""
 
 import pytest
 
-from cl_platform.check import CHECKS
+from cl_platform.engine.contract import CHECKS
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())

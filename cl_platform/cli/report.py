@@ -36,9 +36,9 @@ def report(
         Seconds between looks.
     """
     from cl_platform.errors import BadInput
-    from cl_platform.files import location, write_atomic
-    from cl_platform.report import render, write_report
+    from cl_platform.report.render import render, write_report
     from cl_platform.report.runs import read_runs
+    from cl_platform.storage.files import location, write_atomic
 
     if not every > 0 or (watch and (format_ != "html" or out is not None)):
         raise BadInput(
@@ -66,8 +66,8 @@ def _watch(folder: str, every: float) -> None:
     """Write the page whenever there is something new, until the sweep says that it has ended."""
     import time
 
-    from cl_platform.cli import interrupted
-    from cl_platform.report import write_report
+    from cl_platform.cli.app import interrupted
+    from cl_platform.report.render import write_report
     from cl_platform.report.runs import read_runs
 
     seen = None

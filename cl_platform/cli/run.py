@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cl_platform.cli import interrupted, overridden
+from cl_platform.cli.app import interrupted, overridden
 
 
 def run(
@@ -84,13 +84,13 @@ def run(
     }  # fmt: skip
     data = overridden(config or [], flags, set_ or [])
 
-    from cl_platform.config import parse_config
+    from cl_platform.config.run_config import parse_config
+    from cl_platform.engine.execution import execute
+    from cl_platform.engine.plan import make_plan
     from cl_platform.errors import BadInput
-    from cl_platform.execution import execute
-    from cl_platform.files import location
-    from cl_platform.plan import make_plan
-    from cl_platform.tracking import Sink
+    from cl_platform.storage.files import location
     from cl_platform.tracking.console import ConsoleSink
+    from cl_platform.tracking.sinks import Sink
 
     if not 0 <= state_budget_gb < math.inf:
         raise BadInput(f"state-budget-gb={state_budget_gb}: give a number of gigabytes, 0 or more")
@@ -99,7 +99,7 @@ def run(
     console = ConsoleSink()
     sinks: list[Sink] = [] if json_ else [console]
     if wandb != "off":
-        from cl_platform.tracking.wandb_sink import background_sink
+        from cl_platform.tracking.wandb.sink import background_sink
 
         sinks.append(background_sink(wandb, folder))
     try:

@@ -16,8 +16,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from cl_platform.errors import BadInput
-from cl_platform.models import Classifier
-from cl_platform.precision import attending
+from cl_platform.models.classifier import Classifier
+from cl_platform.models.precision import attending
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from cl_platform.errors import BadInput
-from cl_platform.models import Classifier, Norm, norm_layer
+from cl_platform.models.classifier import Classifier, Norm, norm_layer
 
 
 class SmallCNN(Classifier):

@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from cl_platform.core.preprocess import holds_tokens
 from cl_platform.errors import BadInput
-from cl_platform.models import Classifier
-from cl_platform.preprocess import holds_tokens
+from cl_platform.models.classifier import Classifier
 
 
 class MLP(Classifier):

@@ -14,11 +14,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, relu
 
+from cl_platform.core.preprocess import Preprocess
 from cl_platform.errors import BadInput
-from cl_platform.models import Classifier
+from cl_platform.models.classifier import Classifier
 from cl_platform.models.cnn import image_shape
 from cl_platform.models.weights import file_digest, fill, weights_file
-from cl_platform.preprocess import Preprocess
 
 IMAGENET = Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 

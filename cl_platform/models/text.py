@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cl_platform.errors import BadInput
 from cl_platform.models.backbone import Backbone, Projection, Tokens
-from cl_platform.pretrained import load_encoder, weights_digest
+from cl_platform.models.hub import load_encoder, weights_digest
 
 
 class TextEncoder(Backbone):

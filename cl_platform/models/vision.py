@@ -9,13 +9,13 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from cl_platform.core.preprocess import Preprocess
 from cl_platform.errors import BadInput, DataError, one_line
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.models.cnn import image_shape
+from cl_platform.models.hub import from_hub
 from cl_platform.models.pretrained_cnn import MobileNetV1, coloured
 from cl_platform.models.weights import file_digest, fill, read_weights, weights_file
-from cl_platform.preprocess import Preprocess
-from cl_platform.pretrained import from_hub
 
 if TYPE_CHECKING:
     import timm

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_platform.data_home import data_home
 from cl_platform.errors import DataError
+from cl_platform.storage.paths import data_home
 
 
 def weights_file(pattern: str, given: str | None = None) -> Path:

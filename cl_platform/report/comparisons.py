@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from cl_platform.comparison import interquartile_mean
-from cl_platform.ranking import rank
+from cl_platform.metrics.comparison import interquartile_mean
+from cl_platform.metrics.ranking import rank
+from cl_platform.report.leaderboard import MEASURES, Row
 from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import ranking_figure
-from cl_platform.report.rows import MEASURES, Row
 
 ACCURACY = MEASURES[0]
 

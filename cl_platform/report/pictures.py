@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.ranking import Ranking
-from cl_platform.report.orders import PointStudy, Study
+from cl_platform.metrics.ranking import Ranking
+from cl_platform.report.orders.study import PointStudy, Study
 from cl_platform.report.points import OrderEffect
 
 WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names

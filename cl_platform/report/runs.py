@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_platform.config.labels import label
 from cl_platform.errors import StorageError
-from cl_platform.files import each, is_remote, location, read_json
-from cl_platform.references import compared, references_in
-from cl_platform.report.points import label
-from cl_platform.result import Result
-from cl_platform.results import SECTIONS, as_frame, read_results
+from cl_platform.results.load import SECTIONS, as_frame, read_results
+from cl_platform.results.references import compared, references_in
+from cl_platform.results.result import Result
+from cl_platform.storage.files import each, is_remote, location, read_json
 
 if TYPE_CHECKING:
     import pandas as pd

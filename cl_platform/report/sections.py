@@ -10,16 +10,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cl_platform import __version__
-from cl_platform.metrics import METRICS
-from cl_platform.report import orders_page
+from cl_platform._version import __version__
+from cl_platform.config.labels import duration
+from cl_platform.metrics.matrix_metrics import METRICS
 from cl_platform.report.comparisons import differences, over_streams
-from cl_platform.report.data import page_data
-from cl_platform.report.orders import studies
+from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.orders import page as orders_page
+from cl_platform.report.orders.study import studies
 from cl_platform.report.page import chart, choice, document, figure, paragraph, table
+from cl_platform.report.page_data import page_data
 from cl_platform.report.pictures import order_figure
-from cl_platform.report.points import duration, order_effects
-from cl_platform.report.rows import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.points import order_effects
 from cl_platform.report.runs import Runs
 
 MATRICES = [("accuracy", "accuracy"), ("calibration", "calibration error")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from cl_platform.report.rows import Measure, Row, shown_axes
+from cl_platform.report.leaderboard import Measure, Row, shown_axes
 
 NOTE = (
     "Mean with 95 % interval over seeds; bold: the best of its stream, and what cannot be told "

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from cl_platform.matrix import OWN_MASK
-from cl_platform.result import Result
-from cl_platform.tracking import Event
+from cl_platform.core.matrix import OWN_MASK
+from cl_platform.results.result import Result
+from cl_platform.tracking.sinks import Event
 
 WIDEST_MATRIX = 20  # columns that fit 80 characters with two digits each
 

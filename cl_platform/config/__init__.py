@@ -1,0 +1,1 @@
+"""Names and text become checked objects."""

@@ -1,0 +1,91 @@
+"""The command line that stands for a configuration."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+
+from cl_platform.config.registry import Kind
+from cl_platform.config.run_config import SECTIONS, RunConfig
+from cl_platform.config.signatures import check_section
+
+FLAGS = {
+    "stream.scenario": "--scenario",
+    "optimizer.lr": "--lr",
+    "seed": "--seed",
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "device": "--device",
+    "precision": "--precision",
+}
+
+
+def command_of(config: Mapping[str, Any]) -> str:
+    """The ``clp run`` that repeats a run, without the settings that are defaults.
+
+    Args:
+        config: complete, as in `result.json`.
+    """
+    words = ["clp", "run"]
+    for section in SECTIONS:
+        words += [f"--{section}", _plugin(section, config[section])]
+    for key, value in _settings(config):
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n")
+        text = text.rstrip("\n")
+        words += [FLAGS[key], text] if key in FLAGS else ["--set", f"{key}={text}"]
+    return shlex.join(words)
+
+
+def _plugin(section: str, value: Mapping[str, Any]) -> str:
+    short = section == "curriculum" and value["name"] == "explicit"
+    if short and value.get("level") == "experiences" and len(value["order"]) > 1:
+        return ",".join(map(str, value["order"]))
+    return str(value["name"])
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Dotted keys whose value is not the default."""
+    for section in SECTIONS:
+        ordered = "," in _plugin(section, config[section])
+        for key in _given(section, json.dumps(config[section])):
+            if not (ordered and key == "order"):
+                yield f"{section}.{key}", config[section][key]
+    defaults = _rest()
+    for key, value in config.items():
+        known = defaults.get(key)
+        if key in SECTIONS:
+            continue
+        if isinstance(value, Mapping):
+            known = known or {}
+            yield from ((f"{key}.{k}", v) for k, v in value.items() if (k, v) not in known.items())
+        elif value != known or key == "seed":
+            yield key, value
+
+
+@cache
+def _rest() -> dict[str, Any]:
+    """The defaults of what is no plugin."""
+    return RunConfig().model_dump(mode="json", exclude=set[str](SECTIONS))
+
+
+@cache
+def _given(kind: Kind, section: str) -> tuple[str, ...]:
+    """The parameters of a plugin that would be others if they were left out."""
+    complete = json.loads(section)
+    found = []
+    for key in complete:
+        rest = {k: v for k, v in complete.items() if k != key}
+        if key != "name" and _checked(kind, rest) != complete:
+            found.append(key)
+    return tuple(found)
+
+
+def _checked(kind: Kind, section: dict[str, Any]) -> Any:
+    """A section with its defaults, or None where it is not complete, or cannot be loaded here."""
+    filled, faults = check_section(kind, section, kind)
+    return None if faults else json.loads(json.dumps(filled))

@@ -1,0 +1,223 @@
+"""The configuration of a run: what decides its bits, validated as a whole beforehand."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from cl_platform.config.registry import Kind
+from cl_platform.config.signatures import Section, as_section, check_section, faults_of
+from cl_platform.errors import BadInput, ConfigError, one_line
+
+
+def _named(value: Any) -> Any:
+    try:
+        return as_section(value)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+def _ordered(value: Any) -> Any:
+    """`[2, 0, 1]` or `2,0,1` is short for the curriculum `explicit` with that order."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)+", value):
+        value = [int(i) for i in value.split(",")]
+    return {"name": "explicit", "order": value} if isinstance(value, list | tuple) else value
+
+
+Plugin = Annotated[Section, BeforeValidator(_named)]
+Order = Annotated[Plugin, BeforeValidator(_ordered)]
+
+
+class Optimizer(BaseModel):
+    """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "sgd"
+    lr: PositiveFloat = 0.05
+    reset: bool = True
+    """Whether its state (momentum, second moments) starts anew at each experience."""
+
+
+class LRSchedule(BaseModel):
+    """A learning-rate schedule of ``torch.optim.lr_scheduler``, restarted at each experience.
+
+    A horizon (``T_max``, ``total_iters``, ``total_steps``) that is not given is the experience's.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    interval: Literal["epoch", "step"] = "epoch"
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the bits of a run. Where it writes and who watches is not in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: Plugin = Field(default={"name": "split-digits"}, validate_default=True)
+    strategy: Plugin = Field(default={"name": "er"}, validate_default=True)
+    curriculum: Order = Field(default={"name": "as_given"}, validate_default=True)
+    model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: LRSchedule | None = None
+    seed: NonNegativeInt = 0
+    permute_labels: bool = False
+    """Whether the seed deals the class indices anew, so that none is favoured for its number."""
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 10
+    evaluate_every: NonNegativeInt = 0
+    """Steps between evaluations within an experience, for ``anytime_accuracy``; 0 makes none."""
+    count_flops: bool = False
+    """Whether torch counts the FLOPs of training, which slows it down and changes no bit of it but
+    in networks with SiLU, whose gradient torch then computes in another way."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """``bf16`` computes matrix products in bfloat16; weights and what is compared stay float32."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+
+
+SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
+
+# Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
+SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
+
+
+def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:
+    """Return a complete configuration: every default of every plugin filled in.
+
+    What only torch can say of a configuration (optimizer, schedule, device) is tried by the
+    planner.
+
+    Args:
+        data: as read from a file or the command line.
+        given: sections whose object the caller holds itself, so that there is no name to look up.
+
+    Raises:
+        ConfigError: with one line per fault, all of them.
+    """
+    faults: list[str] = []
+    data = {**data, **{k: _with_name(k, data[k]) for k in SECTIONS if k in data}}
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        faults = faults_of(error, RunConfig)
+        sections = {k: data[k] for k in SECTIONS if isinstance(data.get(k), str | Mapping)}
+        try:  # go on with what is sound, so that all faults are shown at once
+            config = RunConfig.model_validate(sections)
+        except ValidationError:
+            raise ConfigError("\n".join(faults)) from None
+    for kind in SECTIONS:
+        if kind not in given:
+            section, more = check_section(kind, getattr(config, kind), kind)
+            setattr(config, kind, section)
+            faults += more
+    if not faults:
+        faults = _recording_faults(config)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
+
+
+def _with_name(kind: Kind, section: Any) -> Any:
+    """Parameters without a name are those of the section's default plugin."""
+    if isinstance(section, Mapping) and "name" not in section:
+        return {**RunConfig.model_fields[kind].default, **section}
+    return section
+
+
+def _recording_faults(config: RunConfig) -> list[str]:
+    """Values that no record could hold, which only Python callers can give."""
+    try:
+        config.model_dump_json()
+    except ValueError as error:
+        return [f"the configuration cannot be written as JSON: {' '.join(str(error).split())}"]
+    return []
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """A configuration file (YAML or JSON) as a mapping.
+
+    Raises:
+        ConfigError: the file cannot be read or is no mapping.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {one_line(error)}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"config file {path} holds a {type(data).__name__}: expected a mapping")
+    return data
+
+
+def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """`data` with ``key=value`` settings applied in order; keys are dotted, values are YAML.
+
+    Raises:
+        ConfigError: a setting is not of the form key=value.
+    """
+    faults = []
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            faults.append(f"setting {setting!r} is not of the form key=value")
+            continue
+        try:
+            put(data, key.strip(), yaml.safe_load(text))
+        except (yaml.YAMLError, BadInput) as error:
+            faults.append(f"setting {setting!r} cannot be read: {' '.join(str(error).split())}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return data
+
+
+def put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; a plugin given by name only becomes a mapping when a parameter is set.
+
+    Setting a section to another name drops the parameters of the plugin before.
+    """
+    here = data
+    *path, last = key.split(".")
+    for part in path:
+        present = here.get(part)
+        if isinstance(present, str):
+            present = {"name": present}
+        elif present is not None and not isinstance(present, dict):
+            raise BadInput(f"{part} is {present!r} and takes no parameters")
+        here[part] = present = present or {}
+        here = present
+    here[last] = value
+
+
+def with_flags(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with the flags that were given (not None) put under their keys.
+
+    Shorthands (``lr``) come last: they set a part of a section that another flag may give whole.
+    """
+    merged: dict[str, Any] = copy.deepcopy(dict(data))
+    for name in sorted(flags, key=lambda flag: flag in SHORTHANDS):
+        value, present = flags[name], merged.get(name)
+        if value is None:
+            continue
+        if isinstance(present, dict) and present.get("name") == value:
+            continue  # the same plugin: keep its parameters
+        put(merged, SHORTHANDS.get(name, name), copy.deepcopy(value))
+    return merged

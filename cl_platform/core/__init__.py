@@ -1,0 +1,1 @@
+"""The contracts: what a stream, a strategy, a curriculum and their states are."""

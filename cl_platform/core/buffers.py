@@ -1,0 +1,315 @@
+"""Replay memories: modules whose whole content is in their buffers, by one policy each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cl_platform.core.strategy import Batch
+from cl_platform.core.stream import StreamInfo
+from cl_platform.errors import BadInput, ContractError
+
+
+class ReplayBuffer(nn.Module):
+    """A memory of `size` samples: a uniform sample of everything added (reservoir sampling).
+
+    Source: Vitter 1985, Algorithm R, on whole batches. Samples are kept as stored (uint8 for
+    images) and augmented anew whenever they are drawn. Adding and drawing cost O(batch).
+
+    Args:
+        size: number of samples kept, at least 1.
+        info: the stream's shapes, preprocessing and random generators.
+        role: name of the memory's random generators; give each memory of a strategy its own.
+        extra: shapes of further float values kept with each sample, by name (stored logits, say).
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        info: StreamInfo,
+        role: str = "replay",
+        extra: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise BadInput(f"memory size {size} is too small: give at least 1")
+        self.size = size
+        self.seen = 0
+        self._preprocess = info.preprocess
+        self._has_task = info.scenario == "task"
+        self._generator = info.rng.generator(f"{role}/select")
+        self._augmentation = info.rng.generator(f"{role}/augment")
+        device = info.device
+        # One row more than `size`: what is not kept is written there, without a branch.
+        shape = (size + 1, *info.input_shape)
+        self.register_buffer("x", torch.zeros(shape, dtype=info.input_dtype, device=device))
+        self.register_buffer("y", torch.zeros(size + 1, dtype=torch.int64, device=device))
+        self.register_buffer("task", torch.zeros(size + 1, dtype=torch.int64, device=device))
+        self._extra = tuple(extra or {})
+        for name, dimensions in (extra or {}).items():
+            self.register_buffer(f"extra_{name}", torch.zeros(size + 1, *dimensions, device=device))
+
+    def __len__(self) -> int:
+        return min(self.seen, self.size)
+
+    def add(self, batch: Batch, **extra: Tensor) -> None:
+        """Offer the samples of a batch to the memory, in order; `extra` is (B, ...) by name."""
+        self._write(self._slots(batch), batch, extra)
+
+    def sample(self, n: int) -> Batch:
+        """`n` stored samples, drawn uniformly with replacement, freshly augmented."""
+        return self.read(self._rows(n))
+
+    def distinct(self, n: int) -> Batch:
+        """`n` different stored samples, or all if there are fewer; O(size), unlike `sample`."""
+        rows = self.rows()
+        order = torch.randperm(len(rows), generator=self._generator, device=rows.device)
+        return self.read(rows[order[:n]])
+
+    def rows(self) -> Tensor:
+        """The rows of all stored samples, (len(self),)."""
+        return torch.arange(len(self), device=self.y.device)
+
+    def read(self, rows: Tensor) -> Batch:
+        """The stored samples at the given rows (n,), freshly augmented."""
+        raw = self.x.index_select(0, rows)
+        task = self.task.index_select(0, rows) if self._has_task else None
+        x = self._preprocess(raw, self._augmentation)
+        extra = {n: self.get_buffer(f"extra_{n}").index_select(0, rows) for n in self._extra}
+        return Batch(x, self.y.index_select(0, rows), task, raw, extra)
+
+    def plain(self, rows: Tensor) -> Tensor:
+        """The stored inputs at the given rows as the model sees them, without augmentation."""
+        return self._preprocess(self.x.index_select(0, rows))
+
+    def _write(self, slots: Tensor, batch: Batch, extra: Mapping[str, Tensor]) -> None:
+        if set(extra) != set(self._extra):
+            raise ContractError(
+                f"the memory was given {sorted(extra)} with its samples; it keeps "
+                f"{sorted(self._extra)}: name them in ReplayBuffer(extra=...)"
+            )
+        self.seen += len(batch)
+        self.x.index_copy_(0, slots, batch.raw)
+        self.y.index_copy_(0, slots, batch.y)
+        if batch.task is not None:
+            self.task.index_copy_(0, slots, batch.task)
+        for name, value in extra.items():
+            self.get_buffer(f"extra_{name}").index_copy_(0, slots, value.detach())
+
+    def make_room(self, classes: tuple[int, ...]) -> None:
+        """To be called with an experience's classes before it begins; a reservoir needs no more."""
+
+    def _slots(self, batch: Batch) -> Tensor:
+        """The row each sample goes to, (B,); `size` stands for nowhere."""
+        n, device = len(batch), batch.y.device
+        first, last = self.seen, self.seen + n
+        if last <= self.size:
+            return torch.arange(first, last, device=device)
+        count = torch.arange(first + 1, last + 1, dtype=torch.float64, device=device)
+        slots = self._uniform(n).mul_(count).long()  # of the i-th sample: uniform over 0..i-1
+        if first < self.size:  # the memory fills up within this batch
+            free = torch.arange(first, self.size, device=device)
+            slots[: len(free)] = free
+        return self._last_wins(slots.clamp_(max=self.size))
+
+    def _rows(self, n: int) -> Tensor:
+        return torch.randint(len(self), (n,), generator=self._generator, device=self.y.device)
+
+    def _uniform(self, n: int) -> Tensor:
+        """(n,) float64 in [0, 1); double, so that millions of places stay equally likely."""
+        return torch.rand(n, dtype=torch.float64, generator=self._generator, device=self.y.device)
+
+    def _spread(self, n: int, filled: Tensor, start: Tensor) -> Tensor:
+        """`n` rows, uniformly from groups that fill `filled` (G,) rows from `start` (G,) on."""
+        ends = filled.cumsum(0)
+        draw = (self._uniform(n) * ends[-1]).long()
+        g = torch.searchsorted(ends, draw, right=True)
+        return start[g] + draw - (ends - filled)[g]
+
+    def _last_wins(self, slots: Tensor) -> Tensor:
+        """Of samples sent to the same row the last is kept: writing a row twice has no order."""
+        overwritten = (slots[:, None] == slots).triu_(1).any(1)
+        return slots.masked_fill(overwritten, self.size)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.seen = int(state["seen"])
+
+
+class ClassBalancedBuffer(ReplayBuffer):
+    """A memory that holds the same number of samples of every class seen, each a reservoir.
+
+    Source: the quota of GDumb (Prabhu et al. 2020), with reservoir sampling inside a class. Call
+    :meth:`make_room` when classes appear: the quota of the others shrinks by dropping random rows.
+    """
+
+    counts: Tensor
+    start: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        info: StreamInfo,
+        role: str = "replay",
+        extra: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        super().__init__(size, info, role, extra)
+        if size < info.n_classes:
+            raise BadInput(
+                f"memory size {size} is smaller than the {info.n_classes} classes to be balanced: "
+                f"give at least {info.n_classes}"
+            )
+        nothing = torch.zeros(info.n_classes, dtype=torch.int64, device=info.device)
+        self.register_buffer("counts", nothing.clone())  # samples seen, per class
+        # First row of a class. That of a class without room is out of reach: adding to it raises.
+        self.register_buffer("start", nothing - 2**40)
+        self.quota = 0
+
+    def __len__(self) -> int:
+        return int(self.counts.clamp(max=self.quota).sum())
+
+    def make_room(self, classes: tuple[int, ...]) -> None:
+        """Give the classes that have no rows yet their share; O(size), once per experience."""
+        known = [int(c) for c in torch.nonzero(self.start >= 0)]
+        new = [c for c in classes if c not in known]
+        if not new:
+            return
+        quota, order = self.size // (len(known) + len(new)), sorted(known + new)
+        old = {c: self.rows_of(c) for c in known}
+        kept = {c: rows[self._permutation(len(rows))[:quota]] for c, rows in old.items()}
+        kept_with = [self.get_buffer(f"extra_{name}") for name in self._extra]
+        for buffer in (self.x, self.y, self.task, *kept_with):
+            before = buffer.clone()
+            for i, c in enumerate(order):
+                if c in kept:
+                    buffer[i * quota : i * quota + len(kept[c])] = before[kept[c]]
+        self.quota = quota
+        self.start[order] = torch.arange(len(order), device=self.start.device) * quota
+
+    def rows(self) -> Tensor:
+        return torch.cat([self.rows_of(int(c)) for c in torch.nonzero(self.start >= 0)])
+
+    def rows_of(self, c: int) -> Tensor:
+        """The rows of a class, (m,)."""
+        first = int(self.start[c])
+        filled = min(int(self.counts[c]), self.quota)
+        return torch.arange(first, first + filled, device=self.y.device)
+
+    def _permutation(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self._generator, device=self.y.device)
+
+    def _slots(self, batch: Batch) -> Tensor:
+        if not self.quota:
+            raise ContractError("call make_room(experience.classes) in begin_experience")
+        earlier = (batch.y[:, None] == batch.y).tril(-1).sum(1)  # of the same class in this batch
+        place = self.counts[batch.y] + earlier
+        chosen = self._uniform(len(batch)).mul_(place + 1).long()
+        within = torch.where(place < self.quota, place, chosen)
+        slots = torch.where(within < self.quota, self.start[batch.y] + within, self.size)
+        self.counts.index_add_(0, batch.y, torch.ones_like(batch.y))
+        return self._last_wins(slots)
+
+    def _rows(self, n: int) -> Tensor:
+        return self._spread(n, self.counts.clamp(max=self.quota), self.start)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"seen": self.seen, "quota": self.quota}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self.quota = int(state["quota"])
+
+
+class RingBuffer(ReplayBuffer):
+    """A memory with a fixed share for every class or experience, which holds its latest samples.
+
+    Source: the ring buffers of Lopez-Paz & Ranzato 2017 (per experience) and Chaudhry et al. 2019
+    (per class). Call :meth:`make_room` at the beginning of every experience.
+
+    Args:
+        by: what has a share of its own.
+    """
+
+    counts: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        info: StreamInfo,
+        role: str = "replay",
+        extra: Mapping[str, tuple[int, ...]] | None = None,
+        by: Literal["class", "experience"] = "class",
+    ) -> None:
+        groups = info.n_classes if by == "class" else info.n_experiences
+        if size < groups:
+            what = "classes" if by == "class" else "experiences"
+            raise BadInput(
+                f"memory size {size} is smaller than the {groups} {what} that share it: give at "
+                f"least {groups}"
+            )
+        super().__init__(size, info, role, extra)
+        self.quota = size // groups
+        self._by_class = by == "class"
+        self._place = -1
+        counts = torch.zeros(groups, dtype=torch.int64, device=info.device)
+        self.register_buffer("counts", counts)  # samples seen, per group
+
+    def __len__(self) -> int:
+        return int(self.counts.clamp(max=self.quota).sum())
+
+    def make_room(self, classes: tuple[int, ...]) -> None:
+        self._place += 1
+
+    def group(self, g: int) -> Tensor:
+        """The rows that group `g` (a class or a place in the order) fills, (m,)."""
+        filled = min(int(self.counts[g]), self.quota)
+        return torch.arange(g * self.quota, g * self.quota + filled, device=self.y.device)
+
+    def rows(self) -> Tensor:
+        return torch.cat([self.group(g) for g in range(len(self.counts))])
+
+    def _slots(self, batch: Batch) -> Tensor:
+        groups = batch.y if self._by_class else torch.full_like(batch.y, self._place)
+        earlier = (groups[:, None] == groups).tril(-1).sum(1)  # of the same group in this batch
+        place = self.counts[groups] + earlier
+        self.counts.index_add_(0, groups, torch.ones_like(groups))
+        return self._last_wins(groups * self.quota + place % self.quota)
+
+    def _rows(self, n: int) -> Tensor:
+        start = torch.arange(len(self.counts), device=self.counts.device) * self.quota
+        return self._spread(n, self.counts.clamp(max=self.quota), start)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"seen": self.seen, "place": self._place}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self._place = int(state["place"])
+
+
+MemoryKind = Literal["reservoir", "balanced", "ring"]
+"""How a memory of fixed size is shared out: see ReplayBuffer, ClassBalancedBuffer, RingBuffer."""
+
+
+def make_memory(
+    kind: MemoryKind,
+    size: int,
+    info: StreamInfo,
+    extra: Mapping[str, tuple[int, ...]] | None = None,
+) -> ReplayBuffer:
+    """A replay memory by the name of its policy."""
+    policies: dict[str, type[ReplayBuffer]] = {
+        "reservoir": ReplayBuffer,
+        "balanced": ClassBalancedBuffer,
+        "ring": RingBuffer,
+    }
+    return policies[kind](size, info, extra=extra)

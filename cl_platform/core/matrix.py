@@ -1,0 +1,80 @@
+"""The accuracy matrix: what every metric of forgetting and transfer is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cl_platform.errors import BadInput
+
+Mask = Literal["seen", "task", "all"]
+MASKS: tuple[Mask, ...] = ("seen", "task", "all")
+OWN_MASK: dict[str, Mask] = {"class": "seen", "task": "task", "domain": "all"}
+"""The mask that a scenario asks its question under."""
+Accuracies = dict[str, dict[str, float]]
+"""Accuracy by mask and experience identity: one row of the matrix under every mask."""
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyMatrix:
+    """R of shape (T+1, T): entry [i, j] is the accuracy on experience j after i experiences.
+
+    Row 0 is before any training; columns stand in the order of learning. The calibration errors of
+    a run have the same form; where nothing could be predicted they are nan.
+
+    Args:
+        values: accuracies in [0, 1], float64.
+        experience_ids: the identity of each column's experience.
+        names: what people read for each column.
+    """
+
+    values: np.ndarray
+    experience_ids: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float64)
+        if values.ndim != 2 or values.shape[0] != values.shape[1] + 1 or not values.size:
+            raise BadInput(
+                f"an accuracy matrix of shape {values.shape}: expected (T+1, T), "
+                "with the row before training first"
+            )
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return int(self.values.shape[1])
+
+    def __getitem__(self, key: tuple[int, int]) -> float:
+        return float(self.values[key])
+
+    def __eq__(self, other: object) -> bool:
+        """Equal bits in the same columns; what is undefined in both is equal."""
+        return (
+            isinstance(other, AccuracyMatrix)
+            and self.experience_ids == other.experience_ids
+            and bool(np.array_equal(self.values, other.values, equal_nan=True))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def last(self) -> dict[str, float]:
+        """The accuracies after the last experience, by identity."""
+        return dict(zip(self.experience_ids, self.values[-1].tolist(), strict=True))
+
+    def tolist(self) -> list[list[float]]:
+        """The rows as lists, for JSON; floats survive the round trip bit by bit."""
+        return [[float(v) for v in row] for row in self.values]
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Mapping[str, float | None]],
+        experience_ids: Sequence[str],
+        names: Sequence[str],
+    ) -> AccuracyMatrix:
+        """A matrix from one mapping (identity -> accuracy, None for nan) per row."""
+        values = np.array([[row[e] for e in experience_ids] for row in rows], dtype=np.float64)
+        return cls(values, tuple(experience_ids), tuple(names))

@@ -1,0 +1,132 @@
+"""Samples: rows of a data set that is kept once and shared by everything that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_platform.core.digests import array_digest, digest
+from cl_platform.errors import BadInput
+
+
+class Transform(Protocol):
+    """A deterministic change of the raw inputs that makes a domain (permuted pixels, a rotation).
+
+    `identity` names the transformation and its parameters; equal names must mean equal results.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """(B, ...) as stored -> (B, ...) of the same type."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Rows of a data set that is kept once and shared: `source[index]` with labels `y`.
+
+    Args:
+        source: inputs of the whole data set, (N, ...) uint8, float, or token ids in another integer
+            type; may be memory-mapped.
+        index: the rows that belong here, (n,) int64, in a fixed order.
+        y: class indices of those rows, (n,) int64.
+        fingerprint: a hash of `source` and of all its labels.
+        transform: applied to the gathered rows.
+        mapped: `source` lies in a memory-mapped file and is read as it is used.
+    """
+
+    source: Tensor
+    index: Tensor
+    y: Tensor
+    fingerprint: str
+    transform: Transform | None = None
+    mapped: bool = False
+
+    @classmethod
+    def of(cls, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Samples:
+        """Samples that own a copy of their data: x (n, ...) as in `source`, y (n,) integers.
+
+        Raises:
+            BadInput: these are no arrays, not as many labels as inputs, or labels are no integers.
+        """
+        try:
+            x, given = torch.as_tensor(x).clone(), torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BadInput(f"these are no arrays of numbers ({error}); give tensors") from error
+        if x.dim() < 2 or given.dim() != 1:
+            raise BadInput(
+                f"inputs of shape {tuple(x.shape)} with labels of shape {tuple(given.shape)}: "
+                "expected (n, ...) and (n,)"
+            )
+        if len(x) != len(given):
+            raise BadInput(f"{len(x)} inputs with {len(given)} labels: give one label per input")
+        y = given.long().clone()
+        if not torch.equal(y, given) or (y < 0).any():
+            raise BadInput("labels must be integers from 0: give class indices")
+        return cls(x, torch.arange(len(y)), y, digest(array_digest(x), array_digest(y)))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def classes(self) -> set[int]:
+        """The class indices that occur."""
+        return set(torch.unique(self.y).tolist())
+
+    def emptied(self) -> Samples:
+        """No sample of the same kind; the data are not reachable through it."""
+        return replace(self, source=self.source[:0], index=self.index[:0], y=self.y[:0])
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of which rows of which data these are, and of their transformation."""
+        transform = self.transform.identity if self.transform else ""
+        return digest(self.fingerprint, array_digest(self.index), array_digest(self.y), transform)
+
+    @property
+    def x(self) -> Tensor:
+        """All inputs as stored, (n, ...); copies the rows."""
+        return self.gather(torch.arange(len(self), device=self.index.device))
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The raw inputs of the given rows, wherever they are: (len(rows), ...), transformed."""
+        raw = self.source.index_select(0, self.index[rows.to(self.index.device)])
+        return self.transform(raw) if self.transform else raw
+
+    def select(self, rows: Tensor) -> Samples:
+        """The samples at the given rows (int64) or where a mask (bool) is true."""
+        return replace(self, index=self.index[rows], y=self.y[rows])
+
+    def relabelled(self, labels: Tensor) -> Samples:
+        """The same samples with `labels[c]` (int64) instead of class c."""
+        return replace(self, y=labels.to(self.y.device)[self.y])
+
+    def to(self, device: torch.device, moved: dict[int, Tensor]) -> Samples:
+        """These samples on a device; `moved` holds sources moved before, so each moves once.
+
+        Memory-mapped samples stay where they are: their batches move.
+        """
+        if self.mapped or self.source.device == self.index.device == device:
+            return self
+        key = id(self.source)
+        if key not in moved:
+            moved[key] = self.source.to(device)
+        return replace(self, source=moved[key], index=self.index.to(device), y=self.y.to(device))
+
+    @staticmethod
+    def concat(parts: Sequence[Samples]) -> Samples:
+        """The union of samples, in order; copies only where sources or transformations differ."""
+        first = parts[0]
+        index, y = torch.cat([p.index for p in parts]), torch.cat([p.y for p in parts])
+        if all(p.source is first.source and p.transform is first.transform for p in parts):
+            return replace(first, index=index, y=y)
+        fingerprint = digest([p.identity for p in parts])
+        x = torch.cat([p.x for p in parts])
+        return Samples(x, torch.arange(len(y), device=y.device), y, fingerprint)

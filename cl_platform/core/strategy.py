@@ -1,0 +1,242 @@
+"""The contract of a strategy: how a model learns from a stream without losing what it knew."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self, dataclass_transform
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cl_platform.core.samples import Samples
+from cl_platform.core.stream import Experience, StreamInfo
+from cl_platform.errors import ContractError
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A mini-batch on the run's device.
+
+    Args:
+        x: inputs as the model sees them (augmented, normalised), (B, ...) float32.
+        y: class indices, (B,) int64.
+        task: task labels, (B,) int64, in the task scenario; None where the label is hidden.
+        raw: the inputs as stored (uint8 for images), (B, ...): what a memory keeps.
+        extra: what else a memory keeps of each sample, by name, each (B, ...).
+        features: what the frozen model makes of them, (B, D), where the kernel knows it; see
+            :attr:`Strategy.takes_features`.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor | None
+    raw: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """The samples at the given rows."""
+        task = None if self.task is None else self.task[rows]
+        extra = {name: value[rows] for name, value in self.extra.items()}
+        features = None if self.features is None else self.features[rows]
+        return Batch(self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Strategy(nn.Module):
+    """A continual-learning method; its annotated class attributes are its hyper-parameters.
+
+    A subclass is a keyword-only dataclass: ``class ER(Strategy): memory_size: int = 200`` gives
+    ``ER(memory_size=500)``. Whatever it must remember is a parameter or a buffer, so that
+    ``state_dict()`` is its whole memory. The kernel calls, in this order::
+
+        setup(info)
+        for each experience:
+            begin_experience(experience)
+            for each batch: training_step(batch); after_step(batch)
+            end_experience(experience)
+
+    and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
+    """
+
+    needs_task: ClassVar[bool] = False
+    """Whether ``forward`` needs the task label at test time: then only the task mask is scored."""
+
+    trains_on: ClassVar[Literal["experience", "seen", "stream"]] = "experience"
+    """The data of a step: its experience; all experiences so far; or all of the stream, once."""
+
+    grows: ClassVar[bool] = False
+    """Whether the state may grow from experience to experience (one Fisher per task, say)."""
+
+    takes_features: ClassVar[bool] = False
+    """Whether ``model`` is ``info.frozen_model()`` and ``forward`` takes its features as a third
+    argument. Of pretrained models they are computed once per sample, by the kernel, and kept for
+    all runs; augmented samples have none. ``forward`` computes what it is not given."""
+
+    per_experience: ClassVar[tuple[str, ...]] = ()
+    """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
+    effect before experience k, so that runs equal up to there share their states."""
+
+    given: dict[str, Any]
+    """The hyper-parameters it was made with, as they were given."""
+
+    info: StreamInfo
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    _frozen_features: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(eq=False, repr=False, kw_only=True)(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        nn.Module.__init__(self)  # before the dataclass assigns fields, which may be modules
+        self.given = kwargs
+        self._frozen_features = None
+        return self
+
+    def setup(self, info: StreamInfo) -> None:
+        """Build the model and everything that depends on the stream's shape."""
+        self.info = info
+        self.model = info.build_model()
+
+    def begin_experience(self, experience: Experience) -> None:
+        """Called before the first batch; the optimizer is made afterwards, from all parameters."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar. Pure: may draw random numbers, changes nothing else."""
+        return cross_entropy(self(batch.x, batch.task), batch.y)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """One optimizer step on :meth:`loss`; returns the loss, detached, without synchronising."""
+        return self.minimise(self.loss(batch))
+
+    def minimise(self, loss: Tensor) -> Tensor:
+        """One optimizer step down the gradient of a scalar; returns it detached."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def after_step(self, batch: Batch) -> None:
+        """Called after each step: the place to change what is remembered."""
+
+    def end_experience(self, experience: Experience) -> None:
+        """Called after the last batch of an experience."""
+
+    def diagnostics(self) -> dict[str, float | list[float]]:
+        """What is worth a look after an experience, by name: for the run's events and W&B."""
+        return {}
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits (B, n_classes) for inputs (B, ...).
+
+        Args:
+            task: task labels (B,) where known; the logits of other tasks' classes become -inf.
+        """
+        return self.restrict(self.model(x), task)
+
+    def restrict(self, logits: Tensor, task: Tensor | None) -> Tensor:
+        """Logits (B, n_classes), -inf for the classes of other tasks where the task is known."""
+        if task is None:
+            return logits
+        return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
+
+    @property
+    def index(self) -> int:
+        """Return the index of the experience being learned, from 0, in the order of learning."""
+        return self.info.rng.step - 1
+
+    def batches(
+        self, experience: Experience, size: int = 256, samples: int | None = None
+    ) -> Iterator[Batch]:
+        """The training data of an experience once, in stored order and without augmentation.
+
+        Args:
+            size: of a batch.
+            samples: how many samples in all, drawn at random; None takes all.
+        """
+        data = experience.train
+        if samples is not None and samples < len(data):
+            generator = self.info.rng.generator("subset")
+            chosen = torch.randperm(len(data), generator=generator, device=generator.device)[
+                :samples
+            ]
+            data = data.select(chosen.to(data.index.device))
+        known = self.info.scenario == "task"
+        features = self.features_of(data)
+        for rows in torch.arange(len(data), device=data.index.device).split(size):
+            raw, y = data.gather(rows).to(self.info.device), data.y[rows].to(self.info.device)
+            task = torch.full_like(y, experience.task) if known else None
+            given = None if features is None else features.gather(rows).to(y.device)
+            yield Batch(self.info.preprocess(raw), y, task, raw, features=given)
+
+    def features_of(self, data: Samples) -> Samples | None:
+        """The same samples with features (D,) as inputs, if the frozen model is pretrained."""
+        if not self.takes_features or self.info.features is None:
+            return None
+        if self._frozen_features is None:
+            self._frozen_features = self.info.features(self.model)
+        known: Samples = self._frozen_features(data)
+        return known
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """All hyper-parameters as given or by default; an inner strategy as ``{"name": ...}``."""
+        from cl_platform.config.registry import name_of
+
+        values: dict[str, Any] = {}
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            default = getattr(self, f.name) if f.default is dataclasses.MISSING else f.default
+            value = self.given.get(f.name, default)
+            if isinstance(value, Strategy):
+                value = {"name": name_of("strategy", type(value)), **value.hyperparameters()}
+            values[f.name] = value
+        return values
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Load a ``state_dict`` into a strategy fresh from :meth:`setup`.
+
+        Buffers and parameters that were added or resized after ``setup`` are made here, as long as
+        the module they belong to exists.
+
+        Raises:
+            ContractError: the state has entries whose module ``setup`` does not build.
+        """
+        modules = dict(self.named_modules())
+        for key, value in state.items():
+            owner, _, name = key.rpartition(".")
+            module = modules.get(owner)
+            if not isinstance(value, Tensor):
+                continue
+            if module is None:
+                raise ContractError(
+                    f"{type(self).__name__} cannot load {key!r}: setup() builds no module "
+                    f"{owner!r}; build it there, or override restore()"
+                )
+            present = getattr(module, name, None)
+            if isinstance(present, Tensor) and present.shape == value.shape:
+                continue
+            if isinstance(module, nn.ParameterList) and present is None:
+                module.append(nn.Parameter(value.to(self.info.device)))
+            elif isinstance(present, nn.Parameter):
+                module.register_parameter(name, nn.Parameter(value.to(self.info.device)))
+            else:
+                module.register_buffer(name, value.to(self.info.device))
+        try:
+            found = self.load_state_dict(state, strict=False)
+            frozen = set(found.missing_keys) - self.state_dict().keys()
+            faults = [*found.unexpected_keys, *(set(found.missing_keys) - frozen)]
+            if faults:
+                raise RuntimeError(f"its entries do not fit: {', '.join(sorted(faults)[:5])}")
+        except RuntimeError as error:
+            raise ContractError(
+                f"{type(self).__name__} cannot load its state ({' '.join(str(error).split())}); "
+                "keep the buffers that setup() makes, or override restore()"
+            ) from error

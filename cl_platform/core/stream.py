@@ -1,0 +1,313 @@
+"""Experiences, streams, and what a strategy may know of a stream."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from cl_platform.core.digests import digest
+from cl_platform.core.preprocess import Preprocess
+from cl_platform.core.rng import RNG
+from cl_platform.core.samples import Samples
+from cl_platform.errors import BadInput, CurriculumError
+
+Scenario = Literal["class", "task", "domain"]
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """One step of a stream.
+
+    Args:
+        name: what people read, for example ``"0 1"`` or ``"rotation 30"``.
+        classes: the class indices that occur in it, sorted.
+        task: its task label: its place in the stream as given, whatever the order later.
+        train, validation, test: its data; validation may be empty.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    task: int
+    train: Samples
+    validation: Samples
+    test: Samples
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
+
+    def without_test_data(self) -> Experience:
+        """The experience as curricula and strategies see it."""
+        return replace(self, test=self.test.emptied())
+
+    def subset(self, rows: Tensor) -> Experience:
+        """The experience with the given rows (int64 or a mask) of its training data only."""
+        return replace(self, train=self.train.select(rows))
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of classes, task label, transformation and data, not of the place in an order."""
+        data = [s.identity for s in (self.train, self.validation, self.test)]
+        return digest(self.classes, self.task, data)
+
+    def relabelled(self, labels: Sequence[int]) -> Experience:
+        """The experience with class index `labels[c]` instead of c."""
+        table = torch.tensor(labels)
+        splits = ("train", "validation", "test")
+        parts = {split: getattr(self, split).relabelled(table) for split in splits}
+        return replace(self, classes=tuple(labels[c] for c in self.classes), **parts)
+
+    def to(self, device: torch.device, moved: dict[int, Tensor]) -> Experience:
+        parts = {s: getattr(self, s).to(device, moved) for s in ("train", "validation", "test")}
+        if all(part is getattr(self, s) for s, part in parts.items()):
+            return self
+        experience = replace(self, **parts)
+        vars(experience)["identity"] = self.identity  # which has been computed where it is cheap
+        return experience
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A named, immutable sequence of experiences.
+
+    Args:
+        name: what people read.
+        scenario: ``class`` (which class, among all seen?), ``task`` (which class of the given
+            task?) or ``domain`` (the same classes under changing inputs).
+        experiences: in the order in which they will be learned.
+        class_names: the name of each class index; its length is the size of the output.
+        preprocess: normalisation and augmentation of its inputs.
+        online: each sample may be seen once only (a single epoch).
+        superclasses: what each class belongs to (an animal, a domain, an alphabet); empty if
+            unknown.
+    """
+
+    name: str
+    scenario: Scenario
+    experiences: tuple[Experience, ...]
+    class_names: tuple[str, ...]
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    online: bool = False
+    superclasses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "superclasses", tuple(str(name) for name in self.superclasses))
+        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        object.__setattr__(self, "experiences", tuple(self.experiences))
+        faults = list(self._faults())
+        if faults:
+            raise BadInput("\n".join(f"stream {self.name!r}: {fault}" for fault in faults))
+
+    def _faults(self) -> Iterator[str]:
+        if self.scenario not in get_args(Scenario):
+            yield f"scenario {self.scenario!r} is none of {', '.join(get_args(Scenario))}"
+        if not self.experiences:
+            yield "it has no experience; give at least one"
+        tasks = sorted(e.task for e in self.experiences)
+        if tasks != list(range(len(tasks))):
+            yield f"task labels {tasks} are not 0..{len(tasks) - 1}; give each experience its own"
+        if self.superclasses and len(self.superclasses) != self.n_classes:
+            yield f"{len(self.superclasses)} superclasses for {self.n_classes} classes"
+        for e in self.experiences:
+            if not len(e.train):
+                yield f"experience {e.name!r} has no training data"
+            foreign = [c for c in e.classes if not 0 <= c < self.n_classes]
+            if foreign:
+                bound = self.n_classes - 1
+                yield f"experience {e.name!r} has classes {foreign} outside 0..{bound}"
+            for samples in (e.train, e.validation, e.test):
+                strange = sorted(samples.classes - set(e.classes))
+                if strange:
+                    yield f"experience {e.name!r} has labels {strange} of no class of its own"
+
+    def __len__(self) -> int:
+        return len(self.experiences)
+
+    def __getitem__(self, i: int) -> Experience:
+        return self.experiences[i]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, for example (1, 28, 28)."""
+        return tuple(self.experiences[0].train.source.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    def reordered(self, order: Sequence[int]) -> Stream:
+        """The same experiences in another order.
+
+        Raises:
+            CurriculumError: `order` is no permutation of 0..len(self)-1.
+        """
+        order = check_permutation(order, len(self), "order")
+        return replace(self, experiences=tuple(self.experiences[i] for i in order))
+
+    def regrouped(self, class_order: Sequence[int]) -> Stream:
+        """Experiences of the same sizes filled with classes in another order.
+
+        Raises:
+            CurriculumError: `class_order` is no permutation of the classes.
+            BadInput: classes occur in several experiences (domain streams).
+        """
+        if sorted(c for e in self.experiences for c in e.classes) != list(range(self.n_classes)):
+            raise BadInput(
+                f"stream {self.name!r} has classes in no or in several experiences, so they have "
+                "no order; use curriculum.level=experiences"
+            )
+        order = check_permutation(class_order, self.n_classes, "class order")
+        pools = {
+            split: Samples.concat([getattr(e, split) for e in self.experiences])
+            for split in ("train", "validation", "test")
+        }
+        groups, start = [], 0
+        for task, e in enumerate(self.experiences):
+            classes = tuple(sorted(order[start : start + len(e.classes)]))
+            start += len(e.classes)
+            groups.append(_class_experience(classes, task, self.class_names, pools))
+        return replace(self, experiences=tuple(groups))
+
+    def normalised_as(self, wanted: Preprocess) -> Stream:
+        """The same stream with the mean and std of `wanted`, in units of pixels from 0 to 255.
+
+        Raises:
+            BadInput: its inputs are no bytes, so their units are unknown.
+        """
+        dtype = self.experiences[0].train.source.dtype
+        if dtype != torch.uint8:
+            raise BadInput(
+                f"stream {self.name!r} has inputs of {dtype}: a pretrained model takes images as "
+                "uint8 (0..255); store them so, or give another model"
+            )
+        preprocess = replace(self.preprocess, mean=wanted.mean, std=wanted.std)
+        return replace(self, preprocess=preprocess)
+
+    def relabelled(self, labels: Sequence[int]) -> Stream:
+        """The same stream with class index `labels[c]` instead of c; names go with their classes.
+
+        Raises:
+            CurriculumError: `labels` is no permutation of the classes.
+        """
+        labels = check_permutation(labels, self.n_classes, "labels")
+        given = sorted(range(self.n_classes), key=lambda c: labels[c])
+        return replace(
+            self,
+            experiences=tuple(e.relabelled(labels) for e in self.experiences),
+            class_names=tuple(self.class_names[c] for c in given),
+            superclasses=tuple(self.superclasses[c] for c in given if self.superclasses),
+        )
+
+    def without_test_data(self) -> Stream:
+        """The stream as a curriculum may see it."""
+        return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
+
+    def to(self, device: torch.device, moved: dict[int, Tensor] | None = None) -> Stream:
+        """The stream with its data resident on a device; see :meth:`Samples.to` for `moved`."""
+        moved = {} if moved is None else moved
+        return replace(self, experiences=tuple(e.to(device, moved) for e in self.experiences))
+
+    def task_classes(self) -> Tensor:
+        """(n_tasks, n_classes) bool: which classes each task label allows."""
+        allowed = torch.zeros(len(self), self.n_classes, dtype=torch.bool)
+        for e in self.experiences:
+            allowed[e.task, list(e.classes)] = True
+        return allowed
+
+
+def class_incremental(
+    name: str,
+    groups: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    train: Samples,
+    test: Samples,
+    validation: Samples | None = None,
+    **fields: object,
+) -> Stream:
+    """A stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
+    names = tuple(str(name) for name in class_names)
+    chosen = [int(c) for g in groups for c in g]
+    if sorted(chosen) != list(range(len(names))):
+        raise BadInput(
+            f"groups {[sorted(map(int, g)) for g in groups]} do not partition the classes "
+            f"0..{len(names) - 1}: each must be in exactly one group"
+        )
+    pools = {"train": train, "validation": validation or train.emptied(), "test": test}
+    experiences = tuple(
+        _class_experience(tuple(map(int, g)), task, names, pools) for task, g in enumerate(groups)
+    )
+    settings: dict[str, object] = {"scenario": "class", **fields}
+    return Stream(name, experiences=experiences, class_names=names, **settings)  # type: ignore[arg-type]
+
+
+def _class_experience(
+    classes: tuple[int, ...], task: int, names: tuple[str, ...], pools: dict[str, Samples]
+) -> Experience:
+    wanted = torch.zeros(len(names), dtype=torch.bool)
+    wanted[list(classes)] = True
+    parts = {split: pool.select(wanted[pool.y.cpu()]) for split, pool in pools.items()}
+    return Experience(" ".join(names[c] for c in classes), classes, task, **parts)
+
+
+def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...]:
+    """`order` as a tuple of ints.
+
+    Raises:
+        CurriculumError: it is no permutation of 0..n-1; says what is missing or foreign.
+    """
+    try:
+        order = tuple(operator.index(i) for i in order)
+    except TypeError as error:
+        raise CurriculumError(f"{what} {order!r:.60}: expected whole numbers") from error
+    missing, foreign = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
+    if len(order) == n and not missing:
+        return order
+    faults = [f"{_list(missing)} missing"] * bool(missing)
+    faults += [f"{_list(foreign)} unknown"] * bool(foreign)
+    faults += [f"it has {len(order)} items, not {n}"] * (not faults)
+    expected = f"expected a permutation of 0..{n - 1}"
+    raise CurriculumError(f"{what} {order}: {expected}; {'; '.join(faults)}")
+
+
+def _list(items: Sequence[int]) -> str:
+    return f"{', '.join(map(str, items))} {'is' if len(items) == 1 else 'are'}"
+
+
+@dataclass(frozen=True, eq=False)
+class StreamInfo:
+    """What a strategy may know before training: shapes, names and tools, no data.
+
+    Args:
+        scenario, class_names, input_shape, n_experiences: of the stream.
+        input_dtype: type of the raw inputs (uint8 for images, int32 for token ids).
+        task_classes: (n_tasks, n_classes) bool, the classes of each task label.
+        preprocess: turns raw inputs into what the model sees.
+        rng: the run's random generators.
+        build_model: makes a model for this stream: freshly initialised, or as it was pretrained.
+        frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
+        features: makes of a frozen model a function that gives the same samples with the model's
+            features (D,) as inputs; None for random models.
+        device: where parameters, buffers and batches live.
+    """
+
+    scenario: Scenario
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    input_dtype: torch.dtype
+    n_experiences: int
+    task_classes: Tensor
+    preprocess: Preprocess
+    rng: RNG
+    build_model: Callable[[], torch.nn.Module]
+    frozen_model: Callable[[], torch.nn.Module]
+    features: Callable[[torch.nn.Module], Callable[[Samples], Samples]] | None
+    device: torch.device
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)

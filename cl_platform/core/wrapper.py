@@ -1,0 +1,90 @@
+"""Strategies around strategies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cl_platform.core.samples import Samples
+from cl_platform.core.strategy import Batch, Strategy
+from cl_platform.core.stream import Experience, StreamInfo
+from cl_platform.errors import BadInput
+
+
+class Wrapper(Strategy):
+    """A strategy that passes every call on to an inner one; override what it changes.
+
+    Its state is the inner strategy's, so a wrapper that changes nothing is bit-identical to what it
+    wraps. Wrappers nest.
+
+    Args:
+        inner: the strategy inside, by name with parameters or as an object.
+    """
+
+    inner: Strategy
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Strategy):
+            raise BadInput(
+                f"{type(self).__name__}(inner={self.inner!r}): give a strategy object, or the "
+                'wrapper by name as well: {"name": ..., "inner": ...}'
+            )
+
+    @property
+    def needs_task(self) -> bool:  # type: ignore[override]
+        return self.inner.needs_task
+
+    @property
+    def trains_on(self) -> Any:  # type: ignore[override]
+        return self.inner.trains_on
+
+    @property
+    def takes_features(self) -> bool:  # type: ignore[override]
+        return self.inner.takes_features
+
+    @property
+    def grows(self) -> bool:  # type: ignore[override]
+        return self.inner.grows
+
+    @property
+    def model(self) -> nn.Module:  # type: ignore[override]
+        return self.inner.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.inner.optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        self.inner.optimizer = optimizer
+
+    def setup(self, info: StreamInfo) -> None:
+        self.info = info
+        self.inner.setup(info)
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.inner.begin_experience(experience)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.inner.loss(batch)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        return self.inner.training_step(batch)
+
+    def after_step(self, batch: Batch) -> None:
+        self.inner.after_step(batch)
+
+    def end_experience(self, experience: Experience) -> None:
+        self.inner.end_experience(experience)
+
+    def diagnostics(self) -> dict[str, float | list[float]]:
+        return self.inner.diagnostics()
+
+    def features_of(self, data: Samples) -> Samples | None:
+        return self.inner.features_of(data)
+
+    def forward(self, x: Tensor, task: Tensor | None = None, *features: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x, task, *features)
+        return logits

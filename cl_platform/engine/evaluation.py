@@ -1,0 +1,257 @@
+"""Evaluation: every experience, under every mask, in one pass over resident tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, Mask
+from cl_platform.core.samples import Samples
+from cl_platform.core.strategy import Strategy
+from cl_platform.core.stream import Experience, Stream
+from cl_platform.errors import ContractError
+
+CHUNK = 1000  # samples that are read at a time
+# On a CPU, fewer are in one forward pass: what a convolution makes of 1000 images does not stay in
+# the caches, which takes twice as long and more.
+CPU_ROWS = 125
+RESIDENT_BYTES = 2**30  # larger test sets are gathered and normalised anew at each evaluation
+BINS = 15  # of confidence, as many as in Guo et al. 2017
+DIGITS = 6  # of errors and accuracies by class: small files, and no trace of the order of summation
+
+T = TypeVar("T")
+
+Split = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found; None stands for what is undefined, since JSON has no nan.
+
+    Args:
+        row: accuracy by mask and experience identity.
+        calibration: expected calibration error under the scenario's own mask, by experience
+            identity; None where no class may be predicted. See :func:`confidence`.
+        class_accuracy: accuracy under the same mask on all samples of a class, whatever their
+            experience, (n_classes,); None for a class without samples.
+    """
+
+    row: Accuracies
+    calibration: dict[str, float | None]
+    class_accuracy: list[float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    x: Tensor
+    y: Tensor
+    task: Tensor
+    tasks: frozenset[int]
+    parts: list[tuple[Samples, Tensor]]  # and their rows
+
+
+_Part = tuple[Samples, Tensor, int]  # samples, their rows, and their task label
+
+
+class Evaluator:
+    """Scores a strategy on one split of all experiences of a stream.
+
+    Accuracy is the expected one under fair tie-breaking: a sample whose right class shares the
+    largest logit with k-1 others counts 1/k. A constant output therefore scores 1/n_classes
+    whatever the numbering of the classes, where an argmax would favour class 0.
+
+    The expected calibration error is the mean over bins of confidence, weighted by their samples,
+    of the distance between mean accuracy and mean confidence. Source: Guo et al. 2017, eq. 3.
+    """
+
+    def __init__(self, stream: Stream, device: torch.device, split: Split = "test") -> None:
+        self.stream = stream
+        # By task label, 0..n-1: the bits of a score must not depend on the order of learning.
+        self.experiences = sorted(stream.experiences, key=lambda e: e.task)
+        self.device = device
+        self.split = split
+        self.own = OWN_MASK[stream.scenario]
+        self.task_classes = stream.task_classes().to(device)
+        labels = [getattr(e, split).y.cpu() for e in self.experiences]
+        self.sizes = torch.tensor([len(y) for y in labels])
+        self.class_sizes = torch.cat(labels).bincount(minlength=stream.n_classes)
+        values = 4 * self.experiences[0].train.source[0].numel()
+        self._resident: list[_Chunk] | None = None
+        if int(self.sizes.sum()) * values <= RESIDENT_BYTES:
+            self._resident = list(self._read())
+
+    @torch.inference_mode()
+    def __call__(self, strategy: Strategy, seen: Collection[int]) -> Scores:
+        """How good a strategy is on each experience.
+
+        Args:
+            seen: classes of the experiences learned so far, for the mask ``seen``.
+        """
+        masks: tuple[Mask, ...] = ("task",) if strategy.needs_task else MASKS
+        n, n_classes = len(self.experiences), self.stream.n_classes
+        right = {mask: self._zeros(n) for mask in masks}
+        of_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
+        allowed = self._allowed(seen)
+        for chunk, logits in self._answers(strategy):
+            for mask in masks:
+                possible = allowed[mask][chunk.task]
+                earned = credit(logits, chunk.y, possible)
+                right[mask].index_add_(0, chunk.task, earned)
+                if mask == self.own:
+                    sure = confidence(logits, possible)
+                    gaps.index_add_(0, BINS * chunk.task + bin_of(sure), sure - earned)
+                    of_class.index_add_(0, chunk.y, earned)
+        sums = torch.cat([*right.values(), gaps.view(n, BINS).abs().sum(1), of_class]).cpu()
+        *by_task, of_class = sums.split([n] * (len(masks) + 1) + [n_classes])
+        *accuracies, errors = [(total / self.sizes).tolist() for total in by_task]
+        return Scores(
+            {mask: self._named(row) for mask, row in zip(masks, accuracies, strict=True)},
+            self._named(_rounded(errors)),
+            _rounded((of_class / self.class_sizes).tolist()),
+        )
+
+    @torch.inference_mode()
+    def mean_accuracy(self, strategy: Strategy, learned: Sequence[Experience]) -> float:
+        """Mean accuracy on some experiences under the scenario's own mask, their classes seen."""
+        tasks = sorted(e.task for e in learned)
+        allowed = self._allowed({c for e in learned for c in e.classes})[self.own]
+        right = self._zeros(len(self.experiences))
+        for chunk, logits in self._answers(strategy, tasks):
+            right.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
+        return fmean((right.cpu() / self.sizes)[tasks].tolist())
+
+    def _answers(
+        self, strategy: Strategy, tasks: Collection[int] | None = None
+    ) -> Iterator[tuple[_Chunk, Tensor]]:
+        """Chunks with their logits, (B, n_classes); only those with samples of the tasks given."""
+        with _evaluating(strategy):
+            for chunk in self._resident if self._resident is not None else self._read():
+                if tasks is None or not chunk.tasks.isdisjoint(tasks):
+                    yield chunk, self._logits(strategy, chunk)
+
+    def _logits(self, strategy: Strategy, chunk: _Chunk) -> Tensor:
+        """What the strategy answers to a chunk, (B, n_classes)."""
+        task = chunk.task if strategy.needs_task else None
+        inputs = [chunk.x, task, *self._features(strategy, chunk)]
+        size = CPU_ROWS if self.device.type == "cpu" else CHUNK
+        found = []
+        for start in range(0, len(chunk.y), size):
+            rows = slice(start, start + size)
+            logits = strategy(*(None if values is None else values[rows] for values in inputs))
+            check_logits(logits, len(chunk.y[rows]), self.stream.n_classes)
+            found.append(logits)
+        return torch.cat(found)
+
+    def _features(self, strategy: Strategy, chunk: _Chunk) -> list[Tensor]:
+        """The frozen model's features of a chunk, (B, D), for strategies that take them."""
+        parts = [
+            known.gather(rows)
+            for samples, rows in chunk.parts
+            if (known := strategy.features_of(samples)) is not None
+        ]
+        return [torch.cat(parts).to(self.device)] if parts else []
+
+    def _allowed(self, seen: Collection[int]) -> dict[Mask, Tensor]:
+        """By mask, the classes that each task label may get, (n_tasks, n_classes) bool."""
+        known = torch.zeros_like(self.task_classes)
+        known[:, list(seen)] = True
+        return {"seen": known, "task": self.task_classes, "all": torch.ones_like(known)}
+
+    def _zeros(self, n: int) -> Tensor:
+        return torch.zeros(n, dtype=torch.float64, device=self.device)
+
+    def _named(self, values: Sequence[T]) -> dict[str, T]:
+        return {e.identity: v for e, v in zip(self.experiences, values, strict=True)}
+
+    def _read(self) -> Iterator[_Chunk]:
+        """The samples by task label, in chunks that may hold several experiences."""
+        pending: list[_Part] = []
+        held = 0
+        for e in self.experiences:
+            samples = getattr(e, self.split)
+            for rows in torch.arange(len(samples), device=samples.index.device).split(CHUNK):
+                if held + len(rows) > CHUNK:
+                    yield self._chunk(pending)
+                    pending, held = [], 0
+                pending.append((samples, rows, e.task))
+                held += len(rows)
+        if pending:
+            yield self._chunk(pending)
+
+    def _chunk(self, parts: list[_Part]) -> _Chunk:
+        raw = torch.cat([samples.gather(rows).to(self.device) for samples, rows, _ in parts])
+        y = torch.cat([samples.y[rows].to(self.device) for samples, rows, _ in parts])
+        task = torch.cat([torch.full((len(rows),), label) for _, rows, label in parts])
+        tasks = frozenset(label for *_, label in parts)
+        placed = [(samples, rows) for samples, rows, _ in parts]
+        return _Chunk(self.stream.preprocess(raw), y, task.to(self.device), tasks, placed)
+
+
+@contextmanager
+def _evaluating(strategy: Strategy) -> Iterator[None]:
+    """Every module in eval mode, and then in its own again: a frozen part may be so in training."""
+    modes = [(module, module.training) for module in strategy.modules()]
+    strategy.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def check_logits(logits: Tensor, n: int, n_classes: int) -> None:
+    """Whether `logits` is what ``forward`` should return.
+
+    Raises:
+        ContractError: it is not (n, n_classes) floats.
+    """
+    if tuple(logits.shape) != (n, n_classes) or not logits.is_floating_point():
+        raise ContractError(
+            f"forward returned {tuple(logits.shape)} {logits.dtype}: expected logits of shape "
+            f"{(n, n_classes)}, one per class of the stream"
+        )
+
+
+def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
+    """What each sample earns: 1 if its class alone has the largest allowed logit, 1/k if k do.
+
+    Args:
+        logits: (B, n_classes); y: (B,) class indices.
+        allowed: (B or 1, n_classes) bool, the classes that may be predicted.
+
+    Returns:
+        (B,) float64. A sample whose logits are nan, or whose class is not allowed, earns 0.
+    """
+    masked = logits.masked_fill(~allowed, -torch.inf)
+    best = (masked == masked.amax(1, keepdim=True)) & allowed
+    mine = best.gather(1, y[:, None]).squeeze(1)
+    return mine.double() / best.sum(1).clamp(min=1)
+
+
+def confidence(logits: Tensor, allowed: Tensor) -> Tensor:
+    """The largest probability among the allowed classes, by the softmax of their logits.
+
+    Args:
+        logits: (B, n_classes).
+        allowed: (B or 1, n_classes) bool, the classes that may be predicted.
+
+    Returns:
+        (B,) float64; nan where no class is allowed or a logit is nan.
+    """
+    return logits.double().masked_fill(~allowed, -torch.inf).softmax(1).amax(1)
+
+
+def bin_of(sure: Tensor) -> Tensor:
+    """The bin of each confidence, (B,) int64: bin m holds m / BINS < c <= (m+1) / BINS."""
+    return (sure * BINS).ceil().nan_to_num(1.0).clamp(1, BINS).long() - 1
+
+
+def _rounded(values: Sequence[float]) -> list[float | None]:
+    return [None if math.isnan(v) else round(v, DIGITS) for v in values]

@@ -1,0 +1,205 @@
+"""From a plan to a result: the records of a run, and what is computed from them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cl_platform._version import __version__
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.plan import Plan
+from cl_platform.errors import ClpError
+from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
+from cl_platform.results.result import Result
+from cl_platform.storage.files import location, write_json
+from cl_platform.storage.state_store import Keep, Record, StateStore
+from cl_platform.tracking.sinks import EventLog, Sink, Trackers
+
+DEFAULT_OUT = "clp-results"
+
+
+def execute(
+    plan: Plan,
+    out: str | Path | None = DEFAULT_OUT,
+    *,
+    sinks: Sequence[Sink] = (),
+    keep: Keep = "all",
+    budget: int = 20 * 2**30,
+    store: StateStore | None = None,
+) -> Result:
+    """Carry out a plan, or return the finished result that is already there.
+
+    Args:
+        out: folder of records and states, or an address such as ``s3://bucket/folder``; None keeps
+            nothing.
+        sinks: told of every event; see :mod:`cl_platform.tracking.sinks`.
+        keep, budget: which states are kept; see
+            :class:`cl_platform.storage.state_store.StateStore`.
+        store: one that the caller holds already, instead of one in `out`.
+
+    Raises:
+        BadInput: `out` is an address that nothing serves.
+        RunFailed: training went wrong.
+        StorageError: `out` cannot be written.
+    """
+    root = location(out) if out is not None else None
+    folder = root / "runs" / plan.run_id if root is not None else None
+    trackers = Trackers(sinks)
+    result = Result.load(folder) if folder is not None else None
+    fold = None
+    if result is None:  # what a strategy's setup refuses is refused before anything is written
+        states = root / "states" if root is not None else None
+        fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
+    try:
+        if folder is not None and fold is not None:
+            write_json(folder / "config.json", plan.config.model_dump(mode="json"))
+            trackers.sinks.append(EventLog(folder / "events.jsonl"))
+        trackers.emit("start", **_introduction(plan))
+        if fold is not None:
+            result = _result(plan, fold.run(), folder)
+            if folder is not None:
+                result.save(folder)
+        assert result is not None
+        trackers.emit("end", result=result.to_json(), reused=fold is None)
+        return result
+    except ClpError as error:
+        trackers.emit("failed", error=str(error))
+        raise
+    finally:
+        trackers.close()
+
+
+def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
+    """Carry a run through its first `upto` experiences and no further; nothing but states and
+    records is written.
+
+    Returns:
+        The metrics, under the same names, of the stream that ends there; none for `upto` 0.
+
+    Raises:
+        RunFailed, StorageError: see :func:`execute`.
+    """
+    upto = min(upto, len(plan.stream))
+    records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
+    return _metrics(plan, records, upto) if upto else {}
+
+
+def _introduction(plan: Plan) -> dict[str, Any]:
+    return {
+        "run_id": plan.run_id,
+        "config": plan.config.model_dump(mode="json"),
+        "stream": plan.stream.name,
+        "scenario": plan.stream.scenario,
+        "order": list(plan.order),
+        "experiences": [
+            {"name": e.name, "identity": e.identity, "task": e.task, "classes": list(e.classes)}
+            for e in plan.stream.experiences
+        ],
+    }
+
+
+def _result(plan: Plan, records: list[Record], folder: Path | None) -> Result:
+    n = len(plan.stream)
+    matrices = _matrices(plan, records, n)
+    return Result(
+        **_introduction(plan),
+        matrices=matrices["test"],
+        validation=matrices.get("validation", {}),
+        metrics=_metrics(plan, records, n),
+        cost=_cost(records),
+        versions=versions(plan),
+        path=folder,
+        calibration=_calibration(plan, records, n),
+        class_accuracy=np.array([r.class_accuracy for r in _by_row(records, n)], np.float64),
+        anytime=_anytime(records),
+    )
+
+
+def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
+    own = OWN_MASK[plan.stream.scenario]
+    metrics: dict[str, float] = {}
+    for split, by_mask in _matrices(plan, records, n).items():
+        for mask, matrix in by_mask.items():
+            prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
+            metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
+    metrics["calibration_error"] = calibration_error(_calibration(plan, records, n))
+    if curve := _anytime(records):
+        metrics["anytime_accuracy"] = anytime_accuracy(curve)
+    return metrics
+
+
+def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
+    """The matrices of the first n experiences by split and mask."""
+    rows = [record.rows for record in _by_row(records, n)]
+    return {
+        split: {mask: _matrix(plan, [row[split][mask] for row in rows]) for mask in masks}
+        for split, masks in rows[0].items()
+    }
+
+
+def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
+    """The calibration errors of the first n experiences."""
+    return _matrix(plan, [record.calibration for record in _by_row(records, n)])
+
+
+def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]]) -> AccuracyMatrix:
+    """A row before training and one per experience; columns in the order of learning."""
+    learned = plan.stream.experiences[: len(rows) - 1]
+    return AccuracyMatrix.from_rows(rows, [e.identity for e in learned], [e.name for e in learned])
+
+
+def _by_row(records: list[Record], n: int) -> list[Record]:
+    """The record of each row of a matrix of n experiences.
+
+    A strategy that trains once on the whole stream has two: the second stands for all.
+    """
+    return [records[min(k, len(records) - 1)] for k in range(n + 1)]
+
+
+def _anytime(records: list[Record]) -> list[list[float]]:
+    """The accuracy measured during the whole run, by the samples shown until then."""
+    curve: list[list[float]] = []
+    for record in records:
+        before = curve[-1][0] if curve else 0
+        curve += [[before + samples, accuracy] for samples, accuracy in record.anytime]
+    return curve
+
+
+def _cost(records: list[Record]) -> dict[str, float]:
+    def total(name: str) -> float:
+        return sum(r.cost.get(name, 0.0) for r in records)
+
+    def largest(name: str) -> int:
+        return int(max(r.cost.get(name, 0.0) for r in records))
+
+    cost = {
+        "seconds": total("train_seconds") + total("eval_seconds"),
+        "train_seconds": total("train_seconds"),
+        "eval_seconds": total("eval_seconds"),
+        "steps": int(total("steps")),
+        "samples": int(total("samples")),
+        "peak_memory_bytes": largest("peak_memory_bytes"),
+        "parameters": largest("parameters"),
+        "trainable_parameters": largest("trainable_parameters"),
+        "stored_bytes": largest("stored_bytes"),
+    }
+    if any("flops" in r.cost for r in records):
+        cost["flops"] = int(total("flops"))
+    return cost
+
+
+def versions(plan: Plan) -> dict[str, str]:
+    """The versions a result depends on; plugins' code by the first digits of its digest."""
+    return {
+        "cl_platform": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **{f"code/{part}": d[:12] for part, d in plan.code.items()},
+    }

@@ -1,0 +1,239 @@
+"""A run: a fold over experiences whose every state is looked up before it is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import fmean
+
+import torch
+
+from cl_platform.config.signatures import blame
+from cl_platform.core.code_digest import kernel_digest
+from cl_platform.core.matrix import OWN_MASK, Accuracies
+from cl_platform.core.rng import RNG, global_generators, seed_for
+from cl_platform.core.strategy import Strategy
+from cl_platform.core.stream import Experience
+from cl_platform.engine.cost import Meter, Stopwatch
+from cl_platform.engine.evaluation import Evaluator, Scores, Split
+from cl_platform.engine.plan import EVALUATOR, Plan
+from cl_platform.engine.training import train_experience
+from cl_platform.errors import ClpError, RunFailed, StorageError
+from cl_platform.models.precision import computing
+from cl_platform.storage.state_store import Record, State, StateStore
+from cl_platform.tracking.sinks import Trackers
+
+
+class Fold:
+    """The execution of a plan.
+
+    Every row of the accuracy matrix is either known, made from a stored state, or made after
+    training from the furthest stored state: resuming and sharing are the same look-up.
+    """
+
+    def __init__(self, plan: Plan, store: StateStore, trackers: Trackers) -> None:
+        self.plan = plan = plan.on_device()
+        self.store = store
+        self.trackers = trackers
+        self.device = torch.device(plan.config.device)
+        self.rng = RNG(plan.config.seed, self.device)
+        self.scorer = kernel_digest(*EVALUATOR)
+        self.records = [self._known(key) for key in plan.keys]
+        self.trained = 0
+        self.position = -1  # before the beginning
+        self._unsaved = 0.0
+        self._saved: str | None = None
+        if not self._complete(0):
+            self.begin()
+
+    def run(self, upto: int | None = None) -> list[Record]:
+        """The record of every state, before training first; of the first `upto` steps if given."""
+        if self.device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
+        for k in wanted:
+            if self._complete(k):
+                self._tell(k, reused=True)
+        while missing := [k for k in wanted if not self._complete(k)]:
+            if missing[0] <= self.plan.foreign > 0:
+                raise self._gone(missing[0])
+            reachable = range(missing[0], self.position, -1)
+            if missing[0] > self.position and not any(self._load(k) for k in reachable):
+                if max(self.position, 0) < self.plan.foreign:
+                    raise self._gone(self.plan.foreign)
+                if self.position < 0:
+                    self.begin()
+                self.train()
+            if not self._complete(self.position):
+                self.evaluate()
+        return self.records[: wanted.stop]
+
+    def _gone(self, k: int) -> StorageError:
+        return StorageError(
+            f"the state after experience {k}, made with other settings, is gone; "
+            "give the states a larger budget"
+        )
+
+    def _known(self, key: str) -> Record:
+        record = self.store.record(key)
+        return record if record.evaluator == self.scorer else Record()
+
+    def _complete(self, k: int) -> bool:
+        rows = self.records[k].rows
+        wanted = {e.identity for e in self.plan.stream.experiences}
+        return set(self._splits()) <= rows.keys() and all(
+            wanted <= accuracies.keys() for row in rows.values() for accuracies in row.values()
+        )
+
+    def _splits(self) -> list[Split]:
+        validated = all(len(e.validation) for e in self.plan.stream.experiences)
+        return ["test", "validation"] if validated else ["test"]
+
+    def begin(self) -> None:
+        """A strategy as it is before the first experience; `position` counts its steps."""
+        seed = self.plan.config.seed
+        self.rng.restart(0)
+        self.strategy: Strategy = self.plan.make_strategy()
+        with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
+            self.strategy.setup(self.plan.info(self.rng))
+            self.strategy.to(self.device)
+        self.state = State(self.strategy.state_dict())
+        self.position = 0
+
+    def _load(self, k: int) -> bool:
+        """Go to the stored state after k steps, if there is one."""
+        state = self.store.load(self.plan.keys[k]) if k > 0 else None
+        if state is None:
+            return False
+        self.begin()
+        self.rng.restart(k)  # as after training
+        seed = seed_for(self.plan.config.seed, k, "global")
+        with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
+            self.strategy.restore(state.strategy)
+        self.state, self.position = state, k
+        self._saved, self._unsaved = self.plan.keys[k], 0.0
+        return True
+
+    def train(self) -> None:
+        """One step of the fold, from the present state."""
+        plan, k = self.plan, self.position + 1
+        step = plan.steps[k - 1]
+        self.rng.restart(k)
+        meter = Meter(self.device, plan.config.count_flops)
+        curve: list[list[float]] = []
+        shown: dict[str, float] = {}
+
+        def progress(done: int, total: int, loss: float) -> None:
+            self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
+
+        def count(done: int, total: int, samples: int) -> None:
+            shown.update(steps=done, samples=samples)
+            every = plan.config.evaluate_every
+            if every and done % every == 0 and done < total:  # the end has a row of its own
+                with meter.evaluating():
+                    curve.append([samples, self._accuracy(k)])
+
+        seed = seed_for(plan.config.seed, k, "global")
+        with self._blaming(k), global_generators(seed), meter.training(), self._computing():
+            memory = train_experience(
+                self.strategy,
+                step.experience,
+                step.data(),
+                step.tasks() if plan.stream.scenario == "task" else None,
+                plan.config,
+                self.state.optimizer,
+                progress,
+                count,
+            )
+        if diagnostics := self.strategy.diagnostics():
+            self.trackers.emit("diagnosed", step=k, values=diagnostics)
+        cost = {**meter.cost(), **shown}
+        self.state = State(self.strategy.state_dict(), memory, cost, curve)
+        self.position = k
+        self.trained += 1
+        self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
+        if self.store.wants(plan.keys[k], self._unsaved):
+            self.store.save(plan.keys[k], self.state, self._saved)
+            self._saved, self._unsaved = plan.keys[k], 0.0
+
+    @contextmanager
+    def _blaming(self, k: int) -> Iterator[None]:
+        """Turn whatever a strategy or model raises into one line that says where."""
+        place = f"run {self.plan.run_id} failed at experience {k} of {len(self.plan.steps)}"
+        try:
+            yield
+        except RunFailed as error:
+            raise RunFailed(f"{place}, {error}") from error
+        except ClpError:
+            raise
+        except Exception as error:
+            raise RunFailed(f"{place}: {blame(error)}{_advice(error)}") from error
+
+    def _computing(self) -> torch.autocast:
+        return computing(self.plan.config.precision, self.device)
+
+    def _learned(self, k: int) -> tuple[Experience, ...]:
+        """What the first k steps are trained on."""
+        return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
+
+    def _accuracy(self, k: int) -> float:
+        """Mean accuracy on what the first k steps are about; leaves no trace in training."""
+        with self.rng.rewound(), global_generators(self.plan.config.seed):
+            return self._evaluator("test").mean_accuracy(self.strategy, self._learned(k))
+
+    def _evaluator(self, split: Split) -> Evaluator:
+        known: dict[str, Evaluator] = self.plan.evaluators
+        if split not in known:
+            known[split] = Evaluator(self.plan.stream, self.device, split)
+        return known[split]
+
+    def evaluate(self) -> None:
+        """Score the present state and keep its record."""
+        k = self.position
+        clock = Stopwatch(self.device)
+        seen = {c for e in self._learned(k) for c in e.classes}
+        scores: dict[str, Scores] = {}
+        for split in self._splits():
+            with self._blaming(k), global_generators(self.plan.config.seed), self._computing():
+                scores[split] = self._evaluator(split)(self.strategy, seen)
+        self.records[k] = Record(
+            {split: found.row for split, found in scores.items()},
+            self._cost(clock.seconds()),
+            scores["test"].calibration,
+            scores["test"].class_accuracy,
+            self._anytime(scores["test"].row),
+            self.scorer,
+        )
+        self.store.save_record(self.plan.keys[k], self.records[k])
+        self._tell(k, reused=False)
+
+    def _cost(self, eval_seconds: float) -> dict[str, float]:
+        """What the present state cost to train, evaluate and keep."""
+        parameters = [(p.numel(), p.requires_grad) for p in self.strategy.parameters()]
+        return {
+            **self.state.cost,
+            "eval_seconds": self.state.cost.get("eval_seconds", 0.0) + eval_seconds,
+            "parameters": float(sum(n for n, _ in parameters)),
+            "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
+            "stored_bytes": float(self.state.nbytes()),
+        }
+
+    def _anytime(self, row: Accuracies) -> list[list[float]]:
+        """What was measured in the midst of the last step, and at its end."""
+        if not (self.position and self.plan.config.evaluate_every):
+            return []
+        tasks = {e.task for e in self._learned(self.position)}
+        learned = [e.identity for e in self.plan.stream.experiences if e.task in tasks]
+        own = row[OWN_MASK[self.plan.stream.scenario]]
+        return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
+
+    def _tell(self, k: int, reused: bool) -> None:
+        self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+
+
+def _advice(error: Exception) -> str:
+    if "more than 1 value per channel" in str(error):
+        return "; batch norm needs two samples and more: raise batch_size or give model.norm=group"
+    return ""

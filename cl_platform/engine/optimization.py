@@ -1,0 +1,139 @@
+"""Optimizers and learning-rate schedules of torch by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from cl_platform.config.registry import suggestion
+
+if TYPE_CHECKING:
+    from cl_platform.config.run_config import LRSchedule, Optimizer
+
+HORIZONS = ("T_max", "total_iters", "total_steps")
+
+
+def _classes(module: Any, base: type, excluded: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        name.lower(): cls
+        for name, cls in vars(module).items()
+        if inspect.isclass(cls) and issubclass(cls, base) and name not in excluded
+    }
+
+
+# LBFGS wants a closure, SparseAdam sparse gradients and the plateau schedule a metric: none of
+# them fits one step per batch.
+OPTIMIZERS = _classes(torch.optim, torch.optim.Optimizer, ("Optimizer", "LBFGS", "SparseAdam"))
+SCHEDULES = _classes(
+    torch.optim.lr_scheduler,
+    LRScheduler,
+    ("LRScheduler", "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler"),
+)
+
+
+def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimizer | None:
+    """The optimizer of all trainable parameters of a module; None if there is none."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        return None
+    extra = config.model_extra or {}
+    optimizer: torch.optim.Optimizer = OPTIMIZERS[config.name.lower()](
+        parameters, lr=config.lr, **extra
+    )
+    return optimizer
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: LRSchedule, horizon: int
+) -> LRScheduler:
+    """The schedule of one experience; `horizon` is its length in the schedule's intervals."""
+    cls = SCHEDULES[config.name.lower()]
+    extra = dict(config.model_extra or {})
+    for name in HORIZONS:
+        if name in inspect.signature(cls).parameters:
+            extra.setdefault(name, horizon)
+    schedule: LRScheduler = cls(optimizer, **extra)
+    return schedule
+
+
+def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What the optimizer remembers, by parameter name."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    return {
+        names[id(p)]: dict(optimizer.state[p])
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if p in optimizer.state
+    }
+
+
+def restore_optimizer(
+    module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Give parameters that still exist in the same shape what was remembered of them."""
+    names = {id(p): name for name, p in module.named_parameters()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    remembered = {i: state.get(names[id(p)], {}) for i, p in enumerate(parameters)}
+    fresh = optimizer.state_dict()
+    fresh["state"] = {i: r for i, r in remembered.items() if r and _fits(r, parameters[i])}
+    optimizer.load_state_dict(fresh)
+
+
+def _fits(remembered: dict[str, Any], parameter: torch.Tensor) -> bool:
+    moments = [v for v in remembered.values() if isinstance(v, torch.Tensor) and v.dim()]
+    return all(v.shape == parameter.shape for v in moments)
+
+
+def try_optimizer(config: Optimizer) -> list[str]:
+    """The faults of an optimizer's configuration."""
+    cls = OPTIMIZERS.get(config.name.lower())
+    if cls is None:
+        return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
+    if (
+        not config.model_extra
+    ):  # nothing to try, and the first optimizer takes torch seconds to make
+        return []
+    faults = _unknown(cls, config.model_extra, "optimizer")
+    return faults or _failure(lambda: build_optimizer(nn.Linear(1, 1), config), "optimizer")
+
+
+def try_schedule(optimizer: Optimizer, config: LRSchedule | None) -> list[str]:
+    """The faults of a schedule's configuration."""
+    if config is None or try_optimizer(optimizer):
+        return []
+    cls = SCHEDULES.get(config.name.lower())
+    if cls is None:
+        return [f"unknown schedule {config.name!r}.{suggestion(config.name.lower(), SCHEDULES)}"]
+    trial = build_optimizer(nn.Linear(1, 1), optimizer)
+    assert trial is not None
+    faults = _unknown(cls, config.model_extra or {}, "schedule")
+    return faults or _failure(lambda: build_schedule(trial, config, 10), "schedule")
+
+
+def device_fault(device: str) -> list[str]:
+    """Why a device cannot be used here, if so."""
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        return [f"device={device} cannot be used here ({reason}); give device=cpu"]
+    return []
+
+
+def _unknown(cls: Any, given: dict[str, Any], where: str) -> list[str]:
+    own = ("self", "params", "optimizer", "lr")
+    known = [name for name in inspect.signature(cls).parameters if name not in own]
+    return [f"{where}.{k} is unknown.{suggestion(k, known)}" for k in given if k not in known]
+
+
+def _failure(attempt: Any, where: str) -> list[str]:
+    """Torch checks its own arguments; what it says of them is passed on."""
+    try:
+        attempt()
+    except Exception as error:
+        return [f"{where}: {' '.join(str(error).split())}"]
+    return []

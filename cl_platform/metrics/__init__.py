@@ -1,0 +1,1 @@
+"""Numbers: from accuracies to metrics, and from metrics to statements."""

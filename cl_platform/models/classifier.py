@@ -1,0 +1,46 @@
+"""Models: ``Model(input_shape, n_classes, **parameters)``, `features` and a linear `classifier`.
+
+The output has one logit per class of the whole stream from the start; masks decide what is scored.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from cl_platform.core.preprocess import Preprocess
+from cl_platform.models.precision import in_float32
+
+Norm = Literal["batch", "group"]
+
+
+class Classifier(nn.Module):
+    """A feature extractor and a linear classifier on top of it.
+
+    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`. A
+    pretrained one also says which ``preprocess`` its weights were trained with, in units of pixels
+    from 0 to 255; its mean and std then stand in for those of the stream. Its static method
+    ``fingerprint(**parameters)`` hashes the weights, so that states made from others are not taken
+    for its own.
+    """
+
+    preprocess: ClassVar[Preprocess | None] = None
+    classifier: nn.Linear
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """(B, *input_shape) -> (B, n_features), what the classifier sees."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *input_shape) -> logits (B, n_classes)."""
+        return in_float32(self.classifier, self.features(x))
+
+
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm, or group norm with groups of at most 32 (its statistics are per sample)."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    groups = next(g for g in range(min(32, channels // 2) or 1, 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)

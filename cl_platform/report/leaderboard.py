@@ -1,0 +1,235 @@
+"""The rows of a leaderboard: the points of a sweep, each with intervals over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cl_platform.metrics.comparison import Difference, bootstrap_mean, compare
+from cl_platform.metrics.matrix_metrics import METRICS, accuracy_so_far
+from cl_platform.metrics.statistics import Interval
+from cl_platform.report.points import axes_of, by_point
+from cl_platform.report.runs import Runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIGNIFICANT = 0.05
+OWN_PARTS = ("strategy", "curriculum")  # axes with a part of a row to themselves
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is shown of runs.
+
+    Args:
+        key: the column of the results.
+        name: what people read.
+        scale: what values are multiplied with before they are shown.
+        unit: what they are then.
+        more: 1 if more is better, -1 if less is.
+        listed: whether tables show it, and not only pictures.
+    """
+
+    key: str
+    name: str
+    scale: float
+    unit: str
+    more: int
+    listed: bool = True
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.unit})"
+
+    @property
+    def meaning(self) -> str:
+        """In a sentence, where it is a metric of the matrix."""
+        metric = METRICS.get(self.key.rpartition("/")[2])
+        return " ".join((metric.__doc__ or "").partition("\n\n")[0].split()) if metric else ""
+
+    def shown(self, value: float) -> str:
+        """A number of this measure, without its unit."""
+        if math.isnan(value):
+            return "-"
+        value *= self.scale
+        if self.unit == "%":
+            return f"{value:.1f}"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+    def text(self, value: Interval) -> str:
+        """``81.2 [79.9, 82.5]``."""
+        if math.isnan(value.low):
+            return self.shown(value.value)
+        return f"{self.shown(value.value)} [{self.shown(value.low)}, {self.shown(value.high)}]"
+
+
+MEASURES = (
+    Measure("average_accuracy", "accuracy", 100, "%", 1),
+    Measure("forgetting", "forgetting", 100, "%", -1),
+    Measure("learning_accuracy", "as learned", 100, "%", 1),
+    Measure("average_incremental_accuracy", "incremental accuracy", 100, "%", 1, listed=False),
+    Measure("anytime_accuracy", "anytime accuracy", 100, "%", 1),
+    Measure("backward_transfer", "backward transfer", 100, "%", 1, listed=False),
+    Measure("forward_transfer", "forward transfer", 100, "%", 1, listed=False),
+    Measure("task/forward_transfer", "forward transfer (task)", 100, "%", 1, listed=False),
+    Measure("intransigence", "intransigence", 100, "%", -1),
+    Measure("forward_transfer_from_experts", "against experts", 100, "%", 1, listed=False),
+    Measure("task/forward_transfer_from_experts", "against experts (task)", 100, "%", 1),
+    Measure("calibration_error", "calibration error", 100, "%", -1),
+    Measure("cost.train_seconds", "training", 1, "s", -1),
+    Measure("cost.flops", "compute", 1e-9, "GFLOP", -1),
+    Measure("cost.stored_bytes", "state", 1e-6, "MB", -1),
+    Measure("cost.peak_memory_bytes", "peak memory", 1e-6, "MB", -1, listed=False),
+    Measure("cost.trainable_parameters", "parameters", 1e-3, "k", -1, listed=False),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One point of the axes but the seed, or the same over all orders.
+
+    Args:
+        point: axis by axis; without the curriculum where orders are put together.
+        stream, strategy, curriculum: the same in three parts; the curriculum is empty where there
+            is one only, or where orders are put together.
+        method: the strategy with the other settings that vary.
+        values: by measure, over seeds (each the mean of its orders).
+        difference: of its accuracy from that of the best row of its stream, over the seeds they
+            share; None for the best one, and for rows without such a seed.
+        p: of that difference, after Holm's correction.
+        best: whether it has the highest accuracy of its stream, or cannot be told from it by p.
+        places: of its runs in the frame.
+        curve: the mean accuracy on what was learned so far, after 1, 2, ... experiences.
+    """
+
+    point: Mapping[str, str]
+    stream: str
+    strategy: str
+    method: str
+    curriculum: str
+    values: Mapping[str, Interval]
+    seeds: Mapping[Any, float]
+    places: tuple[int, ...]
+    curve: Sequence[Interval]
+    difference: Difference | None = None
+    p: float = math.nan
+    best: bool = False
+
+    def cell(self, axis: str) -> str:
+        """What a table shows of an axis."""
+        value = self.point.get(axis, self.strategy if axis == "strategy" else "-")
+        return "-" if value == "nan" else value
+
+
+def shown_axes(rows: Sequence[Row]) -> list[str]:
+    """The axes that tell rows apart, and always the strategy."""
+    names = dict.fromkeys(axis for row in rows for axis in row.point)
+    varying = [n for n in names if len({row.cell(n) for row in rows}) > 1]
+    return varying if "strategy" in varying else ["strategy", *varying]
+
+
+def measures_of(runs: Runs) -> list[Measure]:
+    """What these runs have anything to show of."""
+    columns = runs.frame.columns
+    return [m for m in MEASURES if m.key in columns and runs.frame[m.key].notna().any()]
+
+
+def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
+    """The rows of each stream, best first.
+
+    Args:
+        together: put the orders of a row together.
+    """
+    if runs.frame.empty:
+        return []
+    frame = runs.frame.assign(
+        _place=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
+    )
+    measures = measures_of(runs)
+    curves = [np.array(accuracy_so_far(result.matrix)) for result in runs.results]
+    apart = ("curriculum",) if together else ()
+    axes = axes_of(frame, *apart)
+    names = [axis.removeprefix("axis.") for axis in axes]
+    varying = {name for name, axis in zip(names, axes, strict=True) if frame[axis].nunique() > 1}
+    rows = [
+        _row(dict(zip(names, point, strict=True)), varying, group, measures, curves)
+        for point, group in by_point(frame, *apart)
+    ]
+    streams = dict.fromkeys(row.stream for row in rows)
+    return [row for stream in streams for row in _marked([r for r in rows if r.stream == stream])]
+
+
+def _row(
+    point: dict[str, str],
+    varying: Collection[str],
+    group: pd.DataFrame,
+    measures: Sequence[Measure],
+    curves: Sequence[np.ndarray],
+) -> Row:
+    by_seed = group.groupby("seed")[[m.key for m in measures]].mean()
+    places = tuple(map(int, group["_place"]))
+    given = [value for axis, value in point.items() if about_stream(axis)]
+    strategy = point.get("strategy", str(group["strategy.name"].iloc[0]))
+    settings = [
+        value
+        for axis, value in point.items()
+        if axis in varying and axis not in OWN_PARTS and not about_stream(axis) and value != "nan"
+    ]
+    return Row(
+        point,
+        stream=" ".join(given) or str(group["_stream"].iloc[0]),
+        strategy=strategy,
+        method=" ".join([strategy, *settings]),
+        curriculum=point["curriculum"] if "curriculum" in varying else "",
+        values={m.key: bootstrap_mean(by_seed[m.key].to_numpy()) for m in measures},
+        seeds=by_seed["average_accuracy"].to_dict(),
+        places=places,
+        curve=_band([curves[i] for i in places], list(group["seed"])),
+    )
+
+
+def about_stream(axis: str) -> bool:
+    """Whether an axis decides what is learned, so that accuracies do not compare across it."""
+    return axis in ("stream", "scenario") or axis.startswith("stream.")
+
+
+def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
+    """The curves' mean with intervals over seeds; nothing where they differ in length."""
+    if len({len(curve) for curve in curves}) > 1:
+        return []
+    by_seed: dict[Any, list[np.ndarray]] = {}
+    for seed, curve in zip(seeds, curves, strict=True):
+        by_seed.setdefault(seed, []).append(curve)
+    means = np.array([np.mean(same, axis=0) for same in by_seed.values()])
+    return [bootstrap_mean(values) for values in means.T]
+
+
+def _marked(rows: Sequence[Row]) -> Iterator[Row]:
+    """With their differences from the best one, and those marked that are best within noise."""
+    first, found = _from_the_best(rows)
+    for i, row in enumerate(rows):
+        difference, p = found.get(i, (None, math.nan))
+        yield replace(row, difference=difference, p=p, best=i == first or p > SIGNIFICANT)
+
+
+def _from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference, float]]]:
+    """The best row of a stream, and how the others differ from it, with p after Holm's correction.
+
+    Rows are compared over the seeds that they share with the best one; those without any are left
+    out.
+    """
+    first = max(range(len(rows)), key=lambda i: rows[i].values["average_accuracy"].value)
+    scores = {
+        str(i): r.seeds for i, r in enumerate(rows) if r.seeds.keys() & rows[first].seeds.keys()
+    }
+    if set.intersection(*({*seeds} for seeds in scores.values())):
+        found = compare(scores)
+        (best,) = scores.keys() - found.keys()
+    else:  # each shares others
+        best, found = str(first), compare(scores, str(first))
+    return int(best), {int(name): value for name, value in found.items()}

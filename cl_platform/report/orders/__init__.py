@@ -1,0 +1,1 @@
+"""What the order of learning changed."""

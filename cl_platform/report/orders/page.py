@@ -1,0 +1,187 @@
+"""What the report says of orders: pictures, tables, and the answer in words."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from cl_platform.metrics.statistics import Interval
+from cl_platform.report.orders.study import OUTCOMES, TOPS, Order, PointStudy, Study, verdict
+from cl_platform.report.page import figure, p_value, paragraph, table
+from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
+
+OUTCOME_NAMES = {
+    "average_accuracy": "accuracy",
+    "forgetting": "little forgetting",
+    "curriculum.f": "F",
+}
+
+
+def sections(study: Study) -> list[str]:
+    """The part of the report about one stream."""
+    seeds = study.points[0].seeds
+    slug = re.sub(r"\W+", "-", study.stream).strip("-")
+    parts = [
+        f"<h2>Orders of {html.escape(study.stream)}</h2>",
+        figure(overview_figure(study), f"orders-{slug}", "Orders", _orders_data(study)),
+        _orders_table(study.points),
+        paragraph(
+            f"Accuracy in %{_over(seeds)}. The best of many "
+            'orders is best partly by luck: "worth of picking" is the gain over the mean order, on '
+            "each seed, of the order that is best on the others. Shares of variance are components "
+            'of orders x seeds with bootstrap intervals over orders; "first item" is the share of '
+            "the variance between orders that goes with what is learned first (p by shuffling).",
+            soft=True,
+        ),
+        *_legend(study.items),
+        figure(position_figure(study), f"places-{slug}", "What where", _places_data(study)),
+        f"<details><summary>What the variance is made of</summary>{_shares_table(study.points)}"
+        "</details>",
+    ]
+    if any(point.predictions for point in study.points):
+        parts += [
+            f"<h2>Was it foreseen? {html.escape(study.stream)}</h2>",
+            *(paragraph(f"{verdict(study, score)}.") for score in study.scores),
+            figure(
+                prediction_figure(study),
+                f"foreseen-{slug}",
+                "Score and outcome",
+                _orders_data(study),
+            ),
+            _predictions_table(study.points, "average_accuracy"),
+            *(
+                f"<details><summary>The same for {OUTCOME_NAMES[outcome]}</summary>"
+                f"{_predictions_table(study.points, outcome)}</details>"
+                for outcome in list(OUTCOMES)[1:]
+            ),
+            paragraph(_method(study), soft=True),
+        ]
+    return parts
+
+
+def _orders_data(study: Study) -> pd.DataFrame:
+    """Accuracy and scores by point and order."""
+    return pd.DataFrame(
+        [
+            {
+                "point": point.point,
+                "order": " ".join(map(str, order)),
+                "accuracy": point.means[i],
+                **{f"score of {name}": values[i] for name, values in point.scores.items()},
+            }
+            for point in study.points
+            for i, order in enumerate(point.orders.tolist())
+        ]
+    )
+
+
+def _places_data(study: Study) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"point": point.point, "item": item, "place": place + 1, "accuracy": value}
+            for point in study.points
+            for item, row in zip(study.items, point.positions.tolist(), strict=True)
+            for place, value in enumerate(row)
+        ]
+    )
+
+
+def _legend(items: Sequence[str]) -> list[str]:
+    """What the numbers of items stand for, unless they are their names."""
+    if all(name == str(i) for i, name in enumerate(items)):
+        return []
+    return [paragraph(f"{', '.join(f'{i}: {name}' for i, name in enumerate(items))}.", soft=True)]
+
+
+def _over(seeds: int) -> str:
+    return f", with Student's 95 % intervals over {seeds} seeds" if seeds > 1 else " of one seed"
+
+
+def _orders_table(points: Sequence[PointStudy]) -> str:
+    head = ["", "mean", "best order", "median order", "worst order", "worth of picking"]
+    rows = [
+        [
+            point.point,
+            f"{100 * point.means.mean():.1f}",
+            *(_order(order) for order in (point.best, point.median, point.worst)),
+            _points(point.picked) if point.picked is not None else "-",
+        ]
+        for point in points
+    ]
+    return table(head, rows, words=1)
+
+
+def _shares_table(points: Sequence[PointStudy]) -> str:
+    head = ["share of the variance of", "", "order", "seed", "order x seed"]
+    rows = [
+        [OUTCOME_NAMES[outcome], point.point] + [_share(part) for part in found.parts]
+        for outcome in OUTCOMES
+        for point in points
+        if (found := point.shares.get(outcome)) is not None
+    ]
+    for point in points:
+        if not math.isnan(point.first.share):
+            first = f"{_percent(point.first.share)} (p {p_value(point.first.p)})"
+            rows.append(["accuracy between orders: first item", point.point, first, "", ""])
+    return table(head, rows, words=2)
+
+
+def _predictions_table(points: Sequence[PointStudy], outcome: str) -> str:
+    head = ["score", "", "rho", "p", "p (Holm)", "p (renamed)", "tau", "p (tau)"]
+    tops = [k for k in TOPS if k in points[0].predictions[0].overlaps]
+    head += [f"top {k}" for k in tops]
+    rows = [
+        [
+            p.score,
+            point.point,
+            str(p.correlation.rho),
+            *map(p_value, (p.correlation.p, p.adjusted, p.relabelled)),
+            "-" if math.isnan(p.correlation.tau) else f"{p.correlation.tau:.2f}",
+            p_value(p.correlation.tau_p),
+            *("{} ({:.1f})".format(*p.overlaps[k]) for k in tops if k in p.overlaps),
+        ]
+        for point in points
+        for p in point.predictions
+        if p.outcome == outcome
+    ]
+    return table(head, sorted(rows, key=lambda row: row[0]), words=2)
+
+
+def _method(study: Study) -> str:
+    text = (
+        "Spearman's rho and Kendall's tau of the score with the outcome averaged over seeds; "
+        "positive where a higher score means more accuracy, less forgetting, more F. Bootstrap "
+        "intervals over orders; p by shuffling scores, and corrected by Holm. "
+    )
+    if not math.isnan(study.points[0].predictions[0].relabelled):
+        n = len(study.items)
+        text += (
+            '"Renamed" is stricter: the share of all namings of the items under which the score '
+            f"does as well (1/{math.factorial(n)} at least), since orders that are alike have like "
+            "scores and like outcomes. "
+        )
+    return text + "Top k: orders in the top k of both, and how many chance would put there."
+
+
+def _order(order: Order) -> str:
+    return f"{' '.join(map(str, order.order))}: {_points(order.accuracy)}"
+
+
+def _points(value: Interval) -> str:
+    if math.isnan(value.low):
+        return f"{100 * value.value:.1f}"
+    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+
+
+def _share(value: Interval) -> str:
+    if math.isnan(value.low):
+        return "-"
+    return f"{_percent(value.value)} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"

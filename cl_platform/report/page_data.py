@@ -1,0 +1,123 @@
+"""What the script of a report's page is given, as small as it can be said in JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cl_platform.config.command import command_of
+from cl_platform.metrics.statistics import Interval
+from cl_platform.report.leaderboard import Measure, Row, shown_axes
+from cl_platform.report.runs import Runs
+from cl_platform.results.result import Result
+
+
+def page_data(
+    runs: Runs, rows: Sequence[Row], together: Sequence[Row], measures: Sequence[Measure]
+) -> dict[str, Any]:
+    """Rows, runs and their configurations.
+
+    Args:
+        rows: the leaderboard, one row per point.
+        together: its rows with the orders of a point put together; empty if there is one order.
+    """
+    every = [*rows, *together]
+    names: dict[tuple[str, ...], int] = {}
+    row_of = {place: row for row in rows for place in row.places}
+    return {
+        "name": runs.name,
+        "shown": shown_axes(every),
+        "measures": [
+            {"key": m.key, "name": m.name, "unit": m.unit, "more": m.more} for m in measures
+        ],
+        "rows": [
+            {**_row(i, row, measures, i >= len(rows)), "classes": _classes(row, runs.results)}
+            for i, row in enumerate(every)
+        ],
+        "runs": [_run(each, row_of[i], names) for i, each in enumerate(runs.results)],
+        "names": [list(each) for each in names],
+        "config": _columns([result.config for result in runs.results]),
+        "most": max((len(row.curve) for row in every), default=0),
+    }
+
+
+def _row(number: int, row: Row, measures: Sequence[Measure], together: bool) -> dict[str, Any]:
+    return {
+        "id": number,
+        "stream": row.stream,
+        "strategy": row.strategy,
+        "method": row.method,
+        "curriculum": row.curriculum,
+        "together": together,
+        "values": {
+            m.key: _scaled(row.values[m.key], m.scale)
+            for m in measures
+            if not math.isnan(row.values[m.key].value)
+        },
+        "curve": [_scaled(point, 100) for point in row.curve],
+        "runs": row.places,
+    }
+
+
+def _classes(row: Row, results: Sequence[Result]) -> list[float | None] | None:
+    """Accuracy in % by class at the end, the mean of the row's runs; None if they differ in it."""
+    found = [results[i].class_accuracy for i in row.places]
+    last = [values[-1] for values in found if values is not None]
+    if len(last) < len(found) or len({len(values) for values in last}) > 1:
+        return None
+    return _percent(np.mean(last, axis=0))
+
+
+def _scaled(interval: Interval, scale: float) -> list[float | None]:
+    values = (interval.value, interval.low, interval.high)
+    return [None if math.isnan(v) else float(f"{scale * v:.5g}") for v in values]
+
+
+def _run(result: Result, row: Row, names: dict[tuple[str, ...], int]) -> dict[str, Any]:
+    errors = result.calibration
+    return {
+        "id": result.run_id,
+        "stream": row.stream,
+        "method": row.method,
+        "curriculum": row.curriculum,
+        "seed": result.config["seed"],
+        "accuracy": round(100 * result.metrics["average_accuracy"], 2),
+        "matrix": [_percent(line) for line in result.matrix.values],
+        "calibration": [] if errors is None else [_percent(line) for line in errors.values],
+        "names": names.setdefault(result.matrix.names, len(names)),
+        "command": command_of(result.config),
+    }
+
+
+def _percent(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(v) else v for v in np.round(100 * values, 1).tolist()]
+
+
+def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings by dotted key: the different values, and which one each run has.
+
+    A value is in a list of its own, so that null stands for a run without the setting.
+    """
+    flat = [dict(_flat(config)) for config in configs]
+    columns = {}
+    for key in dict.fromkeys(key for each in flat for key in each):
+        found = [json.dumps([each[key]]) if key in each else "null" for each in flat]
+        values = list(dict.fromkeys(found))
+        place = {value: i for i, value in enumerate(values)}
+        columns[key] = {
+            "values": [json.loads(value) for value in values],
+            "of": [place[value] for value in found] if len(values) > 1 else None,
+        }
+    return columns
+
+
+def _flat(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (f"{key}.{name}" if name else key, item)
+        for key, value in config.items()
+        for name, item in (value.items() if isinstance(value, Mapping) else [("", value)])
+    ]

@@ -1,0 +1,99 @@
+"""Many results: those under a folder, and as a data frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cl_platform.errors import StorageError
+from cl_platform.results.references import compared, read_references
+from cl_platform.results.result import Result
+from cl_platform.storage.files import each, is_remote, listed, location
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SECTIONS = ("stream", "strategy", "curriculum", "model")
+
+
+def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[Result]:
+    """The results of all runs under a folder, or of those given.
+
+    What is not there, not readable, or by a version that wrote other things is left out.
+
+    Raises:
+        StorageError: there is no such folder.
+    """
+    root = location(out)
+    no_folder = StorageError(f"no folder {root}: give the --out folder of finished runs")
+    if not is_remote(root) and not root.is_dir():
+        raise no_folder
+    if run_ids is not None:
+        folders = [root / "runs" / run_id for run_id in run_ids]
+    elif is_remote(root):
+        files = [path for _, _, path in listed(root / "runs")]
+        if not files:  # nothing else makes a folder there
+            raise no_folder
+        folders = sorted(path.parent for path in files if path.name == "result.json")
+    else:
+        folders = [path.parent for path in sorted(root.glob("runs/*/result.json"))]
+    found = each(root, Result.load, folders)
+    return [result for result in found if result is not None and _is_complete(result)]
+
+
+def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The results under a folder, all or those of the given runs, one row per run.
+
+    Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name (also those
+    against references where there are any, see :mod:`cl_platform.results.references`), every cost
+    as ``cost.NAME`` and every setting under its dotted key (``strategy.name``).
+
+    Raises:
+        StorageError: there is no such folder.
+    """
+    results = read_results(out, run_ids)
+    return as_frame(results, compared(results, read_references(out)))
+
+
+def as_frame(results: Iterable[Result], more: Iterable[Mapping[str, float]]) -> pd.DataFrame:
+    """Results as :func:`load_results` gives them, each with more metrics."""
+    import pandas as pd
+
+    pairs = zip(results, more, strict=True)
+    return pd.DataFrame([_flat(result, metrics) for result, metrics in pairs])
+
+
+def _is_complete(result: Result) -> bool:
+    """Whether a document that could be read is a whole result, and not of something else."""
+    try:
+        named = all(isinstance(result.config[key]["name"], str) for key in SECTIONS)
+        numbers = [*result.cost.values(), *result.metrics.values(), result.config["seed"]]
+        return (
+            named
+            and len(result.matrix) == len(result.experiences) > 0
+            and math.isfinite(result.metrics["average_accuracy"])
+            and all(isinstance(value, int | float) for value in numbers)
+            and all(isinstance(item, int) for item in result.order)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _flat(result: Result, more: Mapping[str, float]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run_id": result.run_id,
+        "path": str(result.path),
+        "scenario": result.scenario,
+        "order": tuple(result.order),
+        **result.metrics,
+        **more,
+        **{f"cost.{k}": v for k, v in result.cost.items()},
+    }
+    for key, value in result.config.items():
+        if isinstance(value, dict):
+            row.update({f"{key}.{name}": v for name, v in value.items()})
+        else:
+            row[key] = value
+    return row

@@ -1,0 +1,113 @@
+"""Figures of accuracy matrices, by matplotlib; the methods ``plot_*`` of a result call them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cl_platform.core.matrix import AccuracyMatrix
+from cl_platform.errors import BadInput
+from cl_platform.metrics.matrix_metrics import accuracy_so_far
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WRITTEN = 20  # experiences whose accuracies are written into a heat map
+NAMED = 10  # experiences with a line, or a name, of their own
+
+
+def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
+    """The accuracy matrix as a heat map."""
+    values = 100 * matrix.values
+    rows, columns = values.shape
+    figure = _figure(2.5 + 0.55 * columns, 1.6 + 0.45 * rows)
+    axes = figure.subplots()
+    image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
+    axes.set_xticks(range(columns), [str(j + 1) for j in range(columns)])
+    axes.set_yticks(range(rows), ["untrained", *(str(i) for i in range(1, rows))])
+    axes.set_xlabel("experience, in the order of learning")
+    axes.set_ylabel("after experience")
+    axes.set_title(_text(f"{title}: accuracy in %"), fontsize=9)
+    if columns <= WRITTEN:
+        for (i, j), value in np.ndenumerate(values):
+            colour = "white" if value < 60 else "black"
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes)
+    return figure
+
+
+def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
+    """The mean accuracy on what was learned so far, and each experience's own."""
+    values = 100 * matrix.values
+    n = len(matrix)
+    figure = _figure(6.4, 3.8)
+    axes = figure.subplots()
+    for j in range(n) if n <= NAMED else ():
+        axes.plot(range(j + 1, n + 1), values[j + 1 :, j], color="0.7", marker=".", linewidth=1)
+        axes.annotate(str(j + 1), (j + 1, values[j + 1, j]), color="0.5", fontsize=8, va="bottom")
+    mean = [100 * accuracy for accuracy in accuracy_so_far(matrix)]
+    axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
+    axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
+    axes.set_xticks(range(1, n + 1, 1 + n // 20))
+    axes.set_title(_text(title), fontsize=9)
+    axes.legend(frameon=False)
+    _plain(axes)
+    return figure
+
+
+def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
+    """For each experience: accuracy once learned, and what is left of it at the end."""
+    values, n = 100 * matrix.values, len(matrix)
+    learned, last = np.diagonal(values, offset=-1), values[-1]
+    figure = _figure(2 + 0.5 * n, 3.8)
+    axes = figure.subplots()
+    axes.vlines(range(n), last, learned, color="0.75", linewidth=4)
+    axes.plot(range(n), learned, "o", color="C0", label="once learned")
+    axes.plot(range(n), last, "o", color="C3", label="at the end")
+    names = [str(j + 1) for j in range(n)]
+    if n <= NAMED:
+        names = [f"{j + 1}: {name}"[:20] for j, name in enumerate(matrix.names)]
+    axes.set_xticks(range(n), names, rotation=35, ha="right", parse_math=False)
+    axes.set(ylabel="accuracy in %", ylim=(-2, 102))
+    axes.set_title(_text(title), fontsize=9)
+    axes.legend(frameon=False)
+    _plain(axes)
+    return figure
+
+
+def class_accuracy_figure(accuracies: np.ndarray, title: str) -> Figure:
+    """Draw accuracy by class at the end, with what it was at best.
+
+    Args:
+        accuracies: (T+1, n_classes), row 0 before training.
+    """
+    values = 100 * accuracies
+    n = values.shape[1]
+    figure = _figure(min(16, 3 + 0.25 * n), 3.8)
+    axes = figure.subplots()
+    axes.bar(range(n), values[-1], color="C0", label="at the end")
+    axes.plot(range(n), values[1:].max(axis=0), "_", color="0.5", label="at best")
+    axes.set(xlabel="class", ylabel="accuracy in %", ylim=(0, 102))
+    axes.set_title(_text(title), fontsize=9)
+    axes.legend(frameon=False)
+    _plain(axes)
+    return figure
+
+
+def _text(title: str) -> str:
+    return title.replace("$", r"\$")  # else matplotlib reads a formula
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure  # without pyplot: no global state, no display
+    except ImportError as error:
+        raise BadInput("pictures need matplotlib: install the extra `report`") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)

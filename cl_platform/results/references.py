@@ -1,0 +1,115 @@
+"""References: what joint training and single-task experts reach with the settings of a run.
+
+A reference is an accuracy by mask and experience identity, on test data. A sweep computes those
+that it is asked for and leaves them in its `sweep.json`; every run of ``joint`` is one as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cl_platform.core.digests import digest
+from cl_platform.core.matrix import OWN_MASK, Accuracies
+from cl_platform.metrics.matrix_metrics import forward_transfer_from_experts, intransigence
+from cl_platform.results.result import Result
+from cl_platform.storage.files import location, read_json
+
+References = dict[str, dict[str, Accuracies]]
+"""By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
+JOINT = "joint"  # the strategy
+OF_THE_RUN = ("strategy", "curriculum", "device")
+
+
+def settings_key(config: Mapping[str, Any]) -> str:
+    """What runs that share their references have in common, as a digest (sha256, hex).
+
+    Args:
+        config: complete, as `result.json` holds it. All of it counts but strategy, curriculum and
+            device; the code of model and stream does not, nor do the data.
+    """
+    shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
+    return digest("settings", shared)
+
+
+def joint_references(results: Iterable[Result]) -> dict[str, Accuracies]:
+    """The accuracies of joint training by :func:`settings_key`, from those results that are of it.
+
+    Of several with equal settings, such as those of two orders of classes, each adds the
+    experiences that it has; for an experience of more than one the last counts.
+    """
+    found: dict[str, Accuracies] = {}
+    for result in results:
+        if not _is_joint(result.config):
+            continue
+        row = found.setdefault(settings_key(result.config), {})
+        for mask, matrix in result.matrices.items():
+            row.setdefault(mask, {}).update(matrix.last())
+    return found
+
+
+def read_references(folder: str | Path) -> References:
+    """The references in the `sweep.json` of a folder; empty if there are none.
+
+    Raises:
+        StorageError: an address does not answer.
+    """
+    data = read_json(location(folder) / "sweep.json")
+    return references_in(data) if isinstance(data, dict) else {}
+
+
+def references_in(sweep: Mapping[str, Any]) -> References:
+    """The references in the content of `sweep.json`."""
+    entries = sweep.get("references", [])
+    return {
+        entry["settings"]: {kind: row for kind, row in entry.items() if kind != "settings"}
+        for entry in entries
+    }
+
+
+def compared(
+    results: Sequence[Result], references: References, asked: Iterable[str] = ()
+) -> list[dict[str, float]]:
+    """The metrics of each result against the references with its settings.
+
+    Args:
+        references: those that were computed for it; every run of ``joint`` among the results is
+            one as well.
+        asked: ``joint``, ``experts``: metrics are nan where these are missing, not left out.
+    """
+    nothing: dict[str, Accuracies] = {kind: {} for kind in asked}
+    known = {key: dict(rows) for key, rows in references.items()}
+    for key, row in joint_references(results).items():
+        known.setdefault(key, {}).setdefault("joint", row)
+    found = []
+    for result in results:
+        of_settings = known.get(settings_key(result.config), {}) if known else {}
+        found.append(reference_metrics(result, **{**nothing, **of_settings}))
+    return found
+
+
+def _is_joint(config: Mapping[str, Any]) -> bool:
+    return bool(config["strategy"]["name"] == JOINT)
+
+
+def reference_metrics(
+    result: Result, joint: Accuracies | None = None, experts: Accuracies | None = None
+) -> dict[str, float]:
+    """Metrics of a result against references with its settings.
+
+    Args:
+        joint, experts: the references; None leaves their metric out, an experience that is missing
+            makes it nan.
+
+    Returns:
+        ``intransigence`` and ``forward_transfer_from_experts``; masks other than the scenario's own
+        are a prefix, as in :attr:`Result.metrics`.
+    """
+    metrics = {}
+    for mask, matrix in result.matrices.items():
+        prefix = "" if mask == OWN_MASK[result.scenario] else f"{mask}/"
+        for metric, reference in ((intransigence, joint), (forward_transfer_from_experts, experts)):
+            if reference is not None:
+                metrics[prefix + metric.__name__] = metric(matrix, reference.get(mask, {}))
+    return metrics

@@ -1,0 +1,177 @@
+"""A result: what a run found, as an object and as `result.json`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.errors import BadInput, ClpError
+from cl_platform.storage.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run found.
+
+    Args:
+        config: the complete configuration.
+        stream: the stream's full name; says so where only a part of a data set is there.
+        order: experiences (or classes) in the order of learning, numbered as the stream gives them.
+        experiences: name, identity, task label and classes of each experience, in that order.
+        matrices: the accuracy matrix under each mask, on test data.
+        validation: the same on validation data, where the stream has any.
+        metrics: by name; the scenario's own mask has no prefix, others have (``task/forgetting``).
+        cost: seconds, steps, bytes and parameters.
+        versions: of the platform, of torch and numpy, and of the plugins' code.
+        path: the run's folder, or None if nothing was written.
+        calibration: expected calibration error under the own mask on test data, in the matrix's
+            form; None in results of versions that did not measure it.
+        class_accuracy: accuracy by class under the own mask on test data, (T+1, n_classes), row 0
+            before training, nan for classes without samples; None likewise.
+        anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
+    """
+
+    run_id: str
+    config: dict[str, Any]
+    stream: str
+    order: list[int]
+    experiences: list[dict[str, Any]]
+    scenario: str
+    matrices: dict[str, AccuracyMatrix]
+    validation: dict[str, AccuracyMatrix]
+    metrics: dict[str, float]
+    cost: dict[str, float]
+    versions: dict[str, str]
+    path: Path | None = field(default=None)
+    calibration: AccuracyMatrix | None = None
+    class_accuracy: np.ndarray | None = None
+    anytime: list[list[float]] = field(default_factory=list)
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """The matrix under the scenario's own mask: ``seen`` for class-, ``task`` for task- and
+        ``all`` for domain-incremental streams."""
+        return self.matrices[OWN_MASK[self.scenario]]
+
+    def lifelong(self) -> dict[str, float]:
+        """Those metrics of the lifelong-learning suite that a matrix has; the others are nan.
+
+        See :mod:`cl_platform.metrics.lifelong`, which also scores logs of other programs.
+        """
+        from cl_platform.metrics.lifelong import lifelong_metrics
+        from cl_platform.metrics.lifelong_logs import from_matrix
+
+        return lifelong_metrics(from_matrix(self.matrix))
+
+    def plot_matrix(self, mask: Mask | None = None) -> Figure:
+        """The accuracy matrix as a heat map; under the scenario's own mask unless given.
+
+        Raises:
+            BadInput: there is no such mask, or no matplotlib. As for the other plots.
+        """
+        from cl_platform.results.plots import matrix_figure
+
+        return matrix_figure(*self._matrix_and_title(mask))
+
+    def plot_accuracy(self, mask: Mask | None = None) -> Figure:
+        """Accuracy after each experience: of each, and of all learned so far."""
+        from cl_platform.results.plots import accuracy_figure
+
+        return accuracy_figure(*self._matrix_and_title(mask))
+
+    def plot_forgetting(self, mask: Mask | None = None) -> Figure:
+        """For each experience: accuracy once learned, and at the end."""
+        from cl_platform.results.plots import forgetting_figure
+
+        return forgetting_figure(*self._matrix_and_title(mask))
+
+    def plot_class_accuracy(self) -> Figure:
+        """Accuracy by class under the scenario's own mask, at the end and at best."""
+        from cl_platform.results.plots import class_accuracy_figure
+
+        if self.class_accuracy is None:
+            raise BadInput(f"run {self.run_id} was made before accuracy by class was measured")
+        _, title = self._matrix_and_title(None)
+        return class_accuracy_figure(self.class_accuracy, title)
+
+    def _matrix_and_title(self, mask: Mask | None) -> tuple[AccuracyMatrix, str]:
+        """Return the matrix under a mask, the scenario's own unless given, and what it is of."""
+        mask = mask or OWN_MASK[self.scenario]
+        if mask not in self.matrices:
+            known = ", ".join(self.matrices)
+            raise BadInput(f"mask={mask!r}: this result has {known}; give one of these")
+        title = f"{self.config['strategy']['name']} on {self.stream} (mask {mask})"
+        return self.matrices[mask], title
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `result.json`; undefined metrics become null."""
+        return {
+            "run_id": self.run_id,
+            "config": self.config,
+            "stream": self.stream,
+            "scenario": self.scenario,
+            "order": self.order,
+            "experiences": self.experiences,
+            "matrix": {mask: m.tolist() for mask, m in self.matrices.items()},
+            "validation": {mask: m.tolist() for mask, m in self.validation.items()},
+            "metrics": {k: None if math.isnan(v) else v for k, v in self.metrics.items()},
+            "cost": self.cost,
+            "versions": self.versions,
+            "calibration": None if self.calibration is None else _nulled(self.calibration.values),
+            "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
+            "anytime": self.anytime,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
+        labels = tuple(e["identity"] for e in data["experiences"])
+        names = tuple(e["name"] for e in data["experiences"])
+
+        def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
+            return {mask: AccuracyMatrix(r, labels, names) for mask, r in rows.items()}
+
+        errors, by_class = data.get("calibration"), data.get("class_accuracy")
+        return cls(
+            run_id=data["run_id"],
+            config=data["config"],
+            stream=data["stream"],
+            order=data["order"],
+            experiences=data["experiences"],
+            scenario=data["scenario"],
+            matrices=matrices(data["matrix"]),
+            validation=matrices(data["validation"]),
+            metrics={k: float("nan") if v is None else v for k, v in data["metrics"].items()},
+            cost=data["cost"],
+            versions=data["versions"],
+            path=path,
+            calibration=AccuracyMatrix(errors, labels, names) if errors is not None else None,
+            class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
+            anytime=data.get("anytime", []),
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Write `result.json` atomically; returns the folder."""
+        write_json(folder / "result.json", self.to_json())
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path) -> Result | None:
+        """The result in a run's folder, or None if the run has not ended there."""
+        data = read_json(folder / "result.json")
+        try:
+            return None if data is None else cls.from_json(data, folder)
+        except (KeyError, TypeError, ValueError, AttributeError, ClpError):  # by another version
+            return None
+
+
+def _nulled(values: np.ndarray) -> list[list[float | None]]:
+    """Rows for JSON, which has no nan."""
+    return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]

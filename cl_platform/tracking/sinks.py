@@ -1,0 +1,138 @@
+"""Who watches a run. A sink is told of events; none can stop, slow or change the run.
+
+Events are dictionaries with a key ``event``:
+
+=============  ====================================================================================
+``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``
+``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
+``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``
+``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
+``end``        ``result`` (as in result.json)
+``failed``     ``error``
+=============  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from cl_platform.errors import one_line
+from cl_platform.storage.files import cannot_write, is_remote, read_bytes, write_atomic
+
+Event = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Something that is told what happens in a run."""
+
+    def emit(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Trackers:
+    """Tells several sinks; one that raises is dropped with a single line."""
+
+    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        self.sinks = list(sinks)
+
+    def emit(self, event: str, **content: Any) -> None:
+        self._each(lambda sink: sink.emit({"event": event, **content}))
+
+    def close(self) -> None:
+        self._each(lambda sink: sink.close())
+
+    def _each(self, call: Callable[[Sink], None]) -> None:
+        for sink in list(self.sinks):
+            try:
+                call(sink)
+            except Exception as error:
+                self.sinks.remove(sink)
+                print(f"{type(sink).__name__} stopped: {one_line(error)}", file=sys.stderr)
+
+
+class EventLog:
+    """Appends every event but the throttled progress to a JSONL file, one line each.
+
+    At an address, where nothing can be appended, the file is small enough to be written anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            content = read_bytes(path)
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        torn = content and not content.endswith(b"\n")
+        self._before = "\n" if torn else ""  # the writer of the last line was killed
+        self._content = content if is_remote(path) else b""
+
+    def emit(self, event: Event) -> None:
+        if event["event"] == "progress":
+            return
+        line = f"{self._before}{json.dumps({'time': time.time(), **event})}\n"
+        if is_remote(self.path):
+            self._content += line.encode()
+            write_atomic(self.path, self._content)
+        else:
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+        self._before = ""
+
+    def close(self) -> None:
+        pass
+
+
+class Background:
+    """A sink served by a thread of its own, so that the run never waits for it.
+
+    Args:
+        make: builds the sink; called in the thread, since that alone may take long.
+        patience: seconds that :meth:`close` waits for what is still to be told.
+    """
+
+    def __init__(self, make: Callable[[], Sink], patience: float = 20.0) -> None:
+        self.patience = patience
+        self._make = make
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def emit(self, event: Event) -> None:
+        self._events.put(event)
+
+    def close(self) -> None:
+        self._events.put(None)
+        self._thread.join(self.patience)
+        if self._thread.is_alive():
+            raise TimeoutError(
+                f"not done after {self.patience:g} s; the run's records are complete"
+            )
+
+    def _serve(self) -> None:
+        trackers: Trackers | None = None
+        while (event := self._events.get()) is not None:
+            if trackers is None:
+                trackers = self._start()
+            trackers.emit(**event)
+        if trackers is not None:
+            trackers.close()
+
+    def _start(self) -> Trackers:
+        try:
+            return Trackers([self._make()])
+        except Exception as error:
+            print(f"tracking is off: {' '.join(str(error).split())}", file=sys.stderr)
+            return Trackers()

@@ -1,0 +1,154 @@
+"""Every name that runs and sweeps log on W&B, in one place.
+
+The sink logs by it, the dashboard draws by it, and the table of ``docs/wandb.md`` is made of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from cl_platform.core.matrix import MASKS
+
+Where = Literal["config", "history", "summary", "sweep"]
+GROUP_BY = ("stream.name", "strategy.name", "curriculum.name")  # what is left differs by seed
+
+PATTERNS = {
+    "<mask>": f"({'|'.join(MASKS)})",
+    "<prefix>": f"(validation/)?(({'|'.join(MASKS)})/)?",
+    "<metric>": r"[\w.]+",
+    "<name>": r"\w+",
+    "<j>": r"[1-9]\d*",
+}
+LESS_IS_BETTER = (
+    "forgetting",
+    "forgetting_since_learned",
+    "forgetting_from_best",
+    "forgetting_consecutive",
+    "intransigence",
+    "calibration_error",
+    "curriculum.beta",
+)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A name, or with parts in angle brackets a pattern of names.
+
+    Args:
+        by: the name it is drawn against, of what has a history.
+        better: ``more`` or ``less``; ``by metric`` where :data:`LESS_IS_BETTER` decides.
+    """
+
+    where: Where
+    name: str
+    meaning: str
+    by: str = ""
+    better: Literal["", "more", "less", "by metric"] = ""
+
+    def matches(self, name: str) -> bool:
+        return re.fullmatch(_expression(self.name), name) is not None
+
+
+SCHEMA = (
+    Logged(
+        "config", "<name>", "every setting, nested as in `config.json`: `strategy.name`, `seed`"
+    ),
+    Logged("config", "order", "experiences (or classes) in the order of learning"),
+    Logged("config", "scenario", "`class`, `task` or `domain`"),
+    Logged("history", "experience", "how many experiences are learned"),
+    Logged(
+        "history",
+        "so_far/<metric>",
+        "every metric of the matrix, over the experiences learned so far, own mask",
+        "experience",
+        "by metric",
+    ),
+    Logged(
+        "history",
+        "accuracy/<mask>/average",
+        "mean accuracy on the experiences learned so far",
+        "experience",
+        "more",
+    ),
+    Logged(
+        "history",
+        "accuracy/<mask>/experience_<j>",
+        "accuracy on the j-th learned experience, from when it is learned",
+        "experience",
+        "more",
+    ),
+    Logged(
+        "history",
+        "strategy/<name>",
+        "what the strategy tells of itself after an experience: a number, or a list as a histogram",
+        "experience",
+    ),
+    Logged("history", "train/step", "steps trained in this session"),
+    Logged(
+        "history",
+        "train/loss",
+        "mean loss since the last look, at most about once a second",
+        "train/step",
+        "less",
+    ),
+    Logged(
+        "history",
+        "matrix/<mask>",
+        "at the end: the accuracy matrix as a table; row 0 is before training",
+    ),
+    Logged(
+        "history",
+        "matrix/heat_map",
+        "at the end: the matrix under the scenario's own mask as a picture",
+    ),
+    Logged(
+        "summary",
+        "<prefix><metric>",
+        "at the end: every metric by its name, as in `result.json`",
+        better="by metric",
+    ),
+    Logged("summary", "cost/<name>", "at the end: every cost, as in `result.json`", better="less"),
+    Logged("summary", "error", "why the run failed, if it did"),
+    Logged(
+        "sweep",
+        "sweep/results",
+        "mean and standard deviation over seeds by point of the other axes, as a table",
+    ),
+    Logged("sweep", "sweep/order_sensitivity", "what the order changed, as a picture"),
+)
+
+
+def find(where: Where, name: str) -> Logged | None:
+    """What the schema says of a name; the row that has it literally goes before a pattern."""
+    rows = [row for row in SCHEMA if row.where == where and row.matches(name)]
+    return min(rows, key=lambda row: row.name.count("<"), default=None)
+
+
+def axes() -> dict[str, str]:
+    """What to draw history against, by name or by prefix and ``*`` as W&B takes them."""
+    drawn = [row for row in SCHEMA if row.by]
+    return {re.sub(r"/[^/]*<.*", "/*", row.name): row.by for row in drawn}
+
+
+def better(where: Where, name: str) -> str:
+    """``more``, ``less``, or nothing where there is no better and worse."""
+    row = find(where, name)
+    if row is None or row.better != "by metric":
+        return row.better if row else ""
+    return "less" if name.rpartition("/")[2] in LESS_IS_BETTER else "more"
+
+
+def table() -> str:
+    """The schema as the Markdown table of ``docs/wandb.md``."""
+    lines = ["| where | name | by | better | what |", "|---|---|---|---|---|"]
+    for row in SCHEMA:
+        by = f"`{row.by}`" if row.by else ""
+        lines.append(f"| {row.where} | `{row.name}` | {by} | {row.better} | {row.meaning} |")
+    return "\n".join(lines)
+
+
+def _expression(name: str) -> str:
+    parts = re.split(r"(<\w+>)", name)
+    return "".join(PATTERNS.get(part, re.escape(part)) for part in parts)

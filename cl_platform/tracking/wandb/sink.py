@@ -1,0 +1,203 @@
+"""Tracking on Weights & Biases, by the names of :mod:`cl_platform.tracking.wandb.schema`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cl_platform.storage.files import is_remote, location
+from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix
+from cl_platform.metrics.matrix_metrics import compute_metrics
+from cl_platform.results.result import Result
+from cl_platform.tracking.sinks import Background, Event
+from cl_platform.tracking.wandb.pictures import as_image
+from cl_platform.tracking.wandb.schema import axes
+from cl_platform.tracking.wandb.login import default_project, quieten, reachable_mode
+
+INIT_SECONDS = 10.0
+PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
+
+
+def background_sink(mode: Literal["offline", "online"], out: str | Path) -> Background:
+    """A W&B sink served by its own thread: the run never waits for it."""
+    return Background(lambda: WandbSink(mode, out), patience=PATIENCE)
+
+
+class WandbSink:
+    """Logs one dictionary per experience, a throttled loss curve, and the matrices at the end.
+
+    Without a network or an API key an online run is kept offline, with one line that says so.
+    """
+
+    def __init__(self, mode: Literal["offline", "online"], out: str | Path) -> None:
+        quieten()
+        self.mode = mode if mode == "offline" else reachable_mode()
+        self.out = out
+        self._run: Any = None
+        self._start: Event = {}
+        self._rows: dict[int, Accuracies] = {}  # of the matrix, by the number of experiences learned
+        self._next = 0  # row to be logged
+        self._steps_before = 0
+        self._last_total = 0
+
+    def emit(self, event: Event) -> None:
+        getattr(self, f"_on_{event['event']}")(event)
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+    def _on_start(self, event: Event) -> None:
+        self._start = event
+        config = event["config"]
+        names = {k: config[k]["name"] for k in ("stream", "strategy", "curriculum", "model")}
+        self._run = start_run(
+            self.mode,
+            self.out,
+            group=os.environ.get("WANDB_RUN_GROUP", f"{names['stream']}/{names['strategy']}"),
+            tags=[*names.values(), event["scenario"]],
+            name=f"{names['strategy']}-{names['curriculum']}-s{config['seed']}",
+            id=event["run_id"],
+            config={**config, "order": event["order"], "scenario": event["scenario"]},
+        )
+        for axis in set(axes().values()):
+            self._run.define_metric(axis, hidden=True)
+        for name, axis in axes().items():
+            self._run.define_metric(name, step_metric=axis)
+
+    def _on_progress(self, event: Event) -> None:
+        self._last_total = event["total"]
+        step = self._steps_before + event["done"]
+        self._run.log({"train/step": step, "train/loss": event["loss"]})
+
+    def _on_evaluated(self, event: Event) -> None:
+        self._steps_before += self._last_total
+        self._last_total = 0
+        self._rows[event["step"]] = event["rows"]["test"]
+        self._log_rows()
+
+    def _on_diagnosed(self, event: Event) -> None:
+        import wandb
+
+        logged: dict[str, Any] = {"experience": event["step"]}
+        for name, value in event["values"].items():
+            if isinstance(value, list):  # a bar for each item, from 0
+                bars = np.asarray(value), np.arange(len(value) + 1)
+                value = wandb.Histogram(np_histogram=bars)
+            logged[f"strategy/{name}"] = value
+        self._run.log(logged)
+
+    def _log_rows(self) -> None:
+        """Log the rows that are there, up to the first that is not."""
+        while self._next in self._rows:
+            if self._next:
+                self._run.log(self._row(self._next))
+            self._next += 1
+
+    def _row(self, k: int) -> dict[str, Any]:
+        """What is known after k experiences."""
+        learned = self._start["experiences"][:k]
+        ids, names = [e["identity"] for e in learned], [e["name"] for e in learned]
+        logged: dict[str, Any] = {"experience": k}
+        for mask, accuracies in self._rows[k].items():
+            values = [accuracies[e] for e in ids]
+            logged[f"accuracy/{mask}/average"] = sum(values) / k
+            for j, value in enumerate(values, 1):
+                logged[f"accuracy/{mask}/experience_{j}"] = value
+        own = OWN_MASK[self._start["scenario"]]
+        rows = [self._rows[i][own] for i in range(k + 1)]
+        metrics = compute_metrics(AccuracyMatrix.from_rows(rows, ids, names))
+        return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
+
+    def _on_end(self, event: Event) -> None:
+        result = Result.from_json(event["result"])
+        self._add_rows(result)
+        for name, value in result.metrics.items():
+            self._run.summary[name] = value
+        for name, value in result.cost.items():
+            self._run.summary[f"cost/{name}"] = value
+        self._log_matrices(result)
+
+    def _add_rows(self, result: Result) -> None:
+        """Log the rows that nothing was evaluated for: of a run that had ended before, or whose
+        one state stands for all."""
+        for k in range(self._next, len(result.matrix) + 1):
+            self._rows[k] = {
+                mask: dict(zip(matrix.experience_ids, map(float, matrix.values[k]), strict=True))
+                for mask, matrix in result.matrices.items()
+            }
+        self._log_rows()
+
+    def _log_matrices(self, result: Result) -> None:
+        import wandb
+
+        logged: dict[str, Any] = {"experience": len(result.matrix)}
+        for mask in [m for m in MASKS if m in result.matrices]:
+            matrix = result.matrices[mask]
+            names = [f"{j}: {name}" for j, name in enumerate(matrix.names, 1)]
+            columns: list[str | int] = ["after", *names]
+            rows: list[Any] = [[i, *row] for i, row in enumerate(matrix.tolist())]
+            logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=rows)
+        logged["matrix/heat_map"] = wandb.Image(as_image(result.plot_matrix()))
+        self._run.log(logged)
+
+    def _on_failed(self, event: Event) -> None:
+        self._run.summary["error"] = event["error"]
+        self._run.finish(exit_code=1)
+        self._run = None
+
+
+def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
+    """A W&B run that goes on if it was there before, and gives up soon when nothing answers."""
+    import wandb
+
+    return wandb.init(
+        project=default_project(),
+        resume="allow",
+        reinit="finish_previous",
+        dir=local_folder(out),
+        mode=mode,  # type: ignore[arg-type]
+        settings=wandb.Settings(
+            init_timeout=INIT_SECONDS,
+            finish_timeout=PATIENCE,
+            finish_timeout_raises=False,
+            console="off",
+            silent=True,
+        ),
+        **fields,
+    )
+
+
+def local_folder(out: str | Path) -> str | None:
+    """Where W&B is to keep its files, made if need be; None where it does by itself.
+
+    It writes to local disks only, so that an address is no place for them.
+    """
+    folder = location(out)
+    if is_remote(folder):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def log_sweep(
+    mode: str,
+    out: str | Path,
+    group: str,
+    columns: list[str],
+    rows: Sequence[Iterable[Any]],
+    figures: Mapping[str, Any],
+) -> None:
+    """The summary of a sweep as one more run of its group: a table and (matplotlib) figures."""
+    import wandb
+
+    run = start_run(mode, out, group=group, job_type="summary", name=group, id=f"{group}-summary")
+    pictures = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
+    run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(rows)), **pictures})
+    run.finish()

@@ -1,0 +1,87 @@
+"""What prompts and low-rank adapters have in common: a frozen transformer and a classifier."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.config.registry import name_of
+from cl_platform.errors import BadInput
+from cl_platform.models.backbone import Backbone
+from cl_platform.models.precision import in_float32
+
+
+class FrozenBackbone(Strategy):
+    """A method around a pretrained transformer that stays as it is; a linear `head` is trained.
+
+    Subclasses add parameters in :meth:`setup` and say in :meth:`forward` what the head sees. The
+    frozen model's own feature of an input is its `query`.
+
+    Args:
+        train_mask: whether the loss compares the classes of the present experience alone, the
+            logits of all others being -inf, as the papers of these methods do. It takes competition
+            between experiences out of the gradient, which is a large part of what they gain.
+        clip: largest norm of the gradient of all that is trained; None leaves it as it is.
+    """
+
+    takes_features: ClassVar[bool] = True
+
+    train_mask: bool = True
+    clip: PositiveFloat | None = 1.0
+
+    def setup(self, info: StreamInfo) -> None:
+        self.info = info
+        model = info.frozen_model()
+        if not isinstance(model, Backbone):
+            raise BadInput(
+                f"{name_of('strategy', type(self))} needs a transformer; {type(model).__name__} is "
+                "none: give --model minilm, vit, hybrid-vit or small-vit"
+            )
+        self.model: Backbone = model
+        self.head = self.new_head()
+        self.present = torch.ones(info.n_classes, dtype=torch.bool, device=info.device)
+
+    def new_head(self) -> nn.Linear:
+        """A classifier of the model's features."""
+        head = nn.Linear(self.model.width, self.info.n_classes, device=self.info.device)
+        nn.init.zeros_(head.weight)  # classes that were never trained have equal logits
+        nn.init.zeros_(head.bias)
+        return head
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.present = torch.zeros_like(self.present)
+        self.present[list(experience.classes)] = True
+
+    def query(self, x: Tensor, features: Tensor | None) -> Tensor:
+        """The frozen model's features of inputs, (B, width), computed where they are not given."""
+        if features is not None:
+            return features
+        with torch.no_grad():
+            return self.model.features(x).float()
+
+    def classify(self, feature: Tensor, task: Tensor | None = None) -> Tensor:
+        """Logits (B, n_classes) of what the head sees, (B, width); see :meth:`restrict`."""
+        return self.restrict(in_float32(self.head, feature), task)
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy, between the present classes only if so wished."""
+        if self.train_mask:
+            logits = logits.masked_fill(~self.present, -torch.inf)
+        return cross_entropy(logits, y)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.cross_entropy(self(batch.x, batch.task, batch.features), batch.y)
+
+    def minimise(self, loss: Tensor) -> Tensor:
+        self.zero_grad()  # of what was trained earlier as well, which the norm would count
+        loss.backward()
+        if self.clip is not None:
+            clip_grad_norm_(self.parameters(), self.clip)
+        self.optimizer.step()
+        return loss.detach()

@@ -1,0 +1,100 @@
+"""Gradients beyond ``loss.backward()``: flat, per sample, and without side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _NormBase
+
+from cl_platform.core.strategy import Strategy
+
+CHUNK_BYTES = 2**26  # of per-sample gradients at a time
+
+
+def trainable(module: nn.Module) -> list[Tensor]:
+    """The parameters that are trained, in the order of all flat vectors here."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of any shapes as one vector (P,); a copy, detached."""
+    return torch.cat([t.detach().flatten() for t in tensors])
+
+
+def views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of a vector (..., P), each (..., *shape) with a shape of `like`; shares memory."""
+    parts = flat.split([t.numel() for t in like], dim=-1)
+    return [part.unflatten(-1, t.shape) for part, t in zip(parts, like, strict=True)]
+
+
+def flat_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The gradient of a scalar as one vector (P,), zero where it does not depend."""
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return flatten(gradients)
+
+
+def sample_gradients(
+    model: nn.Module, loss: Callable[..., Tensor], x: Tensor, *targets: Tensor
+) -> Iterator[Tensor]:
+    """The gradient of every sample's own loss, in chunks (m, P) of bounded memory, in order.
+
+    The model is used as in evaluation: batch norm has no gradient of a single sample otherwise.
+
+    Args:
+        loss: (logits (1, n_classes), *targets (1, ...)) -> scalar.
+        x: inputs (B, ...); targets: (B, ...) each.
+    """
+    parameters = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    size = max(1, CHUNK_BYTES // (4 * sum(p.numel() for p in parameters.values())))
+
+    def of_one(values: dict[str, Tensor], x: Tensor, *targets: Tensor) -> Tensor:
+        logits = functional_call(model, values, (x[None],))
+        return loss(logits, *(t[None] for t in targets))
+
+    batched = vmap(grad(of_one), in_dims=(None, 0, *(0 for _ in targets)), randomness="different")
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(x), size):
+            end = start + size
+            gradients = batched(parameters, x[start:end], *(t[start:end] for t in targets))
+            yield torch.cat([g.flatten(1) for g in gradients.values()], dim=1)
+    finally:
+        model.train(was_training)
+
+
+def loss_gradients(
+    strategy: Strategy, x: Tensor, y: Tensor, task: Tensor | None
+) -> Iterator[Tensor]:
+    """The gradient of every sample's cross-entropy, in chunks (m, P), in order.
+
+    Args:
+        x, y, task: as in a :class:`Batch`; with task labels only classes of the task compete.
+    """
+    if task is None:
+        yield from sample_gradients(strategy.model, cross_entropy, x, y)
+        return
+
+    def within_task(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
+        return cross_entropy(logits.masked_fill(~allowed, -torch.inf), y)
+
+    allowed = strategy.info.task_classes[task]
+    yield from sample_gradients(strategy.model, within_task, x, y, allowed)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Forward passes as in training that leave the running statistics of batch norm alone."""
+    norms = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

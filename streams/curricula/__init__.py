@@ -1,0 +1,1 @@
+"""Orders in which a stream is learned."""

@@ -1,0 +1,178 @@
+"""``clp rank``: orders of a stream by the scores of a designer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from cl_platform.cli.app import overridden
+from cl_platform.errors import BadInput, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+    from streams.curricula.distances import Items
+
+LABELLED = 40  # items that are named
+WRITTEN, TICK = 12, 22  # items between which distances are written, letters of their names
+
+
+def rank(
+    *,
+    stream: str | None = None,
+    curriculum: str = "designer",
+    scenario: str | None = None,
+    top: int = 10,
+    bottom: int = 3,
+    figure: Path | None = None,
+    set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+    config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
+    json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
+) -> None:
+    """Rank the orders of a stream by how well they should do, before anything is trained.
+
+    Parameters
+    ----------
+    stream
+        What is learned, for example split-mnist (default: split-digits).
+    curriculum
+        Whose scores: designer. Its parameters are set by --set curriculum.distance=ot and the like.
+    scenario
+        class, task or domain, where the stream has a choice.
+    top
+        Orders with the highest scores to show.
+    bottom
+        Orders with the lowest scores to show.
+    figure
+        Write the distances between experiences as a picture (.png, .svg, .pdf).
+    set_
+        Any setting by its dotted key, key=value; may be repeated.
+    config
+        A YAML file with settings; flags and --set win.
+    json_
+        Print one JSON document and nothing else.
+    """
+    flags = {"stream": stream, "curriculum": curriculum, "scenario": scenario}
+    data = overridden(config or [], flags, set_ or [])
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from cl_platform.config.run_config import parse_config
+    from cl_platform.config.signatures import build
+    from cl_platform.core.curriculum import arrange
+    from streams.curricula.designed import Designer
+    from streams.curricula.designer import EXHAUSTIVE, ranked, variances
+
+    if top < 1 or bottom < 0:
+        raise BadInput(f"top={top}, bottom={bottom}: give at least one for top, and 0 for bottom")
+    if figure is not None and (not figure.suffix or figure.is_dir()):
+        raise BadInput(f"figure={figure}: give a file such as distances.png")
+    settings = parse_config(data)
+    chosen = build("curriculum", settings.curriculum)
+    if not isinstance(chosen, Designer):
+        raise BadInput(f"curriculum {settings.curriculum['name']!r} ranks no orders; give designer")
+    given = build("stream", settings.stream).without_test_data()
+    items = chosen.items(given)
+    matrix = chosen.distances(given)
+    best, worst = ranked(matrix, top), ranked(matrix, bottom, worst=True)
+    arrange(given, chosen.level, best[0][1])  # refuses what has no order of classes
+    written = _picture(matrix, items, chosen.distance, figure) if figure is not None else None
+    if json_:
+        document = {
+            "stream": given.name,
+            "curriculum": settings.curriculum,
+            "items": list(items.names),
+            "exhaustive": len(items) <= EXHAUSTIVE,
+            "top": [{"rank": i, "score": s, "order": o} for i, (s, o) in enumerate(best, 1)],
+            "bottom": [{"rank": -i, "score": s, "order": o} for i, (s, o) in enumerate(worst, 1)],
+            "variances": variances(matrix).tolist(),
+            "distances": matrix.tolist(),
+        }
+        print(json.dumps(document))
+        return
+
+    console = Console(highlight=False)
+    how = "all orders scored" if len(items) <= EXHAUSTIVE else "the best a beam search found"
+    looks = escape(f"{chosen.distance} distances of {chosen.encoder}")
+    about = f"{len(items)} {chosen.level}; {looks}; {how}"
+    console.print(f"[bold]{escape(given.name)}[/] [dim]{about}[/]\n")
+    console.print(_table(best, worst))
+    if len(items) <= LABELLED:
+        console.print(f"\n[dim]{escape(_legend(items.names))}[/]")
+    if written is not None:
+        console.print(f"\n[dim]{escape(str(written))}[/]", soft_wrap=True)
+
+
+Ranked = Sequence[tuple[float, list[int]]]
+
+
+def _table(best: Ranked, worst: Ranked) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("order", overflow="fold")
+    lowest = [(-i, *found) for i, found in enumerate(worst, 1)]
+    for place, score, order in [*((i, *found) for i, found in enumerate(best, 1)), *lowest[::-1]]:
+        table.add_row(str(place), f"{score:.4f}", " ".join(map(str, order)))
+    return table
+
+
+def _legend(names: Sequence[str]) -> str:
+    return "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(names))
+
+
+def shortened(name: str, width: int) -> str:
+    """A name in so many characters."""
+    return name if len(name) <= width else f"{name[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _picture(matrix: np.ndarray, items: Items, distance: str, path: Path) -> Path:
+    """Write the matrix as a heat map.
+
+    Raises:
+        BadInput: there is no matplotlib, or it cannot write this file.
+    """
+
+    try:
+        _heat_map(matrix, items.names, f"{distance} distance").savefig(path, dpi=150)
+    except ImportError as error:
+        raise BadInput(f"figure={path} needs {error.name}; install the extra `ray`") from error
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"figure={path}: {one_line(error)}; give a file such as distances.png"
+        ) from error
+    return path
+
+
+def _heat_map(matrix: np.ndarray, names: Sequence[str], title: str) -> Any:
+    """The distances between items as a matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    n = len(names)
+    size = min(12.0, 3.0 + 0.45 * n)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix, cmap="viridis_r")
+    figure.colorbar(image, ax=axes, shrink=0.8, label=title)
+    if n <= LABELLED:
+        short = [shortened(name, TICK) for name in names]
+        turned: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(n), short, parse_math=False, **turned)
+        axes.set_yticks(range(n), short, parse_math=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if n <= WRITTEN:
+        for i, j in permutations(range(n), 2):
+            colour = "white" if matrix[i, j] > matrix.max() / 2 else "black"
+            text = f"{matrix[i, j]:.2g}"
+            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+    return figure

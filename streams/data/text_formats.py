@@ -1,0 +1,172 @@
+"""Readers of published text data sets, and how texts become numbers: hashed words or token ids."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cl_platform.errors import BadInput, DataError
+from cl_platform.models.hub import load_tokenizer
+from streams.data.formats import Array, Arrays
+
+WORD_BUCKETS = 2048
+CHUNK = 4096  # texts at a time
+
+Labelled = list[tuple[str, str]]
+"""Texts, each with the name of its class."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text data set as it is read.
+
+    Args:
+        train, test: its texts.
+        class_names: in the order of their numbers.
+        groups: names of classes that belong together.
+    """
+
+    train: Labelled
+    test: Labelled
+    class_names: list[str]
+    groups: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.test):
+            labels = {name for _, name in split}
+            strange = sorted(labels - set(self.class_names))
+            if strange or not labels:
+                raise ValueError(f"labels {strange} of no class" if strange else "it has no texts")
+
+
+def as_arrays(texts: Texts, encode: Callable[[Sequence[str]], Array]) -> Arrays:
+    """The texts as numbers; training and test data together, so that their shapes agree."""
+    number = {name: i for i, name in enumerate(texts.class_names)}
+    n, both = len(texts.train), texts.train + texts.test
+    y = np.array([number[name] for _, name in both], dtype=np.int64)
+    x = encode([text for text, _ in both])
+    groups = {group: [number[name] for name in names] for group, names in texts.groups.items()}
+    return Arrays(x[:n], y[:n], x[n:], y[n:], texts.class_names, groups)
+
+
+def hashed_words(texts: Sequence[str]) -> Array:
+    """Counts of hashed words and pairs of words, (N, 1, 1, 2048) uint8; at most 255."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    count = HashingVectorizer(
+        n_features=WORD_BUCKETS, ngram_range=(1, 2), alternate_sign=False, norm=None
+    )
+    parts = [
+        np.minimum(count.transform(texts[start : start + CHUNK]).toarray(), 255).astype(np.uint8)
+        for start in range(0, len(texts), CHUNK)
+    ]
+    return np.concatenate(parts)[:, None, None]
+
+
+def token_ids(texts: Sequence[str], tokenizer: str, tokens: int) -> Array:
+    """Token ids with special tokens, (N, L) int32: cut to `tokens`, padded to the longest.
+
+    Raises:
+        DataError: the tokenizer cannot be had, or has no token for padding.
+        BadInput: its encoder takes fewer tokens.
+    """
+    loaded = load_tokenizer(tokenizer)
+    if tokens > loaded.model_max_length:
+        most = loaded.model_max_length
+        raise BadInput(f"tokens={tokens}: {tokenizer} takes {most} at most; give {most} or fewer")
+    if loaded.pad_token_id is None:
+        raise DataError(f"tokenizer {tokenizer!r} has no token for padding; give another")
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), CHUNK):
+        part = list(texts[start : start + CHUNK])
+        rows += loaded(part, truncation=True, max_length=tokens)["input_ids"]
+    padded = np.full((len(rows), max(map(len, rows))), loaded.pad_token_id, dtype=np.int32)
+    for ids, row in zip(padded, rows, strict=True):
+        ids[: len(row)] = row
+    return padded
+
+
+def read_clinc(folder: Path) -> Texts:
+    """CLINC150, its intents numbered domain by domain. Source of the data: Larson et al. 2019."""
+    texts = _json(folder / "data_full.json")
+    domains: dict[str, list[str]] = _json(folder / "domains.json")
+    names = [intent for intents in domains.values() for intent in intents]
+    train, test = ([(text, name) for text, name in texts[part]] for part in ("train", "test"))
+    return Texts(train, test, names, domains)
+
+
+def read_banking(folder: Path) -> Texts:
+    """Banking77. Source of the data: Casanueva et al. 2020."""
+
+    def part(name: str) -> Labelled:
+        with (folder / name).open(encoding="utf-8", newline="") as file:
+            return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+
+    return Texts(part("train.csv"), part("test.csv"), _json(folder / "categories.json"))
+
+
+def read_trec(folder: Path) -> Texts:
+    """TREC questions: 50 fine classes in 6 coarse ones. Source of the data: Li & Roth 2002."""
+
+    def part(name: str) -> Labelled:
+        lines = (folder / name).read_bytes().decode("latin-1").split("\n")
+        pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+        return [(text, label) for label, text in pairs]
+
+    train = part("train_5500.label")
+    names = sorted({name for _, name in train})
+    return Texts(train, part("TREC_10.label"), names, by_prefix(names, ":"))
+
+
+def read_newsgroups(folder: Path) -> Texts:
+    """20 Newsgroups by date, in groups by the first word of their names."""
+    names: list[str] = _json(folder / "meta.json")["labels"]
+    train, test = (_labelled(folder / f"{part}.jsonl.gz", names) for part in ("train", "test"))
+    return Texts(train, test, names, by_prefix(names, "."))
+
+
+def read_sequence(folders: dict[str, Path]) -> Texts:
+    """Data sets in a sequence, each a group whose classes are its own, named ``set/label``.
+
+    Args:
+        folders: where each set's ``set.train.jsonl.gz`` and ``set.test.jsonl.gz`` lie, beside a
+            ``meta.json`` with its labels.
+    """
+    train: Labelled = []
+    test: Labelled = []
+    groups = {}
+    for name, folder in folders.items():
+        groups[name] = [f"{name}/{label}" for label in _json(folder / "meta.json")[name]["labels"]]
+        train += _labelled(folder / f"{name}.train.jsonl.gz", groups[name])
+        test += _labelled(folder / f"{name}.test.jsonl.gz", groups[name])
+    return Texts(train, test, [name for names in groups.values() for name in names], groups)
+
+
+def by_prefix(names: Iterable[str], separator: str) -> dict[str, list[str]]:
+    """Names in groups by what stands before the separator."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.partition(separator)[0], []).append(name)
+    return groups
+
+
+def _labelled(path: Path, names: Sequence[str]) -> Labelled:
+    """Packed lines of {"text", "label"}, a label being a place among the names."""
+    name_of = dict(enumerate(names))  # in which no place counts from the end
+    return [(row["text"], name_of[row["label"]]) for row in _rows(path)]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

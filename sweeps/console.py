@@ -1,0 +1,247 @@
+"""A sweep on the console: its plan, its progress, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cl_platform.config.labels import duration
+from cl_platform.report.orders.study import Study, verdict
+from cl_platform.report.points import METRICS, for_table, order_effects, spread
+from sweeps.record import Phase, Tally
+from sweeps.spec import ORDER_METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.api import Preview, Sweep
+    from sweeps.executor.driver import Driver, OnTick
+
+SHOWN_ROWS, SHOWN_ERRORS = 24, 5
+LINE_SECONDS = 30.0  # between lines where there is no terminal
+BAR, NAME = 40, 12  # columns of the progress
+
+
+class Progress:
+    """Shows how far a phase is; on a terminal it stays in place, elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._began = time.monotonic()
+        self._counted = self._told = self._began
+        self._phase: Phase | None = None
+        self._ahead = 0
+        self._live: Live | None = None
+
+    def of(self, driver: Driver) -> OnTick:
+        """What the driver is to call."""
+        return lambda phase: self._tick(driver, phase)
+
+    def _tick(self, driver: Driver, phase: Phase) -> None:
+        now = time.monotonic()
+        if phase is not self._phase:
+            self._phase, self._began, self._ahead = phase, now, 0
+        if now - self._counted >= 1:  # looks at files
+            self._counted, self._ahead = now, driver.in_flight()
+        if self.console.is_terminal:
+            if self._live is None:
+                self._live = Live(console=self.console, transient=True, refresh_per_second=4)
+                self._live.start()
+            self._live.update(self._picture(phase, _waiting(driver)))
+        elif now - self._told >= LINE_SECONDS:
+            self._told = now
+            self.console.print(_waiting(driver) or self._line(phase.tally), soft_wrap=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _picture(self, phase: Phase, waiting: str) -> Text:
+        tally = phase.tally
+        done = tally.known + tally.trained + self._ahead
+        share = min(1.0, done / max(1, tally.distinct))
+        filled = int(BAR * share)
+        text = Text(f"{phase.name:<{NAME}}")
+        text.append("━" * filled, style="green")
+        text.append("━" * (BAR - filled), style="bright_black")
+        text.append(f" {share:4.0%}  {waiting or self._left(tally)}\n")
+        text.append(f"{'':{NAME}}{_runs(tally)}\n", style="dim")
+        text.append(f"{'':{NAME}}{_experiences(tally, self._ahead)}", style="dim")
+        return text
+
+    def _line(self, tally: Tally) -> str:
+        """What was saved by sharing is told at the end: this is to fit into 80 columns."""
+        return f"{_runs(tally)}; {_trained(tally, self._ahead)}; {self._left(tally)}"
+
+    def _left(self, tally: Tally) -> str:
+        """The time left, at the pace so far."""
+        done = tally.trained + self._ahead
+        elapsed = time.monotonic() - self._began
+        if not done or elapsed < 1:
+            return "time left unknown"
+        pace = elapsed / done
+        return f"{duration(pace * (tally.distinct - tally.known - done))} left"
+
+
+def _waiting(driver: Driver) -> str:
+    """Says so while no worker has started: the cluster may be full."""
+    missing = driver.pool is not None and not driver.pool.started()
+    return "waiting for workers" if missing else ""
+
+
+def _runs(tally: Tally) -> str:
+    failed = f", {tally.failed} failed" if tally.failed else ""
+    kept = f" ({tally.kept} kept)" if tally.kept else ""
+    return f"runs {tally.done} of {tally.runs} done{kept}{failed}"
+
+
+def _trained(tally: Tally, ahead: int) -> str:
+    done = tally.known + tally.trained + ahead
+    return f"experiences {done} of {tally.distinct} trained"
+
+
+def _experiences(tally: Tally, ahead: int) -> str:
+    saved = tally.experiences - tally.distinct
+    sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
+    return f"{_trained(tally, ahead)}{sharing}"
+
+
+def plan(preview: Preview, console: Console) -> None:
+    """What would be done."""
+    tally = preview.tally
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_row(
+        "axes", " x ".join(f"{k} {values}" for k, values in preview.axes.items()) or "none"
+    )
+    kept = f", {tally.kept} done before" if tally.kept else ""
+    table.add_row("runs", f"{tally.runs}{kept}")
+    saved = tally.experiences - tally.distinct
+    known = f", {tally.known} trained before" if tally.known else ""
+    table.add_row(
+        "experiences",
+        f"{tally.distinct} to train ({tally.experiences} one by one, {saved} shared){known}",
+    )
+    asked = ", ".join(f"{name} {amount:g}" for name, amount in preview.resources.items())
+    table.add_row("resources", f"{asked} for each run; {preview.workers} at a time")
+    about = f"about {duration(preview.seconds or 0)}, judged by a short trial here"
+    elsewhere = "unknown: the device is not on this machine"
+    table.add_row("time", elsewhere if preview.seconds is None else about)
+    if preview.then:
+        table.add_row("then", preview.then)
+    console.print(f"[bold]{preview.name}[/] [dim]in {preview.path}[/]", soft_wrap=True)
+    console.print(table)
+
+
+def outcome(sweep: Sweep, console: Console) -> None:
+    """What a sweep found."""
+    for choice in sweep.chosen:
+        group = " ".join(choice.group.values())
+        given = choice.group
+        point = ", ".join(f"{k}={v}" for k, v in choice.point.items() if v != given.get(k))
+        seeds = f"{choice.seeds} seeds" if choice.seeds > 1 else "1 seed"
+        console.print(
+            f"chosen for [bold]{escape(group)}[/]: {escape(point) or 'its defaults'} "
+            f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
+        )
+        if (tried := _tried(sweep, choice.group)) is not None:
+            console.print(f"[dim]  {tried}[/]")
+    frame = sweep.results()
+    if not frame.empty:
+        console.print()
+        console.print(results_table(frame))
+        _about_orders(sweep, frame, console)
+    for phase in sweep.phases:
+        for error, n in Counter(phase.errors.values()).most_common(SHOWN_ERRORS):
+            console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {escape(error)}")
+    console.print()
+    for phase in sweep.phases:
+        console.print(f"[dim]{phase.name}: {_summary(phase)}[/]")
+    if sweep.stopped is not None:
+        console.print(f"[yellow]stopped: {sweep.stopped}; the same command goes on[/]")
+    console.print(f"[dim]{duration(sweep.seconds)}; {sweep.path}[/]", soft_wrap=True)
+
+
+def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
+    """How the whole orders did that a search over orders tried in a group."""
+    if sweep.spec.tune is None or sweep.spec.tune.method not in ORDER_METHODS:
+        return None
+    trials = [t for phase in sweep.phases for t in phase.trials if t["group"] == group]
+    longest = max(len(trial["values"]["curriculum"]) for trial in trials)
+    whole = [t for t in trials if len(t["values"]["curriculum"]) == longest]
+    found = [value for trial in whole for value in trial["objectives"] if value is not None]
+    return (
+        f"{len(whole)} whole orders tried: validation {min(found):.4f} to {max(found):.4f}, "
+        f"mean {sum(found) / len(found):.4f}"
+    )
+
+
+def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
+    """What the orders moved, and where there are many whether their scores foresaw it."""
+    found = sweep.studies()
+    if not found:
+        for effect in order_effects(frame):
+            console.print(str(effect), style="dim", markup=False)
+    for study in found:
+        console.print(f"\n[bold]{escape(study.stream)}[/]: {len(study.points[0].orders)} orders")
+        console.print(_orders_table(study))
+        for number, score in enumerate(study.scores, 1):
+            console.print(f"[dim]rho {number}: {escape(verdict(study, score))}[/]")
+
+
+def _orders_table(study: Study) -> Table:
+    """Accuracy from the worst to the best order, shares of its variance, rho with each score."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", overflow="fold")
+    numbers = ["worst", "best", "by order", "by seed", "by both"]
+    for name in [*numbers, *(f"rho {i + 1}" for i in range(len(study.scores)))]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in study.points:
+        shares = point.shares.get("average_accuracy")
+        parts = shares.parts if shares else ()
+        table.add_row(
+            escape(point.point),
+            *(f"{100 * order.accuracy.value:.1f}" for order in (point.worst, point.best)),
+            *([f"{100 * part.value:.0f} %" for part in parts] or ["-"] * 3),
+            *(
+                f"{p.correlation.rho.value:.2f}"
+                for p in point.predictions
+                if p.outcome == "average_accuracy"
+            ),
+        )
+    return table
+
+
+def _summary(phase: Phase) -> str:
+    tally = phase.tally
+    saved = tally.experiences - tally.distinct
+    sharing = f", {saved} saved by sharing" if saved else ""
+    known = f", {tally.known} known before" if tally.known else ""
+    return f"{_runs(tally)}; {tally.trained} experiences trained{sharing}{known}"
+
+
+def results_table(frame: pd.DataFrame) -> Table:
+    """Mean and standard deviation over seeds, best first, one row per point of the other axes."""
+    axes, groups = for_table(frame, SHOWN_ROWS)
+    metrics = [m for m in METRICS if m in frame.columns]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for axis in axes:
+        table.add_column(axis, overflow="fold")
+    table.add_column("runs", justify="right")
+    for metric in metrics:
+        table.add_column(METRICS[metric], justify="right", no_wrap=True)
+    shown = groups if len(groups) <= SHOWN_ROWS else groups[: SHOWN_ROWS - 3] + groups[-3:]
+    for i, (point, group) in enumerate(shown):
+        if len(shown) < len(groups) and i == SHOWN_ROWS - 3:
+            table.add_row(f"... {len(groups) - len(shown)} more")
+        cells = [spread(group[metric]) for metric in metrics]
+        table.add_row(*map(escape, point), str(len(group)), *cells)
+    return table

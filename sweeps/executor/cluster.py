@@ -1,0 +1,108 @@
+"""Ray: a local one, or a cluster that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from cl_platform.errors import BadInput
+from sweeps.spec import Resources
+
+PROBE_SECONDS = 5.0
+
+
+@contextmanager
+def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
+    """A connection to Ray, closed in the end; a local Ray (``address="local"``) ends with it.
+
+    Args:
+        working_dir: is sent to the workers of a cluster, for modules of one's own.
+
+    Raises:
+        BadInput: nothing answers at the address, or it does not let us in.
+    """
+    if ray.is_initialized():  # a notebook's own, or a test's
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_preload_python_modules", "sweeps.executor.worker")
+    probe(address)
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # whose directory the workers get
+    if working_dir is not None and address != "local" and not in_job:
+        options["runtime_env"] = {"working_dir": working_dir}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise BadInput(
+            f"no Ray at address {address!r}: {reason[:200]}; this machine must be a node of the "
+            "cluster (else use `clp submit`), with RAY_AUTH_MODE=token and the token where it asks "
+            "for one"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def probe(address: str) -> None:
+    """Whether anything listens: Ray itself tries for a long time."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:
+        return
+    if not port.isdecimal():
+        raise BadInput(f"address {address!r}: expected local, auto or HOST:PORT of a head node")
+    try:
+        socket.create_connection((host, int(port)), PROBE_SECONDS).close()
+    except OSError as error:
+        raise BadInput(
+            f"no Ray at address {address!r}: {error.strerror or error}; start one there with "
+            "`ray start --head`, or give --address local"
+        ) from error
+
+
+def needs(resources: Resources) -> dict[str, float]:
+    """What one worker takes from a node, by Ray's names."""
+    asked = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
+    return {k: v for k, v in {**asked, **resources.custom}.items() if v}
+
+
+def capacity(resources: Resources) -> int:
+    """How many workers the nodes that are up can hold."""
+    wanted = needs(resources)
+    return sum(
+        int(min(node.get(name, 0.0) / amount for name, amount in wanted.items()) + 1e-9)
+        for node in _nodes()
+    )
+
+
+def check_capacity(resources: Resources) -> None:
+    """Whether a run fits on any node.
+
+    Raises:
+        BadInput: it does not; says what is asked and what there is.
+    """
+    if capacity(resources):
+        return
+    wanted = needs(resources)
+    most = {name: max(node.get(name, 0.0) for node in _nodes()) for name in wanted}
+    short = next((name for name in wanted if most[name] < wanted[name]), None)
+    asked = ", ".join(f"{name}={amount:g}" for name, amount in wanted.items())
+    reason = (
+        f"no node has more than {short}={most[short]:g}"
+        if short
+        else "no single node has all of that"
+    )
+    raise BadInput(f"resources {asked} for one run: {reason}; ask for less or add a node")
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

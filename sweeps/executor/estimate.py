@@ -1,0 +1,105 @@
+"""How long a sweep will take, from a short trial of each of its kinds of run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from cl_platform.config.run_config import RunConfig
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.optimization import device_fault
+from cl_platform.engine.plan import Plan, Planner, Step
+from cl_platform.engine.training import batch_sizes
+from cl_platform.errors import RunFailed
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
+from sweeps.planning import Run
+
+BATCHES = 12  # of each trial
+
+
+def estimate(runs: Sequence[Run], planner: Planner, known: Collection[str] = ()) -> float | None:
+    """Seconds that one worker would need for all distinct steps of the runs but the known ones.
+
+    Each kind of run (all settings but seed, order and fractions) is tried on a dozen batches of its
+    first two experiences and one evaluation, on this machine. None if that cannot be done here.
+    """
+    seen = set(known)
+    paces: dict[str, tuple[float, float]] = {}
+    total = 0.0
+    for run in runs:
+        new = [k for k in range(1, run.upto + 1) if run.keys[k] not in seen]
+        if not new:
+            continue
+        seen.update(run.keys[k] for k in new)
+        plan = planner(run.config, run.order)
+        kind = _kind(run.config)
+        if device_fault(run.config.device):
+            return None
+        if kind not in paces:
+            try:
+                paces[kind] = pace(plan)
+            except RunFailed:  # which the sweep will record
+                continue
+        per_batch, per_evaluation = paces[kind]
+        steps = [plan.steps[k - 1] for k in new]
+        total += sum(
+            _batches(step, run.config) * per_batch + _evaluations(step, run.config) * per_evaluation
+            for step in steps
+        )
+    return total
+
+
+def pace(plan: Plan) -> tuple[float, float]:
+    """Seconds of one batch and of one evaluation, measured."""
+    size = plan.config.batch_size
+    short = tuple(_shortened(step, BATCHES * size) for step in plan.steps[:2])
+    config = plan.config.model_copy(update={"epochs": 1, "evaluate_every": 0})
+    fold = Fold(replace(plan, config=config, steps=short), StateStore(None), Trackers())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for step in short:
+            began = time.perf_counter()
+            fold.train()
+            seconds = (time.perf_counter() - began) / _batches(step, config)
+        fold.evaluate()
+        began = time.perf_counter()
+        fold.evaluate()
+        return seconds, time.perf_counter() - began
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _kind(config: RunConfig) -> str:
+    settings = config.model_dump(exclude={"seed", "curriculum"})
+    return json.dumps(_without_fractions(settings), default=str)
+
+
+def _without_fractions(value: Any) -> Any:
+    """Learning rates and the like have no effect on time."""
+    if isinstance(value, dict):
+        return {k: _without_fractions(v) for k, v in value.items()}
+    return 0.0 if isinstance(value, float) else value
+
+
+def _shortened(step: Step, n: int) -> Step:
+    rows = torch.arange(min(n, len(step.experience.train)))
+    experience = step.experience.subset(rows)
+    return replace(step, experience=experience, sources=(experience,))
+
+
+def _batches(step: Step, config: RunConfig) -> int:
+    n = sum(len(e.train) for e in step.sources)
+    return config.epochs * len(batch_sizes(n, config.batch_size))
+
+
+def _evaluations(step: Step, config: RunConfig) -> int:
+    """How often accuracy is measured: within the experience, and at its end."""
+    within = (_batches(step, config) - 1) // config.evaluate_every if config.evaluate_every else 0
+    return within + 1

@@ -1,0 +1,156 @@
+"""From a specification to runs: every configuration checked, ordered and addressed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cl_platform.config.labels import label
+from cl_platform.config.run_config import RunConfig, parse_config
+from cl_platform.config.signatures import as_section, blame, build
+from cl_platform.core.curriculum import Curriculum
+from cl_platform.engine.plan import Planner
+from cl_platform.errors import ClpError, ConfigError, CurriculumError
+from sweeps.space import Point, is_random, points, settings, templates
+from sweeps.spec import SweepSpec
+
+SHOWN_FAULTS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run of a sweep before it runs.
+
+    Args:
+        point: its place in the sweep, axis by axis, as people read it.
+        config: complete, with every default filled in.
+        order: what its curriculum answered, so that workers need not ask again.
+        keys: the addresses of its states.
+        upto: the steps to be trained; fewer than there are while tuning.
+        whole: whether it ends with a result, and not while tuning sees no more.
+    """
+
+    run_id: str
+    point: dict[str, str]
+    config: RunConfig
+    order: tuple[int, ...]
+    keys: tuple[str, ...]
+    upto: int
+    whole: bool
+
+
+def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None = None) -> list[Run]:
+    """The runs of a sweep.
+
+    Args:
+        given: the points; those of the specification's axes unless given.
+
+    Raises:
+        ConfigError: with one line per fault of any run, or if the axes give a run twice.
+    """
+    drawn = points(spec) if given is None else list(given)
+    listed = {repr(point) for point in templates(spec) if not is_random(point)}
+    limit = spec.budget.runs
+    if limit is not None and len(drawn) > limit:  # before they are planned
+        raise ConfigError(
+            f"the sweep has {len(drawn)} runs and more, above budget.runs={limit}; raise it or "
+            "give fewer values"
+        )
+    runs: dict[str, Run] = {}
+    origin: dict[str, Point] = {}
+    faults: dict[str, list[str]] = {}
+    for point in drawn:
+        try:
+            found = list(_runs(spec, planner, point))
+        except ClpError as error:
+            for line in str(error).splitlines():
+                faults.setdefault(line, []).append(_place(point))
+            continue
+        for run in found:
+            twin = origin.setdefault(run.run_id, point)
+            if run.run_id in runs and {repr(point), repr(twin)} <= listed:
+                line = f"the axes give this run more than once: {_place(run.point)}"
+                faults.setdefault(f"{line}; drop the repeated value", []).append("")
+            runs.setdefault(run.run_id, run)
+    if faults:
+        raise ConfigError("\n".join(_lines(faults, len(drawn))))
+    if not runs:
+        raise ConfigError("the sweep has no runs: give axes with at least one value each")
+    return list(runs.values())
+
+
+def run_of(planner: Planner, config: RunConfig, point: dict[str, str], upto: int | None) -> Run:
+    """A configuration as a run that is trained on the first `upto` experiences (None: all)."""
+    plan = planner(config)
+    steps, n = len(plan.steps), len(plan.stream)
+    if upto is not None and upto < n and steps < n:
+        raise ConfigError(
+            f"tune.experiences={upto}: strategy {config.strategy['name']!r} trains on the whole "
+            "stream at once; give tune.experiences=all or leave it out"
+        )
+    end = steps if upto is None else min(upto, steps)
+    return Run(plan.run_id, point, config, plan.order, plan.keys, end, end == steps)
+
+
+def config_of(spec: SweepSpec, point: Point) -> RunConfig:
+    """The complete configuration of a point.
+
+    Raises:
+        ConfigError: with one line per fault.
+    """
+    data = settings(spec.base, point)
+    if spec.resources.gpus:
+        data.setdefault("device", "cuda")
+    config = parse_config(data)
+    if config.device.startswith("cuda:"):
+        raise ConfigError(f"device={config.device}: give cuda; Ray chooses which GPU")
+    if config.device == "cuda" and not spec.resources.gpus:
+        raise ConfigError("device=cuda without a GPU: give resources.gpus, say 1 or 0.5")
+    return config
+
+
+def _runs(spec: SweepSpec, planner: Planner, point: Point) -> Iterable[Run]:
+    upto = None
+    if spec.tune is not None and spec.tune.experiences != "all":
+        upto = spec.tune.experiences
+    config = config_of(spec, point)
+    labels = {key: label(value) for key, value in point.items()}
+    for section in variants(planner, config):
+        chosen = config if section is None else _with_curriculum(config, section)
+        shown = labels if section is None else {**labels, "curriculum": label(section)}
+        yield run_of(planner, chosen, shown, upto)
+
+
+def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | None]:
+    """The curricula that the configuration's one stands for; [None] if just itself."""
+    curriculum = build("curriculum", config.curriculum)
+    if not isinstance(curriculum, Curriculum) or type(curriculum).variants is Curriculum.variants:
+        return [None]
+    stream = planner.stream(config).without_test_data()
+    try:
+        return [as_section(v) for v in curriculum.variants(stream)] or [None]
+    except ClpError:
+        raise
+    except Exception as error:  # whatever a user's curriculum raises
+        name = config.curriculum["name"]
+        raise CurriculumError(f"curriculum {name!r} gives no variants: {blame(error)}") from error
+
+
+def _with_curriculum(config: RunConfig, section: Mapping[str, Any]) -> RunConfig:
+    return parse_config({**config.model_dump(), "curriculum": dict(section)})
+
+
+def _place(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={label(value)}" for key, value in point.items())
+
+
+def _lines(faults: Mapping[str, list[str]], n: int) -> list[str]:
+    """One line per fault; says where, unless it is in every run."""
+    lines = []
+    for fault, places in list(faults.items())[:SHOWN_FAULTS]:
+        somewhere = places[0] and len(places) < n
+        lines.append(f"{fault} (in {len(places)} of {n} runs: {places[0]})" if somewhere else fault)
+    if len(faults) > SHOWN_FAULTS:
+        lines.append(f"and {len(faults) - SHOWN_FAULTS} more")
+    return lines

@@ -1,0 +1,1 @@
+"""Chooses settings, orders and schedules by validation data."""

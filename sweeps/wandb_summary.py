@@ -1,0 +1,52 @@
+"""The summary of a sweep on W&B."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cl_platform.report.pictures import order_figure
+from cl_platform.report.points import METRICS, axes_of, by_point, order_effects
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
+    """Log the table of results and the effect of the order on W&B, as one more run of a group.
+
+    Whatever goes wrong there costs one line: the sweep is complete without.
+
+    Args:
+        frame: a row per run, with its axes as ``axis.NAME``.
+        mode: ``offline`` or ``online``.
+        out: the sweep's folder; name: of the sweep and its group.
+    """
+    from cl_platform.tracking.wandb.login import reachable_mode
+    from cl_platform.tracking.wandb.sink import log_sweep
+
+    if frame.empty:
+        return
+    metrics = [m for m in METRICS if m in frame.columns]
+    columns = [*(a.removeprefix("axis.") for a in axes_of(frame)), "runs"]
+    columns += [f"{metric} {part}" for metric in metrics for part in ("mean", "sd")]
+    rows = [
+        [*point, len(group), *(f(group[m]) for m in metrics for f in (_mean, _deviation))]
+        for point, group in by_point(frame)
+    ]
+    effects = order_effects(frame)
+    figures = {"order_sensitivity": order_figure(effects)} if effects else {}
+    try:
+        mode = reachable_mode() if mode == "online" else mode
+        log_sweep(mode, out, name, columns, rows, figures)
+    except Exception as error:
+        print(f"W&B has no summary: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _mean(values: pd.Series) -> float:
+    return float(values.mean())
+
+
+def _deviation(values: pd.Series) -> float | None:
+    return float(values.std()) if len(values) > 1 else None

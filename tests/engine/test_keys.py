@@ -1,0 +1,201 @@
+"""Content addresses: what changes a run's keys, and what must not."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+import cl_platform as clp
+from cl_platform import Strategy
+from cl_platform.config.registry import load
+from cl_platform.config.run_config import parse_config
+from cl_platform.config.signatures import build
+from cl_platform.core.code_digest import code_digest
+from cl_platform.engine.plan import Plan, make_plan
+
+STRATEGY = '''
+from cl_platform import Strategy
+from helper_of_mine import SCALE
+
+class Mine(Strategy):
+    """Scales its loss."""
+
+    weight: float = 1.0
+
+    def loss(self, batch):
+        return super().loss(batch) * self.weight * SCALE
+'''
+
+
+def plan(**settings: object) -> Plan:
+    data = {"stream": "blobs", "strategy": "er", **settings}
+    return make_plan(parse_config(data))
+
+
+def test_the_same_configuration_has_the_same_keys() -> None:
+    assert plan().keys == plan().keys
+    assert plan().run_id == plan().run_id
+    assert plan().keys == plan(optimizer={"name": "sgd", "lr": 0.05}).keys
+
+
+def test_a_change_of_the_order_after_position_k_keeps_the_keys_up_to_k() -> None:
+    first = plan(curriculum=[0, 1, 2, 3, 4])
+    second = plan(curriculum=[0, 1, 2, 4, 3])
+    assert first.keys[:4] == second.keys[:4]
+    assert first.keys[4] != second.keys[4]
+    assert first.run_id != second.run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"epochs": 2},
+        {"batch_size": 11},
+        {"optimizer": {"lr": 0.01}},
+        {"optimizer": {"name": "adam"}},
+        {"optimizer": {"reset": False}},
+        {"schedule": {"name": "CosineAnnealingLR"}},
+        {"strategy": {"name": "er", "memory_size": 100}},
+        {"strategy": "finetune"},
+        {"model": {"name": "mlp", "hidden": [10]}},
+        {"stream": {"name": "blobs", "data_seed": 1}},
+        {"stream": {"name": "blobs", "scenario": "task"}},
+    ],
+    ids=str,
+)
+def test_every_setting_that_can_change_a_bit_changes_every_key(change: dict) -> None:
+    assert not set(plan().keys) & set(plan(**change).keys)
+
+
+def test_all_orders_of_five_need_325_states() -> None:
+    from itertools import permutations
+
+    stream = build("stream", {"name": "blobs"})
+    config = parse_config({"strategy": "finetune"})
+    keys = set()
+    for order in permutations(range(5)):
+        chosen = load("curriculum", "explicit")(order=list(order))
+        keys |= set(make_plan(config, {"stream": stream, "curriculum": chosen}).keys[1:])
+    assert len(keys) == 325
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(STRATEGY)
+    (tmp_path / "helper_of_mine.py").write_text("SCALE = 1.0\n")
+    yield tmp_path
+    for module in ("mine", "helper_of_mine"):
+        sys.modules.pop(module, None)
+
+
+def fresh_keys() -> tuple[str, ...]:
+    """The keys as a new process would see them."""
+    for module in ("mine", "helper_of_mine"):
+        sys.modules.pop(module, None)
+    importlib.invalidate_caches()
+    return plan(strategy="mine:Mine").keys
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("mine.py", "* self.weight", "* self.weight * 1.0"),
+        ("mine.py", '"""Scales its loss."""', '"""Scales its loss!"""'),
+        ("helper_of_mine.py", "1.0", "2.0"),
+    ],
+)
+def test_editing_a_line_changes_the_keys(mine: Path, file: str, old: str, new: str) -> None:
+    before = fresh_keys()
+    assert fresh_keys() == before
+    text = (mine / file).read_text()
+    (mine / file).write_text(text.replace(old, new))
+    assert not set(fresh_keys()) & set(before)
+    (mine / file).write_text(text)
+    assert fresh_keys() == before
+
+
+def test_an_edit_while_the_old_code_runs_is_not_mistaken_for_the_new(mine: Path) -> None:
+    fresh_keys()
+    text = (mine / "mine.py").read_text()
+    (mine / "mine.py").write_text(text.replace("* self.weight", "* self.weight * 3"))
+    old_code_new_file = plan(strategy="mine:Mine").keys
+    assert fresh_keys() != old_code_new_file
+
+
+class Doubled(Strategy):
+    """A wrapper: trains its inner strategy on twice the loss."""
+
+    inner: Strategy
+    factor: float = 2.0
+
+    def setup(self, info: clp.StreamInfo) -> None:
+        super().setup(info)
+        self.inner.setup(info)
+
+    def loss(self, batch: clp.Batch) -> object:  # type: ignore[override]
+        return self.inner.loss(batch) * self.factor
+
+    def after_step(self, batch: clp.Batch) -> None:
+        self.inner.after_step(batch)
+
+    def forward(self, x: object, task: object = None) -> object:  # type: ignore[override]
+        return self.inner(x, task)
+
+
+def test_wrappers_compose_by_name_and_as_objects() -> None:
+    wrapper = f"{Doubled.__module__}:Doubled"
+    section = {"name": wrapper, "inner": {"name": "er", "memory_size": 50}}
+    by_name = clp.run("blobs", section, out=None)
+    as_object = clp.run("blobs", Doubled(inner=load("strategy", "er")(memory_size=50)), out=None)
+    assert by_name.matrix == as_object.matrix
+    assert by_name.config["strategy"] == as_object.config["strategy"]
+    assert by_name.config["strategy"]["inner"]["memory_batch_size"] is None
+    assert by_name.run_id != clp.run("blobs", {**section, "inner": "er"}, out=None).run_id
+
+
+def test_faults_of_inner_strategies_are_found() -> None:
+    section = {"name": f"{Doubled.__module__}:Doubled", "inner": {"name": "er", "memory_size": -5}}
+    with pytest.raises(
+        clp.ClpError, match=r"strategy\.inner\.memory_size=-5: input should be great"
+    ):
+        clp.run("blobs", section, out=None)
+
+
+def test_an_inner_strategy_that_is_no_object_is_named() -> None:
+    with pytest.raises(clp.ClpError, match=r"strategy\.inner='er': expected a strategy object"):
+        clp.run("blobs", Doubled(inner="er"), out=None)
+
+
+def test_objects_give_the_bits_that_names_give() -> None:
+    stream = build("stream", {"name": "split-digits"})
+    curriculum = load("curriculum", "reverse")()
+    model = load("model", "mlp")
+    named = clp.run(
+        "split-digits", {"name": "er", "memory_size": 90}, curriculum="reverse", out=None
+    )
+    er = load("strategy", "er")(memory_size=90)
+    given = clp.run(stream, er, curriculum=curriculum, model=model, out=None)
+    assert given.matrix == named.matrix
+    assert given.config["strategy"] == named.config["strategy"]
+    assert given.order == named.order
+
+
+def test_a_strategy_object_is_a_template_and_learns_nothing() -> None:
+    er = load("strategy", "er")(memory_size=90)
+    first = clp.run("blobs", er, out=None)
+    assert not hasattr(er, "model")
+    assert clp.run("blobs", er, out=None).matrix == first.matrix
+
+
+def test_code_of_a_function_without_a_file() -> None:
+    namespace: dict = {"__name__": "__main__"}
+    exec("def f(x):\n    return x in {'a', 'b'}\n", namespace)
+    first = code_digest(namespace["f"])
+    exec("def f(x):\n    return x in {'a', 'c'}\n", namespace)
+    assert code_digest(namespace["f"]) != first

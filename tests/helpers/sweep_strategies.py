@@ -1,0 +1,59 @@
+"""Strategies that the tests of sweeps name as ``tests.helpers.sweep_strategies:Class``."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+
+
+class Noted(Strategy):
+    """Fine-tuning that writes a line to a file whenever it is trained on an experience.
+
+    The line: process, visible GPUs, beginning and end of the training.
+    """
+
+    log: str
+    seconds: float = 0.0
+    rate: float = 1.0
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.began = time.time()
+        time.sleep(self.seconds)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.rate * super().loss(batch)
+
+    def end_experience(self, experience: Experience) -> None:
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        line = f"{os.getpid()} {gpus or '-'} {self.began} {time.time()} {experience.name}\n"
+        with Path(self.log).open("a") as file:
+            file.write(line)
+
+
+class Exploding(Strategy):
+    """Its loss is not a number from the third experience on, unless it is tame."""
+
+    tame: bool = False
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.experiences = 0
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.experiences = experience.task
+
+    def loss(self, batch: Batch) -> Tensor:
+        factor = 1.0 if self.tame or self.experiences < 2 else float("nan")
+        return factor * super().loss(batch)
+
+
+class Deadly(Strategy):
+    """Kills its process, as the kernel does when memory runs out."""
+
+    def begin_experience(self, experience: Experience) -> None:
+        os.kill(os.getpid(), 9)

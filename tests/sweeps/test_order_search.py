@@ -1,0 +1,484 @@
+"""The search for an order by validation data: what it tries, what that costs, what it chooses.
+
+Most searches here run in this process, by the workers' own code without Ray around it, which takes
+tenths of a second; those that must show the whole on a real Ray share one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.execution import execute
+from cl_platform.engine.plan import make_plan
+from cl_platform.errors import BadInput, ClpError
+from cl_platform.results.result import Result
+from sweeps import console as show
+from sweeps.api import Sweep, preview, sweep
+from sweeps.executor.cluster import connected
+from sweeps.planning import plan_runs
+from sweeps.record import Phase
+from sweeps.spec import SweepSpec, parse_spec
+from sweeps.tuning.choice import Choice, groups
+from sweeps.tuning.order_search import search_orders
+from tests.helpers.sweep_here import Here
+from tests.helpers.sweep_runs import PLANNER
+
+ER = {"name": "er", "memory_size": 40}
+BASE = {
+    "stream": {"name": "split-digits", "experiences": 4, "validation": 0.2},
+    "model": {"name": "mlp", "hidden": [20]},
+    "strategy": ER,
+}
+FOUR = list(permutations(range(4)))
+WHOLE = 64  # states of the tree of all orders of four experiences
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts back what workers set for their own process."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "")
+
+
+def spec(tune: dict[str, Any], seeds: list[int] | None = None, **more: Any) -> SweepSpec:
+    base = {**BASE, **more.pop("base", {})}
+    axes = {"seed": seeds or [0], **more.pop("axes", {})}
+    return parse_spec({"base": base, "axes": axes, "tune": tune, **more})
+
+
+class Searched:
+    """A search in this process."""
+
+    def __init__(self, out: Path, given: SweepSpec) -> None:
+        self.spec, self.phase = given, Phase("tune", [])
+        driver = Here(given, out, PLANNER)
+        self.chosen: list[Choice] = search_orders(driver, self.phase)
+
+    @property
+    def tried(self) -> dict[tuple[int, ...], float]:
+        """The objective of every order and beginning, as they were tried one after the other."""
+        return worths(self.phase)
+
+    @property
+    def best(self) -> tuple[int, ...]:
+        return tuple(self.chosen[0].config.curriculum["order"])
+
+
+def worths(phase: Phase) -> dict[tuple[int, ...], float]:
+    return {
+        tuple(map(int, trial["values"]["curriculum"].split())): trial["objectives"][0]
+        for trial in phase.trials
+    }
+
+
+def alone(order: tuple[int, ...], seed: int, upto: int = 4, **more: Any) -> float:
+    """The validation accuracy of the first experiences of an order, as a run by itself gives it."""
+    rest = [i for i in range(4) if i not in order]
+    data = {**BASE, **more, "curriculum": [*order, *rest], "seed": seed}
+    result = execute(make_plan(parse_config(data)), None)
+    return float(result.validation["seen"].values[upto, :upto].mean())
+
+
+METHODS = pytest.mark.parametrize("method", ["mcts", "halving"])
+
+
+# --- what it costs
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("budget", "seeds"),
+    [(4, [0]), (10, [0]), (25, [0]), (1000, [0]), (12, [0, 1, 2]), (40, [0, 1, 2])],
+    ids=str,
+)
+def test_the_budget_is_kept(tmp_path: Path, method: str, budget: int, seeds: list[int]) -> None:
+    found = Searched(tmp_path, spec({"method": method, "budget": budget}, seeds))
+    tally = found.phase.tally
+    assert 0 < tally.trained <= budget
+    assert tally.trained == tally.distinct, "what was asked for, each once"
+    whole = [order for order in found.tried if len(order) == 4]
+    assert found.best in whole
+    assert tally.trained <= WHOLE * len(seeds)
+    if method == "mcts":
+        assert set(found.tried) == set(whole)
+        assert tally.trained == len({o[:k] for o in whole for k in range(1, 5)}) * len(seeds)
+
+
+@METHODS
+@pytest.mark.parametrize("budget", [25, 64])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        "all",
+        "branches",
+    ],
+)
+def test_no_more_is_trained_than_is_said(
+    tmp_path: Path, method: str, budget: int, keep: str
+) -> None:
+    log = tmp_path / "log"
+    base = {"strategy": {"name": "tests.helpers.sweep_strategies:Noted", "log": str(log)}}
+    given = spec({"method": method, "budget": budget}, base=base, keep_states=keep)
+    found = Searched(tmp_path / "out", given)
+    assert len(log.read_text().splitlines()) == found.phase.tally.trained <= budget
+
+
+@METHODS
+def test_each_group_has_the_budget_for_itself(tmp_path: Path, method: str) -> None:
+    axes = {"strategy": ["finetune", ER]}
+    found = Searched(tmp_path, spec({"method": method, "budget": 12}, axes=axes))
+    names = [choice.group for choice in found.chosen]
+    assert names == [{"strategy": "finetune"}, {"strategy": "er"}]
+    assert 12 < found.phase.tally.trained <= 24
+    for choice, strategy in zip(found.chosen, axes["strategy"], strict=True):
+        given = spec({"method": method, "budget": 12}, axes={"strategy": [strategy]})
+        (alone,) = Searched(tmp_path / "alone", given).chosen
+        assert (alone.config, alone.objective) == (choice.config, choice.objective)
+    for trial in found.phase.trials:
+        assert trial["group"] in names
+
+
+# --- what it chooses
+
+
+def test_with_room_for_all_orders_the_tree_search_is_brute_force(tmp_path: Path) -> None:
+    found = Searched(tmp_path, spec({"method": "mcts", "budget": WHOLE}))
+    assert sorted(found.tried) == FOUR
+    assert found.phase.tally.trained == WHOLE
+    for order in FOUR[::6]:
+        assert found.tried[order] == pytest.approx(alone(order, 0), abs=1e-12)
+    assert found.tried[found.best] == max(found.tried.values()) == found.chosen[0].objective
+
+
+def test_the_worst_order_is_best_with_mode_min(tmp_path: Path) -> None:
+    found = Searched(tmp_path, spec({"method": "mcts", "budget": WHOLE, "mode": "min"}))
+    assert found.tried[found.best] == min(found.tried.values()) == found.chosen[0].objective
+    low = Searched(tmp_path, spec({"method": "halving", "budget": 40, "mode": "min"}))
+    last = {o: v for o, v in low.tried.items() if len(o) == 4}
+    assert low.chosen[0].objective == min(last.values())
+
+
+@METHODS
+def test_the_objective_is_the_mean_over_the_seeds(tmp_path: Path, method: str) -> None:
+    found = Searched(tmp_path, spec({"method": method, "budget": 30}, [3, 1]))
+    for prefix, value in list(found.tried.items())[:4]:
+        n = len(prefix)
+        mean = (alone(prefix, 1, n) + alone(prefix, 3, n)) / 2
+        assert value == pytest.approx(mean, abs=1e-12)
+    (choice,) = found.chosen
+    assert choice.seeds == 2
+    assert choice.objective == found.tried[found.best]
+    assert {run.config.seed for run in found.phase.runs} == {1, 3}
+
+
+@METHODS
+def test_another_metric_is_looked_at_if_it_is_asked_for(tmp_path: Path, method: str) -> None:
+    tune = {"method": method, "budget": 20, "metric": "learning_accuracy"}
+    found = Searched(tmp_path, spec(tune))
+    result = execute(make_plan(found.chosen[0].config), None)
+    expected = result.metrics["validation/learning_accuracy"]
+    assert found.chosen[0].objective == pytest.approx(expected, abs=1e-12)
+
+
+@METHODS
+def test_the_same_search_again_trains_nothing_and_chooses_the_same(
+    tmp_path: Path, method: str
+) -> None:
+    given = spec({"method": method, "budget": 25}, [0, 1])
+    first, again = Searched(tmp_path, given), Searched(tmp_path, given)
+    assert again.phase.tally.trained == 0
+    assert again.phase.tally.known == first.phase.tally.trained
+    assert again.tried == first.tried
+    assert again.chosen[0].config == first.chosen[0].config
+    assert again.chosen[0].objective == first.chosen[0].objective
+
+
+@METHODS
+def test_the_seed_of_the_sweep_decides_what_is_tried(tmp_path: Path, method: str) -> None:
+    tune = {"method": method, "budget": 20}
+    firsts = [Searched(tmp_path / str(s), spec(tune, seed=s)).tried for s in (0, 1, 0)]
+    assert list(firsts[0]) != list(firsts[1])
+    assert firsts[0] == firsts[2]
+    assert list(firsts[0]) == list(firsts[2])
+
+
+def test_a_larger_budget_keeps_what_a_smaller_one_tries_first(tmp_path: Path) -> None:
+    small = list(Searched(tmp_path, spec({"method": "mcts", "budget": 20})).tried)
+    large = list(Searched(tmp_path, spec({"method": "mcts", "budget": 50})).tried)
+    assert len(large) > len(small)
+    assert set(small) <= set(large)
+
+
+# --- halving
+
+
+@pytest.mark.parametrize(
+    ("budget", "grace"), [(10, 2), (25, 2), (25, 1), (64, 2), (64, 3), (40, 9)]
+)
+def test_each_rung_is_half_of_the_one_before(tmp_path: Path, budget: int, grace: int) -> None:
+    found = Searched(tmp_path, spec({"method": "halving", "budget": budget, "grace": grace}))
+    rungs: dict[int, list[tuple[int, ...]]] = {}
+    for prefix in found.tried:
+        rungs.setdefault(len(prefix), []).append(prefix)
+    assert list(rungs) == list(range(min(grace, 4), 5))
+    for k in range(min(grace, 4) + 1, 5):
+        before, here = rungs[k - 1], rungs[k]
+        assert len(here) == math.ceil(len(before) / 2)
+        # The better half goes on, each by a single experience.
+        kept = sorted(before, key=lambda p: -found.tried[p])[: len(here)]
+        assert sorted(p[:-1] for p in here) == sorted(kept)
+    assert found.best in rungs[4]
+    assert found.chosen[0].objective == max(found.tried[p] for p in rungs[4])
+
+
+def test_what_was_tried_last_stands_for_its_beginning_in_the_record(tmp_path: Path) -> None:
+    found = Searched(tmp_path, spec({"method": "halving", "budget": 40}))
+    whole = {run.order for run in found.phase.runs if run.whole}
+    assert whole == {o for o in found.tried if len(o) == 4}
+    assert all(Result.load(tmp_path / "runs" / r.run_id) for r in found.phase.runs if r.whole)
+    results = {p.parent.name for p in tmp_path.glob("runs/*/result.json")}
+    assert results == {run.run_id for run in found.phase.runs if run.whole}
+
+
+# --- runs that fail
+
+
+class FailsLate(Strategy):
+    """Its loss is not a number where an experience comes third or later."""
+
+    which: int = 0
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.register_buffer("learned", torch.zeros((), dtype=torch.int64))
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.learned += 1
+        self.bad = experience.task == self.which and self.learned >= 3
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return (float("nan") if self.bad else 1.0) * super().loss(batch)
+
+
+LATE = {"strategy": {"name": f"{__name__}:FailsLate"}}
+
+
+@METHODS
+def test_orders_that_fail_are_passed_over(tmp_path: Path, method: str) -> None:
+    found = Searched(tmp_path, spec({"method": method, "budget": 40}, base=LATE))
+    whole = {o: v for o, v in found.tried.items() if len(o) == 4}
+    sound = {o: v for o, v in whole.items() if v is not None}
+    assert sound
+    assert all((0 in o[:2]) == (o in sound) for o in whole)
+    assert found.chosen[0].objective == sound[found.best] == max(sound.values())
+    assert {e.partition(", step")[0] for e in found.phase.errors.values()} <= {
+        "failed at experience 3 of 4",
+        "failed at experience 4 of 4",
+    }
+    assert found.phase.tally.trained <= 40
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "mcts",
+        "halving",
+    ],
+)
+def test_after_a_failure_the_same_search_chooses_the_same(tmp_path: Path, method: str) -> None:
+    given = spec({"method": method, "budget": 40}, base=LATE)
+    first, again = Searched(tmp_path, given), Searched(tmp_path, given)
+    assert again.phase.tally.trained == 0
+    assert again.tried == first.tried
+    assert again.best == first.best
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "mcts",
+        "halving",
+    ],
+)
+def test_no_run_is_done_and_failed_at_a_time(tmp_path: Path, method: str) -> None:
+    phase = Searched(tmp_path, spec({"method": method, "budget": 40}, base=LATE)).phase
+    assert phase.tally.failed > 0
+    assert not phase.done & phase.errors.keys()
+    assert phase.tally.done + phase.tally.failed == phase.tally.runs
+
+
+# --- faults
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"axes": {"curriculum": ["all"]}}, "looks for the curriculum itself: give none in base"),
+        ({"base": {"curriculum": "reverse"}}, "looks for the curriculum itself: give none in base"),
+        ({"tune": {"experiences": 3}}, "with tune.experiences=3: give all"),
+        ({"axes": {"lr": [0.1, 0.2]}}, "it chooses orders, and er has other values to choose"),
+        ({"axes": {"lr": {"uniform": [0.1, 0.2]}}}, "er has other values to choose; tune those"),
+        ({"axes": {"epochs": [1, 2]}}, "or name what is compared in tune.per"),
+        ({"tune": {"budget": 3}}, "tune.budget=3 is not even one order of 4 experiences with 1"),
+        ({"axes": {"seed": [0, 1]}, "tune": {"budget": 7}}, "with 2 seeds; give 8 and more"),
+        ({"tune": {"budget": 0}}, "tune.budget=0: input should be greater than 0"),
+        ({"tune": {"metric": "acuracy"}}, "tune.metric=acuracy:"),
+        ({"base": {"stream": "split-digits"}}, "stream 'split-digits' has no validation data"),
+        ({"budget": {"experiences": 5}}, "the sweep has 10 experiences, above budget.experiences"),
+    ],
+    ids=str,
+)
+@METHODS
+def test_faults_are_one_line_before_anything_starts(
+    tmp_path: Path, method: str, given: dict[str, Any], message: str
+) -> None:
+    data = {
+        **given,
+        "base": {**BASE, **given.get("base", {})},
+        "tune": {"method": method, "budget": 10, **given.get("tune", {})},
+    }
+    for act in (sweep, preview):
+        with pytest.raises(BadInput) as caught:
+            act(data, tmp_path / "out")
+        assert message in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_is_compared_may_be_named(tmp_path: Path) -> None:
+    axes = {"lr": [0.02, 0.05]}
+    given = spec({"method": "mcts", "budget": 10, "per": ["lr"]}, axes=axes)
+    assert [group.names for group in groups(given, PLANNER)] == [{"lr": "0.02"}, {"lr": "0.05"}]
+    found = Searched(tmp_path, given)
+    assert [choice.config.optimizer.lr for choice in found.chosen] == [0.02, 0.05]
+
+
+def test_a_preview_says_what_it_costs_at_most(tmp_path: Path) -> None:
+    given = spec({"method": "mcts", "budget": 10}, axes={"strategy": ["finetune", ER]})
+    found = preview(given, tmp_path / "out")
+    assert (found.tally.experiences, found.tally.distinct) == (20, 20)
+    assert not (tmp_path / "out").exists()
+
+
+# --- on a real Ray
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray that the tests below share."""
+    with connected("local"):
+        yield
+
+
+FINAL = {"final": {"seeds": 2}, "scored_by": ["designer"]}
+
+
+@pytest.fixture(scope="module")
+def whole(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A tree search with room for all orders, averaged over two seeds, and its final runs."""
+    given = spec({"method": "mcts", "budget": 2 * WHOLE}, [0, 2], **FINAL)
+    return sweep(given, tmp_path_factory.mktemp("search") / "out")
+
+
+def test_it_chooses_what_a_sweep_over_all_orders_would(whole: Sweep) -> None:
+    assert whole.complete
+    plain = {"base": BASE, "axes": {"curriculum": ["all"], "seed": [0, 2]}}
+    by_order: dict[tuple[int, ...], list[float]] = {}
+    for run in plan_runs(parse_spec(plain), PLANNER):
+        result = Result.load(whole.path / "runs" / run.run_id)
+        assert result is not None, "its runs are those of the sweep"
+        value = result.metrics["validation/average_accuracy"]
+        by_order.setdefault(run.order, []).append(value)
+    means = {order: sum(values) / 2 for order, values in by_order.items()}
+    (choice,) = whole.chosen
+    assert tuple(choice.config.curriculum["order"]) == max(means, key=lambda o: means[o])
+    assert choice.objective == pytest.approx(max(means.values()), abs=1e-12)
+    assert worths(whole.phases[0]) == pytest.approx(means, abs=1e-12)
+    tally = whole.phases[0].tally
+    assert (tally.trained, tally.runs, tally.done) == (2 * WHOLE, 48, 48)
+
+
+def test_the_final_runs_are_of_that_order_with_unused_seeds(whole: Sweep) -> None:
+    final = whole.phases[1]
+    order = tuple(whole.chosen[0].config.curriculum["order"])
+    assert [run.config.seed for run in final.runs] == [1, 3]
+    assert {run.order for run in final.runs} == {order}
+    frame = whole.results()
+    assert len(frame) == 2
+    assert frame["score.designer"].nunique() == 1
+    for run in final.runs:
+        result = Result.load(whole.path / "runs" / run.run_id)
+        assert result is not None
+        assert result.metrics == execute(make_plan(run.config), None).metrics
+
+
+def test_the_console_says_how_the_orders_that_were_tried_did(whole: Sweep) -> None:
+    console = Console(file=io.StringIO(), width=80, highlight=False, color_system=None)
+    show.outcome(whole, console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines[:-1])
+    values = worths(whole.phases[0]).values()
+    expected = (
+        f"24 whole orders tried: validation {min(values):.4f} to {max(values):.4f}, "
+        f"mean {sum(values) / 24:.4f}"
+    )
+    text = " ".join(" ".join(lines).split())
+    assert expected in text
+    order = " ".join(map(str, whole.chosen[0].config.curriculum["order"]))
+    assert f"chosen for er: curriculum={order} (validation {max(values):.4f}, 2 seeds)" in text
+
+
+def test_its_record_is_that_of_a_search_in_one_process(whole: Sweep, tmp_path: Path) -> None:
+    here = Searched(tmp_path, whole.spec)
+    assert worths(whole.phases[0]) == here.tried
+    assert list(worths(whole.phases[0])) == list(here.tried)
+    record = json.loads((whole.path / "sweep.json").read_text())
+    assert record["status"] == "done"
+    assert record["chosen"][0]["config"]["curriculum"]["order"] == list(here.best)
+    assert len(record["phases"][0]["trials"]) == 24
+
+
+def test_again_on_ray_it_trains_nothing(whole: Sweep) -> None:
+    again = sweep(whole.spec, whole.path)
+    assert [phase.tally.trained for phase in again.phases] == [0, 0]
+    assert again.chosen[0].config == whole.chosen[0].config
+    assert worths(again.phases[0]) == worths(whole.phases[0])
+    assert again.results().equals(whole.results())
+
+
+def test_the_number_of_workers_changes_nothing(cluster: None, tmp_path: Path) -> None:
+    given = spec({"method": "halving", "budget": 30}, workers=2, scored_by=["designer"])
+    found, one = sweep(given, tmp_path / "two"), Searched(tmp_path / "one", given)
+    assert list(worths(found.phases[0]).items()) == list(one.tried.items())
+    assert found.chosen[0].config == one.chosen[0].config
+    assert found.phases[0].tally.trained == one.phase.tally.trained <= 30
+    # Without final runs the results are those of the orders that were tried to their end.
+    assert set(found.results()["order"]) == {order for order in one.tried if len(order) == 4}
+    assert found.results()["score.designer"].notna().all()
+
+
+def test_where_every_order_fails_one_line_says_why(cluster: None, tmp_path: Path) -> None:
+    base = {"strategy": {"name": "tests.helpers.sweep_strategies:Exploding"}}
+    given = spec({"method": "mcts", "budget": 12}, base=base, workers=1)
+    with pytest.raises(ClpError) as caught:
+        sweep(given, tmp_path / "out")
+    message = str(caught.value)
+    assert message.startswith(
+        "tune: no order for tests.helpers.sweep_strategies:Exploding: every run fail"
+    )
+    assert "loss is nan with lr=0.05; lower lr" in message
+    assert len(message.splitlines()) == 1
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["status"] == message
