@@ -8,7 +8,7 @@ from pathlib import Path
 from cl_platform.config.run_config import RunConfig, parse_config
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import Accuracies
-from cl_platform.engine.plan import EVALUATOR, Planner
+from cl_platform.engine.planner import EVALUATION, Planner
 from cl_platform.results.references import (
     JOINT,
     References,
@@ -127,6 +127,6 @@ def _results(out: Path, runs: Iterable[Run]) -> list[Result]:
 
 def _first_rows(out: Path, runs: Sequence[Run]) -> list[Accuracies]:
     """The accuracies after the first step of each run; empty where they are not known."""
-    store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATOR)
+    store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATION)
     records = each(out, lambda run: store.record(run.keys[1]), runs)
     return [r.rows.get("test", {}) if r.evaluator == evaluator else {} for r in records]

@@ -86,7 +86,7 @@ def run(
 
     from cl_platform.config.run_config import parse_config
     from cl_platform.engine.execution import execute
-    from cl_platform.engine.plan import make_plan
+    from cl_platform.engine.planner import make_plan
     from cl_platform.errors import BadInput
     from cl_platform.storage.files import location
     from cl_platform.tracking.console import ConsoleSink

@@ -200,6 +200,11 @@ class Strategy(nn.Module):
             values[f.name] = value
         return values
 
+    def fresh(self) -> Self:
+        """Return a strategy with the same hyper-parameters that has learned nothing."""
+        given = {k: v.fresh() if isinstance(v, Strategy) else v for k, v in self.given.items()}
+        return type(self)(**given)
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load a ``state_dict`` into a strategy fresh from :meth:`setup`.
 

@@ -24,7 +24,8 @@ from cl_platform.core.stream import Stream
 from cl_platform.engine.evaluation import check_logits
 from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.engine.training import batches
 from cl_platform.errors import ClpError, ContractError
 from cl_platform.storage.state_store import StateStore

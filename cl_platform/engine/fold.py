@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
@@ -10,16 +9,15 @@ from statistics import fmean
 import torch
 
 from cl_platform.config.signatures import blame
-from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
-from cl_platform.core.rng import RNG, global_generators, seed_for
+from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
-from cl_platform.engine.plan import EVALUATOR, Plan
+from cl_platform.engine.plan import Plan
 from cl_platform.engine.training import train_experience
-from cl_platform.errors import ClpError, RunFailed, StorageError
+from cl_platform.errors import ClpError, RunFailed
 from cl_platform.models.precision import computing
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -38,7 +36,6 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
-        self.scorer = kernel_digest(*EVALUATOR)
         self.records = [self._known(key) for key in plan.keys]
         self.trained = 0
         self.position = -1  # before the beginning
@@ -48,37 +45,31 @@ class Fold:
             self.begin()
 
     def run(self, upto: int | None = None) -> list[Record]:
-        """The record of every state, before training first; of the first `upto` steps if given."""
-        if self.device.type == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+        """Return the record of every state, before training first; of the first `upto` steps if
+        given. What is not in the store is trained and evaluated."""
         wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
         for k in wanted:
             if self._complete(k):
-                self._tell(k, reused=True)
-        while missing := [k for k in wanted if not self._complete(k)]:
-            if missing[0] <= self.plan.foreign > 0:
-                raise self._gone(missing[0])
-            reachable = range(missing[0], self.position, -1)
-            if missing[0] > self.position and not any(self._load(k) for k in reachable):
-                if max(self.position, 0) < self.plan.foreign:
-                    raise self._gone(self.plan.foreign)
-                if self.position < 0:
-                    self.begin()
-                self.train()
-            if not self._complete(self.position):
-                self.evaluate()
+                self._emit_row(k, reused=True)
+        with deterministic(self.device):
+            while missing := [k for k in wanted if not self._complete(k)]:
+                if missing[0] > self.position:
+                    self._approach(missing[0])
+                if not self._complete(self.position):
+                    self.evaluate()
         return self.records[: wanted.stop]
 
-    def _gone(self, k: int) -> StorageError:
-        return StorageError(
-            f"the state after experience {k}, made with other settings, is gone; "
-            "give the states a larger budget"
-        )
+    def _approach(self, k: int) -> None:
+        """Go to the furthest stored state up to k; if none is ahead, train one more step."""
+        if any(self._load(stored) for stored in range(k, self.position, -1)):
+            return
+        if self.position < 0:
+            self.begin()
+        self.train()
 
     def _known(self, key: str) -> Record:
         record = self.store.record(key)
-        return record if record.evaluator == self.scorer else Record()
+        return record if record.evaluator == self.plan.evaluator else Record()
 
     def _complete(self, k: int) -> bool:
         rows = self.records[k].rows
@@ -204,10 +195,10 @@ class Fold:
             scores["test"].calibration,
             scores["test"].class_accuracy,
             self._anytime(scores["test"].row),
-            self.scorer,
+            self.plan.evaluator,
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
-        self._tell(k, reused=False)
+        self._emit_row(k, reused=False)
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
         """What the present state cost to train, evaluate and keep."""
@@ -229,7 +220,7 @@ class Fold:
         own = row[OWN_MASK[self.plan.stream.scenario]]
         return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
 
-    def _tell(self, k: int, reused: bool) -> None:
+    def _emit_row(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
 
 

@@ -20,7 +20,8 @@ import torch._dynamo  # which the first optimizer imports, in seconds
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import advance, execute
-from cl_platform.engine.plan import Plan, Planner
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.state_store import Keep, StateStore
 from cl_platform.tracking.sinks import Sink

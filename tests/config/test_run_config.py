@@ -16,7 +16,7 @@ from cl_platform.config.run_config import (
     read_file,
     with_flags,
 )
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError, ConfigError
 
 

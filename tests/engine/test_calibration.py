@@ -18,7 +18,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.evaluation import Evaluator, Scores, bin_of, confidence
 from cl_platform.engine.execution import advance, execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.matrix_metrics import calibration_error
 from cl_platform.storage.state_store import StateStore
 from tests.engine.test_evaluation import CPU, Constant, Oracle, oracle_stream, set_up

@@ -21,7 +21,7 @@ from cl_platform import Samples, Strategy, Wrapper
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.models.features import ROWS, Features, features_home
 from cl_platform.models.frozen import freeze
 from cl_platform.models.tiny_transformer import TinyTransformer

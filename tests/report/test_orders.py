@@ -22,7 +22,7 @@ from scipy import stats
 
 from cl_platform import Curriculum, Stream
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Planner, make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.errors import BadInput
 from cl_platform.metrics.statistics import correlation, holm, permutation_p
 from cl_platform.report.orders import page as study_page

@@ -21,7 +21,7 @@ from rich.console import Console
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.results.result import Result
 from sweeps import console as show

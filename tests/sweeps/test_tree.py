@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import advance
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import State, StateStore
 from cl_platform.tracking.sinks import Trackers
 from sweeps.executor import tree

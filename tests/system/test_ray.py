@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput
 from cl_platform.results.result import Result
 from sweeps.api import Sweep, sweep

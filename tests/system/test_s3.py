@@ -24,7 +24,8 @@ import cl_platform as clp
 from cl_platform import Result
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Plan, Planner, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.storage.files import (
     discard,

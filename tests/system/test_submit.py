@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Planner, make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.results.result import Result
 from sweeps.planning import plan_runs
 from sweeps.spec import parse_spec

@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Planner, make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.results.result import Result
 from sweeps import console as show
 from sweeps.planning import plan_runs

@@ -20,7 +20,7 @@ from PIL import Image
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.matrix_metrics import METRICS, compute_metrics
 from cl_platform.tracking.sinks import Background, Event, Trackers
 from cl_platform.tracking.wandb import schema
