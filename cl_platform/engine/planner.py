@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import isroutine
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class Planner:
         _check_fit(config, template, given)
         model = self.objects.get("model") or registry.load("model", config.model["name"])
         parameters = {k: v for k, v in config.model.items() if k != "name"}
-        preprocess = _preprocess_of(model, parameters)
+        preprocess = _of_model(model, "preprocess", parameters)
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         pretrained = bool(_of_model(model, "pretrained", parameters))
         code = self._code(config, template, model, arranged.unordered)
@@ -183,7 +184,7 @@ class Planner:
         self,
         config: RunConfig,
         given: Stream,
-        preprocess: Preprocess | None,
+        preprocess: Any,
         template: Strategy,
         curriculum: Curriculum,
         order: Sequence[int] | None,
@@ -203,7 +204,7 @@ class Planner:
             labels = [int(c) for c in rng.permutation(given.n_classes)]
             data = f"{data} labels {config.seed}"
             stream = self._cached("relabelled", data, lambda: given.relabelled(labels))
-        if preprocess is not None:
+        if isinstance(preprocess, Preprocess):
             data, unscaled = f"{data} as {preprocess!r}", stream
             stream = self._cached("normalised", data, lambda: unscaled.normalised_as(preprocess))
         level: Level = curriculum.level
@@ -275,18 +276,10 @@ def _key(section: dict[str, Any]) -> str:
     return json.dumps(section, sort_keys=True, default=str)
 
 
-def _preprocess_of(model: Any, parameters: dict[str, Any]) -> Preprocess | None:
-    """Return the normalisation that a model's weights were trained with, if it states one."""
-    wanted = getattr(model, "preprocess", None)
-    if callable(wanted) and not isinstance(wanted, Preprocess):
-        wanted = wanted(**parameters)
-    return wanted if isinstance(wanted, Preprocess) else None
-
-
 def _of_model(model: Any, name: str, parameters: dict[str, Any]) -> Any:
-    """Call a static method that a model may have with its parameters."""
-    method = getattr(model, name, None)
-    return method(**parameters) if method else None
+    """Return what a model states of itself, as a value or as a static method of its parameters."""
+    stated = getattr(model, name, None)
+    return stated(**parameters) if isroutine(stated) else stated
 
 
 def _per_experience(

@@ -19,13 +19,18 @@ Norm = Literal["batch", "group"]
 class Classifier(nn.Module):
     """A feature extractor and a linear classifier on top of it.
 
-    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`. A
-    pretrained one also says which ``preprocess`` its weights were trained with, in units of pixels
-    from 0 to 255; its mean and std then stand in for those of the stream. Its static method
-    ``fingerprint(**parameters)`` hashes the weights, so that states made from others are not taken
-    for its own.
+    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`. One
+    that reads weights has a static method ``fingerprint(**parameters)``, which hashes all
+    weights that it reads, so that states made from others are not taken for its own.
+
+    Attributes:
+        pretrained: whether its features are the same whatever the seed, so that a frozen one can be
+            shared and its features cached; a static method of its parameters where these decide.
+        preprocess: what its weights were trained with, in units of pixels from 0 to 255; its mean
+            and std then replace those of the stream. A static method likewise.
     """
 
+    pretrained: ClassVar[bool] = False
     preprocess: ClassVar[Preprocess | None] = None
     classifier: nn.Linear
 

@@ -38,6 +38,7 @@ class CifarResNet(Classifier):
         DataError: the weights are missing, damaged, or those of another network.
     """
 
+    pretrained: ClassVar[bool] = True
     preprocess: ClassVar[Preprocess] = IMAGENET  # its authors used the statistics of ImageNet
 
     def __init__(
@@ -70,7 +71,7 @@ class CifarResNet(Classifier):
 
     @staticmethod
     def fingerprint(depth: int = 20, weights: str | None = None) -> str:
-        """The sha256 of the weights that a model with these parameters begins with."""
+        """Return the sha256 of the weights that a model with these parameters begins with."""
         return file_digest(CifarResNet._file(depth, weights))
 
     @staticmethod
@@ -93,6 +94,7 @@ class MobileNetV1(Classifier):
         DataError: the weights are missing, damaged, or those of another network.
     """
 
+    pretrained: ClassVar[bool] = True
     preprocess: ClassVar[Preprocess] = Preprocess(mean=(127.5,) * 3, std=(127.5,) * 3)
 
     def __init__(
@@ -123,7 +125,7 @@ class MobileNetV1(Classifier):
 
     @staticmethod
     def fingerprint(size: int = 96, weights: str | None = None) -> str:
-        """The sha256 of the weights that a model with these parameters begins with."""
+        """Return the sha256 of the weights that a model with these parameters begins with."""
         return file_digest(MobileNetV1._file(weights))
 
     @staticmethod

@@ -70,6 +70,8 @@ class PretrainedViT(VisionTransformer):
             positions interpolated.
     """
 
+    pretrained: ClassVar[bool] = True
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -93,7 +95,7 @@ class PretrainedViT(VisionTransformer):
 
     @staticmethod
     def fingerprint(architecture: str, weights: str | None = None, **parameters: object) -> str:
-        """A hash of the weights' file, which is fetched if need be."""
+        """Return a hash of the weights' file, which is fetched if need be."""
         return file_digest(_file_of(architecture, weights))
 
 
@@ -130,8 +132,15 @@ class SmallViT(VisionTransformer):
 
     @staticmethod
     def fingerprint(weights: str | None = None, **parameters: object) -> str:
-        """A hash of the weights' file, if there is one."""
+        """Return a hash of the weights' file, if there is one."""
         return file_digest(weights_file(STATE, weights)) if weights else ""
+
+    @staticmethod
+    def pretrained(  # type: ignore[override]
+        weights: str | None = None, **parameters: object
+    ) -> bool:
+        """Return whether there is a file of weights."""
+        return weights is not None
 
 
 class HybridViT(VisionTransformer):
@@ -186,8 +195,15 @@ class HybridViT(VisionTransformer):
 
     @staticmethod
     def fingerprint(weights: str | None = None, **parameters: object) -> str:
-        """A hash of the transformer's weights and those of the convolutions, if it has a file."""
-        return MobileNetV1.fingerprint() + SmallViT.fingerprint(weights) if weights else ""
+        """Return a hash of the convolutions' weights, and of the transformer's if it has a file."""
+        return MobileNetV1.fingerprint() + SmallViT.fingerprint(weights)
+
+    @staticmethod
+    def pretrained(  # type: ignore[override]
+        weights: str | None = None, **parameters: object
+    ) -> bool:
+        """Return whether the transformer has a file of weights too."""
+        return weights is not None
 
 
 def _small(

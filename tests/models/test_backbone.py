@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.models.backbone import Backbone, LowRank, Prefix, Tokens
 from cl_platform.models.pretrained_cnn import MobileNetV1, coloured
@@ -248,14 +250,24 @@ def test_a_hybrid_keeps_the_statistics_of_its_convolutions(real_data: Path) -> N
     assert all(weight.grad is not None for weight in vit.convolutions.parameters())
 
 
-def test_a_hybrid_is_known_by_both_of_its_files(real_data: Path, tmp_path: Path) -> None:
-    assert HybridViT.fingerprint() == ""  # not pretrained as a whole
-    found = []
+def test_a_hybrid_is_named_by_both_of_its_files(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [HybridViT.fingerprint()]
     for content in (b"one", b"other"):
         (tmp_path / "body.pt").write_bytes(content)
         found.append(HybridViT.fingerprint(weights=str(tmp_path / "body.pt")))
-    assert found[0] != found[1]
-    assert all(name.startswith(MobileNetV1.fingerprint()) for name in found)
+    config = parse_config({"model": {"name": "hybrid-vit", "size": 64}})
+    plans = [make_plan(config)]
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "mobilenet_v1_075_other.pt").write_bytes(b"other weights")
+    monkeypatch.setenv("CLP_DATA", str(tmp_path))
+    found.append(HybridViT.fingerprint())
+    plans.append(make_plan(config))
+    assert len(set(found)) == 4
+    assert plans[0].keys[0] != plans[1].keys[0], "convolutions of other weights, other states"
+    assert not any(plan.pretrained for plan in plans)  # the transformer starts from the seed
+    assert HybridViT.pretrained(weights="body.pt")
 
 
 def test_attention_that_prefixes_cannot_reach_is_refused(tmp_path: Path) -> None:
