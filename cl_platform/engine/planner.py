@@ -53,7 +53,7 @@ EVALUATION = ("cl_platform.core.matrix", "cl_platform.engine.evaluation")
 METRICS = ("cl_platform.metrics.matrix_metrics",)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
-LIMITS = {"evaluators": 2, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}
+LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}
 LIMIT = 4096
 
 
