@@ -136,7 +136,7 @@ class _Walk:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Every global or attribute name that a function, or one inside it, uses."""
+    """Return every global or attribute name that a function, or one inside it, uses."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

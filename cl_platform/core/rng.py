@@ -13,7 +13,7 @@ import torch
 
 
 def seed_for(seed: int, step: int, role: str) -> int:
-    """A 63-bit seed for one role at one step of a run (step 0: before the first experience)."""
+    """Return a 63-bit seed for a role at a step of a run (step 0: before all experiences)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{role}".encode()).digest()[:8]) >> 1
 
 
@@ -31,7 +31,7 @@ class RNG:
         self._generators: dict[str, torch.Generator] = {}
 
     def generator(self, role: str) -> torch.Generator:
-        """The generator of a role, on the run's device; the same object for the same role."""
+        """Return the generator of a role on the run's device, always the same object."""
         if role not in self._generators:
             generator = torch.Generator(self.device)
             self._generators[role] = generator.manual_seed(seed_for(self.seed, self.step, role))
@@ -45,7 +45,7 @@ class RNG:
 
     @contextmanager
     def rewound(self) -> Iterator[None]:
-        """Whatever is drawn inside is drawn again afterwards: a look ahead that leaves no trace."""
+        """Draw inside what will be drawn again afterwards: a look ahead that leaves no trace."""
         states = {g: g.get_state() for g in self._generators.values()}
         try:
             yield

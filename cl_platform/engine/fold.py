@@ -83,7 +83,7 @@ class Fold:
         return ["test", "validation"] if validated else ["test"]
 
     def begin(self) -> None:
-        """A strategy as it is before the first experience; `position` counts its steps."""
+        """Start with a strategy as it is before the first experience."""
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
@@ -108,7 +108,7 @@ class Fold:
         return True
 
     def train(self) -> None:
-        """One step of the fold, from the present state."""
+        """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
         self.rng.restart(k)
@@ -166,11 +166,11 @@ class Fold:
         return computing(self.plan.config.precision, self.device)
 
     def _learned(self, k: int) -> tuple[Experience, ...]:
-        """What the first k steps are trained on."""
+        """Return the experiences that the first k steps are trained on."""
         return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
 
     def _accuracy(self, k: int) -> float:
-        """Mean accuracy on what the first k steps are about; leaves no trace in training."""
+        """Return the mean accuracy on what was learned by step k; leaves no trace in training."""
         with self.rng.rewound(), global_generators(self.plan.config.seed):
             return self._evaluator("test").mean_accuracy(self.strategy, self._learned(k))
 
@@ -181,7 +181,7 @@ class Fold:
         return known[split]
 
     def evaluate(self) -> None:
-        """Score the present state and keep its record."""
+        """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
         seen = {c for e in self._learned(k) for c in e.classes}
@@ -201,7 +201,7 @@ class Fold:
         self._emit_row(k, reused=False)
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
-        """What the present state cost to train, evaluate and keep."""
+        """Return what the present state cost to train, evaluate and store."""
         parameters = [(p.numel(), p.requires_grad) for p in self.strategy.parameters()]
         return {
             **self.state.cost,
@@ -212,7 +212,7 @@ class Fold:
         }
 
     def _anytime(self, row: Accuracies) -> list[list[float]]:
-        """What was measured in the midst of the last step, and at its end."""
+        """Return the curve measured in the midst of the last step, and at its end."""
         if not (self.position and self.plan.config.evaluate_every):
             return []
         tasks = {e.task for e in self._learned(self.position)}

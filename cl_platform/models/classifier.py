@@ -36,15 +36,15 @@ class Classifier(nn.Module):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """(B, *input_shape) -> (B, n_features), what the classifier sees."""
+        """Return what the classifier sees of inputs (B, *input_shape), (B, n_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, *input_shape) -> logits (B, n_classes)."""
+        """Return logits (B, n_classes) for inputs (B, *input_shape)."""
         return in_float32(self.classifier, self.features(x))
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
-    """Batch norm, or group norm with groups of at most 32 (its statistics are per sample)."""
+    """Build batch norm, or group norm with groups of at most 32 (its statistics are per sample)."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     groups = next(g for g in range(min(32, channels // 2) or 1, 0, -1) if channels % g == 0)

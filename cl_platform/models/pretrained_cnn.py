@@ -134,7 +134,7 @@ class MobileNetV1(Classifier):
 
 
 def check_channels(input_shape: tuple[int, ...]) -> None:
-    """Raises BadInput unless inputs are images with one or three channels."""
+    """Raise BadInput unless inputs are images with one or three channels."""
     channels, *_ = image_shape(input_shape)
     if channels not in (1, 3):
         raise BadInput(
@@ -144,7 +144,7 @@ def check_channels(input_shape: tuple[int, ...]) -> None:
 
 
 def coloured(x: Tensor, size: int) -> Tensor:
-    """(B, 1 or 3, H, W) -> (B, 3, size, size); a grey channel is repeated.
+    """Resize (B, 1 or 3, H, W) to (B, 3, size, size); a grey channel is repeated.
 
     Channels come last in memory: convolutions in inference are up to twice as fast so, on a CPU.
     """
@@ -180,7 +180,7 @@ def _stage(wide_in: int, wide: int, blocks: int) -> nn.Sequential:
 def _convolution(
     name: str, wide_in: int, wide: int, stride: int = 1, kernel: int = 3, groups: int = 1
 ) -> dict[str, nn.Module]:
-    """A convolution, batch norm and ReLU6, by the names of their weights.
+    """Return a convolution, batch norm and ReLU6, by the names of their weights.
 
     At stride 2 the border is at the right and the bottom only, as TensorFlow has it for even sizes.
     """

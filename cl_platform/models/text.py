@@ -53,7 +53,7 @@ class TextEncoder(Backbone):
         return str(weights_digest(weights))
 
     def embed(self, x: Tensor) -> Tokens:
-        """Token ids (B, n) to tokens (B, m, width); m < n where all of the batch is shorter."""
+        """Embed token ids (B, n) as (B, m, width); m < n where all of the batch is shorter."""
         if x.is_floating_point():
             raise BadInput(
                 "a text encoder takes token ids, not numbers; give --set stream.tokenizer=minilm"
