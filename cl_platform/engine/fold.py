@@ -16,7 +16,7 @@ from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.training import train_experience
+from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed
 from cl_platform.models.precision import computing
 from cl_platform.storage.state_store import Record, State, StateStore
@@ -111,18 +111,16 @@ class Fold:
         """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
+        data = step.data()
         self.rng.restart(k)
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
-        shown: dict[str, float] = {}
 
         def progress(done: int, total: int, loss: float) -> None:
             self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
 
-        def count(done: int, total: int, samples: int) -> None:
-            shown.update(steps=done, samples=samples)
-            every = plan.config.evaluate_every
-            if every and done % every == 0 and done < total:  # the end has a row of its own
+        def evaluate(done: int, total: int, samples: int) -> None:
+            if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with meter.evaluating():
                     curve.append([samples, self._accuracy(k)])
 
@@ -131,16 +129,17 @@ class Fold:
             memory = train_experience(
                 self.strategy,
                 step.experience,
-                step.data(),
+                data,
                 step.tasks() if plan.stream.scenario == "task" else None,
                 plan.config,
                 self.state.optimizer,
                 progress,
-                count,
+                evaluate if plan.config.evaluate_every else None,
             )
         if diagnostics := self.strategy.diagnostics():
             self.trackers.emit("diagnosed", step=k, values=diagnostics)
-        cost = {**meter.cost(), **shown}
+        epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
+        cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
         self.state = State(self.strategy.state_dict(), memory, cost, curve)
         self.position = k
         self.trained += 1

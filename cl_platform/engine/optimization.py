@@ -63,21 +63,17 @@ def build_schedule(
 
 def schedule_steps(
     optimizer: torch.optim.Optimizer | None, config: LRSchedule | None, epochs: int, batches: int
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return what to call after every batch and after every epoch of an experience.
+) -> tuple[Callable[[], None] | None, Callable[[], None] | None]:
+    """Return what to call after every batch and after every epoch of an experience, if anything.
 
     Args:
         batches: in one epoch.
     """
-
-    def nothing() -> None:
-        pass
-
     if optimizer is None or config is None:
-        return nothing, nothing
+        return None, None
     if config.interval == "step":
-        return build_schedule(optimizer, config, epochs * batches).step, nothing
-    return nothing, build_schedule(optimizer, config, epochs).step
+        return build_schedule(optimizer, config, epochs * batches).step, None
+    return None, build_schedule(optimizer, config, epochs).step
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def train_experience(
     config: RunConfig,
     optimizer_memory: dict[str, Any],
     on_progress: OnProgress = lambda done, total, loss: None,
-    on_step: OnStep = lambda done, total, shown: None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Train on one experience, and return the optimizer's state by parameter name.
 
@@ -80,10 +80,13 @@ def train_experience(
             loss = strategy.training_step(batch)
             strategy.after_step(batch)
             done, shown = watch.add(loss), shown + len(batch)
-            on_step(done, total, shown)
+            if on_step:
+                on_step(done, total, shown)
             watch.look_now_and_then()
-            after_batch()
-        after_epoch()
+            if after_batch:
+                after_batch()
+        if after_epoch:
+            after_epoch()
     watch.look()
     strategy.end_experience(experience)
     if optimizer is None or config.optimizer.reset:

@@ -150,7 +150,7 @@ def test_a_strategy_without_parameters_needs_no_optimizer() -> None:
 
 def test_the_device_is_checked_before_anything_starts() -> None:
     with pytest.raises(clp.ClpError, match=r"device=cuda:99 cannot be used here .*give device=cpu"):
-        parse_config({"device": "cuda:99"})
+        make_plan(parse_config({"device": "cuda:99"}))
 
 
 class Growing(Finetune):
