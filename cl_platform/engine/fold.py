@@ -144,7 +144,7 @@ class Fold:
         self.position = k
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
-        if self.store.wants(plan.keys[k], self._unsaved):
+        if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
 

@@ -1,7 +1,7 @@
-"""Where each data set comes from: official files put there by hand, else a download.
+"""Sources of image data sets: official files put there by hand, or else a download.
 
-A new data set of images is a ``Source`` put into ``SOURCES``; ``streams.images`` makes streams
-of it. Those of texts are in ``streams.data.text_sources`` and ``streams.text``.
+To add a data set of images, add a ``Source`` to ``SOURCES``; ``streams.images`` makes streams of
+it. For texts see ``streams.data.text_sources`` and ``streams.text``.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class Source(Generic[D]):
-    """Where a data set comes from, as arrays or as texts.
+    """Two ways to read a data set as arrays or texts.
 
     Args:
-        local: reads official files from the set's own folder, or returns None without them.
-        download: fetches them into a folder and reads them.
+        local: reads official files from the set's own folder; returns None if there are none.
+        download: downloads them into a folder and reads them.
         n_train: size of the published training set.
     """
 
@@ -45,7 +45,7 @@ class Source(Generic[D]):
 
 
 def _digits(folder: Path) -> Arrays:
-    """The 1797 digits of scikit-learn, 8x8 with 17 grey levels; every third is for testing.
+    """Return the 1797 digits of scikit-learn, 8x8 with 17 grey levels; every third is for testing.
 
     The choice is made within each class, so that the classes stay balanced.
     """
@@ -61,7 +61,7 @@ def _digits(folder: Path) -> Arrays:
 
 
 def _idx_source(class_name: str, names: list[str]) -> Source[Arrays]:
-    """A member of the MNIST family, by the name of its torchvision class."""
+    """Return a source for the MNIST family, by the name of the torchvision class."""
 
     def local(folder: Path) -> Arrays | None:
         if not list(folder.glob("train-images-idx3-ubyte*")):
@@ -144,7 +144,7 @@ def _omniglot_download(raw: Path) -> Arrays:
 
 
 def _omniglot(bits: np.ndarray, classes: list[dict[str, str]]) -> Arrays:
-    """28x28; of the 20 drawers of each character the first 15 are for training."""
+    """Shrink to 28x28; the first 15 of the 20 drawers of each character are for training."""
     n = len(classes)
     x = shrink_omniglot(bits).reshape(n, 20, 1, 28, 28)
     y = np.arange(n).repeat(20).reshape(n, 20)

@@ -1,4 +1,4 @@
-"""Where each text data set comes from; see ``streams.data.sources``."""
+"""Sources of text data sets; see ``streams.data.sources``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from cl_platform.errors import DataError
+from cl_platform.storage.files import write_atomic
 from streams.data.sources import Source
 from streams.data.text_formats import (
     Labelled,
@@ -23,29 +24,24 @@ from streams.data.text_formats import (
 def _files_source(
     name: str, address: str, files: Sequence[str], read: Callable[[Path], Texts], n_train: int
 ) -> Source[Texts]:
-    """A set whose files can be fetched one by one from an address."""
+    """Return a source for a set whose files can be downloaded one by one from an address."""
 
     def local(folder: Path) -> Texts | None:
         return read(folder) if (folder / files[0]).exists() else None
 
     def download(raw: Path) -> Texts:
         for file in files:
-            _fetch(f"{address}/{file}", raw / name / file)
+            _download(f"{address}/{file}", raw / name / file)
         return read(raw / name)
 
     return Source(local, download, n_train)
 
 
-def _fetch(address: str, path: Path) -> None:
-    """A file from the network, unless it is here already; whole or not at all."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with urlopen(address, timeout=60) as answer:
-        content = answer.read()
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _download(address: str, path: Path) -> None:
+    """Download a file unless it is here already."""
+    if not path.exists():
+        with urlopen(address, timeout=60) as answer:
+            write_atomic(path, answer.read())
 
 
 def _newsgroups_local(folder: Path) -> Texts | None:
@@ -53,7 +49,7 @@ def _newsgroups_local(folder: Path) -> Texts | None:
 
 
 def _newsgroups_download(raw: Path) -> Texts:
-    """Without headers, which name the group."""
+    """Read them without headers, which name the group."""
     from sklearn.datasets import fetch_20newsgroups
 
     def part(subset: str) -> Labelled:
@@ -67,7 +63,7 @@ def _newsgroups_download(raw: Path) -> Texts:
 
 
 def _sequence_source(name: str, sets: Sequence[str], n_train: int, *beside: str) -> Source[Texts]:
-    """Data sets to be learned one after the other.
+    """Return a source for data sets that are learned one after the other.
 
     Args:
         beside: other folders of the data folder where some of them may lie.
@@ -76,27 +72,27 @@ def _sequence_source(name: str, sets: Sequence[str], n_train: int, *beside: str)
     def local(folder: Path) -> Texts | None:
         if not folder.is_dir():
             return None
-        places = [folder, *(folder.with_name(other) for other in beside)]
-        found = {s: next((p for p in places if _holds(p, s)), None) for s in sets}
-        absent = [s for s, place in found.items() if place is None]
-        if absent:
-            raise DataError(f"data set {name!r} lacks {', '.join(absent)}; put {wanted} {folder}")
-        return read_sequence({s: place for s, place in found.items() if place is not None})
+        folders = [folder, *(folder.with_name(other) for other in beside)]
+        # The first folder takes precedence: of equal keys the last one counts.
+        found = {s: f for s in sets for f in reversed(folders) if _is_complete(f, s)}
+        if absent := [s for s in sets if s not in found]:
+            raise DataError(f"data set {name!r} lacks {', '.join(absent)}; put {files} {folder}")
+        return read_sequence(found)
 
     def download(raw: Path) -> Texts:
         raise DataError(
             f"data set {name!r} is at no public address; for each of {', '.join(sets)} put "
-            f"{wanted} {raw.with_name(name)}"
+            f"{files} {raw.with_name(name)}"
         )
 
-    wanted = (
+    files = (
         "SET.train.jsonl.gz and SET.test.jsonl.gz, lines of {text, label}, "
         "and a meta.json, {SET: {labels}}, into"
     )
     return Source(local, download, n_train)
 
 
-def _holds(folder: Path, name: str) -> bool:
+def _is_complete(folder: Path, name: str) -> bool:
     files = (f"{name}.train.jsonl.gz", f"{name}.test.jsonl.gz", "meta.json")
     return all((folder / file).exists() for file in files)
 

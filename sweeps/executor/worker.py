@@ -108,7 +108,7 @@ class Worker:
 
     def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
-        self.store.hold(task.held)
+        self.store.keep_in_memory(task.held)
         try:
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:

@@ -210,7 +210,7 @@ def test_states_stay_within_the_budget(tmp_path: Path) -> None:
     execute(plan(), tmp_path / "free")
     size = max(f.stat().st_size for f in tmp_path.glob("free/states/*/*.pt"))
     p = plan()
-    execute(p, tmp_path / "tight", budget=2 * size + 100)
+    execute(p, tmp_path / "tight", budget=int(2.5 * size))
     kept = {f.stem for f in (tmp_path / "tight").glob("states/*/*.pt")}
     assert kept == set(p.keys[4:])
 
@@ -390,7 +390,7 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     (first.path / "result.json").unlink()  # type: ignore[operator]
     (first.path / "events.jsonl").unlink()  # type: ignore[operator]
     (first.path / "events.jsonl").mkdir()  # type: ignore[operator]
-    with pytest.raises(clp.ClpError, match=r"cannot write .*events.jsonl"):
+    with pytest.raises(clp.ClpError, match=r"cannot read .*events.jsonl"):
         execute(plan(), tmp_path)
 
 

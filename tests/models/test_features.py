@@ -103,10 +103,10 @@ def test_another_model_data_set_preprocessing_or_precision_has_its_own(
     made = [
         features()(data),
         features("another model")(data),
-        features(preprocess=Preprocess((1.0,), (2.0,))).of(data),
+        features(preprocess=Preprocess((1.0,), (2.0,)))(data),
         features(precision="bf16")(data),
-        features().of(moved),
-        features().of(turned),
+        features()(moved),
+        features()(turned),
     ]
     assert len(list(cache.glob("*.npy"))) == len(made)
     assert sum(passed) == len(made) * 20
@@ -147,16 +147,16 @@ def test_the_least_recently_used_go_when_there_are_too_many(
     data = samples(100)
     known = [features(name) for name in ("old", "used", "new")]
     for age, f in zip((300, 200), known, strict=False):
-        key = f.of(data).fingerprint
+        key = f(data).fingerprint
         os.utime(cache / f"{key}.npy", (time.time() - age,) * 2)
     (cache / ".killed").write_bytes(b"half an array")
     os.utime(cache / ".killed", (0, 0))
     one = next(cache.glob("*.npy")).stat().st_size
-    monkeypatch.setattr("cl_platform.models.features.BUDGET", 2 * one)
+    monkeypatch.setattr("cl_platform.models.features.BUDGET", int(2.5 * one))
     features("used")(data)
-    known[2].of(data)
+    known[2](data)
     left = {path.stem for path in cache.glob("*.npy")}
-    assert left == {f.of(data).fingerprint for f in known[1:]}
+    assert left == {f(data).fingerprint for f in known[1:]}
     assert not (cache / ".killed").exists()
 
 
@@ -169,7 +169,7 @@ from cl_platform.models.tiny_transformer import TinyTransformer
 true, count = TinyTransformer.features, []
 TinyTransformer.features = lambda self, x: count.append(len(x)) or true(self, x)
 while not Path(sys.argv[1]).exists(): pass
-features().of(samples(3000))
+features()(samples(3000))
 print(sum(count))
 """
     go = tmp_path / "go"
