@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cl_platform.config import registry
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig
-from cl_platform.config.signatures import build
+from cl_platform.config.signatures import instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.curriculum import Curriculum, arrange, ask
 from cl_platform.core.digests import digest
@@ -281,7 +281,9 @@ class Planner:
 
     def _part(self, kind: Kind, config: RunConfig) -> Any:
         part = self.objects.get(kind)
-        return _checked(kind, build(kind, getattr(config, kind)) if part is None else part, config)
+        if part is None:
+            part = instantiate(kind, getattr(config, kind))
+        return _checked(kind, part, config)
 
     def _code(
         self, config: RunConfig, template: Strategy, model: Any, given: Stream

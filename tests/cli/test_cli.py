@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.config.run_config import flag_fields
 from tests.conftest import one_result, start_clp
 
 Clp = Callable[..., tuple[int, str, str]]
@@ -189,6 +190,23 @@ def test_version(clp: Clp) -> None:
     from cl_platform import __version__
 
     assert clp("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_the_help_of_a_run_names_every_flag_within_80_columns(clp: Clp) -> None:
+    code, out, _ = clp("run", "--help")
+    assert code == 0
+    for name, field in flag_fields().items():
+        assert f"--{name.replace('_', '-')} " in out
+        assert str(field.description).split(maxsplit=1)[0] in out
+    assert "[default: split-digits]" in " ".join(out.replace("│", " ").split())
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_switches(clp: Clp) -> None:
+    flags = ["--permute-labels", "--no-count-flops", "--evaluate-every", "2"]
+    config = json.loads(clp("run", *FAST, *flags, "--json")[1])["config"]
+    assert (config["permute_labels"], config["count_flops"]) == (True, False)
+    assert config["evaluate_every"] == 2
 
 
 @pytest.mark.parametrize(
