@@ -23,6 +23,12 @@ from strategies.part import BETA
 class Mine(Strategy):
     beta: float = BETA
 """,
+    "strategies/network.py": """
+from torch import nn
+
+def linear(input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    return nn.Linear(input_shape[0], n_classes)
+""",
     "streams/__init__.py": "",
     "streams/images.py": "",
     "streams/mine.py": """
@@ -69,45 +75,43 @@ def call(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["er", "strategies.mine:Mine", "strategies/mine.py:Mine"])
-def test_a_strategy_is_found_by_any_name(form: str, name: str, folder: Path) -> None:
-    command = [*FORMS[form], "run", "--stream", "blobs", "--strategy", name, "--json"]
-    section = json.loads(call(command, folder))["config"]["strategy"]
-    assert section["name"] == name
-    assert section.get("beta") == (None if name == "er" else 0.25)
-    assert section.get("memory_size") == (200 if name == "er" else None)
+def test_every_kind_of_name_is_found(form: str, folder: Path) -> None:
+    names = {
+        "stream": "streams/mine.py:named",
+        "strategy": "refresh",
+        "curriculum": "reverse",
+        "model": "strategies/network.py:linear",
+    }
+    words = [word for kind, name in names.items() for word in (f"--{kind}", name)]
+    words += ["--set", "strategy.inner=strategies.mine:Mine", "--set", "stream.n=2"]
+    config = json.loads(call([*FORMS[form], "run", *words, "--json"], folder))["config"]
+    assert {kind: config[kind]["name"] for kind in names} == names
+    assert config["strategy"]["inner"] == {"name": "strategies.mine:Mine", "beta": 0.25}
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_sweep_on_ray_finds_what_its_processes_need(form: str, folder: Path) -> None:
+def test_a_sweep_on_ray_finds_what_its_processes_need(folder: Path) -> None:
     spec = {
         "base": {"stream": "streams/mine.py:named"},
         "axes": {"strategy": ["er", "strategies.mine:Mine", "strategies/mine.py:Mine"]},
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(spec))
-    out = call([*FORMS[form], "sweep", "sweep.yaml", "--json", "--workers", "1"], folder)
+    out = call([*FORMS["clp"], "sweep", "sweep.yaml", "--json", "--workers", "1"], folder)
     assert json.loads(out)["status"] == "done"
 
 
-SCRIPT = """
-import cl_platform as clp
-from cl_platform.config.registry import load, name_of
-from cl_platform.errors import BadInput
-{first}
-print([clp.run("blobs", s, out=None).config["strategy"]["name"] for s in ({names})])
-"""
-
-
 def test_a_script_in_that_folder(folder: Path) -> None:
-    (folder / "strategies" / "__init__.py").write_text("MADE_HERE = True\n")
-    script = SCRIPT.format(
-        first="from strategies import MADE_HERE\nfrom strategies.mine import Mine",
-        names="'er', Mine, 'strategies.mine:Mine', 'strategies/mine.py:Mine'",
-    )
-    (folder / "mine.py").write_text(script)
-    assert call([sys.executable, "mine.py"], folder) == (
-        "['er', 'strategies.mine:Mine', 'strategies.mine:Mine', 'strategies/mine.py:Mine']\n"
-    )
+    (folder / "strategies" / "__init__.py").write_text("MADE_HERE = True")
+    (folder / "mine.py").write_text("""
+import cl_platform as clp
+from strategies import MADE_HERE
+from strategies.mine import Mine
+
+for strategy in "er", Mine, "strategies.mine:Mine", "strategies/mine.py:Mine":
+    print(clp.run("blobs", strategy, out=None).config["strategy"]["name"])
+""")
+    assert call([sys.executable, "mine.py"], folder).split() == [
+        *("er", "strategies.mine:Mine", "strategies.mine:Mine", "strategies/mine.py:Mine")
+    ]
 
 
 def test_a_module_of_the_users_is_never_taken_for_one_of_ours(folder: Path) -> None:
