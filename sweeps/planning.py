@@ -8,7 +8,7 @@ from typing import Any
 
 from cl_platform.config.labels import label
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import as_section, blame, build
+from cl_platform.config.signatures import as_section, blame, instantiate
 from cl_platform.core.curriculum import Curriculum
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
@@ -124,7 +124,7 @@ def _runs(spec: SweepSpec, planner: Planner, point: Point) -> Iterable[Run]:
 
 def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | None]:
     """The curricula that the configuration's one stands for; [None] if just itself."""
-    curriculum = build("curriculum", config.curriculum)
+    curriculum = instantiate("curriculum", config.curriculum)
     if not isinstance(curriculum, Curriculum) or type(curriculum).variants is Curriculum.variants:
         return [None]
     stream = planner.stream(config).without_test_data()

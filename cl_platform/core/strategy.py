@@ -65,6 +65,8 @@ class Strategy(nn.Module):
     and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
     """
 
+    plugin_kind: ClassVar[Literal["strategy"]] = "strategy"
+
     needs_task: ClassVar[bool] = False
     """If true, ``forward`` needs the task label at test time, and only the task mask is scored."""
 

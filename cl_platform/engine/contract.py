@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import Section, as_section, build
+from cl_platform.config.signatures import Section, as_section, build, instantiate
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Stream
@@ -178,7 +178,7 @@ def numbering_of_classes_is_free(case: Case) -> None:
     orders = [{"name": "explicit", "level": "classes", "order": [*r]} for r in _numberings()]
     plans = [_plan(case, epochs=5, curriculum=order) for order in orders]
     config = _config(case, epochs=5)
-    stream: Stream = build("stream", config.stream)
+    stream: Stream = instantiate("stream", config.stream)
     renumbered = (make_plan(config, {"stream": stream.relabelled(r)}) for r in _numberings())
     for pair in (plans, renumbered):
         first, second = (execute(plan, None).metrics["average_accuracy"] for plan in pair)

@@ -19,7 +19,7 @@ import numpy as np
 from cl_platform.config import registry
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig
-from cl_platform.config.signatures import build
+from cl_platform.config.signatures import instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.curriculum import Curriculum, Level, arrange, ask
 from cl_platform.core.digests import digest
@@ -172,7 +172,7 @@ class Planner:
 
     def _part(self, kind: Kind, config: RunConfig) -> Any:
         part = self.objects.get(kind)
-        part = build(kind, getattr(config, kind)) if part is None else part
+        part = instantiate(kind, getattr(config, kind)) if part is None else part
         if not isinstance(part, TYPES[kind]):
             raise BadInput(
                 f"{kind} {getattr(config, kind)['name']!r} gives {f'{part!r:.60}'}: expected a "

@@ -65,7 +65,7 @@ def rank(
     from rich.markup import escape
 
     from cl_platform.config.run_config import parse_config
-    from cl_platform.config.signatures import build
+    from cl_platform.config.signatures import instantiate
     from cl_platform.core.curriculum import arrange
     from streams.curricula.designed import Designer
     from streams.curricula.designer import EXHAUSTIVE, ranked, variances
@@ -75,10 +75,10 @@ def rank(
     if figure is not None and (not figure.suffix or figure.is_dir()):
         raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
-    chosen = build("curriculum", settings.curriculum)
+    chosen = instantiate("curriculum", settings.curriculum)
     if not isinstance(chosen, Designer):
         raise BadInput(f"curriculum {settings.curriculum['name']!r} ranks no orders; give designer")
-    given = build("stream", settings.stream).without_test_data()
+    given = instantiate("stream", settings.stream).without_test_data()
     items = chosen.items(given)
     matrix = chosen.distances(given)
     best, worst = ranked(matrix, top), ranked(matrix, bottom, worst=True)

@@ -17,6 +17,7 @@ import ray
 import torch
 import torch._dynamo  # which the first optimizer imports, in seconds
 
+from cl_platform.config.registry import load
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import advance, execute
@@ -186,6 +187,7 @@ def fetch(planner: Planner, config: RunConfig, streams: Mapping[str, Any]) -> No
     """Let a planner use the shared stream of a configuration, if there is one."""
     reference = streams.get(_stream_key(config))
     if reference is not None and not planner.knows(config):
+        load("stream", config.stream["name"])  # its classes may be in a file
         stream: Stream = ray.get(reference)
         planner.adopt(config, stream.to(torch.device(config.device)))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.config.run_config import flag_fields
 from tests.conftest import one_result, start_clp
 
 Clp = Callable[..., tuple[int, str, str]]
@@ -155,8 +156,8 @@ def test_list_names_everything(clp: Clp, kind: str) -> None:
 def test_new_writes_a_strategy_that_keeps_the_contract(clp: Clp, tmp_path: Path) -> None:
     code, out, _ = clp("new", "WeightedReplay")
     assert code == 0
-    assert "clp check weighted_replay:WeightedReplay" in out
-    code, out, _ = clp("check", "weighted_replay:WeightedReplay", "--json")
+    assert "clp check weighted_replay.py:WeightedReplay" in out
+    code, out, _ = clp("check", "weighted_replay.py:WeightedReplay", "--json")
     assert code == 0
     assert all(verdict["ok"] for verdict in json.loads(out).values())
     code, _, err = clp("new", "WeightedReplay")
@@ -189,6 +190,23 @@ def test_version(clp: Clp) -> None:
     from cl_platform import __version__
 
     assert clp("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_the_help_of_a_run_names_every_flag_within_80_columns(clp: Clp) -> None:
+    code, out, _ = clp("run", "--help")
+    assert code == 0
+    for name, field in flag_fields().items():
+        assert f"--{name.replace('_', '-')} " in out
+        assert str(field.description).split(maxsplit=1)[0] in out
+    assert "[default: split-digits]" in " ".join(out.replace("│", " ").split())
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_switches(clp: Clp) -> None:
+    flags = ["--permute-labels", "--no-count-flops", "--evaluate-every", "2"]
+    config = json.loads(clp("run", *FAST, *flags, "--json")[1])["config"]
+    assert (config["permute_labels"], config["count_flops"]) == (True, False)
+    assert config["evaluate_every"] == 2
 
 
 @pytest.mark.parametrize(
@@ -233,15 +251,17 @@ def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
     assert done.stderr == "[]\n"
 
 
-def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_ended_keeps_its_states(tmp_path: Path, sent: int, code: int) -> None:
     arguments = ["run", "--epochs", "300", "--strategy", "finetune"]
     process = start_clp(arguments, tmp_path)
     wait_for(lambda: list(tmp_path.glob("clp-results/states/*/*.pt")), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "are kept. Go on with: clp" in err
-    assert len(err.splitlines()) == 1
+    assert process.returncode == code
+    if sent == signal.SIGINT:
+        assert "are kept. Go on with: clp" in err
+    assert len(err.splitlines()) == (sent == signal.SIGINT)
     assert not list(tmp_path.glob("**/.*"))
 
 
