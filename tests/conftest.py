@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -29,6 +30,22 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data sets in {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture
+def registry_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone when it ends."""
+    from cl_platform.metrics import registry
+
+    monkeypatch.setattr(registry, "_METRICS", registry.metrics())
+
+
+@pytest.fixture
+def own_metric(registry_of_metrics: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the example's metric, registered as a user's module does it."""
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.delitem(sys.modules, "examples.metric", raising=False)
+    return str(importlib.import_module("examples.metric").worst_experience_accuracy.__name__)
 
 
 @pytest.fixture
