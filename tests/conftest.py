@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -41,11 +41,11 @@ def registry_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def own_metric(registry_of_metrics: None, monkeypatch: pytest.MonkeyPatch) -> str:
+def own_metric(registry_of_metrics: None) -> str:
     """The name of the example's metric, registered as a user's module does it."""
-    monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.delitem(sys.modules, "examples.metric", raising=False)
-    return str(importlib.import_module("examples.metric").worst_experience_accuracy.__name__)
+    return str(
+        runpy.run_path(str(ROOT / "examples" / "metric.py"))["worst_experience_accuracy"].__name__
+    )
 
 
 @pytest.fixture
