@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,22 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data sets in {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture
+def registry_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone when it ends."""
+    from cl_platform.metrics import registry
+
+    monkeypatch.setattr(registry, "_METRICS", registry.metrics())
+
+
+@pytest.fixture
+def own_metric(registry_of_metrics: None) -> str:
+    """The name of the example's metric, registered as a user's module does it."""
+    return str(
+        runpy.run_path(str(ROOT / "examples" / "metric.py"))["worst_experience_accuracy"].__name__
+    )
 
 
 @pytest.fixture

@@ -25,13 +25,14 @@ from typing import Any, Literal
 
 from cl_platform.errors import BadInput, UnknownName
 
-Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "command"]
+Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "metric", "command"]
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
     "curriculum": "cl_platform.curricula",
     "encoder": "cl_platform.encoders",
     "model": "cl_platform.models",
+    "metric": "cl_platform.metrics",
     "command": "cl_platform.commands",
 }
 HOME = Path(__file__).parents[2]

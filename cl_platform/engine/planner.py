@@ -30,6 +30,7 @@ from cl_platform.core.stream import Stream
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Step, steps_of
 from cl_platform.errors import BadInput, ConfigError
+from cl_platform.metrics.registry import registered_functions
 
 TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
 # The kernel's modules that every training enters, by what it really runs (a test traces it). What
@@ -122,7 +123,9 @@ class Planner:
         keys = self._keys(config, template, arranged, code)
         evaluator = kernel_digest(*EVALUATION)
         columns = [e.identity for e in arranged.stream.experiences]
-        scored = digest(evaluator, kernel_digest(*METRICS))
+        functions = [f for _, f in sorted(registered_functions().items())]
+        metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
+        scored = digest(evaluator, kernel_digest(*METRICS), metrics)
         by_class = curriculum.level == "classes"  # then each order has test data of its own
         return Plan(
             config=config,

@@ -24,7 +24,7 @@ import cl_platform as clp
 from cl_platform.engine.execution import execute
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.comparison import bootstrap_mean, compare
-from cl_platform.report.leaderboard import MEASURES, measures_of, rows_of, shown_axes
+from cl_platform.report.leaderboard import measures_of, rows_of, shown_axes
 from cl_platform.report.orders.study import studies
 from cl_platform.report.render import MOST_ROWS, render, write_report
 from cl_platform.report.runs import Runs, read_runs
@@ -322,7 +322,7 @@ def test_rows_are_means_over_seeds_with_intervals(runs: Runs) -> None:
     rows = rows_of(runs)
     assert len(rows) == 8
     assert sorted(place for row in rows for place in row.places) == list(range(24))
-    scale = {m.key: m.scale for m in MEASURES}
+    scale = {m.key: m.scale for m in measures_of(runs)}
     assert scale["average_accuracy"] == 100
     for row in rows:
         mine = [runs.results[i].to_json() for i in row.places]

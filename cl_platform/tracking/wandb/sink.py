@@ -46,7 +46,9 @@ class WandbSink:
         self._last_total = 0
 
     def emit(self, event: Event) -> None:
-        getattr(self, f"_on_{event['event']}")(event)
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:  # a later version may emit more
+            handler(event)
 
     def close(self) -> None:
         if self._run is not None:
