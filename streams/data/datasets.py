@@ -15,6 +15,7 @@ import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,15 +23,34 @@ import torch
 from cl_platform import Samples
 from cl_platform.core.digests import array_digest, digest
 from cl_platform.errors import ClpError, DataError, one_line
-from cl_platform.models.hub import tokenizer_digest
 from cl_platform.storage.files import cannot_write, read_json
 from cl_platform.storage.paths import data_home, user_cache
-from streams.data.formats import Arrays
-from streams.data.sources import SOURCES, D, Source
-from streams.data.text_formats import Texts, as_arrays, hashed_words, token_ids
-from streams.data.text_sources import TEXT_SOURCES
 
-KNOWN: dict[str, Source[Arrays] | Source[Texts]] = {**SOURCES, **TEXT_SOURCES}
+if TYPE_CHECKING:
+    from streams.data.formats import Arrays, D, Source
+
+# Training samples as published. Sources are imported only where arrays are to be made.
+IMAGES = {
+    "digits": 1201,
+    "mnist": 60000,
+    "fashion-mnist": 60000,
+    "kmnist": 60000,
+    "cifar10": 50000,
+    "cifar100": 50000,
+    "omniglot": 1623 * 15,
+    "tiny-imagenet": 100000,
+}
+TEXTS = {
+    "clinc150": 15000,
+    "banking77": 10003,
+    "trec": 5452,
+    "newsgroups20": 11314,
+    "text-cl5": 5 * 115000,  # of each in d'Autume et al. 2019
+    # In the order of the sets: GLUE, SuperGLUE, Maas et al. 2011 and Zhang et al. 2015.
+    "text-cl15": 392702 + 250 + 5428 + 400 + 363846 + 9427 + 2490 + 25000
+    + 650000 + 3000000 + 67349 + 560000 + 120000 + 27243 + 1400000,
+}  # fmt: skip
+KNOWN = IMAGES | TEXTS
 RESIDENT_BYTES = 4 * 2**30
 VERSION = "v1"  # of the arrays' layout; another one is made anew
 PARTS = ("train_x", "train_y", "test_x", "test_y")
@@ -79,7 +99,7 @@ def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> D
     for part in PARTS:
         arrays[part] = _open(folder / f"{part}.npy", meta)
     mapped = _is_mapped(meta)
-    n_train, published = len(arrays["train_y"]), KNOWN[name].n_train
+    n_train, published = len(arrays["train_y"]), KNOWN[name]
     return Dataset(
         name=name,
         train=_samples(arrays["train_x"], arrays["train_y"], meta["fingerprint"], mapped),
@@ -136,15 +156,22 @@ def _kept_as(name: str, tokenizer: str | None, tokens: int) -> str:
     """The folder of the arrays; tokens are made once for each tokenizer and length."""
     if tokenizer is None:
         return name
+    from cl_platform.models.hub import tokenizer_digest
+
     return f"{name}-{tokens}-{tokenizer_digest(tokenizer)[:12]}"
 
 
 def _arrays(name: str, tokenizer: str | None, tokens: int) -> Arrays:
     """The set, read from wherever it is to be had."""
-    if name in SOURCES:
+    if name in IMAGES:
+        from streams.data.sources import SOURCES
+
         if tokenizer is not None:
             raise DataError(f"tokenizer={tokenizer}: data set {name!r} has no texts; leave it out")
         return _obtain(name, SOURCES[name])
+    from streams.data.text_formats import as_arrays, hashed_words, token_ids
+    from streams.data.text_sources import TEXT_SOURCES
+
     texts = _obtain(name, TEXT_SOURCES[name])
     if tokenizer is None:
         return as_arrays(texts, hashed_words)
