@@ -85,7 +85,7 @@ class TAG(Strategy):
 
     @property
     def bias(self) -> float:
-        """The factor by which second moments of the present task are too small at first."""
+        """Return the factor by which second moments of the present task are too small at first."""
         return float(1 - self.second_decay**self.steps) if self.flavour == "adam" else 1.0
 
     def weighted(self, first: Tensor, second: Tensor) -> Tensor:
