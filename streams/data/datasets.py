@@ -13,6 +13,7 @@ import stat
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,15 +21,34 @@ import torch
 from cl_platform import Samples
 from cl_platform.core.digests import array_digest, digest
 from cl_platform.errors import ClpError, DataError, one_line
-from cl_platform.models.hub import tokenizer_digest
 from cl_platform.storage.files import cannot, locked, read_json, replacing
 from cl_platform.storage.paths import data_home, user_cache
-from streams.data.formats import Arrays
-from streams.data.sources import SOURCES, D, Source
-from streams.data.text_formats import Texts, as_arrays, hashed_words, token_ids
-from streams.data.text_sources import TEXT_SOURCES
 
-DATASETS: dict[str, Source[Arrays] | Source[Texts]] = {**SOURCES, **TEXT_SOURCES}
+if TYPE_CHECKING:
+    from streams.data.formats import Arrays, D, Source
+
+# Training samples as published. Sources are imported only where arrays are to be made.
+IMAGES = {
+    "digits": 1201,
+    "mnist": 60000,
+    "fashion-mnist": 60000,
+    "kmnist": 60000,
+    "cifar10": 50000,
+    "cifar100": 50000,
+    "omniglot": 1623 * 15,
+    "tiny-imagenet": 100000,
+}
+TEXTS = {
+    "clinc150": 15000,
+    "banking77": 10003,
+    "trec": 5452,
+    "newsgroups20": 11314,
+    "text-cl5": 5 * 115000,  # of each in d'Autume et al. 2019
+    # In the order of the sets: GLUE, SuperGLUE, Maas et al. 2011 and Zhang et al. 2015.
+    "text-cl15": 392702 + 250 + 5428 + 400 + 363846 + 9427 + 2490 + 25000
+    + 650000 + 3000000 + 67349 + 560000 + 120000 + 27243 + 1400000,
+}  # fmt: skip
+DATASETS = IMAGES | TEXTS
 RESIDENT_BYTES = 4 * 2**30
 VERSION = "v1"  # of the arrays' layout
 PARTS = ("train_x", "train_y", "test_x", "test_y")
@@ -70,8 +90,11 @@ def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> D
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}. Known: {', '.join(DATASETS)}")
-    # Token ids are cached once for each tokenizer and length.
-    suffix = f"-{tokens}-{tokenizer_digest(tokenizer)[:12]}" if tokenizer is not None else ""
+    suffix = ""
+    if tokenizer is not None:  # token ids are cached once for each tokenizer and length
+        from cl_platform.models.hub import tokenizer_digest
+
+        suffix = f"-{tokens}-{tokenizer_digest(tokenizer)[:12]}"
     folder = arrays_home() / f"{name}{suffix}"
     if not (folder / "meta.json").exists():
         _write(_arrays(name, tokenizer, tokens), folder)
@@ -80,7 +103,7 @@ def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> D
     for part in PARTS:
         arrays[part] = _open(folder / f"{part}.npy", meta)
     mapped = _is_mapped(meta)
-    n_train, published = len(arrays["train_y"]), DATASETS[name].n_train
+    n_train, published = len(arrays["train_y"]), DATASETS[name]
     return Dataset(
         name=name,
         train=_samples(arrays["train_x"], arrays["train_y"], meta["fingerprint"], mapped),
@@ -135,10 +158,15 @@ def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
 
 def _arrays(name: str, tokenizer: str | None, tokens: int) -> Arrays:
     """Return a data set as arrays, from local files or a download."""
-    if name in SOURCES:
+    if name in IMAGES:
+        from streams.data.sources import SOURCES
+
         if tokenizer is not None:
             raise DataError(f"tokenizer={tokenizer}: data set {name!r} has no texts; leave it out")
         return _read_or_download(name, SOURCES[name])
+    from streams.data.text_formats import as_arrays, hashed_words, token_ids
+    from streams.data.text_sources import TEXT_SOURCES
+
     texts = _read_or_download(name, TEXT_SOURCES[name])
     if tokenizer is None:
         return as_arrays(texts, hashed_words)

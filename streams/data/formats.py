@@ -7,16 +7,17 @@ import json
 import lzma
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 Array = np.ndarray
+D = TypeVar("D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,19 @@ class Arrays:
     test_y: Array
     class_names: list[str]
     groups: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source(Generic[D]):
+    """Where a data set comes from, as arrays or as texts.
+
+    Args:
+        local: reads official files from the set's own folder, or returns None without them.
+        download: fetches them into a folder and reads them.
+    """
+
+    local: Callable[[Path], D | None]
+    download: Callable[[Path], D]
 
 
 def read_idx(folder: Path) -> tuple[Array, Array, Array, Array]:

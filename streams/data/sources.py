@@ -1,21 +1,20 @@
 """Sources of image data sets: official files put there by hand, or else a download.
 
-To add a data set of images, add a ``Source`` to ``SOURCES``; ``streams.images`` makes streams of
-it. For texts see ``streams.data.text_sources`` and ``streams.text``.
+To add a data set of images, add a ``Source`` to ``SOURCES`` and its size to ``datasets.IMAGES``;
+``streams.images`` makes streams of it. For texts see ``streams.data.text_sources`` and
+``streams.text``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from cl_platform.storage.files import read_json
 from streams.data.formats import (
     Arrays,
+    Source,
     read_cifar_pickles,
     read_idx,
     read_omniglot_bits,
@@ -25,23 +24,6 @@ from streams.data.formats import (
     shrink_omniglot,
     unpickle,
 )
-
-D = TypeVar("D")
-
-
-@dataclass(frozen=True)
-class Source(Generic[D]):
-    """Two ways to read a data set as arrays or texts.
-
-    Args:
-        local: reads official files from the set's own folder; returns None if there are none.
-        download: downloads them into a folder and reads them.
-        n_train: size of the published training set.
-    """
-
-    local: Callable[[Path], D | None]
-    download: Callable[[Path], D]
-    n_train: int
 
 
 def _digits(folder: Path) -> Arrays:
@@ -74,7 +56,7 @@ def _idx_source(class_name: str, names: list[str]) -> Source[Arrays]:
         getattr(datasets, class_name)(raw, download=True)
         return Arrays(*read_idx(raw / class_name / "raw"), names)
 
-    return Source(local, download, 60000)
+    return Source(local, download)
 
 
 def _cifar_source(n_classes: int) -> Source[Arrays]:
@@ -118,7 +100,7 @@ def _cifar_source(n_classes: int) -> Source[Arrays]:
         getattr(datasets, f"CIFAR{n_classes}")(raw, download=True)
         return pickles(raw / folder_name)
 
-    return Source(local, download, 50000)
+    return Source(local, download)
 
 
 def _by_group(group_of_class: list[int], names: list[str]) -> dict[str, list[int]]:
@@ -189,12 +171,12 @@ FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 KUZUSHIJI = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
 SOURCES: dict[str, Source[Arrays]] = {
-    "digits": Source(_digits, _digits, 1201),
+    "digits": Source(_digits, _digits),
     "mnist": _idx_source("MNIST", DIGITS),
     "fashion-mnist": _idx_source("FashionMNIST", FASHION),
     "kmnist": _idx_source("KMNIST", KUZUSHIJI),
     "cifar10": _cifar_source(10),
     "cifar100": _cifar_source(100),
-    "omniglot": Source(_omniglot_local, _omniglot_download, 1623 * 15),
-    "tiny-imagenet": Source(_tiny_local, _tiny_download, 100000),
+    "omniglot": Source(_omniglot_local, _omniglot_download),
+    "tiny-imagenet": Source(_tiny_local, _tiny_download),
 }

@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 from cl_platform.errors import DataError
 from cl_platform.storage.files import write_atomic
-from streams.data.sources import Source
+from streams.data.formats import Source
 from streams.data.text_formats import (
     Labelled,
     Texts,
@@ -22,7 +22,7 @@ from streams.data.text_formats import (
 
 
 def _files_source(
-    name: str, address: str, files: Sequence[str], read: Callable[[Path], Texts], n_train: int
+    name: str, address: str, files: Sequence[str], read: Callable[[Path], Texts]
 ) -> Source[Texts]:
     """Return a source for a set whose files can be downloaded one by one from an address."""
 
@@ -34,7 +34,7 @@ def _files_source(
             _download(f"{address}/{file}", raw / name / file)
         return read(raw / name)
 
-    return Source(local, download, n_train)
+    return Source(local, download)
 
 
 def _download(address: str, path: Path) -> None:
@@ -62,7 +62,7 @@ def _newsgroups_download(raw: Path) -> Texts:
     return Texts(train, test, list(names), by_prefix(names, "."))
 
 
-def _sequence_source(name: str, sets: Sequence[str], n_train: int, *beside: str) -> Source[Texts]:
+def _sequence_source(name: str, sets: Sequence[str], *beside: str) -> Source[Texts]:
     """Return a source for data sets that are learned one after the other.
 
     Args:
@@ -89,7 +89,7 @@ def _sequence_source(name: str, sets: Sequence[str], n_train: int, *beside: str)
         "SET.train.jsonl.gz and SET.test.jsonl.gz, lines of {text, label}, "
         "and a meta.json, {SET: {labels}}, into"
     )
-    return Source(local, download, n_train)
+    return Source(local, download)
 
 
 def _is_complete(folder: Path, name: str) -> bool:
@@ -98,25 +98,10 @@ def _is_complete(folder: Path, name: str) -> bool:
 
 
 CL5 = ("yelp", "agnews", "dbpedia", "amazon", "yahoo")
-# In their order, the training samples that GLUE, SuperGLUE, Maas et al. 2011 and Zhang et al. 2015
-# publish.
-CL15 = {
-    "mnli": 392702,
-    "cb": 250,
-    "wic": 5428,
-    "copa": 400,
-    "qqp": 363846,
-    "boolq": 9427,
-    "rte": 2490,
-    "imdb": 25000,
-    "yelp": 650000,
-    "amazon": 3000000,
-    "sst2": 67349,
-    "dbpedia": 560000,
-    "agnews": 120000,
-    "multirc": 27243,
-    "yahoo": 1400000,
-}
+CL15 = (
+    *("mnli", "cb", "wic", "copa", "qqp", "boolq", "rte", "imdb"),
+    *("yelp", "amazon", "sst2", "dbpedia", "agnews", "multirc", "yahoo"),
+)
 
 TEXT_SOURCES: dict[str, Source[Texts]] = {
     "clinc150": _files_source(
@@ -124,25 +109,20 @@ TEXT_SOURCES: dict[str, Source[Texts]] = {
         "https://raw.githubusercontent.com/clinc/oos-eval/master/data",
         ("data_full.json", "domains.json"),
         read_clinc,
-        15000,
     ),
     "banking77": _files_source(
         "banking77",
         "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/master/banking_data",
         ("train.csv", "test.csv", "categories.json"),
         read_banking,
-        10003,
     ),
     "trec": _files_source(
         "trec",
         "https://cogcomp.seas.upenn.edu/Data/QA/QC",
         ("train_5500.label", "TREC_10.label"),
         read_trec,
-        5452,
     ),
-    "newsgroups20": Source(_newsgroups_local, _newsgroups_download, 11314),
-    "text-cl5": _sequence_source("text-cl5", CL5, 5 * 115000),  # of each in d'Autume et al. 2019
-    "text-cl15": _sequence_source(
-        "text-cl15", tuple(CL15), sum(CL15.values()), "text-cl5", "text_cl5"
-    ),
+    "newsgroups20": Source(_newsgroups_local, _newsgroups_download),
+    "text-cl5": _sequence_source("text-cl5", CL5),
+    "text-cl15": _sequence_source("text-cl15", CL15, "text-cl5", "text_cl5"),
 }

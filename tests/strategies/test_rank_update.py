@@ -390,7 +390,7 @@ class Headless(nn.Module):
     ("strategy", "settings", "message"),
     [
         ({}, {"model": Headless}, "rank-update needs a model with a linear `classifier`; Headless"),
-        ({"terms": "new", "rank_next": 0}, {}, "rank_next=0 with terms=new .* give more"),
+        ({"terms": "new", "rank_next": 0}, {}, "rank_next=0 with terms=new .* give 1 or more"),
         ({"rank_first": 0}, {}, "strategy.rank_first=0"),
         ({"terms": "old"}, {}, "strategy.terms=old"),
     ],

@@ -126,7 +126,7 @@ def test_in_adams_flavour_every_task_is_corrected_for_its_own_start() -> None:
     fold.train()
     stored = strategy.second[0]
     strategy.steps = 1  # the first step of the second task
-    weighted = strategy._weighted(torch.zeros(2, 5), torch.stack([torch.ones(5), torch.zeros(5)]))
+    weighted = strategy.weighted(torch.zeros(2, 5), torch.stack([torch.ones(5), torch.zeros(5)]))
     assert torch.allclose(weighted, torch.ones(5))  # whatever the present task's correction
     assert stored.max() < 1e3
 
