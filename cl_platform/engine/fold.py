@@ -19,7 +19,7 @@ from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.plan import EVALUATOR, Plan
 from cl_platform.engine.training import train_experience
-from cl_platform.errors import ClpError, RunFailed, StorageError
+from cl_platform.errors import ClpError, RunFailed
 from cl_platform.models.precision import computing
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -57,24 +57,14 @@ class Fold:
             if self._complete(k):
                 self._tell(k, reused=True)
         while missing := [k for k in wanted if not self._complete(k)]:
-            if missing[0] <= self.plan.foreign > 0:
-                raise self._gone(missing[0])
             reachable = range(missing[0], self.position, -1)
             if missing[0] > self.position and not any(self._load(k) for k in reachable):
-                if max(self.position, 0) < self.plan.foreign:
-                    raise self._gone(self.plan.foreign)
                 if self.position < 0:
                     self.begin()
                 self.train()
             if not self._complete(self.position):
                 self.evaluate()
         return self.records[: wanted.stop]
-
-    def _gone(self, k: int) -> StorageError:
-        return StorageError(
-            f"the state after experience {k}, made with other settings, is gone; "
-            "give the states a larger budget"
-        )
 
     def _known(self, key: str) -> Record:
         record = self.store.record(key)

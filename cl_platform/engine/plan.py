@@ -66,7 +66,6 @@ class Plan:
         steps: one per experience, or a single one for strategies that train on the whole stream.
         code: digests of the plugins' sources.
         weights: a hash of the weights that the model is pretrained with; empty if it is random.
-        foreign: the first so many steps were made with other settings; they can be read only.
         evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
     """
 
@@ -80,7 +79,6 @@ class Plan:
     run_id: str
     code: dict[str, str] = field(default_factory=dict)
     weights: str = ""
-    foreign: int = 0
     evaluators: dict[str, Any] = field(default_factory=dict)
 
     def on_device(self) -> Plan:
