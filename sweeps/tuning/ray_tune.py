@@ -102,6 +102,7 @@ class _TuneSearch:
         """Search and return the best point."""
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # five files a trial
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would end as if all were done
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # plugins may be named by relative paths
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         scratch = self.out / "tune"
         trainable: Callable[[dict[str, Any]], None] = tune.with_parameters(
