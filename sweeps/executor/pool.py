@@ -12,7 +12,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from cl_platform.errors import ClpError
 from sweeps.executor.cluster import capacity, needs
 from sweeps.executor.tree import Segment
-from sweeps.executor.worker import Outcome, Task, Worker, WorkerConfig
+from sweeps.executor.worker import Outcome, Task, WorkerConfig
 
 SHORT_SECONDS = 0.5  # work that takes less is assigned in batches, and ahead
 CAPACITY_SECONDS = 2.0  # between queries of the nodes' capacity
@@ -58,7 +58,7 @@ class Pool:
         self._queried, self._room = -CAPACITY_SECONDS, 0
         self._config = ray.put(config)
         wanted = needs(config.resources)
-        self._remote: Any = ray.remote(Worker).options(
+        self._remote: Any = ray.remote(_actor_class()).options(
             num_cpus=wanted.pop("CPU", 0),
             num_gpus=wanted.pop("GPU", 0),
             memory=wanted.pop("memory", None),
@@ -74,7 +74,7 @@ class Pool:
             self._queried, self._room = time.monotonic(), capacity(self.resources)
         room = min(wanted, self._room, self.limit or wanted)
         while len(self.workers) < room:
-            actor = self._remote.remote(self._config)
+            actor = self._remote.remote([self._config])
             worker = WorkerHandle(actor, actor.where.remote())
             self.workers.append(worker)
             self._pending[worker.starting] = (worker, None)
@@ -158,6 +158,28 @@ class Pool:
             ray.kill(worker.actor)
         self.workers.clear()
         self._pending.clear()
+
+
+def _actor_class() -> type:
+    """Return a class that Ray pickles by value, so that a process can start without our modules.
+
+    The registry then imports them from where they are installed: Ray puts the working directory
+    first on the path, which may have a package `sweeps` of its own.
+    """
+
+    class Actor:
+        def __init__(self, config: list[Any]) -> None:  # a reference in a list stays a reference
+            from cl_platform.config.registry import load
+
+            self.worker = load("command", "sweeps.executor.worker:Worker")(ray.get(config[0]))
+
+        def where(self) -> tuple[str, int]:
+            return self.worker.where()  # type: ignore[no-any-return]
+
+        def carry_out(self, task: Task) -> Outcome:
+            return self.worker.carry_out(task)  # type: ignore[no-any-return]
+
+    return Actor
 
 
 def task_of(batch: SegmentBatch) -> Task:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
@@ -105,9 +106,8 @@ class _TuneSearch:
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # plugins may be named by relative paths
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         scratch = self.out / "tune"
-        trainable: Callable[[dict[str, Any]], None] = tune.with_parameters(
-            _trial, spec=self.spec, group=self.group, out=self.out, streams=self.streams
-        )
+        given = ray.put((self.spec, self.group, self.out, self.streams))
+        trainable = tune.with_parameters(_trainable(), given=[given])
         left = self.driver.deadline - time.monotonic()
         try:
             Tuner(
@@ -244,15 +244,22 @@ def _domain(r: Random) -> Any:
     return getattr(tune, r.form)(*r.arguments)
 
 
+def _trainable() -> Callable[..., None]:
+    """Return :func:`train` as a function that Ray pickles by value; see the pool of workers."""
+
+    def trainable(values: dict[str, Any], given: list[Any]) -> None:
+        from cl_platform.config.registry import load
+
+        load("command", "sweeps.tuning.ray_tune:train")(values, *ray.get(given[0]))
+
+    return trainable
+
+
 # ---------------------------------------------------------------- in the trials' processes
 
 
-def _trial(
-    values: dict[str, Any],
-    spec: SweepSpec,
-    group: Group,
-    out: Path,
-    streams: Mapping[str, Any],
+def train(
+    values: dict[str, Any], spec: SweepSpec, group: Group, out: Path, streams: Mapping[str, Any]
 ) -> None:
     """Train a trial; report after each experience the mean objective over the tuning seeds."""
     assert spec.tune is not None

@@ -42,6 +42,9 @@ def noted(log: Path, **settings: Any) -> dict[str, Any]:
     return {"name": "tests.helpers.sweep_strategies:Noted", "log": str(log), **settings}
 
 
+FILE = "tests/helpers/sweep_strategies.py:Noted"
+
+
 def all_orders(log: Path, **settings: Any) -> dict[str, Any]:
     """The 24 orders of four experiences: 64 distinct states for 96 steps."""
     return {
@@ -299,7 +302,7 @@ def test_a_trial_whose_process_dies_goes_on_from_its_states(
     log = tmp_path / "log"
     spec = {
         "base": {"stream": {"name": "split-digits", "validation": 0.2}},
-        "axes": {"strategy": [noted(log, die_in=3, rate={"choice": [1.0]})]},
+        "axes": {"strategy": [noted(log, die_in=3, rate={"choice": [1.0]}, name=FILE)]},
         "tune": {"method": "asha", "trials": 1, "experiences": 4, "grace": 4},
     }
     (trial,) = sweep(spec, tmp_path / "out").phases[0].trials
