@@ -17,18 +17,17 @@ from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
 from cl_platform.results.references import References, read_references
 from cl_platform.storage.files import location
-from sweeps import record
-from sweeps import reference_runs as references
+from sweeps import record, reference_runs
 from sweeps.executor import tree
 from sweeps.executor.cluster import needs
-from sweeps.executor.driver import Driver, OnTick, Stopped
+from sweeps.executor.driver import Driver, OnTick, OutOfTime
 from sweeps.executor.estimate import estimate
 from sweeps.planning import Run, plan_runs
 from sweeps.record import Phase, Tally
 from sweeps.scores import scores_of
 from sweeps.space import fill, randoms, templates
-from sweeps.spec import ORDER_METHODS, SweepSpec, parse_spec, read_spec
-from sweeps.tuning import choice as tuning
+from sweeps.spec import ORDER_METHODS, SweepSpec, Tune, parse_spec, read_spec
+from sweeps.tuning import choice
 from sweeps.tuning.choice import Choice
 from sweeps.tuning.order_search import search_orders
 from sweeps.wandb_summary import log_summary
@@ -39,11 +38,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """What a sweep would do.
+    """The work of a sweep that has not started.
 
     Args:
-        axes: how many values each has, or how it is drawn.
-        seconds: about how long, by a short trial on this machine; None if it cannot be tried here.
+        axes: the number of values of each, or how they are drawn.
+        seconds: estimated by a short trial on this machine; None if it lacks the device.
         then: what follows tuning.
     """
 
@@ -62,14 +61,14 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a sweep found.
+    """The results of a sweep.
 
     Args:
         path: its folder.
         phases: the runs, one phase, or tuning and then the final runs; references stand before
-            the runs they belong to, so that the last phase is what is reported.
+            the runs they belong to, so that the last phase is the reported one.
         chosen: the points that tuning chose.
-        seconds: how long it took this time.
+        seconds: duration of this call.
         stopped: why it ended early, if it did.
     """
 
@@ -82,17 +81,18 @@ class Sweep:
 
     @property
     def failed(self) -> int:
+        """The number of failed runs in all phases."""
         return sum(phase.tally.failed for phase in self.phases)
 
     @property
     def complete(self) -> bool:
-        """Whether every run has ended, with a result or with its error on record."""
+        """True if every run has ended, with a result or with its error on record."""
         return self.stopped is None and all(
             phase.tally.done + phase.tally.failed == phase.tally.runs for phase in self.phases
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The phases with their runs, what was chosen, and where the rest is."""
+        """Return the phases with their runs, the chosen points, and the folder of the rest."""
         return {
             "name": self.spec.name,
             "path": str(self.path),
@@ -104,23 +104,23 @@ class Sweep:
         }
 
     def results(self) -> pd.DataFrame:
-        """One row per run of the last phase that has ended: its axes as ``axis.NAME``, metrics,
-        costs and settings as in :func:`cl_platform.load_results`, and scores of its order as
-        ``score.CURRICULUM``."""
+        """Return one row per run of the last phase that has ended: its axes as ``axis.NAME``,
+        metrics, costs and settings as in :func:`cl_platform.load_results`, and scores of its order
+        as ``score.CURRICULUM``."""
         return self.runs.frame.copy()
 
     @cached_property
     def runs(self) -> Runs:
-        """What it left in its folder."""
+        """The contents of its folder."""
         return read_runs(self.path)
 
     @property
     def references(self) -> References:
-        """What it found of them, by settings; see :mod:`cl_platform.results.references`."""
+        """The references, by settings; see :mod:`cl_platform.results.references`."""
         return read_references(self.path)
 
     def studies(self) -> list[Study]:
-        """What the orders of each stream did; see :mod:`cl_platform.report.orders.study`."""
+        """Compare the orders of each stream; see :mod:`cl_platform.report.orders.study`."""
         return self._studies
 
     @cached_property
@@ -136,93 +136,112 @@ def sweep(
     retry_failed: bool = False,
     watch: Callable[[Driver], OnTick] | None = None,
 ) -> Sweep:
-    """Carry out a sweep, or what is left of it.
+    """Carry out a sweep, or the rest of it.
 
     Args:
         spec: a specification, its mapping, or the file that holds it.
-        out: its folder; ``clp-results/NAME`` unless given. A shared folder where there are several
-            machines, or an address such as ``s3://bucket/folder``.
+        out: its folder, ``clp-results/NAME`` by default; with several machines a folder that they
+            share, or an address such as ``s3://bucket/folder``.
         address: of Ray: ``local`` starts one here, ``auto`` finds one on this machine, else
             ``HOST:PORT`` of a head node.
-        retry_failed: try runs again that failed before.
-        watch: given the driver, returns what is called about twice a second with the phase.
+        retry_failed: whether to try runs again that failed before.
+        watch: takes the driver and returns a function of the phase, called about twice a second.
 
     Raises:
-        ConfigError: the specification or any of its runs is faulty; nothing has been started.
+        ConfigError: the specification or any of its runs is faulty; nothing was started.
         BadInput: Ray cannot be reached, or no node has the resources of a run.
         KeyboardInterrupt: workers are stopped and the record is written; call again to go on.
     """
-    spec, folder, planner, runs = _planned(spec, out)
-    scores = scores_of(spec.scored_by, runs, planner)
+    plan = _plan(spec, out)
+    spec, folder = plan.spec, plan.folder
     began = time.monotonic()
     hours = spec.budget.hours
     driver = Driver(
         spec,
         folder,
-        planner,
+        plan.planner,
         address,
         retry=retry_failed,
         deadline=began + 3600 * hours if hours is not None else float("inf"),
     )
     if watch is not None:
         driver.watch = watch(driver)
-    phases = [Phase("runs" if spec.tune is None else "tune", [] if spec.adaptive else runs)]
-    chosen: list[Choice] = []
+    running = _Running(plan, driver)
     status, stopped = "interrupted", None
     try:
         with driver:
-            record.write_sweep(folder, spec, phases, "running", scores=scores)
-            if spec.adaptive:
-                chosen += _searched(driver, phases[0])
-            else:
-                driver.carry_out(phases[0])
-                if spec.tune is not None:
-                    chosen += tuning.choose(spec.tune, phases[0], folder)
-            if spec.tune is not None:
-                if spec.final is not None:
-                    final = tuning.final_runs(spec.final, chosen, runs, planner)
-                    phases.append(Phase("final", final))
-                scores = scores_of(spec.scored_by, phases[-1].runs, planner)
-            if len(phases) > 1:
-                record.write_sweep(folder, spec, phases, "running", chosen=chosen, scores=scores)
-                driver.carry_out(phases[1])
-            if spec.references:  # after the runs, whose states they share
-                wanted = references.reference_phase(spec, phases[-1].runs, planner, folder)
-                phases.insert(-1, wanted)
-                record.write_sweep(folder, spec, phases, "running", chosen=chosen, scores=scores)
-                driver.carry_out(wanted)
+            running.carry_out()
         status = "done"
-    except Stopped as error:
+    except OutOfTime as error:
         status = stopped = str(error)
     except ClpError as error:
         status = str(error)
         raise
     finally:
         seconds = time.monotonic() - began
-        record.write_sweep(
-            folder,
-            spec,
-            phases,
-            status,
-            chosen=chosen,
-            scores=scores,
-            references=references.collect(spec, phases, planner, folder),
-            seconds=seconds,
-        )
-    found = Sweep(spec, folder, phases, chosen, seconds, stopped)
-    write_report(found.runs)
+        found = reference_runs.collect(spec, running.phases, plan.planner, folder)
+        running.write(status, references=found, seconds=seconds)
+    done = Sweep(spec, folder, running.phases, running.chosen, seconds, stopped)
+    write_report(done.runs)
     if spec.wandb.mode != "off":
-        log_summary(found.results(), spec.wandb.mode, folder, spec.name)
-    return found
+        log_summary(done.results(), spec.wandb.mode, folder, spec.name)
+    return done
 
 
-def _searched(driver: Driver, phase: Phase) -> list[Choice]:
-    assert driver.spec.tune is not None
-    if driver.spec.tune.method in ORDER_METHODS:
-        return search_orders(driver, phase)
-    from sweeps.tuning.ray_tune import search  # imports Ray Tune, in seconds
+class _Running:
+    """A sweep that is being carried out; `sweep.json` is written as each phase begins."""
 
-    return search(driver, phase)
+    def __init__(self, plan: _Plan, driver: Driver) -> None:
+        self.plan, self.driver = plan, driver
+        self.phases: list[Phase] = []
+        self.chosen: list[Choice] = []
+        self.scores = scores_of(plan.spec.scored_by, plan.runs, plan.planner)
+
+    def carry_out(self) -> None:
+        """Train the runs, or tune and train the final runs; then the references."""
+        spec, references = self.plan.spec, self.plan.references
+        if spec.tune is None:
+            self.driver.carry_out(self._begin(Phase("runs", self.plan.runs)))
+        else:
+            self._tune(spec.tune)
+            if spec.references:
+                final = self.phases[-1].runs
+                references = reference_runs.reference_runs(spec, final, self.plan.planner)
+        if spec.references:  # after the runs, whose states they share
+            phase = reference_runs.reference_phase(references, self.plan.folder)
+            self.driver.carry_out(self._begin(phase, before=1))
+
+    def write(self, status: str, **end: Any) -> None:
+        """Write `sweep.json`."""
+        spec, folder = self.plan.spec, self.plan.folder
+        shown = {"chosen": self.chosen, "scores": self.scores, **end}
+        record.write_sweep(folder, spec, self.phases, status, **shown)
+
+    def _begin(self, phase: Phase, before: int = 0) -> Phase:
+        """Add a phase in front of the last `before` ones."""
+        self.phases.insert(len(self.phases) - before, phase)
+        self.write("running")
+        return phase
+
+    def _tune(self, tune: Tune) -> None:
+        spec, plan, driver = self.plan.spec, self.plan, self.driver
+        phase = self._begin(Phase("tune", [] if spec.adaptive else plan.runs))
+        if tune.method in ORDER_METHODS:
+            self.chosen = search_orders(driver, phase)
+        elif spec.adaptive:
+            from sweeps.tuning.ray_tune import search  # imports Ray Tune, in seconds
+
+            self.chosen = search(driver, phase)
+        else:
+            driver.carry_out(phase)
+            self.chosen = choice.choose(tune, phase, plan.folder)
+        reported = phase
+        if spec.final is not None:
+            runs = choice.final_runs(spec.final, self.chosen, plan.runs, plan.planner)
+            reported = Phase("final", runs)
+        self.scores = scores_of(spec.scored_by, reported.runs, plan.planner)
+        if reported is not phase:
+            driver.carry_out(self._begin(reported))
 
 
 def preview(
@@ -230,83 +249,86 @@ def preview(
     out: str | Path | None = None,
     address: str = "local",
 ) -> Preview:
-    """What :func:`sweep` would do; nothing is written, and no Ray is started.
+    """Return what :func:`sweep` would do; nothing is written, and no Ray is started.
 
     Raises:
         ConfigError, BadInput: see :func:`sweep`.
     """
-    spec, folder, planner, runs = _planned(spec, out)
-    scores_of(spec.scored_by, runs, planner)  # faults are told now
-    driver = Driver(spec, folder, planner, address)
-    phase = references.whole_plan(spec, runs, planner, folder)
+    plan = _plan(spec, out)
+    spec = plan.spec
+    scores_of(spec.scored_by, plan.runs, plan.planner)  # for its faults
+    driver = Driver(spec, plan.folder, plan.planner, address)
+    phase = reference_runs.whole_phase(plan.runs, plan.references, plan.folder)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
-    seconds = estimate(left, planner, driver.known)
-    if spec.adaptive:  # the runs were examples
-        at_most = _tally(spec, planner, runs)
+    seconds = estimate(left, plan.planner, driver.trained_before)
+    if spec.adaptive:  # the runs are examples
         if seconds is not None:
-            seconds *= at_most.distinct / max(1, phase.tally.distinct)
-        phase.tally = at_most
-    workers = driver.workers(phase.runs, phase.tally.runs)
-    final = spec.final.seeds if spec.final is not None else 0
-    seeds = final if isinstance(final, int) else len(final)
+            seconds *= plan.tally.distinct / max(1, phase.tally.distinct)
+        phase.tally = plan.tally
+    workers = driver.n_workers(phase.runs, phase.tally.runs)
     return Preview(
         name=spec.name,
-        path=folder,
-        axes={key: _extent(spec, runs, key) for key in spec.axes},
+        path=plan.folder,
+        axes={key: _extent(spec, plan.runs, key) for key in spec.axes},
         tally=phase.tally,
         resources=needs(spec.resources),
         workers=workers,
         seconds=None if seconds is None else seconds / max(1, workers),
-        then=_then(spec, seeds),
+        then=_then(spec),
     )
 
 
-def _then(spec: SweepSpec, seeds: int) -> str:
-    """What follows tuning."""
-    if not seeds:
+def _then(spec: SweepSpec) -> str:
+    """Return what follows tuning, as text."""
+    if spec.final is None:
         return ""
+    seeds = spec.final.seeds if isinstance(spec.final.seeds, int) else len(spec.final.seeds)
     beside = f", and {' and '.join(spec.references)} for reference" if spec.references else ""
     return f"the best point of each group with {seeds} final seeds{beside}"
 
 
 def _extent(spec: SweepSpec, runs: Sequence[Run], key: str) -> str:
-    """``3`` values, or ``loguniform``."""
+    """Return the number of values of an axis, or how they are drawn: ``3``, ``loguniform``."""
     forms = {r.form for point in templates(spec) for r in randoms(point[key]).values()}
     return "/".join(sorted(forms)) or str(len({run.point.get(key) for run in runs}))
 
 
-def _planned(
-    spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | None
-) -> tuple[SweepSpec, Path, Planner, list[Run]]:
-    """A specification with its folder and its runs, all of it checked.
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """A checked specification with its runs.
 
-    An adaptive method makes its own; here are examples of them, one per point of the grid.
+    Args:
+        runs: of the first phase; for an adaptive method one example per point of the grid.
+        references: of these runs; none while tuning, since final runs have their own.
+        tally: all work at most, whatever is done already.
     """
+
+    spec: SweepSpec
+    folder: Path
+    planner: Planner
+    runs: list[Run]
+    references: list[Run]
+    tally: Tally
+
+
+def _plan(spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | None) -> _Plan:
     spec = as_spec(spec)
     folder = location(out) if out is not None else Path(DEFAULT_OUT) / spec.name
     planner = Planner(check_device=not spec.resources.gpus)
     examples = [fill(point, spec.seed, 0) for point in templates(spec)] if spec.adaptive else None
     runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:
-        tuning.check_validation(runs, planner)
-    beside = references.reference_runs(spec, runs, planner)  # their faults are told now
-    check_budget(spec, _tally(spec, planner, runs if spec.tune is not None else [*runs, *beside]))
-    return spec, folder.absolute(), planner, runs  # workers have a working directory of their own
-
-
-def as_spec(spec: SweepSpec | Mapping[str, Any] | str | Path) -> SweepSpec:
-    """A specification from any of the forms it is given in."""
-    if isinstance(spec, SweepSpec):
-        return spec
-    return parse_spec(spec if isinstance(spec, Mapping) else read_spec(spec))
-
-
-def check_budget(spec: SweepSpec, tally: Tally) -> None:
-    """Whether the plan is within its budget.
-
-    Raises:
-        BadInput: it is not.
-    """
+        choice.check_validation(runs, planner)
+    references = reference_runs.reference_runs(spec, runs, planner)
+    if spec.tune is not None:  # they were planned for their faults only
+        references = []
+    if spec.tune is not None and spec.adaptive:
+        tally = choice.upper_bound(spec.tune, choice.groups(spec, planner))
+    else:
+        counted = [*runs, *references]
+        experiences = sum(run.upto for run in counted)
+        distinct = len(tree.states(counted)) if spec.share else experiences
+        tally = Tally(len(counted), experiences=experiences, distinct=distinct)
     for name, number in {"runs": tally.runs, "experiences": tally.distinct}.items():
         limit = getattr(spec.budget, name)
         if limit is not None and number > limit:
@@ -314,12 +336,12 @@ def check_budget(spec: SweepSpec, tally: Tally) -> None:
                 f"the sweep has {number} {name}, above budget.{name}={limit}; raise it or give "
                 "fewer values"
             )
+    folder = folder.absolute()  # workers have a working directory of their own
+    return _Plan(spec, folder, planner, runs, references, tally)
 
 
-def _tally(spec: SweepSpec, planner: Planner, runs: Sequence[Run]) -> Tally:
-    """How much there is to do, at most, whatever is there already."""
-    if spec.tune is not None and spec.adaptive:
-        return tuning.planned(spec.tune, tuning.groups(spec, planner))
-    experiences = sum(run.upto for run in runs)
-    distinct = len(tree.states(runs)) if spec.share else experiences
-    return Tally(len(runs), experiences=experiences, distinct=distinct)
+def as_spec(spec: SweepSpec | Mapping[str, Any] | str | Path) -> SweepSpec:
+    """Return a specification given in any of its forms."""
+    if isinstance(spec, SweepSpec):
+        return spec
+    return parse_spec(spec if isinstance(spec, Mapping) else read_spec(spec))

@@ -1,4 +1,4 @@
-"""``clp sweep`` and ``clp submit``."""
+"""The commands ``clp sweep`` and ``clp submit``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sweep(
 ) -> None:
     """Carry out many runs on Ray: strategies, curricula, seeds and any other setting as axes.
 
-    The same command again does only what is missing.
+    The same command again carries out only the runs that are missing.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def sweep(
     address
         local starts Ray here; auto finds one on this machine; or HOST:PORT of a head node.
     workers
-        At most so many runs at a time (default: what the nodes have room for).
+        Most runs at a time (default: as many as the nodes have room for).
     dry_run
-        Show what would be done, and how long it would take, and do nothing.
+        Show the plan and an estimate of its time, and carry out nothing.
     retry_failed
         Try runs again that failed before.
     wandb
@@ -112,11 +112,11 @@ def submit(
     out
         Folder that all nodes share (an absolute path), or an fsspec URL.
     workers
-        At most so many runs at a time.
+        Most runs at a time.
     env
         A variable of the job's environment, NAME=VALUE; may be repeated.
     working_dir
-        What is uploaded (default: the present folder).
+        The folder to upload (default: the present one).
     set_
         A setting of the spec by its dotted key; may be repeated.
     """

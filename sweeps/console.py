@@ -1,4 +1,4 @@
-"""A sweep on the console: its plan, its progress, and a table at the end."""
+"""The console of a sweep: its plan, its progress, and a table at the end."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ BAR, NAME = 40, 12  # columns of the progress
 
 
 class Progress:
-    """Shows how far a phase is; on a terminal it stays in place, elsewhere a line now and then."""
+    """Shows the progress of a phase: in place on a terminal, elsewhere as a line now and then."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._began = time.monotonic()
-        self._counted = self._told = self._began
+        self._counted = self._printed = self._began
         self._phase: Phase | None = None
         self._ahead = 0
         self._live: Live | None = None
 
     def of(self, driver: Driver) -> OnTick:
-        """What the driver is to call."""
+        """Return the function that the driver calls."""
         return lambda phase: self._tick(driver, phase)
 
     def _tick(self, driver: Driver, phase: Phase) -> None:
@@ -57,11 +57,12 @@ class Progress:
                 self._live = Live(console=self.console, transient=True, refresh_per_second=4)
                 self._live.start()
             self._live.update(self._picture(phase, _waiting(driver)))
-        elif now - self._told >= LINE_SECONDS:
-            self._told = now
+        elif now - self._printed >= LINE_SECONDS:
+            self._printed = now
             self.console.print(_waiting(driver) or self._line(phase.tally), soft_wrap=True)
 
     def close(self) -> None:
+        """Take the progress off the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -80,11 +81,11 @@ class Progress:
         return text
 
     def _line(self, tally: Tally) -> str:
-        """What was saved by sharing is told at the end: this is to fit into 80 columns."""
+        """Return a line that fits into 80 columns: the end shows what sharing saved."""
         return f"{_runs(tally)}; {_trained(tally, self._ahead)}; {self._left(tally)}"
 
     def _left(self, tally: Tally) -> str:
-        """The time left, at the pace so far."""
+        """Estimate the time left, at the pace so far."""
         done = tally.trained + self._ahead
         elapsed = time.monotonic() - self._began
         if not done or elapsed < 1:
@@ -94,7 +95,7 @@ class Progress:
 
 
 def _waiting(driver: Driver) -> str:
-    """Says so while no worker has started: the cluster may be full."""
+    """Return a note while no worker has started: the cluster may be full."""
     missing = driver.pool is not None and not driver.pool.started()
     return "waiting for workers" if missing else ""
 
@@ -117,7 +118,7 @@ def _experiences(tally: Tally, ahead: int) -> str:
 
 
 def plan(preview: Preview, console: Console) -> None:
-    """What would be done."""
+    """Print the plan of a sweep."""
     tally = preview.tally
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_row(
@@ -143,7 +144,7 @@ def plan(preview: Preview, console: Console) -> None:
 
 
 def outcome(sweep: Sweep, console: Console) -> None:
-    """What a sweep found."""
+    """Print the results of a sweep."""
     for choice in sweep.chosen:
         group = " ".join(choice.group.values())
         given = choice.group
@@ -172,7 +173,7 @@ def outcome(sweep: Sweep, console: Console) -> None:
 
 
 def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
-    """How the whole orders did that a search over orders tried in a group."""
+    """Return the objectives of the whole orders that a search over orders tried in a group."""
     if sweep.spec.tune is None or sweep.spec.tune.method not in ORDER_METHODS:
         return None
     trials = [t for phase in sweep.phases for t in phase.trials if t["group"] == group]
@@ -186,7 +187,7 @@ def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
 
 
 def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
-    """What the orders moved, and where there are many whether their scores foresaw it."""
+    """Print the effect of the orders, and where there are many if their scores predict it."""
     found = sweep.studies()
     if not found:
         for effect in order_effects(frame):
@@ -199,7 +200,7 @@ def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
 
 
 def _orders_table(study: Study) -> Table:
-    """Accuracy from the worst to the best order, shares of its variance, rho with each score."""
+    """Tabulate the worst and best order, shares of the variance, and rho with each score."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("", overflow="fold")
     numbers = ["worst", "best", "by order", "by seed", "by both"]
@@ -230,7 +231,7 @@ def _summary(phase: Phase) -> str:
 
 
 def results_table(frame: pd.DataFrame) -> Table:
-    """Mean and standard deviation over seeds, best first, one row per point of the other axes."""
+    """Tabulate mean and standard deviation over seeds, one row per point, best first."""
     axes, groups = for_table(frame, SHOWN_ROWS)
     metrics = [m for m in METRICS if m in frame.columns]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)

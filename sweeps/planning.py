@@ -1,14 +1,16 @@
-"""From a specification to runs: every configuration checked, ordered and addressed beforehand."""
+"""The runs of a specification, planned before any of them starts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cl_platform.config.labels import label
+from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import as_section, blame, instantiate
+from cl_platform.config.signatures import as_section, blame, check_section, instantiate
 from cl_platform.core.curriculum import Curriculum
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
@@ -20,15 +22,15 @@ SHOWN_FAULTS = 20
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run of a sweep before it runs.
+    """A planned run of a sweep.
 
     Args:
-        point: its place in the sweep, axis by axis, as people read it.
+        point: the values of its axes as text.
         config: complete, with every default filled in.
-        order: what its curriculum answered, so that workers need not ask again.
+        order: of its curriculum, so that workers need not compute it again.
         keys: the addresses of its states.
-        upto: the steps to be trained; fewer than there are while tuning.
-        whole: whether it ends with a result, and not while tuning sees no more.
+        upto: number of steps to train; tuning may train fewer than there are.
+        whole: whether it trains all steps and ends with a result.
     """
 
     run_id: str
@@ -41,10 +43,10 @@ class Run:
 
 
 def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None = None) -> list[Run]:
-    """The runs of a sweep.
+    """Plan the runs of a sweep.
 
     Args:
-        given: the points; those of the specification's axes unless given.
+        given: the points; those of the specification's axes by default.
 
     Raises:
         ConfigError: with one line per fault of any run, or if the axes give a run twice.
@@ -65,12 +67,12 @@ def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None =
             found = list(_runs(spec, planner, point))
         except ClpError as error:
             for line in str(error).splitlines():
-                faults.setdefault(line, []).append(_place(point))
+                faults.setdefault(line, []).append(_text(point))
             continue
         for run in found:
             twin = origin.setdefault(run.run_id, point)
             if run.run_id in runs and {repr(point), repr(twin)} <= listed:
-                line = f"the axes give this run more than once: {_place(run.point)}"
+                line = f"the axes give this run more than once: {_text(run.point)}"
                 faults.setdefault(f"{line}; drop the repeated value", []).append("")
             runs.setdefault(run.run_id, run)
     if faults:
@@ -81,7 +83,7 @@ def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None =
 
 
 def run_of(planner: Planner, config: RunConfig, point: dict[str, str], upto: int | None) -> Run:
-    """A configuration as a run that is trained on the first `upto` experiences (None: all)."""
+    """Plan a run that is trained on the first `upto` experiences, or on all of them (None)."""
     plan = planner(config)
     steps, n = len(plan.steps), len(plan.stream)
     if upto is not None and upto < n and steps < n:
@@ -94,7 +96,7 @@ def run_of(planner: Planner, config: RunConfig, point: dict[str, str], upto: int
 
 
 def config_of(spec: SweepSpec, point: Point) -> RunConfig:
-    """The complete configuration of a point.
+    """Return the complete configuration of a point.
 
     Raises:
         ConfigError: with one line per fault.
@@ -117,13 +119,13 @@ def _runs(spec: SweepSpec, planner: Planner, point: Point) -> Iterable[Run]:
     config = config_of(spec, point)
     labels = {key: label(value) for key, value in point.items()}
     for section in variants(planner, config):
-        chosen = config if section is None else _with_curriculum(config, section)
+        chosen = config if section is None else with_section(config, "curriculum", section)
         shown = labels if section is None else {**labels, "curriculum": label(section)}
         yield run_of(planner, chosen, shown, upto)
 
 
 def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | None]:
-    """The curricula that the configuration's one stands for; [None] if just itself."""
+    """Return the curricula that the configuration's one stands for; [None] for just itself."""
     curriculum = instantiate("curriculum", config.curriculum)
     if not isinstance(curriculum, Curriculum) or type(curriculum).variants is Curriculum.variants:
         return [None]
@@ -137,16 +139,29 @@ def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | No
         raise CurriculumError(f"curriculum {name!r} gives no variants: {blame(error)}") from error
 
 
-def _with_curriculum(config: RunConfig, section: Mapping[str, Any]) -> RunConfig:
-    return parse_config({**config.model_dump(), "curriculum": dict(section)})
+def with_section(config: RunConfig, kind: Kind, section: Any) -> RunConfig:
+    """Return a complete configuration with another plugin; nothing else is checked again.
+
+    Raises:
+        ConfigError: with one line per fault of the section.
+    """
+    checked, faults = check_section(kind, as_section(section), kind)
+    if not faults:
+        try:
+            json.dumps(checked)
+        except (TypeError, ValueError) as error:  # a user's curriculum may give any object
+            faults = [f"{kind}={checked!r:.60} cannot be written as JSON: {error}"]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config.model_copy(update={kind: checked})
 
 
-def _place(point: Mapping[str, Any]) -> str:
+def _text(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={label(value)}" for key, value in point.items())
 
 
 def _lines(faults: Mapping[str, list[str]], n: int) -> list[str]:
-    """One line per fault; says where, unless it is in every run."""
+    """Return one line per fault, with its first point unless every run has it."""
     lines = []
     for fault, places in list(faults.items())[:SHOWN_FAULTS]:
         somewhere = places[0] and len(places) < n

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind beside its runs: `sweep.json` and the failures of runs."""
+"""The record of a sweep beside the results of its runs: `sweep.json` and failures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Status = Literal["done", "failed", "missing"]
 
 @dataclass
 class Tally:
-    """How far a sweep is.
+    """The progress of a sweep in numbers.
 
     Args:
-        runs, done, failed: of the runs.
+        runs, done, failed: runs in total, and those that ended with and without a result.
         kept: of those done, the ones that had ended before.
-        experiences: to be trained by all runs one by one.
-        distinct: of these, once each.
+        experiences: to train if each run was trained by itself.
+        distinct: of these, each once.
         known: of the distinct ones, those trained before.
         trained: of the distinct ones, those trained now.
     """
@@ -42,12 +42,12 @@ class Tally:
 
 @dataclass
 class Phase:
-    """The runs of a sweep, or of its tuning, and what became of them.
+    """Runs that are carried out together, and their outcome.
 
     Args:
         errors, metrics: by run, of those that failed and of those that ended.
         done: runs that have ended.
-        trials: instead of runs, where an adaptive method chose them.
+        trials: of an adaptive method.
     """
 
     name: str
@@ -59,11 +59,13 @@ class Phase:
     trials: list[dict[str, Any]] = field(default_factory=list)
 
     def status(self, run: Run) -> Status:
+        """Return the status of one of the runs."""
         if run.run_id in self.done:
             return "done"
         return "failed" if run.run_id in self.errors else "missing"
 
     def to_json(self) -> dict[str, Any]:
+        """Return the phase as it stands in `sweep.json`."""
         return {
             "name": self.name,
             "tally": vars(self.tally),
@@ -84,12 +86,12 @@ class Phase:
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers for JSON, which has no nan."""
+    """Return numbers for JSON, with None for nan."""
     return {name: None if value != value else value for name, value in values.items()}
 
 
 Scores = Mapping[str, Mapping[str, float]]
-"""Of the orders of runs, by curriculum and run."""
+"""Scores of the orders of runs, by curriculum and run."""
 
 
 def write_sweep(
@@ -103,9 +105,8 @@ def write_sweep(
     references: References | None = None,
     seconds: float = 0.0,
 ) -> None:
-    """Write `sweep.json`: the specification, the runs of each phase, what was chosen, what
-    curricula thought of the orders, and references. A report needs no more than this and the runs.
-    """
+    """Write `sweep.json`: the specification, the runs of each phase, chosen points, the curricula's
+    scores of orders, and references. A report needs this and the results of runs, no more."""
     write_json(
         out / "sweep.json",
         {
@@ -123,12 +124,12 @@ def write_sweep(
 
 
 def is_done(out: Path, run: Run) -> bool:
-    """Whether a run has ended with a readable result."""
+    """Return whether a run has ended with a readable result."""
     return Result.load(out / "runs" / run.run_id) is not None
 
 
 def failure(out: Path, run: Run) -> str | None:
-    """The error of a run that failed before, if it did, and within what is asked of it now."""
+    """Return the error of a run that failed before, within the experiences it is to learn now."""
     data = read_json(out / "runs" / run.run_id / "failed.json")
     if not isinstance(data, dict) or "error" not in data or data.get("experiences", 0) > run.upto:
         return None
@@ -136,6 +137,7 @@ def failure(out: Path, run: Run) -> str | None:
 
 
 def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
+    """Write the configuration of a run that failed, and its error."""
     folder = out / "runs" / run.run_id
     write_json(folder / "config.json", run.config.model_dump(mode="json"))
     write_json(
@@ -151,4 +153,5 @@ def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
 
 
 def forget_failure(out: Path, run: Run) -> None:
+    """Remove the error of a run that failed before."""
     remove(out / "runs" / run.run_id / "failed.json")

@@ -1,24 +1,19 @@
-"""The reference runs of a sweep: what its runs are compared with, made once for equal settings."""
+"""The reference runs of a sweep: joint training and experts, made once for equal settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cl_platform.config.run_config import RunConfig, parse_config
+from cl_platform.config.run_config import RunConfig
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import Accuracies
 from cl_platform.engine.planner import EVALUATION, Planner
-from cl_platform.results.references import (
-    JOINT,
-    References,
-    joint_references,
-    settings_key,
-)
+from cl_platform.results.references import JOINT, References, joint_references, settings_key
 from cl_platform.results.result import Result
 from cl_platform.storage.files import each
 from cl_platform.storage.state_store import StateStore
-from sweeps.planning import Run, run_of
+from sweeps.planning import Run, run_of, with_section
 from sweeps.record import Phase
 from sweeps.spec import SweepSpec
 
@@ -27,15 +22,18 @@ EXPERT = "finetune"  # the strategy whose first step makes an expert
 
 
 def reference_runs(spec: SweepSpec, runs: Iterable[Run], planner: Planner) -> list[Run]:
-    """What is to be run beside `runs`, so that they have the references that are asked for.
+    """Plan the references of `runs` that `runs` do not contain.
 
     An expert is the first step of the fold over an order that begins with its experience, so that
     runs of the same strategy that begin with it share it. A joint run among `runs` is a reference.
+
+    Raises:
+        ClpError: the settings do not allow for the references.
     """
     found = []
     for config, own in _by_settings(runs):
         if "joint" in spec.references:
-            joint = _joint(planner, config)
+            joint = _run(planner, config, {"reference": "joint"}, JOINT, {"name": "as_given"}, None)
             if all(run.keys != joint.keys for run in own):  # equal keys: the same training
                 found.append(joint)
         if "experts" in spec.references:
@@ -43,32 +41,30 @@ def reference_runs(spec: SweepSpec, runs: Iterable[Run], planner: Planner) -> li
     return found
 
 
-def reference_phase(spec: SweepSpec, runs: Sequence[Run], planner: Planner, out: Path) -> Phase:
-    """The phase that follows `runs`; experts whose accuracy is on record are done."""
-    phase = Phase(NAME, reference_runs(spec, runs, planner))
-    experts = _of_strategy(EXPERT, phase.runs)
-    known = zip(experts, _first_rows(out, experts), strict=True)
-    phase.done |= {run.run_id for run, row in known if row}
+def reference_phase(references: Sequence[Run], out: Path) -> Phase:
+    """Return the phase of reference runs; experts whose accuracy is on record are done."""
+    phase = Phase(NAME, references)
+    experts = _of_strategy(EXPERT, references)
+    rows = zip(experts, _first_rows(out, experts), strict=True)
+    phase.done |= {run.run_id for run, row in rows if row}
     return phase
 
 
-def whole_plan(spec: SweepSpec, runs: Sequence[Run], planner: Planner, out: Path) -> Phase:
-    """The runs and what is run for reference as one phase, to be counted; without the latter in a
-    sweep that tunes, where it follows what is not known yet."""
-    if spec.tune is not None:
-        return Phase("runs", runs)
-    beside = reference_phase(spec, runs, planner, out)
-    known = beside.done - {run.run_id for run in runs}  # an expert may begin one of them
-    return Phase("runs", [*runs, *beside.runs], done=known)
+def whole_phase(runs: Sequence[Run], references: Sequence[Run], out: Path) -> Phase:
+    """Return runs and their references as one phase, to count them together."""
+    done = reference_phase(references, out).done
+    done -= {run.run_id for run in runs}  # an expert may begin one of them
+    return Phase("runs", [*runs, *references], done=done)
 
 
 def collect(spec: SweepSpec, phases: Sequence[Phase], planner: Planner, out: Path) -> References:
-    """The references of the last phase's runs, as far as they have been found, by settings."""
+    """Return the references of the last phase's runs that have been made, by settings."""
     found: References = {}
     made = [run for phase in phases if phase.name == NAME for run in phase.runs]
     if "joint" in spec.references:
-        results = _results(out, _of_strategy(JOINT, [*phases[-1].runs, *made]))
-        for key, row in joint_references(results).items():
+        joint = _of_strategy(JOINT, [*phases[-1].runs, *made])
+        results = each(out, lambda run: Result.load(out / "runs" / run.run_id), joint)
+        for key, row in joint_references([r for r in results if r is not None]).items():
             found.setdefault(key, {})["joint"] = row
     experts = _of_strategy(EXPERT, made)
     for run, row in zip(experts, _first_rows(out, experts), strict=True):
@@ -80,7 +76,7 @@ def collect(spec: SweepSpec, phases: Sequence[Phase], planner: Planner, out: Pat
 
 
 def _by_settings(runs: Iterable[Run]) -> list[tuple[RunConfig, list[Run]]]:
-    """Runs in groups that share their references, each with the configuration of its first."""
+    """Group runs that share their references, each group with the configuration of its first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_key(run.config), []).append(run)
@@ -91,15 +87,11 @@ def _key(config: RunConfig) -> str:
     return settings_key(config.model_dump(mode="json"))
 
 
-def _joint(planner: Planner, config: RunConfig) -> Run:
-    return _run(planner, config, {"reference": "joint"}, JOINT, "as_given", None)
-
-
 def _expert(planner: Planner, config: RunConfig, j: int) -> Run:
     stream = planner.stream(config)
     order = [j, *(i for i in range(len(stream)) if i != j)]
     point = {"reference": "expert", "experience": stream[j].name}
-    return _run(planner, config, point, EXPERT, order, 1)
+    return _run(planner, config, point, EXPERT, {"name": "explicit", "order": order}, 1)
 
 
 def _run(
@@ -107,26 +99,20 @@ def _run(
     config: RunConfig,
     point: dict[str, str],
     strategy: str,
-    curriculum: str | list[int],
+    curriculum: dict[str, object],
     upto: int | None,
 ) -> Run:
-    own = {"strategy": strategy, "curriculum": curriculum}
-    complete = parse_config({**config.model_dump(), **own})
-    return run_of(planner, complete, {**point, "settings": _key(config)}, upto)
+    own = with_section(config, "strategy", {"name": strategy})
+    own = with_section(own, "curriculum", curriculum)
+    return run_of(planner, own, {**point, "settings": _key(config)}, upto)
 
 
 def _of_strategy(name: str, runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if run.config.strategy["name"] == name]
 
 
-def _results(out: Path, runs: Iterable[Run]) -> list[Result]:
-    """Of the runs that have ended."""
-    found = each(out, lambda run: Result.load(out / "runs" / run.run_id), runs)
-    return [result for result in found if result is not None]
-
-
 def _first_rows(out: Path, runs: Sequence[Run]) -> list[Accuracies]:
-    """The accuracies after the first step of each run; empty where they are not known."""
+    """Return the accuracies after the first step of each run; empty where none are on record."""
     store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATION)
     records = each(out, lambda run: store.record(run.keys[1]), runs)
     return [r.rows.get("test", {}) if r.evaluator == evaluator else {} for r in records]

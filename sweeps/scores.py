@@ -1,4 +1,4 @@
-"""What curricula think of the orders of a sweep, asked before any of them is learned."""
+"""Scores that curricula give to the orders of a sweep, before any order is learned."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sweeps.planning import Run
 def scores_of(
     sections: Iterable[Any], runs: Sequence[Run], planner: Planner
 ) -> dict[str, dict[str, float]]:
-    """What curricula think of the orders of runs: by the curriculum's label and run.
+    """Score the orders of runs by each curriculum; by its label and run.
 
     Raises:
-        ClpError: a curriculum has no view on orders, or cannot form one.
+        ClpError: a curriculum has no scores, or cannot compute them.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:

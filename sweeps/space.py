@@ -1,4 +1,4 @@
-"""Axes to points: every combination of listed values, and draws of the random ones.
+"""The points of a sweep: every combination of listed values, and draws of the random ones.
 
 The value of an axis is a list (a grid of its items) or one of these forms, which may also stand
 inside a listed item: ``strategy: [finetune, {name: er, memory_size: {grid: [100, 200]}}]``.
@@ -34,13 +34,12 @@ Point = dict[str, Any]
 """The value of each axis, by dotted key."""
 
 GRIDS = ("grid", "range")
-CONTINUOUS = ("uniform", "loguniform")
-RANDOM = (*CONTINUOUS, "integers", "choice")
+RANDOM = ("uniform", "loguniform", "integers", "choice")
 
 
 @dataclass(frozen=True)
 class Random:
-    """A value that is drawn; `form` is one of :data:`RANDOM`."""
+    """A value to be drawn; `form` is one of :data:`RANDOM`."""
 
     form: str
     arguments: tuple[Any, ...]
@@ -49,6 +48,7 @@ class Random:
         return f"{self.form}({', '.join(map(label, self.arguments))})"
 
     def draw(self, rng: np.random.Generator) -> Any:
+        """Draw a value; numbers are rounded to six digits, so that reports can show them whole."""
         low, high = self.arguments[0], self.arguments[-1]
         if self.form == "uniform":
             return _rounded(rng.uniform(low, high))
@@ -60,15 +60,14 @@ class Random:
 
 
 def _rounded(value: float) -> float:
-    """Drawn numbers have six digits, so that what is reported can be typed."""
     return float(f"{value:.6g}")
 
 
 def points(spec: SweepSpec) -> list[Point]:
-    """Every point of the axes: the grid, times `samples` draws where something is random.
+    """Return every point of the axes: the grid, times `samples` draws where something is random.
 
-    RNG depend on the seed, the axis and their number only: more samples keep the first ones. A
-    point that is drawn again is there once.
+    A draw depends on the seed, the axis and its number only, so that more samples keep the first
+    ones. Equal draws are one point.
 
     Raises:
         ConfigError: an axis is malformed; one line per fault.
@@ -84,12 +83,12 @@ def points(spec: SweepSpec) -> list[Point]:
 
 
 def is_random(point: Point) -> bool:
-    """Whether anything in a point is still to be drawn."""
+    """Return whether anything in a point is still to be drawn."""
     return any(map(randoms, point.values()))
 
 
 def templates(spec: SweepSpec) -> list[Point]:
-    """The grid, with what is random still to be drawn (:class:`Random`)."""
+    """Return the grid; random values are not drawn yet (:class:`Random`)."""
     faults: list[str] = []
     axes: list[list[Any]] = []
     for key, value in spec.axes.items():
@@ -103,7 +102,7 @@ def templates(spec: SweepSpec) -> list[Point]:
 
 
 def randoms(value: Any, where: str = "") -> dict[str, Random]:
-    """The random values inside a value, by dotted path."""
+    """Return the random values inside a value, by dotted path."""
     if isinstance(value, Random):
         return {where: value}
     found: dict[str, Random] = {}
@@ -114,7 +113,7 @@ def randoms(value: Any, where: str = "") -> dict[str, Random]:
 
 
 def fill(point: Point, seed: int, draw: int) -> Point:
-    """The point with everything random drawn."""
+    """Return the point with every random value drawn."""
     drawn: Point = replace_randoms(
         point, lambda key, r: r.draw(np.random.default_rng(seed_for(seed, draw, key)))
     )
@@ -122,7 +121,7 @@ def fill(point: Point, seed: int, draw: int) -> Point:
 
 
 def replace_randoms(point: Any, value_of: Callable[[str, Random], Any], where: str = "") -> Any:
-    """A copy of a point with `value_of` (dotted key, what is to be drawn) in place of randoms."""
+    """Return a copy of a point with `value_of(dotted key, random)` in place of random values."""
     if isinstance(point, Random):
         return value_of(where, point)
     if isinstance(point, Mapping):
@@ -134,7 +133,7 @@ def replace_randoms(point: Any, value_of: Callable[[str, Random], Any], where: s
 
 
 def settings(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
-    """The configuration of a point, still unchecked; sections come before their parameters."""
+    """Return the unchecked configuration of a point; sections are set before their parameters."""
     data: dict[str, Any] = copy.deepcopy(dict(base))
     full = {SHORTHANDS.get(key, key): value for key, value in point.items()}
     for key in sorted(full, key=lambda k: k.count(".")):
@@ -143,7 +142,7 @@ def settings(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
 
 
 def _merged(base: Any, value: Any) -> Any:
-    """A section given on an axis keeps the parameters that the base gives the same plugin."""
+    """Add the parameters that the base gives to the same plugin to a section on an axis."""
     if not isinstance(base, Mapping) or not isinstance(value, str | Mapping):
         return value
     given = {"name": value} if isinstance(value, str) else value
@@ -152,7 +151,7 @@ def _merged(base: Any, value: Any) -> Any:
 
 
 def _form(value: Any) -> str | None:
-    """Which of the forms a value has, if any."""
+    """Return the name of the form that a value has, if any."""
     if isinstance(value, Mapping) and len(value) == 1:
         (key,) = value
         return key if key in (*GRIDS, *RANDOM) else None
@@ -160,7 +159,7 @@ def _form(value: Any) -> str | None:
 
 
 def _alternatives(value: Any, where: str) -> list[Any]:
-    """Every grid alternative of a value; random values stay :class:`Random`."""
+    """Return every grid alternative of a value; random values stay :class:`Random`."""
     form = _form(value)
     if form in GRIDS:
         items = _range(value[form], where) if form == "range" else value[form]

@@ -1,4 +1,4 @@
-"""The specification of a sweep: a base configuration, axes, and how its runs are carried out."""
+"""The specification of a sweep: a base configuration, axes, and the way to carry out its runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _whole_if_more_than_one(value: float) -> float:
 
 
 class Resources(_Strict):
-    """What one run occupies while it is trained.
+    """The resources that one run takes while it is trained.
 
     ``gpus`` may be a fraction: with 0.25 four runs share a GPU. ``memory`` is in bytes. ``custom``
     names further resources of the cluster's nodes.
@@ -61,7 +61,7 @@ class Budget(_Strict):
 
 
 Reference = Literal["joint", "experts"]
-Method = Literal["all", "asha", "hyperband", "pbt", "optuna", "mcts", "halving"]
+Method = Literal["all", "asha", "optuna", "mcts", "halving"]
 ORDER_METHODS = ("mcts", "halving")
 
 
@@ -69,12 +69,12 @@ class Tune(_Strict):
     """Choosing hyper-parameters by a metric on validation data; see ``docs/sweeps.md``.
 
     Args:
-        method: ``all`` tries every point of the axes; ``mcts`` and ``halving`` search for the best
-            order of the experiences; the others are Ray Tune's.
-        trials: how many points one of Ray Tune's methods tries for each choice.
-        budget: how many experiences a search over orders may train for each choice, all seeds
+        method: ``all`` tries every point of the axes; ``asha`` and ``optuna`` are Ray Tune's;
+            ``mcts`` and ``halving`` search for the best order of the experiences.
+        trials: number of points that ``asha`` or ``optuna`` tries for each choice.
+        budget: most experiences that a search over orders trains for each choice, all seeds
             together.
-        experiences: what may be seen: the first so many experiences of each order, or ``all``.
+        experiences: number of experiences to learn, the first ones of each order, or ``all``.
         metric: its name without the prefix ``validation/``.
         mode: whether its maximum or its minimum is best; unless given, by the metric's direction.
         per: axes for each value of which the best point is chosen separately; unless given, those
@@ -103,14 +103,14 @@ class Final(_Strict):
     """The runs that are reported: the chosen points on whole streams, never stopped early.
 
     Args:
-        seeds: these, or so many that tuning has not used.
+        seeds: a list, or the number of seeds to take from those that tuning has not used.
     """
 
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] | PositiveInt = 5
 
 
 class Tracking(_Strict):
-    """Tracking of the sweep's runs as one group on Weights & Biases."""
+    """Tracking on Weights & Biases, with all runs as one group."""
 
     mode: Literal["off", "offline", "online"] = "off"
 
@@ -120,17 +120,17 @@ class SweepSpec(_Strict):
 
     Args:
         name: of the sweep, its folder and its W&B group.
-        base: the configuration that all runs have in common, as for ``clp run --config``.
+        base: the configuration that all runs share, as for ``clp run --config``.
         axes: by dotted key; a list, or one of the forms in :mod:`sweeps.space`.
         samples: joint draws of the random axes.
         seed: of these draws.
-        workers: at most so many runs at a time; None uses what the cluster has.
+        workers: most runs at a time; None for as many as the cluster has room for.
         share: whether runs that begin alike train that beginning once. Without, every run is
             trained by itself and keeps no states: slower, and the same bits.
-        references: what the runs are compared with, made once for equal settings: ``joint``
-            training, and ``experts`` of one experience each.
-        scored_by: curricula (``designer``) whose scores of the orders the report compares with
-            what came of them.
+        references: runs to compare with, made once for equal settings: ``joint`` training, and
+            ``experts`` of one experience each.
+        scored_by: curricula (``designer``) whose scores of the orders the report compares with the
+            results.
     """
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -151,19 +151,19 @@ class SweepSpec(_Strict):
     wandb: Tracking = Field(default_factory=Tracking)
 
     @property
-    def kept(self) -> Keep:
-        """Which states are kept: all in a search over orders, which comes back to any of them."""
+    def states_to_keep(self) -> Keep:
+        """The states to keep: all in a search over orders, which may return to any of them."""
         searching = self.tune is not None and self.tune.method in ORDER_METHODS
         return "all" if searching and self.keep_states == "branches" else self.keep_states
 
     @property
     def adaptive(self) -> bool:
-        """Whether tuning makes its points as it goes, instead of trying all of them."""
+        """True if tuning proposes points one after the other instead of trying all of them."""
         return self.tune is not None and self.tune.method != "all"
 
 
 def _faults(spec: SweepSpec) -> list[str]:
-    """What does not fit together."""
+    """Return the faults of sections that do not fit together."""
     faults = [fault for key in spec.axes for fault in _axis_key_fault(key)]
     resolved = [SHORTHANDS.get(key, key) for key in spec.axes]
     faults += [
@@ -226,7 +226,7 @@ def _order_search_faults(spec: SweepSpec, tune: Tune) -> list[str]:
     faults = []
     if "curriculum" in spec.axes or "curriculum" in spec.base:
         faults.append(
-            f"tune.method={tune.method} looks for the curriculum itself: give none in base or axes"
+            f"tune.method={tune.method} searches the curriculum: give none in base or axes"
         )
     if tune.experiences != "all":
         faults.append(
@@ -258,10 +258,10 @@ def _import_strategies(*sections: Any) -> None:
 
 
 def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
-    """A complete specification.
+    """Check a specification and fill in its defaults; planning checks the runs.
 
     Raises:
-        ConfigError: with one line per fault in its form; the runs are checked by the plan.
+        ConfigError: with one line per fault.
     """
     _import_strategies(data.get("base"), data.get("axes"))
     try:
@@ -274,10 +274,10 @@ def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
 
 
 def read_spec(path: str | Path, settings: Iterable[str] = ()) -> dict[str, Any]:
-    """A specification file (YAML or JSON) as a mapping; its name is the file's unless given.
+    """Read a specification file (YAML or JSON); the sweep has the file's name unless given one.
 
     Args:
-        settings: ``key=value`` with a dotted key; what follows ``axes.`` is the key of an axis.
+        settings: ``key=value`` with a dotted key; after ``axes.`` comes the key of an axis.
 
     Raises:
         ConfigError: the file cannot be read or is no mapping, or a setting is malformed.

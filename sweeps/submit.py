@@ -1,4 +1,4 @@
-"""Submitting a sweep to a cluster through Ray's job server, and following it there."""
+"""Submission of a sweep to Ray's job server."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Not uploaded: environments, results, caches and version control.
 EXCLUDED = (".git", ".venv", "venv", "clp-results", "__pycache__", ".mypy_cache", ".pytest_cache")
-TOO_LARGE = ("413", "exceeds the maximum size")  # what Ray says of an upload
+TOO_LARGE = ("413", "exceeds the maximum size")  # in Ray's error for an upload
 STARTING_SECONDS = 60.0
-# Stopping the job interrupts the sweep, which then has time to write its record.
+# Stopping the job interrupts the sweep and leaves it time to write its record.
 STOP_GENTLY = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
 
 
@@ -53,7 +53,7 @@ def submit_job(
             f"out {out!r}: the job runs in a temporary copy of the working directory; give an "
             "absolute path or URL that all nodes share"
         )
-    command = ["python", "-m", "cl_platform", "sweep", str(inside)]
+    command = ["clp", "sweep", str(inside)]  # `python -m` would import from the working directory
     command += ["--address", "auto", "--out", out, *arguments]
     probe(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -63,7 +63,7 @@ def submit_job(
         "excludes": [f"{name}/" for name in EXCLUDED],
         "env_vars": variables,
     }
-    client, job = _hand_in(address, shlex.join(command), environment)
+    client, job = _submit(address, shlex.join(command), environment)
     print(f"job {job} submitted; following its log (interrupting does not stop it)")
     try:
         asyncio.run(_follow(client, job))
@@ -82,13 +82,13 @@ def submit_job(
     return code or 1
 
 
-def _hand_in(
+def _submit(
     address: str, command: str, environment: dict[str, Any]
 ) -> tuple[JobSubmissionClient, str]:
-    """Submit the job; a cluster that has just been started may need a while to take one."""
+    """Submit the job; a cluster that has just started may not accept one at once."""
     from ray.job_submission import JobSubmissionClient
 
-    patience = time.monotonic() + STARTING_SECONDS
+    deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
             client = JobSubmissionClient(address)
@@ -97,7 +97,7 @@ def _hand_in(
             reason = " ".join(str(error).split())
             if any(sign in reason for sign in TOO_LARGE):
                 raise _too_large(Path(environment["working_dir"])) from error
-            if "No available agent" not in reason or time.monotonic() > patience:
+            if "No available agent" not in reason or time.monotonic() > deadline:
                 raise BadInput(
                     f"the job server at {address} did not take the job: {reason[:300]}; with token "
                     "authentication set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the "
@@ -107,7 +107,7 @@ def _hand_in(
 
 
 async def _follow(client: JobSubmissionClient, job: str) -> None:
-    """Print what the job prints until it ends; a connection that breaks is made again."""
+    """Print the job's log until it ends; connect again when the connection breaks."""
     seen = 0
     while True:
         position = 0

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
-    """Log the table of results and the effect of the order on W&B, as one more run of a group.
+    """Log the table of results and the effect of the order on W&B, as one more run of the group.
 
-    Whatever goes wrong there costs one line: the sweep is complete without.
+    Any error is printed in one line: the sweep is complete without the summary.
 
     Args:
-        frame: a row per run, with its axes as ``axis.NAME``.
+        frame: one row per run, with its axes as ``axis.NAME``.
         mode: ``offline`` or ``online``.
-        out: the sweep's folder; name: of the sweep and its group.
+        out: folder of the sweep.
+        name: of the sweep and its group.
     """
     from cl_platform.tracking.wandb.login import reachable_mode
     from cl_platform.tracking.wandb.sink import log_sweep
@@ -32,7 +33,7 @@ def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
     columns = [*(a.removeprefix("axis.") for a in axes_of(frame)), "runs"]
     columns += [f"{metric} {part}" for metric in metrics for part in ("mean", "sd")]
     rows = [
-        [*point, len(group), *(f(group[m]) for m in metrics for f in (_mean, _deviation))]
+        [*point, len(group), *(part for metric in metrics for part in _mean_and_sd(group[metric]))]
         for point, group in by_point(frame)
     ]
     effects = order_effects(frame)
@@ -44,9 +45,5 @@ def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
         print(f"W&B has no summary: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def _mean(values: pd.Series) -> float:
-    return float(values.mean())
-
-
-def _deviation(values: pd.Series) -> float | None:
-    return float(values.std()) if len(values) > 1 else None
+def _mean_and_sd(values: pd.Series) -> tuple[float, float | None]:
+    return float(values.mean()), float(values.std()) if len(values) > 1 else None

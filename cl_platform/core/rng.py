@@ -59,7 +59,7 @@ class RNG:
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators (dropout and foreign code draw from them); put them back after."""
+    """Seed the global generators (dropout and other libraries draw from them); put them back."""
     devices = list(range(torch.cuda.device_count()))
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):

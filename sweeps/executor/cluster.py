@@ -1,4 +1,4 @@
-"""Ray: a local one, or a cluster that is there already."""
+"""The connection to Ray: a local one, or a cluster that is running already."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PROBE_SECONDS = 5.0
 
 @contextmanager
 def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
-    """A connection to Ray, closed in the end; a local Ray (``address="local"``) ends with it.
+    """Connect to Ray, and disconnect in the end; a local Ray (``address="local"``) ends with it.
 
     Args:
-        working_dir: is sent to the workers of a cluster, for modules of one's own.
+        working_dir: folder to send to the workers of a cluster, for the user's own modules.
 
     Raises:
-        BadInput: nothing answers at the address, or it does not let us in.
+        BadInput: nothing answers at the address, or the connection is refused.
     """
-    if ray.is_initialized():  # a notebook's own, or a test's
+    if ray.is_initialized():  # by a notebook, or a test
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -35,7 +35,7 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_preload_python_modules", "sweeps.executor.worker")
     probe(address)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # whose directory the workers get
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # workers get the job's directory
     if working_dir is not None and address != "local" and not in_job:
         options["runtime_env"] = {"working_dir": working_dir}
     try:
@@ -54,7 +54,7 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
 
 
 def probe(address: str) -> None:
-    """Whether anything listens: Ray itself tries for a long time."""
+    """Raise BadInput if nothing listens at an address; Ray itself would try for a long time."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host:
         return
@@ -70,13 +70,13 @@ def probe(address: str) -> None:
 
 
 def needs(resources: Resources) -> dict[str, float]:
-    """What one worker takes from a node, by Ray's names."""
-    asked = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
-    return {k: v for k, v in {**asked, **resources.custom}.items() if v}
+    """Return the resources that one worker takes from a node, by Ray's names."""
+    given = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
+    return {k: v for k, v in {**given, **resources.custom}.items() if v}
 
 
 def capacity(resources: Resources) -> int:
-    """How many workers the nodes that are up can hold."""
+    """Return how many workers the running nodes have room for."""
     wanted = needs(resources)
     return sum(
         int(min(node.get(name, 0.0) / amount for name, amount in wanted.items()) + 1e-9)
@@ -85,11 +85,7 @@ def capacity(resources: Resources) -> int:
 
 
 def check_capacity(resources: Resources) -> None:
-    """Whether a run fits on any node.
-
-    Raises:
-        BadInput: it does not; says what is asked and what there is.
-    """
+    """Raise BadInput if a run fits on no node; the message has the largest amount there is."""
     if capacity(resources):
         return
     wanted = needs(resources)

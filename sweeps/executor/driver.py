@@ -1,4 +1,4 @@
-"""The driver: feeds the segments of a tree to workers, and sees to it that nothing is lost."""
+"""The driver: hands the segments of a tree to workers, and repeats the work of those that die."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,17 +18,11 @@ from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import each, exists
 from sweeps.executor.cluster import capacity, check_capacity, connected
-from sweeps.executor.pool import Lost, Member, Pool, threads
+from sweeps.executor.pool import Pool, SegmentBatch, WorkerDied, WorkerHandle
 from sweeps.executor.tree import Segment, grow, states
-from sweeps.executor.worker import Orders, Outcome, shared_streams
+from sweeps.executor.worker import Outcome, WorkerConfig, shared_streams
 from sweeps.planning import Run
-from sweeps.record import (
-    Phase,
-    failure,
-    forget_failure,
-    is_done,
-    write_failure,
-)
+from sweeps.record import Phase, failure, forget_failure, is_done, write_failure
 from sweeps.spec import SweepSpec
 
 OWN_CODE = re.compile(r'"name":"[^"]+:[^"]+"')  # a plugin by module:Name
@@ -38,21 +32,21 @@ TICK_SECONDS = 0.5
 OnTick = Callable[[Phase], None]
 
 
-class Stopped(ClpError):
-    """The time of the budget is over; what was begun has ended and nothing new was."""
+class OutOfTime(ClpError):
+    """The time of the budget is over: running work has ended and no other was started."""
 
 
 class Driver:
     """Carries out the runs of one phase after the other on the same workers.
 
-    Ray is not started before there is something to do. Leaving the driver's context stops the
-    workers at once; what they had not finished is begun again by the next driver.
+    Ray starts with the first phase that has work left. Leaving the driver's context stops the
+    workers at once; the next driver begins their unfinished work again.
 
     Args:
         address: of Ray.
         watch: called about twice a second.
-        retry: whether runs that failed before are tried again.
-        deadline: of :func:`time.monotonic`, after which nothing new begins.
+        retry: whether to try runs again that failed before.
+        deadline: of :func:`time.monotonic`, after which no work is started.
     """
 
     def __init__(
@@ -73,15 +67,19 @@ class Driver:
         self.retry = retry
         self.deadline = deadline
         self.pool: Pool | None = None
+        self.trained_before: set[str] = set()  # states of the present phase
         self._open = ExitStack()
         self._connected = False
-        self.known: set[str] = set()
-        self._heard: set[str] = set()
+        self._printed: set[str] = set()
 
     def survey(self, phase: Phase) -> list[Segment]:
-        """What is left to do of a phase, as segments; counts what is there already."""
+        """Fill in the tally of a phase from the files, and return the work that is left."""
         tally, left = phase.tally, []
-        found = each(self.out, self._look, phase.runs)
+        found = each(
+            self.out,
+            lambda run: (failure(self.out, run), run.whole and is_done(self.out, run)),
+            phase.runs,
+        )
         for run, (error, done) in zip(phase.runs, found, strict=True):
             if error is not None and self.retry:
                 forget_failure(self.out, run)
@@ -95,18 +93,18 @@ class Driver:
         tally.done = tally.kept = len(phase.done)
         tally.experiences = sum(run.upto for run in phase.runs)
         distinct = states(phase.runs) if self.spec.share else set()
-        self.known = self._trained(distinct)
-        tally.distinct, tally.known = len(distinct), len(self.known)
+        self.trained_before = self._trained(distinct)
+        tally.distinct, tally.known = len(distinct), len(self.trained_before)
         if not self.spec.share:
             tally.distinct = tally.experiences
         return grow(left) if self.spec.share else [s for run in left for s in grow([run])]
 
     def carry_out(self, phase: Phase) -> None:
-        """Do what is left of a phase.
+        """Do the work of a phase that is left.
 
         Raises:
-            Stopped: the budget's time is over.
-            ClpError: the workers cannot work at all.
+            OutOfTime: the budget's time is over.
+            ClpError: the workers cannot start, or have other code.
         """
         ready = deque(self.survey(phase))
         if not ready:
@@ -114,19 +112,23 @@ class Driver:
         segments = [segment for root in ready for segment in root.walk()]
         pool = self._start(segments)
         left = sum(segment.size for segment in segments)
-        at_once = sum(not segment.children for segment in segments)  # sooner or later
+        leaves = sum(not segment.children for segment in segments)  # most that run at a time
         while ready or pool.busy():
-            in_time = time.monotonic() < self.deadline
-            if not in_time and not pool.busy():
-                raise Stopped(f"the budget of {self.spec.budget.hours:g} hours is used up")
-            if in_time:
-                pool.grow(at_once)
-                while ready and (member := pool.idle()) is not None:
-                    pool.give(member, _next(ready, member), left)
-            for parcel, outcome in pool.wait(TICK_SECONDS):
-                if self._note(phase, parcel, outcome, ready):
-                    left -= sum(segment.size for segment in parcel)
+            if not pool.busy():
+                self.check_time()
+            if time.monotonic() < self.deadline:
+                pool.grow(leaves)
+                while ready and (worker := pool.available()) is not None:
+                    pool.assign(worker, _next(ready, worker), left)
+            for batch, outcome in pool.wait(TICK_SECONDS):
+                if self.record_outcome(phase, batch, outcome, ready):
+                    left -= sum(segment.size for segment in batch)
             self.watch(phase)
+
+    def check_time(self) -> None:
+        """Raise OutOfTime if the budget's time is over."""
+        if time.monotonic() >= self.deadline:
+            raise OutOfTime(f"the budget of {self.spec.budget.hours:g} hours is used up")
 
     def __enter__(self) -> Driver:
         return self
@@ -137,7 +139,7 @@ class Driver:
         self._open.close()
 
     def connect(self, configs: Iterable[RunConfig]) -> None:
-        """Connect to Ray, unless that is done, for runs of these configurations.
+        """Connect to Ray, if it is not connected, for runs of these configurations.
 
         Raises:
             BadInput: it cannot be reached, or no node has the resources of a run.
@@ -149,8 +151,8 @@ class Driver:
         self._connected = True
         check_capacity(self.spec.resources)
 
-    def workers(self, runs: Iterable[Run], most: int) -> int:
-        """How many runs (`most` at most) can be under way at a time, as far as can be told."""
+    def n_workers(self, runs: Iterable[Run], most: int) -> int:
+        """Return how many workers there is room for now, `most` at most."""
         if self.address == "local" and not ray.is_initialized():
             room = int((os.cpu_count() or 1) / self.spec.resources.cpus)
         else:
@@ -159,11 +161,11 @@ class Driver:
         return min(room, self.spec.workers or room, most)
 
     def in_flight(self) -> int:
-        """States that busy workers have made so far of those they are to make."""
+        """Return how many states busy workers have made so far in their present batch."""
         busy = self.pool.busy() if self.pool is not None else []
-        keys = [key for member in busy for segment in member.parcels[0] for key in segment.keys]
+        keys = [key for worker in busy for segment in worker.batches[0] for key in segment.keys]
         try:
-            return len(self._trained(set(keys) - self.known))
+            return len(self._trained(set(keys) - self.trained_before))
         except StorageError:  # an address that does not answer just now; this is only shown
             return 0
 
@@ -172,93 +174,92 @@ class Driver:
         configs = [run.config for s in segments for run in (s.run, *s.runs)]
         self.connect(configs)
         if self.pool is None:
-            orders = Orders(
+            config = WorkerConfig(
                 out=self.out,
-                keep=self.spec.kept,
+                keep=self.spec.states_to_keep,
                 budget=int(self.spec.state_budget_gb * 1e9),
                 share=self.spec.share,
-                threads=threads(self.spec.resources),
-                gpus=self.spec.resources.gpus > 0,
+                resources=self.spec.resources,
                 streams=shared_streams(configs, self.planner),
                 wandb=self._tracking(),
                 group=self.spec.name,
             )
-            self.pool = Pool(self.spec.resources, orders, self.spec.workers)
+            self.pool = Pool(config, self.spec.workers)
         return self.pool
 
     def _tracking(self) -> str:
-        """The mode of W&B; whether its server answers is asked once for all workers."""
+        """Return the mode of W&B; one request finds out for all workers if its server answers."""
         if self.spec.wandb.mode != "online":
             return self.spec.wandb.mode
         from cl_platform.tracking.wandb.login import reachable_mode
 
         return reachable_mode()
 
-    def _note(
+    def record_outcome(
         self,
         phase: Phase,
-        parcel: Sequence[Segment],
-        outcome: Outcome | Lost,
+        batch: SegmentBatch,
+        outcome: Outcome | WorkerDied,
         ready: deque[Segment],
     ) -> bool:
-        """Take in what came back; False if the parcel has to be done again."""
-        segment = parcel[0]
-        if isinstance(outcome, Lost):
+        """Record an outcome and queue the segments that follow.
+
+        Returns:
+            Whether the batch is finished; otherwise its first segment is queued again, alone.
+        """
+        segment = batch[0]
+        if isinstance(outcome, WorkerDied):
             segment.attempts += outcome.begun
-            segment.alone = True  # which of several is to blame?
-            if segment.attempts < MOST_ATTEMPTS:
-                ready.append(segment)
-                return False
-            reason = f"lost {segment.attempts} workers: {outcome.reason}"
-            self._fail(phase, segment, reason, None)
-            return True
-        for line in outcome.said.splitlines():
-            if line not in self._heard:  # one line, however many workers say it
-                self._heard.add(line)
-                print(line, file=sys.stderr)
-        if outcome.stray:
+            again = segment.attempts < MOST_ATTEMPTS
+            outcome = Outcome({}, f"lost {segment.attempts} workers: {outcome.reason}")
+        else:
+            again = outcome.error is not None and len(batch) > 1
+        self._print(outcome.stderr)
+        if outcome.mismatch:
             raise ClpError(outcome.error)
-        if outcome.error is not None and len(parcel) > 1:
-            segment.alone = True
+        if again:
+            segment.alone = True  # to find which of several is to blame
             ready.append(segment)
             return False
         if outcome.error is not None:
             self._fail(phase, segment, outcome.error, outcome.details)
             return True
-        made = {key for done in parcel for key in done.keys}
-        phase.tally.trained += len(made - self.known)
+        trained = {key for done in batch for key in done.keys}
+        phase.tally.trained += len(trained - self.trained_before)
         phase.metrics |= outcome.metrics
         phase.done |= outcome.metrics.keys()
         phase.tally.done = len(phase.done)
-        if len(parcel) == 1:
+        if len(batch) == 1:
             ready.extend(reversed(segment.children))
         return True
 
+    def _print(self, stderr: str) -> None:
+        """Print a line once, however many workers write it."""
+        for line in stderr.splitlines():
+            if line not in self._printed:
+                self._printed.add(line)
+                print(line, file=sys.stderr)
+
     def _fail(self, phase: Phase, segment: Segment, error: str, details: str | None) -> None:
-        """Record the error with every run that needed the segment."""
-        error = error.removeprefix(f"run {segment.run.run_id} ")  # it stands for several
+        """Record the error with every run that needs the segment."""
+        error = error.removeprefix(f"run {segment.run.run_id} ")  # the error of several runs
         for run in segment.all_runs():
-            if run.whole and is_done(self.out, run):  # before its worker was lost
+            if run.whole and is_done(self.out, run):  # before its worker died
                 phase.done.add(run.run_id)
-                continue
-            phase.errors[run.run_id] = error
-            write_failure(self.out, run, error, details)
+            else:
+                phase.errors[run.run_id] = error
+                write_failure(self.out, run, error, details)
         phase.tally.failed, phase.tally.done = len(phase.errors), len(phase.done)
 
-    def _look(self, run: Run) -> tuple[str | None, bool]:
-        """The error of a run that failed before, and whether it has ended with a result."""
-        return failure(self.out, run), run.whole and is_done(self.out, run)
-
-    def _trained(self, keys: set[str]) -> set[str]:
-        known = each(self.out, self._is_trained, keys)
-        return {key for key, there in zip(keys, known, strict=True) if there}
-
-    def _is_trained(self, key: str) -> bool:
-        return exists(self.out / "states" / key[:2] / f"{key}.json")
+    def _trained(self, keys: Collection[str]) -> set[str]:
+        """Return the keys that have a record in the store."""
+        states = self.out / "states"
+        found = each(self.out, lambda key: exists(states / key[:2] / f"{key}.json"), keys)
+        return {key for key, there in zip(keys, found, strict=True) if there}
 
 
-def _next(ready: deque[Segment], member: Member) -> Segment:
-    """What a worker does next: go on below what it has just done, else begin at the far end."""
-    if member.last is not None and ready[-1] in member.last.children:
+def _next(ready: deque[Segment], worker: WorkerHandle) -> Segment:
+    """Take the segment that a worker does next: below its last one, else from the far end."""
+    if worker.last is not None and ready[-1] in worker.last.children:
         return ready.pop()
     return ready.popleft()

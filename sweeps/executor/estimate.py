@@ -1,4 +1,4 @@
-"""How long a sweep will take, from a short trial of each of its kinds of run."""
+"""The duration of a sweep, estimated by a short trial of each of its kinds of run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from sweeps.planning import Run
 BATCHES = 12  # of each trial
 
 
-def estimate(runs: Sequence[Run], planner: Planner, known: Collection[str] = ()) -> float | None:
-    """Seconds that one worker would need for all distinct steps of the runs but the known ones.
+def estimate(runs: Sequence[Run], planner: Planner, trained: Collection[str] = ()) -> float | None:
+    """Estimate the seconds that one worker needs for all distinct steps of the runs.
 
     Each kind of run (all settings but seed, order and fractions) is tried on a dozen batches of its
-    first two experiences and one evaluation, on this machine. None if that cannot be done here.
+    first two experiences and one evaluation, on this machine. None if it lacks the device.
+
+    Args:
+        trained: addresses of states that need no training any more.
     """
-    seen = set(known)
+    seen = set(trained)
     paces: dict[str, tuple[float, float]] = {}
     total = 0.0
     for run in runs:
@@ -45,7 +48,7 @@ def estimate(runs: Sequence[Run], planner: Planner, known: Collection[str] = ())
         if kind not in paces:
             try:
                 paces[kind] = pace(plan)
-            except RunFailed:  # which the sweep will record
+            except RunFailed:  # the sweep will record it
                 continue
         per_batch, per_evaluation = paces[kind]
         steps = [plan.steps[k - 1] for k in new]
@@ -57,7 +60,7 @@ def estimate(runs: Sequence[Run], planner: Planner, known: Collection[str] = ())
 
 
 def pace(plan: Plan) -> tuple[float, float]:
-    """Seconds of one batch and of one evaluation, measured."""
+    """Measure the seconds of one batch and of one evaluation."""
     size = plan.config.batch_size
     short = tuple(_shortened(step, BATCHES * size) for step in plan.steps[:2])
     config = plan.config.model_copy(update={"epochs": 1, "evaluate_every": 0})
@@ -83,7 +86,7 @@ def _kind(config: RunConfig) -> str:
 
 
 def _without_fractions(value: Any) -> Any:
-    """Learning rates and the like have no effect on time."""
+    """Replace fractions by 0: learning rates and the like have no effect on time."""
     if isinstance(value, dict):
         return {k: _without_fractions(v) for k, v in value.items()}
     return 0.0 if isinstance(value, float) else value
@@ -101,6 +104,6 @@ def _batches(step: Step, config: RunConfig) -> int:
 
 
 def _evaluations(step: Step, config: RunConfig) -> int:
-    """How often accuracy is measured: within the experience, and at its end."""
+    """Count the evaluations: within the experience, and at its end."""
     within = (_batches(step, config) - 1) // config.evaluate_every if config.evaluate_every else 0
     return within + 1

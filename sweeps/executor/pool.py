@@ -12,31 +12,30 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from cl_platform.errors import ClpError
 from sweeps.executor.cluster import capacity, needs
 from sweeps.executor.tree import Segment
-from sweeps.executor.worker import Orders, Outcome, Task, Worker
-from sweeps.spec import Resources
+from sweeps.executor.worker import Outcome, Task, WorkerConfig
 
-SHORT_SECONDS = 0.5  # what is done so soon is given together, and ahead
-LOOK_SECONDS = 2.0  # between looks at what the nodes have room for
-SHARES = 4  # of what is left, per worker, that a parcel is at most
-MOST_STILLBORN = 5  # workers in a row that do not even start
+SHORT_SECONDS = 0.5  # work that takes less is assigned in batches, and ahead
+CAPACITY_SECONDS = 2.0  # between queries of the nodes' capacity
+BATCHES_PER_WORKER = 4  # at least, of the work that is left
+MOST_FAILED_STARTS = 5  # in a row
 
-Parcel = list[Segment]  # a segment, and with it all that is below if that is short
+SegmentBatch = list[Segment]  # a segment, and if that is short all segments below it
 
 
 @dataclass(eq=False)
-class Member:
-    """A worker: starting, idle, or busy with the first of its parcels."""
+class WorkerHandle:
+    """A worker: starting, idle, or busy with the first of its batches."""
 
     actor: Any
     starting: Any
-    parcels: list[Parcel] = field(default_factory=list)
+    batches: list[SegmentBatch] = field(default_factory=list)
     last: Segment | None = None
-    since: float = 0.0  # when it began its first parcel
+    since: float = 0.0  # when it began its first batch
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A worker died; what it was given has to be done again, whether `begun` or not."""
+class WorkerDied:
+    """The outcome of a batch whose worker died, whether the batch had `begun` or not."""
 
     reason: str
     begun: bool = True
@@ -46,20 +45,20 @@ class Pool:
     """Workers with equal resources.
 
     Args:
-        limit: at most so many; None for what the nodes have room for.
+        limit: most workers at a time; None for as many as the nodes have room for.
     """
 
-    def __init__(self, resources: Resources, orders: Orders, limit: int | None) -> None:
-        self.resources = resources
+    def __init__(self, config: WorkerConfig, limit: int | None) -> None:
+        self.resources = config.resources
         self.limit = limit
-        self.members: list[Member] = []
-        self._waiting: dict[Any, tuple[Member, Parcel | None]] = {}
-        self._pace = float("inf")  # seconds of a state, lately
-        self._stillborn = 0
-        self._looked, self._room = -LOOK_SECONDS, 0
-        self._orders = ray.put(orders)
-        wanted = needs(resources)
-        self._remote: Any = ray.remote(Worker).options(
+        self.workers: list[WorkerHandle] = []
+        self._pending: dict[Any, tuple[WorkerHandle, SegmentBatch | None]] = {}
+        self._pace = float("inf")  # recent seconds per state
+        self._failed_starts = 0
+        self._queried, self._room = -CAPACITY_SECONDS, 0
+        self._config = ray.put(config)
+        wanted = needs(config.resources)
+        self._remote: Any = ray.remote(_actor_class()).options(
             num_cpus=wanted.pop("CPU", 0),
             num_gpus=wanted.pop("GPU", 0),
             memory=wanted.pop("memory", None),
@@ -69,108 +68,127 @@ class Pool:
 
     def grow(self, wanted: int) -> None:
         """Start workers until there are `wanted`, or as many as there is room for."""
-        if len(self.members) >= min(wanted, self.limit or wanted):
+        if len(self.workers) >= min(wanted, self.limit or wanted):
             return
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked, self._room = time.monotonic(), capacity(self.resources)
+        if time.monotonic() - self._queried > CAPACITY_SECONDS:
+            self._queried, self._room = time.monotonic(), capacity(self.resources)
         room = min(wanted, self._room, self.limit or wanted)
-        while len(self.members) < room:
-            actor = self._remote.remote(self._orders)
-            member = Member(actor, actor.where.remote())
-            self.members.append(member)
-            self._waiting[member.starting] = (member, None)
+        while len(self.workers) < room:
+            actor = self._remote.remote([self._config])
+            worker = WorkerHandle(actor, actor.where.remote())
+            self.workers.append(worker)
+            self._pending[worker.starting] = (worker, None)
 
-    def idle(self) -> Member | None:
-        """A worker that can be given something; one at work too, if it will soon be done."""
+    def available(self) -> WorkerHandle | None:
+        """Return a worker that can take a batch: an idle one, or a busy one that soon ends."""
         depth = 2 if self._pace < SHORT_SECONDS else 1
-        able = [m for m in self.members if m.starting is None and len(m.parcels) < depth]
-        return min(able, key=lambda m: len(m.parcels), default=None)
+        able = [w for w in self.workers if w.starting is None and len(w.batches) < depth]
+        return min(able, key=lambda w: len(w.batches), default=None)
 
     def started(self) -> bool:
-        """Whether any worker is there."""
-        return any(m.starting is None for m in self.members)
+        """Return whether any worker has started."""
+        return any(w.starting is None for w in self.workers)
 
-    def busy(self) -> list[Member]:
-        return [m for m in self.members if m.parcels]
+    def busy(self) -> list[WorkerHandle]:
+        """Return the workers that have a batch."""
+        return [w for w in self.workers if w.batches]
 
-    def give(self, member: Member, segment: Segment, left: int) -> None:
-        """Let a worker carry out a segment, and all below it if that is soon done.
+    def assign(self, worker: WorkerHandle, segment: Segment, left: int) -> None:
+        """Let a worker carry out a segment, along with all segments below it if that is short.
 
         Args:
-            left: states still to be made by all workers: towards the end less is given at a time.
+            left: states that all workers still have to make; towards the end batches are smaller.
         """
-        soon = min(SHORT_SECONDS, self._pace * left / (SHARES * len(self.members)))
+        short = min(SHORT_SECONDS, self._pace * left / (BATCHES_PER_WORKER * len(self.workers)))
         below = list(segment.walk())
-        together = not segment.alone and sum(s.size for s in below) * self._pace < soon
-        parcel = below if together else [segment]
-        if not member.parcels:
-            member.since = time.monotonic()
-        member.parcels.append(parcel)
-        self._waiting[member.actor.carry_out.remote(_task(parcel))] = (member, parcel)
+        together = not segment.alone and sum(s.size for s in below) * self._pace < short
+        batch = below if together else [segment]
+        if not worker.batches:
+            worker.since = time.monotonic()
+        worker.batches.append(batch)
+        self._pending[worker.actor.carry_out.remote(task_of(batch))] = (worker, batch)
 
-    def wait(self, seconds: float) -> list[tuple[Parcel, Outcome | Lost]]:
-        """What has come back within some seconds; returns as soon as something has."""
-        if not self._waiting:  # no node has room
+    def wait(self, seconds: float) -> list[tuple[SegmentBatch, Outcome | WorkerDied]]:
+        """Return the batches that ended, after `seconds` at most."""
+        if not self._pending:  # no node has room
             time.sleep(seconds)
             return []
-        ray.wait(list(self._waiting), num_returns=1, timeout=seconds)
-        ready, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
+        ray.wait(list(self._pending), num_returns=1, timeout=seconds)
+        ready, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
         found = []
         for reference in ready:
-            member, parcel = self._waiting.pop(reference)
-            outcome = self._read(reference, member, parcel)
-            if parcel is None:
-                self._started(member, outcome)
+            worker, batch = self._pending.pop(reference)
+            outcome = self._outcome(reference, worker, batch)
+            if batch is None:
+                self._note_start(worker, outcome)
                 continue
-            if member.parcels[0] is parcel:  # else its worker died before
-                seconds = (time.monotonic() - member.since) / sum(s.size for s in parcel)
+            if worker.batches[0] is batch:  # else its worker died before
+                seconds = (time.monotonic() - worker.since) / sum(s.size for s in batch)
                 self._pace = seconds if self._pace == float("inf") else (self._pace + seconds) / 2
-            member.parcels.remove(parcel)
-            member.since, member.last = time.monotonic(), parcel[0]
-            found.append((parcel, outcome))
+            worker.batches.remove(batch)
+            worker.since, worker.last = time.monotonic(), batch[0]
+            found.append((batch, outcome))
         return found
 
-    def _started(self, member: Member, outcome: Any) -> None:
-        member.starting = None
-        self._stillborn = self._stillborn + 1 if isinstance(outcome, Lost) else 0
-        if self._stillborn >= MOST_STILLBORN:
+    def _note_start(self, worker: WorkerHandle, outcome: Any) -> None:
+        worker.starting = None
+        self._failed_starts = self._failed_starts + 1 if isinstance(outcome, WorkerDied) else 0
+        if self._failed_starts >= MOST_FAILED_STARTS:
             raise ClpError(
                 f"workers cannot start: {outcome.reason}; see that the nodes have this project and "
                 "its packages installed"
             )
 
-    def _read(self, reference: Any, member: Member, parcel: Parcel | None) -> Any:
+    def _outcome(self, reference: Any, worker: WorkerHandle, batch: SegmentBatch | None) -> Any:
         try:
             return ray.get(reference)
         except RayError as error:
-            begun = member in self.members and (not parcel or member.parcels[0] is parcel)
-            if member in self.members:
-                self.members.remove(member)
+            begun = worker in self.workers and (not batch or worker.batches[0] is batch)
+            if worker in self.workers:
+                self.workers.remove(worker)
             if isinstance(error, OutOfMemoryError):
-                return Lost("its node ran out of memory; give resources.memory", begun)
-            if isinstance(error, RayActorError) and parcel is not None:
-                return Lost("its process or node died", begun)
-            return Lost(" ".join(str(error).split())[:300], begun)
+                return WorkerDied("its node ran out of memory; give resources.memory", begun)
+            if isinstance(error, RayActorError) and batch is not None:
+                return WorkerDied("its process or node died", begun)
+            return WorkerDied(" ".join(str(error).split())[:300], begun)
 
     def close(self) -> None:
         """Stop all workers at once."""
-        for member in self.members:
-            ray.kill(member.actor)
-        self.members.clear()
-        self._waiting.clear()
+        for worker in self.workers:
+            ray.kill(worker.actor)
+        self.workers.clear()
+        self._pending.clear()
 
 
-def _task(parcel: Parcel) -> Task:
-    first, several = parcel[0], len(parcel) > 1
+def _actor_class() -> type:
+    """Return a class that Ray pickles by value, so that a process can start without our modules.
+
+    The registry then imports them from where they are installed: Ray puts the working directory
+    first on the path, which may have a package `sweeps` of its own.
+    """
+
+    class Actor:
+        def __init__(self, config: list[Any]) -> None:  # a reference in a list stays a reference
+            from cl_platform.config.registry import load
+
+            self.worker = load("command", "sweeps.executor.worker:Worker")(ray.get(config[0]))
+
+        def where(self) -> tuple[str, int]:
+            return self.worker.where()  # type: ignore[no-any-return]
+
+        def carry_out(self, task: Task) -> Outcome:
+            return self.worker.carry_out(task)  # type: ignore[no-any-return]
+
+    return Actor
+
+
+def task_of(batch: SegmentBatch) -> Task:
+    """Return the task that carries out a batch."""
+    first, several = batch[0], len(batch) > 1
     return Task(
         first.run,
         first.end,
-        branches=frozenset().union(*(segment.branches for segment in parcel)),
-        held=frozenset(s.run.keys[s.end] for s in parcel if several and s.children),
-        ending=tuple(run for segment in parcel for run in segment.runs),
+        branches=frozenset().union(*(segment.branches for segment in batch)),
+        transient=frozenset(s.run.keys[s.end] for s in batch if several and s.children),
+        ending=tuple(run for segment in batch for run in segment.runs),
     )
-
-
-def threads(resources: Resources) -> int:
-    """Threads of one worker: its CPUs."""
-    return max(1, int(resources.cpus))

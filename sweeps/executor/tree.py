@@ -13,16 +13,16 @@ from sweeps.planning import Run
 
 @dataclass(eq=False)
 class Segment:
-    """Steps in a row with no branch in between: what a worker does at a time.
+    """Steps in a row with no branch in between: the work of a worker at a time.
 
     Args:
-        run: any run that passes here; it is carried to `end` steps.
-        start, end: the states it begins and ends with, by number of steps.
-        branches: addresses of the states on its way where runs part.
-        runs: those that end here.
-        children: where the runs that go on go.
-        attempts: how often a worker was lost with it.
-        alone: whether it is done by itself, and not along with what is below it.
+        run: any run that has these steps; training it up to `end` carries out the segment.
+        start, end: number of steps before and after it.
+        branches: addresses of the states up to its end where runs part.
+        runs: the runs that end here.
+        children: the segments that follow.
+        attempts: how many workers died with it.
+        alone: whether it is assigned by itself, and not along with the segments below it.
     """
 
     run: Run
@@ -36,32 +36,32 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """How many states are made or looked at."""
+        """Return how many states it makes; at least 1, for looking one up."""
         return max(1, self.end - self.start)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The addresses of the states it makes."""
+        """Return the addresses of the states it makes."""
         return self.run.keys[self.start + 1 : self.end + 1]
 
     def walk(self) -> Iterator[Segment]:
-        """This segment and all below it."""
+        """Yield this segment and all below it."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def all_runs(self) -> list[Run]:
-        """The runs that end here or below."""
+        """Return the runs that end here or below."""
         return [run for segment in self.walk() for run in segment.runs]
 
 
 def grow(runs: Iterable[Run]) -> list[Segment]:
-    """The segments that begin before any training, one per distinct beginning."""
+    """Return the segments that begin before any training, one per distinct beginning."""
     return [_segment(group, 0, 0, frozenset()) for group in _by_key(runs, 0)]
 
 
 def _segment(runs: Sequence[Run], start: int, same: int, above: frozenset[str]) -> Segment:
-    """The segment from state `start` on of runs that are equal up to state `same` at least."""
+    """Return the segment from state `start` on of runs that are equal up to state `same`."""
     end = same
     while all(run.upto > end for run in runs) and len(_by_key(runs, end + 1)) == 1:
         end += 1
@@ -78,7 +78,7 @@ def _segment(runs: Sequence[Run], start: int, same: int, above: frozenset[str]) 
 
 
 def _by_key(runs: Iterable[Run], k: int) -> list[list[Run]]:
-    """The runs in groups that have state k in common."""
+    """Group the runs by their state k."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.keys[k], []).append(run)
@@ -86,5 +86,5 @@ def _by_key(runs: Iterable[Run], k: int) -> list[list[Run]]:
 
 
 def states(runs: Iterable[Run]) -> set[str]:
-    """The addresses of all distinct states that training leads to."""
+    """Return the addresses of all distinct states that training makes."""
     return {key for run in runs for key in run.keys[1 : run.upto + 1]}

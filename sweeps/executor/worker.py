@@ -1,4 +1,4 @@
-"""What a long-lived worker process does: segments of the tree, one after the other."""
+"""The long-lived worker process, which carries out segments of the tree one after the other."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.state_store import Keep, StateStore
 from cl_platform.tracking.sinks import Sink
 from sweeps.planning import Run
+from sweeps.spec import Resources
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What holds for all that a worker does.
+class WorkerConfig:
+    """Settings of a worker that hold for all of its tasks.
 
     Args:
         out: folder of records and states, the same for all workers.
-        threads: of torch; bits are promised for the same number.
-        gpus: whether Ray gave this worker any; if not, it sees none.
+        budget: of the states, in bytes.
         streams: references to the data; see :func:`shared_streams`.
         group: of the runs on W&B.
     """
@@ -45,8 +45,7 @@ class Orders:
     keep: Keep
     budget: int
     share: bool
-    threads: int
-    gpus: bool
+    resources: Resources
     streams: Mapping[str, Any]
     wandb: str = "off"
     group: str = ""
@@ -54,71 +53,71 @@ class Orders:
 
 @dataclass(frozen=True)
 class Task:
-    """Segments in a row: `run` is carried to `upto` steps, or those that end are finished.
+    """Segments in a row: `run` is trained for `upto` steps, or the runs that end are finished.
 
     Args:
-        branches: addresses of the states that are kept.
-        held: of these, the ones that are needed no longer than this task.
+        branches: addresses of the states to keep.
+        transient: of these, the ones that only this task needs; they stay in memory.
+        ending: runs to finish.
     """
 
     run: Run
     upto: int
     branches: frozenset[str]
-    held: frozenset[str]
+    transient: frozenset[str]
     ending: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: the validation metrics of the runs that ended, or what went wrong.
+    """The outcome of a task.
 
     Args:
-        metrics: by run and name.
+        metrics: of validation data, by run and name, of the runs that ended.
         error: one line; the runs that need this segment failed.
-        details: the traceback of what is no error of ours.
-        said: what was written to standard error meanwhile.
-        stray: the worker's code or data are not the driver's; the sweep cannot go on.
+        details: the traceback of an error that is not a :class:`ClpError`.
+        stderr: text written to standard error meanwhile.
+        mismatch: the worker's code or data differ from the driver's; the sweep cannot go on.
     """
 
     metrics: Mapping[str, Mapping[str, float]]
     error: str | None = None
     details: str | None = None
-    said: str = ""
-    stray: bool = False
+    stderr: str = ""
+    mismatch: bool = False
 
 
 class Worker:
     """Runs in a process of its own as a Ray actor; keeps streams, plans and modules loaded."""
 
-    def __init__(self, orders: Orders) -> None:
-        self.orders = orders
-        settle(orders.threads, orders.gpus)
-        os.environ["WANDB_RUN_GROUP"] = orders.group
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        set_up_process(config.resources)
+        os.environ["WANDB_RUN_GROUP"] = config.group
         self.planner = Planner()
-        states = orders.out / "states" if orders.share else None
-        self.store = StateStore(states, orders.keep, orders.budget)
+        states = config.out / "states" if config.share else None
+        self.store = StateStore(states, config.keep, config.budget)
 
     def where(self) -> tuple[str, int]:
-        """The node and the process."""
+        """Return the node and the process id."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def carry_out(self, task: Task) -> Outcome:
-        with redirect_stderr(io.StringIO()) as said:
+        """Carry out a task; errors of runs are part of the outcome."""
+        with redirect_stderr(io.StringIO()) as stderr:
             outcome = self._try(task)
-        return replace(outcome, said=said.getvalue())
+        return replace(outcome, stderr=stderr.getvalue())
 
     def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
-        self.store.keep_in_memory(task.held)
+        self.store.keep_in_memory(task.transient)
         try:
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:
                 advance(self._plan(task.run), self.store, task.upto)
             return Outcome(metrics)
-        except _Stray as error:
-            return Outcome({}, str(error), stray=True)
         except ClpError as error:
-            return Outcome({}, str(error))
+            return Outcome({}, str(error), mismatch=isinstance(error, CodeMismatch))
         except Exception as error:
             line = f"{type(error).__name__}: {' '.join(str(error).split())}"
             return Outcome({}, line, details=traceback.format_exc())
@@ -126,16 +125,16 @@ class Worker:
     def _finish(self, run: Run) -> Mapping[str, float]:
         plan = self._plan(run)
         if run.whole:
-            result = execute(plan, self.orders.out, sinks=self._sinks(), store=self.store)
+            result = execute(plan, self.config.out, sinks=self._sinks(), store=self.store)
             return _validation(result.metrics)
         return _validation(advance(plan, self.store, run.upto))
 
     def _plan(self, run: Run) -> Plan:
         config = run.config
-        fetch(self.planner, config, self.orders.streams)
+        fetch(self.planner, config, self.config.streams)
         plan = self.planner(config, run.order)
         if plan.run_id != run.run_id:
-            raise _Stray(
+            raise CodeMismatch(
                 f"a worker on node {ray.get_runtime_context().get_node_id()[:8]} has other code or "
                 f"data for strategy {config.strategy['name']!r} on {config.stream['name']!r} than "
                 "this process: install the same versions everywhere, and start again if you edited "
@@ -144,34 +143,37 @@ class Worker:
         return plan
 
     def _sinks(self) -> list[Sink]:
-        if self.orders.wandb == "off":
+        if self.config.wandb == "off":
             return []
         from cl_platform.tracking.wandb.sink import background_sink
 
-        return [background_sink(self.orders.wandb, self.orders.out)]  # type: ignore[arg-type]
+        return [background_sink(self.config.wandb, self.config.out)]  # type: ignore[arg-type]
 
 
 def _validation(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What tuning may see."""
+    """Return the metrics that tuning may use."""
     return {name: value for name, value in metrics.items() if name.startswith("validation/")}
 
 
-class _Stray(BadInput):
+class CodeMismatch(BadInput):
     """Code or data of a worker differ from the driver's."""
 
 
-def settle(threads: int, gpus: bool) -> None:
-    """Make this process use so many threads, and no GPU unless Ray gave it one."""
-    if not gpus:  # before CUDA is touched
+def set_up_process(resources: Resources) -> None:
+    """Use one thread per CPU, and no GPU unless the run has one.
+
+    The bits of a run are promised for the same number of threads.
+    """
+    if not resources.gpus:  # before CUDA is touched
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, int(resources.cpus)))
 
 
 def shared_streams(configs: Iterable[RunConfig], planner: Planner) -> dict[str, Any]:
-    """References to the streams of the configurations in Ray's object store.
+    """Put the streams of the configurations into Ray's object store and return references.
 
-    Large arrays are shared by all processes of a node, read-only in effect: batches are gathered
-    from them, which copies. Streams whose data lie in mapped files are left to the workers.
+    All processes of a node share large arrays and only read them: gathering a batch copies. Streams
+    whose data lie in mapped files are left out; each worker opens them itself.
     """
     share_tensors()
     needed = {_stream_key(config): config for config in configs}
@@ -184,7 +186,7 @@ def shared_streams(configs: Iterable[RunConfig], planner: Planner) -> dict[str, 
 
 
 def fetch(planner: Planner, config: RunConfig, streams: Mapping[str, Any]) -> None:
-    """Let a planner use the shared stream of a configuration, if there is one."""
+    """Give a planner the shared stream of a configuration, if there is one."""
     reference = streams.get(_stream_key(config))
     if reference is not None and not planner.knows(config):
         load("stream", config.stream["name"])  # its classes may be in a file
@@ -209,6 +211,6 @@ def share_tensors() -> None:
 def _tensor(array: np.ndarray) -> torch.Tensor:
     if array.nbytes < SHARED_BYTES:
         return torch.from_numpy(array.copy())
-    with warnings.catch_warnings():  # it is not writable, and nobody writes
+    with warnings.catch_warnings():  # it is not writable, and nothing writes to it
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)

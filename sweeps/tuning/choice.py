@@ -1,4 +1,4 @@
-"""Choosing points by validation data, and the final runs that follow."""
+"""The points that tuning chooses by validation data, and the final runs that follow."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from cl_platform.config.labels import label
-from cl_platform.config.run_config import SHORTHANDS, RunConfig, parse_config
+from cl_platform.config.run_config import SHORTHANDS, RunConfig
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from cl_platform.results.result import Result
 from sweeps.planning import Run, config_of, run_of, variants
 from sweeps.record import Phase, Tally, plain
-from sweeps.space import CONTINUOUS, Point, Random, randoms, replace_randoms, templates
+from sweeps.space import Point, Random, randoms, replace_randoms, templates
 from sweeps.spec import ORDER_METHODS, Final, SweepSpec, Tune
 
-TEMPLATE = "template"  # the parameter of a trial that says which of its group's grid points it is
-APART = ("stream", "curriculum")  # sections that are compared, like the strategy's name
+TEMPLATE = "template"  # the parameter of a trial that holds the number of its grid point
+COMPARED = ("stream", "curriculum")  # sections that are compared, like the strategy's name
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best point of a group: what is tuned and kept for the final runs."""
+    """The best point of a group, and the configuration that the final runs repeat."""
 
     group: dict[str, str]
     point: dict[str, str]
@@ -36,32 +36,29 @@ class Choice:
     config: RunConfig
 
     def to_json(self) -> dict[str, Any]:
+        """Return the choice as it stands in `sweep.json`."""
         config = self.config.model_dump(mode="json")
         return {**vars(self), **plain({"objective": self.objective}), "config": config}
 
 
 def check_validation(runs: Sequence[Run], planner: Planner) -> None:
-    """Whether the streams have the validation data that tuning needs.
-
-    Raises:
-        BadInput: one has none.
-    """
+    """Raise BadInput if a stream lacks the validation data that tuning needs."""
     for run in runs:
         stream = planner.stream(run.config)
         if not all(len(e.validation) for e in stream.experiences):
             raise BadInput(
-                f"tune: stream {stream.name!r} has no validation data, and test data choose "
-                "nothing; give base.stream.validation, say 0.1"
+                f"tune: stream {stream.name!r} has no validation data, and tuning must not "
+                "use test data; give base.stream.validation, say 0.1"
             )
 
 
 def choose(tune: Tune, phase: Phase, out: Path) -> list[Choice]:
-    """The best point of each group, by the mean of the objective over seeds.
+    """Choose the best point of each group, by the mean of the objective over seeds.
 
-    Points of which a run failed, or has no number for the metric, are not chosen.
+    Points with a failed run, or a run whose metric is nan, are left out.
 
     Raises:
-        ClpError: a group has no point left; says why its first run failed.
+        ClpError: a group has no point left; the message has the error of its first run.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in phase.runs:
@@ -70,12 +67,12 @@ def choose(tune: Tune, phase: Phase, out: Path) -> list[Choice]:
 
 
 def group_of(tune: Tune, run: Run) -> dict[str, str]:
-    """The values of the axes that are not chosen but compared; of a strategy its name."""
+    """Return the values of the axes that are compared, not chosen; of a strategy its name."""
     own = {"strategy": str(run.config.strategy["name"])}
     if tune.per is not None:
         return {key: own.get(key, run.point.get(key, "")) for key in tune.per}
     heads = {key: SHORTHANDS.get(key, key).partition(".")[0] for key in run.point}
-    return own | {key: v for key, v in run.point.items() if heads[key] in APART}
+    return own | {key: v for key, v in run.point.items() if heads[key] in COMPARED}
 
 
 def _best(tune: Tune, phase: Phase, runs: Sequence[Run], out: Path) -> Choice:
@@ -102,7 +99,7 @@ def _best(tune: Tune, phase: Phase, runs: Sequence[Run], out: Path) -> Choice:
 
 
 def objective(metric: str, phase: Phase, run: Run, out: Path) -> float:
-    """A validation metric of a run; nan if it has none."""
+    """Return a validation metric of a run; nan if it has none."""
     metrics = phase.metrics.get(run.run_id)
     if not metrics and run.run_id in phase.done:
         result = Result.load(out / "runs" / run.run_id)
@@ -113,7 +110,7 @@ def objective(metric: str, phase: Phase, run: Run, out: Path) -> float:
 def final_runs(
     final: Final, choices: Sequence[Choice], tuned: Sequence[Run], planner: Planner
 ) -> list[Run]:
-    """Each choice with each final seed, on the whole stream."""
+    """Plan each choice with each final seed, on the whole stream."""
     used = {run.config.seed for run in tuned}
     seeds = final.seeds
     if isinstance(seeds, int):
@@ -122,21 +119,21 @@ def final_runs(
     runs = {}
     for choice in choices:
         for seed in seeds:
-            settings = {**choice.config.model_dump(), "seed": seed}
-            point = {**choice.point, "seed": str(seed)}
-            run = run_of(planner, parse_config(settings), point, None)
+            config = choice.config.model_copy(update={"seed": seed})
+            run = run_of(planner, config, {**choice.point, "seed": str(seed)}, None)
             runs[run.run_id] = run
     return list(runs.values())
 
 
 @dataclass(frozen=True)
 class Group:
-    """One search: the points of the grid that are the same but for what is tuned.
+    """One search: the points of the grid that differ in tuned values only.
 
     Args:
-        grid: points with what is random still to be drawn; their seed is left out.
-        seeds: over which the objective is averaged.
-        experiences: that a trial may see at most.
+        names: the compared values that the points share.
+        grid: the points, all with seed 0; random values are not drawn yet.
+        seeds: to average the objective over.
+        experiences: most that a trial learns.
     """
 
     names: dict[str, str]
@@ -146,10 +143,10 @@ class Group:
 
 
 def groups(spec: SweepSpec, planner: Planner) -> list[Group]:
-    """The searches of a specification, one for each value of the axes that are compared.
+    """Return the searches of a specification, one for each value of the compared axes.
 
     Raises:
-        ConfigError: a point is faulty, or there is nothing that the method could choose.
+        ConfigError: a point is faulty, or leaves the method nothing to choose.
     """
     assert spec.tune is not None
     found: dict[tuple[str, ...], list[tuple[Point, Run]]] = {}
@@ -175,53 +172,42 @@ def groups(spec: SweepSpec, planner: Planner) -> list[Group]:
 
 
 def labels(point: Point) -> dict[str, str]:
-    """A point as people read it; what is still random as its form."""
+    """Return the values of a point as text; those still to be drawn as their form."""
     return {k: label(v) for k, v in point.items()}
 
 
 def _search_fault(tune: Tune, group: Group) -> str | None:
-    forms = {r.form for r in drawn(group).values()}
     names = " ".join(group.names.values())
-    if tune.method in ORDER_METHODS:
-        return _order_search_fault(tune, group, names)
-    if not forms and len(group.grid) < 2:
+    several = len(group.grid) > 1 or random_values(group)
+    least = group.experiences * len(group.seeds)
+    if tune.method not in ORDER_METHODS and not several:
         return (
             f"nothing to choose for {names}; give it an axis, say lr: {{loguniform: [0.01, 0.5]}}"
         )
-    if tune.method == "pbt" and not forms & set(CONTINUOUS):
-        return f"it changes uniform and loguniform axes on the way, and {names} has none"
-    return None
-
-
-def _order_search_fault(tune: Tune, group: Group, names: str) -> str | None:
-    if len(group.grid) > 1 or drawn(group):
+    if tune.method in ORDER_METHODS and several:
         return (
             f"it chooses orders, and {names} has other values to choose; tune those before, or "
             "name what is compared in tune.per"
         )
-    if tune.budget < group.experiences * len(group.seeds):
+    if tune.method in ORDER_METHODS and tune.budget < least:
         return (
             f"tune.budget={tune.budget} is not even one order of {group.experiences} experiences "
-            f"with {len(group.seeds)} seeds; give {group.experiences * len(group.seeds)} and more"
+            f"with {len(group.seeds)} seeds; give {least} or more"
         )
     return None
 
 
-def planned(tune: Tune, searches: Sequence[Group]) -> Tally:
-    """What an adaptive method does at most."""
+def upper_bound(tune: Tune, searches: Sequence[Group]) -> Tally:
+    """Return the most work that an adaptive method does."""
     if tune.method in ORDER_METHODS:
         most = tune.budget * len(searches)
         return Tally(runs=most, experiences=most, distinct=most)
-    seen = sum(group.experiences * len(group.seeds) for group in searches)
-    return Tally(
-        runs=tune.trials * len(searches),
-        experiences=tune.trials * seen,
-        distinct=tune.trials * seen,
-    )
+    most = tune.trials * sum(group.experiences * len(group.seeds) for group in searches)
+    return Tally(runs=tune.trials * len(searches), experiences=most, distinct=most)
 
 
-def drawn(group: Group) -> dict[str, Random]:
-    """What is random in any of the group's points, by its number (if several) and dotted key."""
+def random_values(group: Group) -> dict[str, Random]:
+    """Return the random values of all points of a group, by point (if several) and dotted key."""
     return {
         _parameter(group, i, key): r
         for i, point in enumerate(group.grid)
@@ -234,7 +220,7 @@ def _parameter(group: Group, i: int, key: str) -> str:
 
 
 def point_of(group: Group, values: Mapping[str, Any]) -> Point:
-    """The point of a trial."""
+    """Return the point of a trial."""
     i = values.get(TEMPLATE, 0)
     point: Point = replace_randoms(group.grid[i], lambda key, _: values[_parameter(group, i, key)])
     return point

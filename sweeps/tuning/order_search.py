@@ -1,8 +1,8 @@
-"""A search for the order that is best on validation data, by successive halving or tree search.
+"""Search for the order that is best on validation data, by successive halving or tree search.
 
-What two orders have in common is trained once, so that the budget is counted in experiences that
-are trained, over all seeds. The search is the same however many workers there are; started again,
-it asks for the same orders and looks up what is known.
+Orders share the states of their common beginning, so that the budget counts trained experiences,
+over all seeds. The search does not depend on the number of workers; started again, it tries the
+same orders and looks up their states.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from cl_platform.config.labels import label
-from cl_platform.config.run_config import parse_config
 from cl_platform.core.rng import seed_for
 from cl_platform.errors import ClpError
 from sweeps.executor.driver import Driver
-from sweeps.planning import Run, config_of, run_of
+from sweeps.planning import Run, config_of, run_of, with_section
 from sweeps.record import Phase
-from sweeps.tuning.choice import Choice, Group, groups, objective, planned, point_of
+from sweeps.tuning.choice import Choice, Group, groups, objective, point_of, upper_bound
 from sweeps.tuning.tree_search import TreeSearch
 
 WAVE = 4  # orders that a tree search proposes at a time
@@ -30,16 +29,16 @@ Prefix = tuple[int, ...]
 
 
 def search_orders(driver: Driver, phase: Phase) -> list[Choice]:
-    """Search in each group; notes all runs and trials in the phase.
+    """Search in each group and record all runs and trials in the phase.
 
     Raises:
         ConfigError: a point is faulty.
         ClpError: every order of a group failed.
-        Stopped: the budget's time is over.
+        OutOfTime: the budget's time is over.
     """
     assert driver.spec.tune is not None
     found = groups(driver.spec, driver.planner)
-    phase.tally.distinct = planned(driver.spec.tune, found).distinct
+    phase.tally.distinct = upper_bound(driver.spec.tune, found).distinct
     searches = [_OrderSearch(driver, group, phase) for group in found]
     chosen = [search.run() for search in searches]
     phase.tally.distinct = sum(len(search.trained) for search in searches)  # not all of the budget
@@ -51,17 +50,19 @@ class _OrderSearch:
     """The search of one group.
 
     Args:
-        worth: of every order and beginning of one that was tried; -inf if it failed.
-        trained: states that were asked for, in total.
+        objectives: of every order, and beginning of an order, that was tried, signed so that more
+            is better; -inf if it failed.
+        trained: addresses of all states that the search has used.
+        planned: the runs of every beginning, one per seed.
     """
 
     driver: Driver
     group: Group
     phase: Phase
-    worth: dict[Prefix, float] = field(default_factory=dict)
+    objectives: dict[Prefix, float] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
     errors: dict[str, str] = field(default_factory=dict)
-    made: dict[Prefix, list[Run]] = field(default_factory=dict)
+    planned: dict[Prefix, list[Run]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.driver.spec.tune is not None
@@ -71,43 +72,43 @@ class _OrderSearch:
         self.sign = 1 if self.tune.mode == "max" else -1
 
     def run(self) -> Choice:
-        """Search, and the best whole order that was tried."""
+        """Search and return the best whole order that was tried."""
         {"mcts": self._tree_search, "halving": self._halving}[self.tune.method]()
-        whole = {p: w for p, w in self.worth.items() if len(p) == self.n and w > -math.inf}
+        whole = [p for p, v in self.objectives.items() if len(p) == self.n and v > -math.inf]
         if not whole:
             reason = next(iter(self.errors.values()), None)
             raise ClpError(
                 f"tune: no order for {' '.join(self.group.names.values())}: "
                 + (f"every run failed, the first one: {reason}" if reason else "none was finished")
             )
-        best = max(whole, key=lambda p: whole[p])
+        best = max(whole, key=lambda p: self.objectives[p])
         point = {k: label(v) for k, v in self.group.grid[0].items() if k != "seed"}
         run = self._runs(best)[0]
         self.phase.trials += [
             {
                 "group": self.group.names,
                 "values": {"curriculum": label(_explicit(p))},
-                "objectives": [self.sign * w if w > -math.inf else None],
+                "objectives": [self.sign * value if value > -math.inf else None],
             }
-            for p, w in self.worth.items()
+            for p, value in self.objectives.items()
         ]
         return Choice(
             self.group.names,
             {**point, "curriculum": label(run.config.curriculum)},
-            self.sign * whole[best],
+            self.sign * self.objectives[best],
             len(self.group.seeds),
             run.config,
         )
 
     def _tree_search(self) -> None:
-        """Roll-outs are whole orders; UCT with the best validation reward below a beginning."""
+        """Search with whole orders as roll-outs, by the best objective below a beginning."""
         items = range(self.n)
         search = TreeSearch(
             lambda prefix: [i for i in items if i not in prefix], seed=self.driver.spec.seed
         )
         while wave := self._affordable(search):
-            for order, worth in zip(wave, self._try(wave), strict=True):
-                search.tell(order, worth)
+            for order, value in zip(wave, self._try(wave), strict=True):
+                search.record(order, value)
 
     def _affordable(self, search: TreeSearch[int]) -> list[Prefix]:
         wave: list[Prefix] = []
@@ -118,7 +119,7 @@ class _OrderSearch:
         return wave
 
     def _halving(self) -> None:
-        """Random orders; the better half of their beginnings goes on, one experience at a time.
+        """Train random orders; after each experience the better half of the beginnings goes on.
 
         Source: Jamieson & Talwalkar 2016, with beginnings instead of arms that are trained longer.
         """
@@ -127,25 +128,25 @@ class _OrderSearch:
         for k in range(first, self.n + 1):
             beginnings = list(dict.fromkeys(order[:k] for order in orders))
             self._try(beginnings)
-            ranked = sorted(beginnings, key=lambda p: -self.worth[p])
-            kept = set(ranked[: math.ceil(len(ranked) / 2)])
-            orders = list({o[:k]: o for o in reversed(orders) if o[:k] in kept}.values())[::-1]
+            ranked = sorted(beginnings, key=lambda p: -self.objectives[p])
+            best = set(ranked[: math.ceil(len(ranked) / 2)])
+            orders = list({o[:k]: o for o in reversed(orders) if o[:k] in best}.values())[::-1]
 
     def _starting(self, first: int) -> list[Prefix]:
-        """As many random orders as the budget allows for."""
+        """Draw as many random orders as the budget allows for."""
         rng = np.random.default_rng(seed_for(self.driver.spec.seed, 0, "orders"))
         orders: dict[Prefix, None] = {}
         most = math.factorial(self.n) if self.n < 10 else self.tune.budget
         while len(orders) < min(most, self.tune.budget):
             orders.setdefault(tuple(int(i) for i in rng.permutation(self.n)))
         given, few, many = list(orders), 1, len(orders)
-        while few < many:  # as many as the budget allows for
+        while few < many:
             middle = (few + many + 1) // 2
             few, many = (middle, many) if self._fits(given[:middle], first) else (few, middle - 1)
         return given[:few]
 
     def _fits(self, orders: Sequence[Prefix], first: int) -> bool:
-        """Whether all rungs of these orders can be afforded, whatever they share later."""
+        """Return whether the budget allows for all rungs of these orders if they share no more."""
         beginnings = list(dict.fromkeys(order[:first] for order in orders))
         alive, later = len(beginnings), 0
         for _ in range(first, self.n):
@@ -157,7 +158,7 @@ class _OrderSearch:
         return self.tune.budget - len(self.trained)
 
     def _cost(self, prefixes: Sequence[Prefix]) -> int:
-        """States that have to be trained for these beginnings, beyond those asked for."""
+        """Count the states that these beginnings need beyond those used so far."""
         return len({key for p in prefixes for key in self._keys(p)} - self.trained)
 
     def _keys(self, prefix: Prefix) -> Iterator[str]:
@@ -165,44 +166,44 @@ class _OrderSearch:
             yield from run.keys[1 : run.upto + 1]
 
     def _runs(self, prefix: Prefix) -> list[Run]:
-        """A beginning with each seed; what follows it does not matter."""
-        if prefix in self.made:
-            return self.made[prefix]
+        """Plan a beginning with each seed; any order of the rest will do."""
+        if prefix in self.planned:
+            return self.planned[prefix]
         rest = [i for i in range(self.n) if i not in prefix]
         shown = label(_explicit(prefix)) + (" ..." if rest else "")
-        data = {**self.config.model_dump(), "curriculum": _explicit([*prefix, *rest])}
-        self.made[prefix] = [
+        config = with_section(self.config, "curriculum", _explicit([*prefix, *rest]))
+        self.planned[prefix] = [
             run_of(
                 self.driver.planner,
-                parse_config({**data, "seed": seed}),
+                config.model_copy(update={"seed": seed}),
                 {**self.group.names, "curriculum": shown, "seed": str(seed)},
                 len(prefix),
             )
             for seed in self.group.seeds
         ]
-        return self.made[prefix]
+        return self.planned[prefix]
 
     def _try(self, prefixes: Sequence[Prefix]) -> list[float]:
-        """Train these beginnings; the objective of each, averaged over seeds."""
+        """Train these beginnings and return the objective of each, averaged over seeds."""
         by_prefix = {p: self._runs(p) for p in prefixes}
         round_ = Phase(self.phase.name, [run for same in by_prefix.values() for run in same])
-        asked = {key for p in prefixes for key in self._keys(p)} - self.trained
-        self.trained |= asked
+        new = {key for p in prefixes for key in self._keys(p)} - self.trained
+        self.trained |= new
         try:
             self.driver.carry_out(round_)
         finally:
-            self.phase.tally.known += len(asked & self.driver.known)
-            self._note(round_)
+            self.phase.tally.known += len(new & self.driver.trained_before)
+            self._record(round_)
         for prefix, same in by_prefix.items():
             values = [objective(self.tune.metric, round_, r, self.driver.out) for r in same]
             mean = statistics.fmean(values)
-            self.worth[prefix] = -math.inf if math.isnan(mean) else self.sign * mean
-        return [self.worth[p] for p in prefixes]
+            self.objectives[prefix] = -math.inf if math.isnan(mean) else self.sign * mean
+        return [self.objectives[p] for p in prefixes]
 
-    def _note(self, round_: Phase) -> None:
-        """Add what was done to the record of the whole search."""
+    def _record(self, round_: Phase) -> None:
+        """Add a round to the record of the whole search."""
         phase = self.phase
-        # A beginning goes by the identity of a whole run; the longest one stands for all.
+        # A beginning has the id of a whole run; the longest one stands for all.
         phase.runs = list({run.run_id: run for run in (*phase.runs, *round_.runs)}.values())
         phase.done |= round_.done
         phase.errors |= round_.errors
@@ -216,5 +217,5 @@ class _OrderSearch:
 
 
 def _explicit(order: Sequence[int]) -> dict[str, Any]:
-    """The curriculum of an order of experiences."""
+    """Return the curriculum of an order of experiences."""
     return {"name": "explicit", "level": "experiences", "order": list(order)}

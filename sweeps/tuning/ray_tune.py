@@ -1,63 +1,63 @@
 """Adaptive search with Ray Tune: trials report after each experience and may be stopped early.
 
-Tune proposes and stops; what is known lies in our store. A search that is started again goes
-through the same points, and what was trained before is looked up.
+Tune proposes points and stops trials. Every state lies in the sweep's store, so that a search that
+is started again goes through the same points and looks up what was trained before.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    HyperBandScheduler,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from cl_platform.core.digests import digest
 from cl_platform.core.rng import seed_for
 from cl_platform.engine.execution import advance
-from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.files import discard
 from cl_platform.storage.state_store import StateStore
 from sweeps.executor.cluster import needs
-from sweeps.executor.driver import Driver, Stopped
-from sweeps.executor.pool import threads
-from sweeps.executor.worker import fetch, settle, shared_streams
+from sweeps.executor.driver import Driver
+from sweeps.executor.worker import fetch, set_up_process, shared_streams
 from sweeps.planning import config_of
 from sweeps.record import Phase
-from sweeps.space import CONTINUOUS, Random
+from sweeps.space import Random
 from sweeps.spec import SweepSpec, Tune
-from sweeps.tuning.choice import TEMPLATE, Choice, Group, drawn, groups, labels, planned, point_of
+from sweeps.tuning.choice import (
+    TEMPLATE,
+    Choice,
+    Group,
+    groups,
+    labels,
+    point_of,
+    random_values,
+    upper_bound,
+)
 
-FAILED = -1e9  # the objective, times its sign, of a trial that failed: schedulers cannot take nan
+FAILED = -1e9  # the signed objective of a trial that failed: schedulers cannot take nan
 
 
 @dataclass
 class Trial:
-    """What one trial has reported.
+    """One trial and its reports.
 
     Args:
-        values: what was drawn, by dotted key.
+        values: of what is random, by dotted key.
         objectives: after each experience.
-        error: why it failed, if it did.
+        error: of a trial that failed.
     """
 
     values: dict[str, Any]
@@ -66,25 +66,24 @@ class Trial:
 
 
 def search(driver: Driver, phase: Phase) -> list[Choice]:
-    """Search in each group; notes all trials in the phase.
+    """Search in each group and record all trials in the phase.
 
     Raises:
         ConfigError: a point is faulty.
         ClpError: every trial of a group failed.
-        Stopped: the budget's time is over.
-        KeyboardInterrupt: what was trained is kept.
+        OutOfTime: the time of the budget is over.
+        KeyboardInterrupt: trained states stay in the store.
     """
     assert driver.spec.tune is not None
     found = groups(driver.spec, driver.planner)
-    phase.tally = planned(driver.spec.tune, found)
+    phase.tally = upper_bound(driver.spec.tune, found)
     configs = [config_of(driver.spec, point_of(g, _draws(driver.spec, g)[0])) for g in found]
     driver.connect(configs)
     streams = shared_streams(configs, driver.planner)
     chosen = []
     for group in found:
         chosen.append(_TuneSearch(driver, group, phase, streams).run())
-        if time.monotonic() > driver.deadline:
-            raise Stopped(f"the budget of {driver.spec.budget.hours:g} hours is used up")
+        driver.check_time()
     return chosen
 
 
@@ -101,16 +100,18 @@ class _TuneSearch:
         self.trials: dict[str, Trial] = {}
 
     def run(self) -> Choice:
-        """Search, and the best point found."""
+        """Search and return the best point."""
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # five files a trial
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would end as if all were done
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # plugins may be named by relative paths
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-        random.seed(self.spec.seed)  # population-based training draws from the global generators
-        np.random.seed(self.spec.seed % 2**32)  # noqa: NPY002
         scratch = self.out / "tune"
+        given = ray.put((self.spec, self.group, self.out, self.streams))
+        trainable = tune.with_parameters(_trainable(), given=[given])
+        left = self.driver.deadline - time.monotonic()
         try:
             Tuner(
-                tune.with_resources(self._trainable(), needs(self.spec.resources)),
+                tune.with_resources(trainable, needs(self.spec.resources)),
                 param_space=self._space() if self.tune.method != "optuna" else {},
                 tune_config=TuneConfig(
                     metric="objective",
@@ -120,35 +121,36 @@ class _TuneSearch:
                     num_samples=self.tune.trials,
                     max_concurrent_trials=self.spec.workers or 0,
                     reuse_actors=True,
-                    time_budget_s=self._seconds(),
+                    time_budget_s=None if left == float("inf") else max(1.0, left),
                 ),
                 run_config=RunConfig(
                     storage_path=str(scratch),
                     name=digest(self.group.names)[:12],
                     verbose=0,
-                    callbacks=[_Listener(self)],
+                    callbacks=[_Callback(self)],
                     failure_config=FailureConfig(max_failures=2),
                 ),
             ).fit()
         finally:
-            discard(scratch)  # Tune's records are not ours
+            discard(scratch)  # Tune's own records; ours are in `sweep.json` and the store
             self.phase.trials += [
                 {"group": self.group.names, **vars(trial)} for trial in self.trials.values()
             ]
         return self._best()
 
-    def heard(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Note what a trial reports."""
+    def add_report(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Record a report of a trial; one whose process was lost reports again from the start."""
         trial = self.trials.setdefault(trial_id, Trial(result["values"]))
-        trial.values, trial.error = result["values"], result["error"]
-        known = len(trial.objectives)
-        reported = [] if trial.error else [self.sign * result["objective"]]
-        trial.objectives[result["experience"] - 1 :] = reported
-        self.phase.tally.trained += max(0, len(trial.objectives) - known) * len(self.group.seeds)
+        trial.error = result["error"]
+        reported = len(trial.objectives)
+        objectives = [] if trial.error else [self.sign * result["objective"]]
+        trial.objectives[result["experience"] - 1 :] = objectives
+        self.phase.tally.trained += max(0, len(trial.objectives) - reported) * len(self.group.seeds)
         self.phase.tally.failed = sum(t.error is not None for t in self.trials.values())
         self.driver.watch(self.phase)
 
-    def ended(self, trial_id: str) -> None:
+    def end_trial(self, trial_id: str) -> None:
+        """Count a trial that has ended without an error."""
         self.phase.tally.done += trial_id in self.trials and self.trials[trial_id].error is None
 
     def _best(self) -> Choice:
@@ -159,35 +161,22 @@ class _TuneSearch:
                 f"tune: every trial for {' '.join(self.group.names.values())} failed, the first "
                 f"one: {errors[0] if errors else 'no report'}"
             )
-        best = sound[0]
-        for trial in sound[1:]:
-            best = self._better(best, trial)
+        best = reduce(self._better, sound)
         point = point_of(self.group, best.values)
         config = config_of(self.spec, {**point, "seed": self.group.seeds[0]})
         named = {k: v for k, v in labels(point).items() if k != "seed"}
         return Choice(self.group.names, named, best.objectives[-1], len(self.group.seeds), config)
 
     def _better(self, one: Trial, other: Trial) -> Trial:
-        """The better of two after the last experience that both have seen; else the longer one."""
+        """Compare after the last experience that both have learned; of equals take the longer."""
         shared = min(len(one.objectives), len(other.objectives)) - 1
         gain = self.sign * (other.objectives[shared] - one.objectives[shared])
         longer = len(other.objectives) > len(one.objectives)
         return other if gain > 0 or (gain == 0 and longer) else one
 
-    def _trainable(self) -> Callable[[dict[str, Any]], None]:
-        trainable: Callable[[dict[str, Any]], None] = tune.with_parameters(
-            _trial, spec=self.spec, group=self.group, out=self.out, streams=self.streams
-        )
-        return trainable
-
-    def _seconds(self) -> float | None:
-        """What is left of the budget's time."""
-        left = self.driver.deadline - time.monotonic()
-        return None if left == float("inf") else max(1.0, left)
-
     def _space(self) -> dict[str, Any]:
-        """The parameters of a trial by flat names, as Tune's distributions."""
-        space = {key: _domain(r) for key, r in drawn(self.group).items()}
+        """Return the parameters of a trial as Tune's distributions."""
+        space = {key: _domain(r) for key, r in random_values(self.group).items()}
         if len(self.group.grid) > 1:
             space[TEMPLATE] = tune.choice(list(range(len(self.group.grid))))
         return space
@@ -206,29 +195,15 @@ class _TuneSearch:
             raise BadInput("tune.method=optuna needs the extra optuna: install it") from error
 
     def _scheduler(self) -> TrialScheduler:
+        if self.tune.method != "asha":
+            return FIFOScheduler()
         end = self.group.experiences
-        if self.tune.method == "asha":
-            grace = min(self.tune.grace, end)
-            return AsyncHyperBandScheduler("experience", max_t=end, grace_period=grace)
-        if self.tune.method == "hyperband":
-            return HyperBandScheduler("experience", max_t=end)
-        if self.tune.method == "pbt":
-            mutable = {
-                k: _domain(r)
-                for k, r in drawn(self.group).items()
-                if r.form in CONTINUOUS  # others may change the shape of what is remembered
-            }
-            return PopulationBasedTraining(
-                "experience",
-                perturbation_interval=1,
-                burn_in_period=self.tune.grace,
-                hyperparam_mutations=mutable,
-            )
-        return FIFOScheduler()
+        grace = min(self.tune.grace, end)
+        return AsyncHyperBandScheduler("experience", max_t=end, grace_period=grace)
 
 
-class _Listener(tune.Callback):
-    """Passes on what trials report."""
+class _Callback(tune.Callback):
+    """Passes the reports of trials on to the search."""
 
     def __init__(self, search: _TuneSearch) -> None:
         self.search = search
@@ -239,20 +214,20 @@ class _Listener(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
     ) -> None:
-        self.search.heard(trial.trial_id, result)
+        self.search.add_report(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self.search.ended(trial.trial_id)
+        self.search.end_trial(trial.trial_id)
 
 
 def _draws(spec: SweepSpec, group: Group) -> list[dict[str, Any]]:
-    """The values of each trial; grid points take turns."""
+    """Draw the values of each trial; grid points take turns."""
     assert spec.tune is not None
     found = []
     for i in range(spec.tune.trials):
         values = {
             key: r.draw(np.random.default_rng(seed_for(spec.seed, i, key)))
-            for key, r in drawn(group).items()
+            for key, r in random_values(group).items()
         }
         if len(group.grid) > 1:
             values[TEMPLATE] = i % len(group.grid)
@@ -261,7 +236,7 @@ def _draws(spec: SweepSpec, group: Group) -> list[dict[str, Any]]:
 
 
 def _domain(r: Random) -> Any:
-    """The distribution in Tune's words."""
+    """Translate a random value into Tune's distribution."""
     if r.form == "integers":
         return tune.randint(r.arguments[0], r.arguments[1] + 1)
     if r.form == "choice":
@@ -269,86 +244,57 @@ def _domain(r: Random) -> Any:
     return getattr(tune, r.form)(*r.arguments)
 
 
+def _trainable() -> Callable[..., None]:
+    """Return :func:`train` as a function that Ray pickles by value; see the pool of workers."""
+
+    def trainable(values: dict[str, Any], given: list[Any]) -> None:
+        from cl_platform.config.registry import load
+
+        load("command", "sweeps.tuning.ray_tune:train")(values, *ray.get(given[0]))
+
+    return trainable
+
+
 # ---------------------------------------------------------------- in the trials' processes
 
 
-def _trial(
-    values: dict[str, Any],
-    spec: SweepSpec,
-    group: Group,
-    out: Path,
-    streams: Mapping[str, Any],
+def train(
+    values: dict[str, Any], spec: SweepSpec, group: Group, out: Path, streams: Mapping[str, Any]
 ) -> None:
-    """One trial: after each experience it reports the objective, the mean over the tuning seeds."""
+    """Train a trial; report after each experience the mean objective over the tuning seeds."""
     assert spec.tune is not None
-    history: list[dict[str, Any]] = []  # what the trial was trained with, experience by experience
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            history = json.loads((Path(folder) / "history.json").read_text())
-    for k in range(len(history) + 1, group.experiences + 1):
-        history.append(values)
-        error = None
+    planner, store = _tools(out, spec)
+    for k in range(1, group.experiences + 1):
+        objective, error = FAILED, None
         try:
-            objective = _objective(spec, spec.tune, group, out, history, streams)
-        except ClpError as failure:
-            objective, error = FAILED, str(failure)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "history.json").write_text(json.dumps(history))
-            tune.report(
-                {"experience": k, "objective": objective, "values": values, "error": error},
-                checkpoint=tune.Checkpoint.from_directory(folder),
+            configs = [config_of(spec, {**point_of(group, values), "seed": s}) for s in group.seeds]
+            for config in configs:
+                fetch(planner, config, streams)
+            objective = statistics.fmean(
+                _objective(spec.tune, advance(planner(config), store, k), k) for config in configs
             )
+        except ClpError as failure:
+            error = str(failure)
+        tune.report({"experience": k, "objective": objective, "values": values, "error": error})
         if error is not None:
             return
 
 
-def _objective(
-    spec: SweepSpec,
-    tuned: Tune,
-    group: Group,
-    out: Path,
-    history: Sequence[Mapping[str, Any]],
-    streams: Mapping[str, Any],
-) -> float:
-    planner, store = _bench(out, spec)
-    found = []
-    for seed in group.seeds:
-        plans = []
-        for values in history:
-            config = config_of(spec, {**point_of(group, values), "seed": seed})
-            fetch(planner, config, streams)
-            plans.append(planner(config))
-        metrics = advance(spliced(plans), store, len(history))
-        found.append(metrics.get(f"validation/{tuned.metric}", float("nan")))
-    objective = statistics.fmean(found)
-    if objective != objective:
-        raise BadInput(f"there is no validation/{tuned.metric} after {len(history)} experiences")
-    return objective if tuned.mode == "max" else -objective
+def _objective(tuned: Tune, metrics: Mapping[str, float], k: int) -> float:
+    """Return the metric, signed so that more is better."""
+    value = metrics.get(f"validation/{tuned.metric}", float("nan"))
+    if value != value:
+        raise BadInput(f"there is no validation/{tuned.metric} after {k} experiences")
+    return value if tuned.mode == "max" else -value
 
 
-_kept: dict[Path, tuple[Planner, StateStore]] = {}
+_cache: dict[Path, tuple[Planner, StateStore]] = {}
 
 
-def _bench(out: Path, spec: SweepSpec) -> tuple[Planner, StateStore]:
-    """What a process keeps from trial to trial."""
-    if out not in _kept:
-        settle(threads(spec.resources), gpus=spec.resources.gpus > 0)
+def _tools(out: Path, spec: SweepSpec) -> tuple[Planner, StateStore]:
+    """Return the planner and the store, which a process keeps from trial to trial."""
+    if out not in _cache:
+        set_up_process(spec.resources)
         store = StateStore(out / "states", "all", int(spec.state_budget_gb * 1e9))
-        _kept[out] = Planner(), store
-    return _kept[out]
-
-
-def spliced(plans: Sequence[Plan]) -> Plan:
-    """The plan of a run whose settings change on the way: ``plans[k]`` holds for experience k.
-
-    A state's address then covers the settings of every experience before it.
-    """
-    last = plans[-1]
-    keys = [plans[0].keys[0]]
-    for k in range(1, len(last.keys)):
-        now = plans[min(k, len(plans)) - 1]
-        same = keys[k - 1] == now.keys[k - 1]
-        keys.append(now.keys[k] if same else digest("changed", keys[k - 1], now.keys[k]))
-    others = [k for k, plan in enumerate(plans, 1) if plan.keys[0] != last.keys[0]]
-    return replace(last, keys=tuple(keys), foreign=max(others, default=0))
+        _cache[out] = Planner(), store
+    return _cache[out]

@@ -15,17 +15,17 @@ from sweeps.tuning.tree_search import TreeSearch
 
 Proportions = tuple[float, ...]
 ReplaySchedule = tuple[Proportions, ...]
-"""Of each experience the shares of the memory that the ones before it get, so many as these are."""
+"""For each experience the shares of the memory that the experiences before it get."""
 Reward = Callable[[ReplaySchedule], float]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The outcome of a search.
 
     Args:
-        schedule: the best of all that were tried, by validation.
-        result: the run with it; its test metrics were not looked at before.
+        schedule: the best of all that were tried, by validation data.
+        result: the run with it; the search did not use its test metrics.
         rewards: mean validation accuracy after the last experience, of every schedule tried.
     """
 
@@ -44,18 +44,17 @@ def search_schedule(
     strategy: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Found:
-    """Monte Carlo tree search over the schedules of `scheduled-replay` on a stream.
+    """Search the schedules of `scheduled-replay` on a stream by Monte Carlo tree search.
 
-    Every roll-out is a run whose states are kept: what two schedules have in common is trained
-    once. The reward is accuracy on validation data, so the stream must have some
-    (``validation=0.15``).
+    Every roll-out is a run whose states are kept, so that schedules share their common beginning.
+    The reward is accuracy on validation data, which the stream must have (``validation=0.15``).
 
     Source: Klasson et al. 2023, Algorithm 1.
 
     Args:
         stream, settings: as for :func:`cl_platform.run`; `seed` is that of the runs and the search.
-        iterations: roll-outs; exploration: the constant c of UCT.
-        out: where runs and states are kept; None takes a folder that is removed at the end.
+        iterations: number of roll-outs; exploration: the constant c of UCT.
+        out: folder of runs and states; None for a temporary one.
         strategy: further parameters of ``scheduled-replay``.
     """
     results: dict[ReplaySchedule, clp.Result] = {}
@@ -81,14 +80,14 @@ def search_schedule(
 
 
 def schedules(n_experiences: int) -> Iterator[ReplaySchedule]:
-    """All schedules: 1, 3, 30, 1050 for 2 to 5 experiences."""
+    """Yield all schedules: 1, 3, 30, 1050 for 2 to 5 experiences."""
     yield from product(*(actions(k) for k in range(n_experiences)))
 
 
 def tree_search(
     reward: Reward, n_experiences: int, iterations: int, exploration: float = 0.1, seed: int = 0
 ) -> Iterator[tuple[ReplaySchedule, float]]:
-    """Schedules and their rewards, each once, in the order in which they were first tried."""
+    """Yield schedules and their rewards, each once, in the order in which they are tried."""
 
     def moves(schedule: ReplaySchedule) -> list[tuple[float, ...]]:
         return actions(len(schedule)) if len(schedule) < n_experiences else []
@@ -99,14 +98,14 @@ def tree_search(
         if schedule is None:
             return
         found = reward(schedule)
-        search.tell(schedule, found)
+        search.record(schedule, found)
         yield schedule, found
 
 
 def actions(past: int) -> list[Proportions]:
-    """All ways to share a memory out over `past` experiences in steps of 1/past.
+    """Return all ways to divide a memory among `past` experiences in steps of 1/past.
 
-    These are the combinations with replacement of `past` items: 1, 3, 10, 35, 126 for 1 to 5.
+    These are combinations with replacement of `past` items: 1, 3, 10, 35, 126 for 1 to 5.
     """
     if not past:
         return [()]

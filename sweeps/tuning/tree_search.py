@@ -13,27 +13,27 @@ Move = TypeVar("Move")
 
 @dataclass
 class Node(Generic[Move]):
-    """A prefix: how often it was visited, and the best reward below it."""
+    """A prefix: the number of its visits, and the best reward below it."""
 
     visits: int = 0
     best: float = -math.inf
     children: dict[Move, Node[Move]] = field(default_factory=dict)
 
     def value(self, parent: int, exploration: float) -> float:
-        """UCT with the largest instead of the mean reward, as rewards do not vary."""
+        """Return UCT with the largest instead of the mean reward, as rewards do not vary."""
         return self.best + exploration * math.sqrt(2 * math.log(parent) / self.visits)
 
 
 class TreeSearch(Generic[Move]):
-    """Proposes sequences, each once, and is told what they are worth.
+    """Proposes sequences, each once, guided by the rewards of earlier ones.
 
-    Several may be proposed before any is told; they count as visits meanwhile. A subtree all of
-    whose sequences were proposed is left alone.
+    Several may be proposed before their rewards are recorded; they count as visits meanwhile. A
+    subtree whose sequences were all proposed is closed.
 
     Source: Kocsis & Szepesvari 2006 (UCT).
 
     Args:
-        moves: what may follow a prefix; nothing where a sequence ends.
+        moves: the moves that may follow a prefix; none where a sequence ends.
         exploration: the constant c of UCT, in units of the reward.
     """
 
@@ -45,29 +45,29 @@ class TreeSearch(Generic[Move]):
     ) -> None:
         self.moves = moves
         self.exploration = exploration
-        self._draw = random.Random(seed)
+        self._rng = random.Random(seed)
         self._root: Node[Move] = Node()
-        self._exhausted: set[tuple[Move, ...]] = set()
+        self._closed: set[tuple[Move, ...]] = set()
 
     def propose(self) -> tuple[Move, ...] | None:
-        """A sequence that was not proposed before; None if there is none left."""
-        if () in self._exhausted:
+        """Return a sequence that was not proposed before; None if there is none left."""
+        if () in self._closed:
             return None
         node = self._root
         node.visits += 1
         prefix: tuple[Move, ...] = ()
         while moves := self.moves(prefix):
-            choices = [m for m in moves if (*prefix, m) not in self._exhausted]
+            choices = [m for m in moves if (*prefix, m) not in self._closed]
             new = [m for m in choices if m not in node.children]
-            move = self._draw.choice(new) if new else self._best(node, choices)
+            move = self._rng.choice(new) if new else self._best(node, choices)
             prefix = (*prefix, move)
             node = node.children.setdefault(move, Node())
             node.visits += 1
-        self._exhaust(prefix)
+        self._close(prefix)
         return prefix
 
-    def tell(self, sequence: tuple[Move, ...], reward: float) -> None:
-        """Note the reward of a sequence that was proposed."""
+    def record(self, sequence: tuple[Move, ...], reward: float) -> None:
+        """Record the reward of a proposed sequence."""
         node = self._root
         node.best = max(node.best, reward)
         for move in sequence:
@@ -78,11 +78,11 @@ class TreeSearch(Generic[Move]):
         parent = node.visits - 1  # without this visit
         return max(choices, key=lambda m: node.children[m].value(parent, self.exploration))
 
-    def _exhaust(self, sequence: tuple[Move, ...]) -> None:
-        """Note that a sequence was proposed, and each prefix all of whose continuations were."""
-        self._exhausted.add(sequence)
+    def _close(self, sequence: tuple[Move, ...]) -> None:
+        """Close a proposed sequence, and each prefix whose continuations are all closed."""
+        self._closed.add(sequence)
         for k in range(len(sequence) - 1, -1, -1):
             prefix = sequence[:k]
-            if any((*prefix, m) not in self._exhausted for m in self.moves(prefix)):
+            if any((*prefix, m) not in self._closed for m in self.moves(prefix)):
                 return
-            self._exhausted.add(prefix)
+            self._closed.add(prefix)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 from sweeps.executor.driver import Driver
-from sweeps.executor.pool import _task
-from sweeps.executor.worker import Orders, Worker
+from sweeps.executor.pool import task_of
+from sweeps.executor.worker import Worker, WorkerConfig
 from sweeps.record import Phase
+from sweeps.spec import Resources
 from tests.helpers.sweep_runs import PLANNER
 
 
@@ -19,11 +20,11 @@ class Here(Driver):
     def carry_out(self, phase: Phase) -> None:
         ready = deque(self.survey(phase))
         if self.worker is None:
-            keep, share = self.spec.kept, self.spec.share
-            self.worker = Worker(Orders(self.out, keep, 10**10, share, 1, False, {}))
+            keep, share = self.spec.states_to_keep, self.spec.share
+            self.worker = Worker(WorkerConfig(self.out, keep, 10**10, share, Resources(), {}))
             self.worker.planner = PLANNER
         while ready:
             segment = ready.popleft()
-            outcome = self.worker.carry_out(_task([segment]))
-            self._note(phase, [segment], outcome, ready)
+            outcome = self.worker.carry_out(task_of([segment]))
+            self.record_outcome(phase, [segment], outcome, ready)
             self.watch(phase)

@@ -29,24 +29,12 @@ from cl_platform.results.references import (
 )
 from cl_platform.results.result import Result
 from sweeps import api
-from sweeps.api import Sweep, preview, sweep
-from sweeps.executor.cluster import connected
-from sweeps.executor.driver import Driver, Stopped
+from sweeps.api import preview, sweep
+from sweeps.executor.driver import Driver, OutOfTime
 from sweeps.reference_runs import reference_phase, reference_runs
 from tests.helpers.sweep_here import Here
+from tests.helpers.sweep_references import BASE, BOTH, NAMES, STREAM, alone, check_numbers, document
 from tests.helpers.sweep_runs import PLANNER, VALIDATED, planned, spec
-
-# Two clouds that overlap, so that no accuracy is 0 or 1 for certain.
-STREAM = {
-    "name": "blobs",
-    "experiences": 3,
-    "samples_per_class": 12,
-    "separation": 2.0,
-    "offset": 1.0,
-}
-BASE: dict[str, Any] = {"stream": STREAM, "model": {"name": "mlp", "hidden": [8]}, "epochs": 2}
-BOTH = ["joint", "experts"]
-NAMES = ("intransigence", "forward_transfer_from_experts")
 
 # --- the metrics
 
@@ -83,7 +71,9 @@ def test_an_experience_without_a_reference_makes_the_mean_undefined() -> None:
 
 @pytest.mark.parametrize("metric", [intransigence, forward_transfer_from_experts])
 def test_columns_without_labels_cannot_be_compared(metric: Callable[..., float]) -> None:
-    with pytest.raises(BadInput, match=r"^an accuracy matrix of 3 experiences with 0 labels: .*$"):
+    with pytest.raises(
+        BadInput, match=r"^an accuracy matrix of 3 experiences has 0 experience_ids: .*$"
+    ):
         metric(AccuracyMatrix(R.values), OTHERS)
 
 
@@ -278,45 +268,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return trained
 
 
-def document(axes: dict[str, Any], references: list[str] | None = None, **more: Any) -> Any:
-    base = {**BASE, **more.pop("base", {})}
-    wanted = BOTH if references is None else references
-    return {"name": "mine", "base": base, "axes": axes, "references": wanted, **more}
-
-
-def alone(strategy: str, order: Any = "as_given", **settings: Any) -> Result:
-    return clp.run(strategy=strategy, curriculum=order, out=None, **{**BASE, **settings})
-
-
-def check_numbers(found: Sweep, **settings: Any) -> None:
-    """The references and the metrics are those of separate runs, for settings that it has once."""
-    joint = alone("joint", **settings)
-    experts = [alone("finetune", order, **settings) for order in ([0, 1, 2], [1, 0, 2], [2, 0, 1])]
-    key = settings_key(joint.config)
-    stored = read_references(found.path)[key]
-    assert stored == found.references[key]
-    frame = found.results()
-    for mask in ("seen", "task", "all"):
-        first = [(e.matrices[mask].experience_ids[0], e.matrices[mask][1, 0]) for e in experts]
-        assert stored["joint"][mask] == joint.matrices[mask].last()
-        assert stored["experts"][mask] == dict(first)
-    assert len(frame)
-    for row in frame.to_dict("records"):
-        result = Result.load(found.path / "runs" / row["run_id"])
-        assert result is not None
-        if settings_key(result.config) != key:
-            continue
-        for mask, prefix in (("seen", ""), ("task", "task/"), ("all", "all/")):
-            matrix = result.matrices[mask]
-            learned = np.diagonal(matrix.values, offset=-1)
-            against = [stored["joint"][mask][label] for label in matrix.experience_ids]
-            expected = np.mean(np.array(against) - learned)
-            assert row[f"{prefix}intransigence"] == pytest.approx(expected, abs=1e-12)
-            against = [stored["experts"][mask][label] for label in matrix.experience_ids]
-            expected = np.mean((learned - np.array(against))[1:])
-            assert row[f"{prefix}{NAMES[1]}"] == pytest.approx(expected, abs=1e-12)
-
-
 def test_the_numbers_are_those_of_separate_runs(here: list[str], tmp_path: Path) -> None:
     axes = {"strategy": ["er", "finetune"], "curriculum": ["reverse", [1, 0, 2]], "seed": [0, 1]}
     found = sweep(document(axes), tmp_path / "out")
@@ -358,7 +309,7 @@ def test_what_was_computed_once_is_used_again(here: list[str], tmp_path: Path) -
     assert again.references == first.references
     tally = preview(document(axes), tmp_path).tally
     assert (tally.runs, tally.kept, tally.known) == (6, 6, 10)
-    phase = reference_phase(first.spec, first.phases[-1].runs, PLANNER, tmp_path)
+    phase = reference_phase(reference_runs(first.spec, first.phases[-1].runs, PLANNER), tmp_path)
     assert Here(first.spec, tmp_path, PLANNER).survey(phase) == []  # so that no Ray is started
 
     wider = sweep(document({**axes, "strategy": ["er", "er-ace"]}), tmp_path)
@@ -534,7 +485,7 @@ def test_after_the_hours_of_the_budget_no_reference_begins(here: list[str], tmp_
     def watch(driver: Driver) -> Callable[[Any], None]:
         def tick(phase: Any) -> None:
             if phase.name == "references":
-                raise Stopped("the budget of 1 hours is used up")
+                raise OutOfTime("the budget of 1 hours is used up")
 
         return tick
 
@@ -598,25 +549,3 @@ def test_references_of_a_tuned_sweep_are_those_of_its_final_runs(
     check_numbers(found, **base, seed=1, lr=lr)
     again = sweep(given, tmp_path / "out")
     assert again.phases[1].tally.trained == 0
-
-
-def test_on_ray_with_references_that_need_none_the_second_time(tmp_path: Path) -> None:
-    axes = {"strategy": ["finetune"], "curriculum": ["as_given", "reverse"]}
-    given = document(axes, workers=1)
-    drivers: list[Driver] = []
-
-    def watch(driver: Driver) -> Callable[[Any], None]:
-        drivers.append(driver)
-        return lambda phase: None
-
-    with connected("local"):
-        found = sweep(given, tmp_path, watch=watch)
-    assert found.complete
-    assert not found.failed
-    references, runs = found.phases
-    assert (references.tally.trained, references.tally.known) == (2, 2)
-    assert runs.tally.trained == 6
-    check_numbers(found)
-    again = sweep(given, tmp_path, watch=watch)
-    assert again.references == found.references
-    assert [driver.pool is None for driver in drivers] == [False, True]

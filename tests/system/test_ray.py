@@ -42,6 +42,9 @@ def noted(log: Path, **settings: Any) -> dict[str, Any]:
     return {"name": "tests.helpers.sweep_strategies:Noted", "log": str(log), **settings}
 
 
+FILE = "tests/helpers/sweep_strategies.py:Noted"
+
+
 def all_orders(log: Path, **settings: Any) -> dict[str, Any]:
     """The 24 orders of four experiences: 64 distinct states for 96 steps."""
     return {
@@ -257,16 +260,15 @@ def test_tuning_chooses_by_validation_data_and_the_final_runs_follow(
         assert tuning.metrics[run.run_id]["validation/learning_accuracy"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("method", ["asha", pytest.param("pbt", marks=pytest.mark.slow)])
-def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
-    cluster: Cluster, tmp_path: Path, method: str
+def test_an_adaptive_search_chooses_and_when_started_again_trains_nothing_twice(
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     spec = {
         "base": {"stream": {"name": "split-digits", "validation": 0.2}},
         "axes": {"strategy": [noted(log, rate={"loguniform": [1e-5, 1.0]})]},
         "tune": {
-            "method": method,
+            "method": "asha",
             "trials": 4,
             "experiences": 3,
             "metric": "learning_accuracy",
@@ -284,14 +286,27 @@ def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
     assert choice.objective == max(t["objectives"][-1] for t in longest)
     assert choice.config.strategy["rate"] > 1e-2  # a rate of nothing learns nothing
     assert [run.config.seed for run in final.runs] == [7]
-    trained = len(lines(log))
-    # A trial that takes over another's state goes back to where that one was.
-    assert trained <= 4 * 3 * (1 if method == "asha" else 2) + 5
+    assert len(lines(log)) <= 4 * 3 + 5
     assert not (tmp_path / "out" / "tune").exists()
 
     (tmp_path / "out" / "sweep.json").unlink()
     again = sweep(spec, tmp_path / "out")
     assert again.complete
-    if method == "asha":  # the same points; population-based training changes them as it goes
-        assert again.chosen[0].config == choice.config
-        assert len(lines(log)) <= 4 * 3 + 5  # a trial stopped too soon may go further this time
+    assert again.chosen[0].config == choice.config
+    assert len(lines(log)) <= 4 * 3 + 5  # a trial that was stopped early may go further this time
+
+
+def test_a_trial_whose_process_dies_goes_on_from_its_states(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    spec = {
+        "base": {"stream": {"name": "split-digits", "validation": 0.2}},
+        "axes": {"strategy": [noted(log, die_in=3, rate={"choice": [1.0]}, name=FILE)]},
+        "tune": {"method": "asha", "trials": 1, "experiences": 4, "grace": 4},
+    }
+    (trial,) = sweep(spec, tmp_path / "out").phases[0].trials
+    assert trial["error"] is None
+    assert len(trial["objectives"]) == 4
+    assert [experience for *_, experience in lines(log)] == ["0 1", "2 3", "4 5", "6 7"]
+    assert len({process for process, *_ in lines(log)}) == 2

@@ -7,9 +7,10 @@ import torch
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.planner import make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from sweeps.executor import estimate
-from tests.helpers.sweep_runs import PLANNER, planned
+from sweeps.planning import plan_runs
+from tests.helpers.sweep_runs import PLANNER, planned, spec
 
 
 def test_an_estimate_counts_distinct_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +65,6 @@ def test_a_trial_is_short_and_leaves_no_trace(strategy: str) -> None:
 
 
 def test_an_estimate_for_a_gpu_that_is_elsewhere_is_no_traceback() -> None:
-    assert estimate.estimate(planned(resources={"gpus": 1}), PLANNER) is None
+    planner = Planner(check_device=False)
+    runs = plan_runs(spec(resources={"gpus": 1}), planner)
+    assert estimate.estimate(runs, planner) is None

@@ -38,7 +38,7 @@ def run(search: TreeSearch[Any], reward: Callable[[Any], float], batch: int = 1)
         if not wave:
             return found
         for sequence in wave:
-            search.tell(sequence, reward(sequence))
+            search.record(sequence, reward(sequence))
         found += wave
 
 
@@ -69,7 +69,7 @@ def test_what_comes_late_is_taken_in_all_the_same() -> None:
     some = [search.propose() for _ in range(4)]
     for order in [*reversed(some), *told_late]:  # in whatever order they end
         assert order is not None
-        search.tell(order, worth(order))
+        search.record(order, worth(order))
     rest = run(search, worth, 3)
     assert sorted([*told_late, *some, *rest]) == sorted(permutations(range(4)))
 
@@ -119,7 +119,7 @@ def test_sequences_of_any_lengths_are_all_proposed_once(seed: int, batch: int, c
 def test_where_there_is_no_move_the_empty_sequence_is_all() -> None:
     search: TreeSearch[int] = TreeSearch(lambda prefix: [])
     assert search.propose() == ()
-    search.tell((), 1.0)
+    search.record((), 1.0)
     assert search.propose() is None
 
 
@@ -165,7 +165,7 @@ def test_what_was_proposed_and_not_told_yet_counts_as_a_visit() -> None:
     for _ in range(3):
         sequence = search.propose()
         assert sequence is not None
-        search.tell(sequence, 0.5)
+        search.record(sequence, 0.5)
     # All three are equally good, so that a batch goes round.
     batch = [search.propose() for _ in range(6)]
     assert Counter(sequence[0] for sequence in batch if sequence) == {0: 2, 1: 2, 2: 2}
@@ -181,7 +181,7 @@ def test_where_like_orders_are_alike_it_beats_chance(batch: int) -> None:
             wave = [search.propose() for _ in range(batch)]
             for order in wave:
                 assert order is not None
-                search.tell(order, worth(order))
+                search.record(order, worth(order))
             found += wave
         ours.append(max(worth(order) for order in found if order is not None))
         theirs.append(max(map(worth, random.Random(seed).sample(every, 60))))
