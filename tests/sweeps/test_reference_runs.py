@@ -1,6 +1,6 @@
 """References: the metrics against them by hand, and the runs that a sweep adds to have them.
 
-Most sweeps here run in this process; one shows the whole on a real Ray.
+Sweeps here run in this process; one on a real Ray is in tests/system.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from cl_platform.results.references import (
 from cl_platform.results.result import Result
 from sweeps import api
 from sweeps.api import Sweep, preview, sweep
-from sweeps.executor.cluster import connected
 from sweeps.executor.driver import Driver, Stopped
 from sweeps.reference_runs import reference_phase, reference_runs
 from tests.helpers.sweep_here import Here
@@ -548,9 +547,11 @@ def test_after_the_hours_of_the_budget_no_reference_begins(here: list[str], tmp_
     assert len(here) == 3 + 4
 
 
-def test_interrupted_it_goes_on_and_does_nothing_twice(here: list[str], tmp_path: Path) -> None:
+def test_interrupted_it_goes_on_and_does_nothing_twice(
+    here: list[str], tmp_path: Path, rng: random.Random
+) -> None:
     given = document({"strategy": ["er"], "curriculum": ["reverse"]})
-    steps = random.Random().randrange(1, 5)  # of the references
+    steps = rng.randrange(1, 5)  # of the references
 
     def watch(driver: Driver) -> Callable[[Any], None]:
         def tick(phase: Any) -> None:
@@ -598,25 +599,3 @@ def test_references_of_a_tuned_sweep_are_those_of_its_final_runs(
     check_numbers(found, **base, seed=1, lr=lr)
     again = sweep(given, tmp_path / "out")
     assert again.phases[1].tally.trained == 0
-
-
-def test_on_ray_with_references_that_need_none_the_second_time(tmp_path: Path) -> None:
-    axes = {"strategy": ["finetune"], "curriculum": ["as_given", "reverse"]}
-    given = document(axes, workers=1)
-    drivers: list[Driver] = []
-
-    def watch(driver: Driver) -> Callable[[Any], None]:
-        drivers.append(driver)
-        return lambda phase: None
-
-    with connected("local"):
-        found = sweep(given, tmp_path, watch=watch)
-    assert found.complete
-    assert not found.failed
-    references, runs = found.phases
-    assert (references.tally.trained, references.tally.known) == (2, 2)
-    assert runs.tally.trained == 6
-    check_numbers(found)
-    again = sweep(given, tmp_path, watch=watch)
-    assert again.references == found.references
-    assert [driver.pool is None for driver in drivers] == [False, True]

@@ -20,7 +20,9 @@ from cl_platform.engine.plan import make_plan
 from cl_platform.errors import BadInput
 from cl_platform.results.result import Result
 from sweeps.api import Sweep, sweep
+from sweeps.executor.cluster import connected
 from sweeps.executor.driver import Driver
+from tests.sweeps.test_reference_runs import check_numbers, document
 
 STREAM = {"name": "blobs", "experiences": 4}
 NODES = 2
@@ -99,13 +101,12 @@ def test_every_state_is_trained_once_on_all_nodes(cluster: Cluster, tmp_path: Pa
     check_complete(found, tmp_path / "out")
 
 
-def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path, rng: random.Random) -> None:
     log = tmp_path / "log"
 
     def kill(driver: Driver) -> None:
         os.kill(int(lines(log)[-1][0]), signal.SIGKILL)
 
-    rng = random.Random()
     found = sweep(
         all_orders(log, seconds=0.02), tmp_path / "out", watch=after(rng.randrange(40), kill)
     )
@@ -114,13 +115,15 @@ def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_node_is_done_without(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_node_is_done_without(
+    cluster: Cluster, tmp_path: Path, rng: random.Random
+) -> None:
     log, third = tmp_path / "log", cluster.add_node(num_cpus=1)
     found = sweep(
         all_orders(log, seconds=0.05),
         tmp_path / "out",
         watch=after(
-            random.randrange(5, 30), lambda _: cluster.remove_node(third, allow_graceful=False)
+            rng.randrange(5, 30), lambda _: cluster.remove_node(third, allow_graceful=False)
         ),
     )
     assert len(lines(log)) <= 64 + 4
@@ -295,3 +298,25 @@ def test_an_adaptive_search_chooses_and_starts_again_from_what_it_knows(
     if method == "asha":  # the same points; population-based training changes them as it goes
         assert again.chosen[0].config == choice.config
         assert len(lines(log)) <= 4 * 3 + 5  # a trial stopped too soon may go further this time
+
+
+def test_on_ray_with_references_that_need_none_the_second_time(tmp_path: Path) -> None:
+    axes = {"strategy": ["finetune"], "curriculum": ["as_given", "reverse"]}
+    given = document(axes, workers=1)
+    drivers: list[Driver] = []
+
+    def watch(driver: Driver) -> Callable[[Any], None]:
+        drivers.append(driver)
+        return lambda phase: None
+
+    with connected("local"):
+        found = sweep(given, tmp_path, watch=watch)
+    assert found.complete
+    assert not found.failed
+    references, runs = found.phases
+    assert (references.tally.trained, references.tally.known) == (2, 2)
+    assert runs.tally.trained == 6
+    check_numbers(found)
+    again = sweep(given, tmp_path, watch=watch)
+    assert again.references == found.references
+    assert [driver.pool is None for driver in drivers] == [False, True]

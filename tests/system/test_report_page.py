@@ -19,7 +19,6 @@ from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, s
 from cl_platform.report.points import order_effects
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
-from tests.conftest import Visits
 from tests.helpers.report_runs import (
     HOSTILE,
     changed,
@@ -29,6 +28,7 @@ from tests.helpers.report_runs import (
     put,
     real_runs,
 )
+from tests.system.browser import Visits
 
 EACH = {"curriculum": ""}
 ALL = "all, put together"

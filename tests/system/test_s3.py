@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from sweeps.api import as_spec, preview
 from sweeps.executor.driver import Driver
 from sweeps.planning import plan_runs
 from sweeps.record import Phase, failure, write_failure
-from tests.conftest import start_clp
+from tests.helpers.processes import start_clp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 SERVER = """
@@ -231,9 +231,7 @@ def test_a_sweep_knows_what_is_there(out: str) -> None:
 def test_a_killed_process_goes_on_from_the_stored_states(out: str, tmp_path: Path) -> None:
     process = start_clp([*JOB, "--out", out], tmp_path)
     states = location(out) / "states"
-    while sum(path.suffix == ".pt" for _, _, path in listed(states)) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: sum(path.suffix == ".pt" for *_, path in listed(states)) >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     left = sum(path.suffix == ".pt" for _, _, path in listed(states))
@@ -391,8 +389,9 @@ def test_states_stay_within_the_budget(base: Path) -> None:
     store.save("a" * 8, State({}), None)
     size = len(read_bytes(base / "states" / "aa" / "aaaaaaaa.pt"))
     store = StateStore(base / "states", budget=int(3.5 * size))
-    for letter in "bcdef":
-        time.sleep(0.01)  # clocks of files are coarse
+    for second, (before, letter) in enumerate(itertools.pairwise("abcdef")):
+        if not is_remote(base):  # clocks of files are coarse
+            os.utime(base / "states" / (before * 2) / f"{before * 8}.pt", (second, second))
         store.save(letter * 8, State({}), None)
     kept = [letter for letter in "abcdef" if store.load(letter * 8) is not None]
     assert kept == ["d", "e", "f"]
