@@ -166,7 +166,7 @@ def test_a_result_holds_them_and_gives_them_back(tmp_path: Path, scenario: str) 
     assert result.calibration is not None
     assert result.class_accuracy is not None
     assert result.calibration.values.shape == (6, 5)
-    assert result.calibration.labels == result.matrix.labels
+    assert result.calibration.experience_ids == result.matrix.experience_ids
     assert result.class_accuracy.shape == (6, 10)
     assert bool(np.isnan(result.calibration.values[0]).all()) is (scenario == "class")
     assert result.metrics["calibration_error"] == result.calibration.values[-1].mean()

@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Page
 
 from cl_platform.metrics.ranking import rank
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
@@ -29,6 +28,9 @@ from tests.helpers.report_runs import (
     real_runs,
 )
 from tests.system.browser import Visits
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 EACH = {"curriculum": ""}
 ALL = "all, put together"

@@ -75,7 +75,7 @@ def test_without_the_library_it_names_the_extra(clp: Clp, monkeypatch: pytest.Mo
     for name in [n for n in sys.modules if n.startswith("wandb_workspaces")]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("dashboard", "panels"):
-        monkeypatch.delitem(sys.modules, f"cl_platform.tracking.sinks.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"cl_platform.tracking.wandb.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     code, _, err = clp("dashboard", "--entity", "lab", "--dry-run")
     assert code == 2
