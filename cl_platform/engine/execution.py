@@ -66,7 +66,7 @@ def execute(
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
         trackers.emit("start", **_introduction(plan))
         if fold is not None:
-            result = _result(plan, fold.run(), folder)
+            result = result_of(plan, fold.run(), folder)
             if folder is not None:
                 result.save(folder)
         assert result is not None
@@ -139,7 +139,8 @@ def _introduction(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _result(plan: Plan, records: list[Record], folder: Path | None) -> Result:
+def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
+    """Return the result of a run that has ended, from the records of its states."""
     n = len(plan.stream)
     matrices = _matrices(plan, records, n)
     return Result(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,26 +290,6 @@ def test_what_cannot_be_had_is_said_in_one_line(make: Callable[[], Any], said: s
     with pytest.raises(ClpError, match=said) as raised:
         make()
     assert "\n" not in str(raised.value)
-
-
-def test_without_the_libraries_there_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
-    code = """
-import sys
-for name in ("timm", "torchvision", "transformers"):
-    sys.modules[name] = None
-from cl_platform.cli.app import call
-print(call(["list", "models"]), file=sys.stderr)
-blobs = ["run", "--stream", "split-digits", "--strategy", "ncm"]
-print(call([*blobs, "--model", "small-vit"]), file=sys.stderr)
-print(call([*blobs, "--model", "tiny-transformer", "--json"]), file=sys.stderr)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    listed, *fault, refused, went_on = done.stderr.splitlines()
-    assert (listed, refused, went_on) == ("0", "2", "0")
-    assert len(fault) == 1
-    assert "vision transformers need timm; install the extra `vision`" in fault[0]
 
 
 def test_a_pretrained_vit_is_timms_with_its_weights(tmp_path: Path) -> None:

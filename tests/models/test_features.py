@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -158,29 +156,6 @@ def test_the_least_recently_used_go_when_there_are_too_many(
     left = {path.stem for path in cache.glob("*.npy")}
     assert left == {f(data).fingerprint for f in known[1:]}
     assert not (cache / ".killed").exists()
-
-
-def test_processes_that_come_at_once_compute_them_once(cache: Path, tmp_path: Path) -> None:
-    code = """
-import sys, torch
-from pathlib import Path
-from tests.models.test_features import features, samples
-from cl_platform.models.tiny_transformer import TinyTransformer
-true, count = TinyTransformer.features, []
-TinyTransformer.features = lambda self, x: count.append(len(x)) or true(self, x)
-while not Path(sys.argv[1]).exists(): pass
-features()(samples(3000))
-print(sum(count))
-"""
-    go = tmp_path / "go"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(go)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    go.touch()
-    counts = [int(p.communicate(timeout=120)[0]) for p in started]
-    assert sorted(counts) == [0, 0, 3000]
-    assert len(list(cache.glob("*.npy"))) == 1
 
 
 class Counting(NearestClassMean):

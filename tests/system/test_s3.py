@@ -8,7 +8,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from sweeps.api import as_spec, preview
 from sweeps.executor.driver import Driver
 from sweeps.planning import plan_runs
 from sweeps.record import Phase, failure, write_failure
-from tests.conftest import start_clp
+from tests.helpers.processes import start_clp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 SERVER = """
@@ -226,9 +225,7 @@ def test_a_sweep_knows_what_is_there(out: str) -> None:
 def test_a_killed_process_goes_on_from_the_stored_states(out: str, tmp_path: Path) -> None:
     process = start_clp([*JOB, "--out", out], tmp_path)
     states = location(out) / "states"
-    while sum(path.suffix == ".pt" for _, _, path in listed(states)) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: sum(path.suffix == ".pt" for *_, path in listed(states)) >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     left = sum(path.suffix == ".pt" for _, _, path in listed(states))

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,8 @@ from cl_platform.tracking.wandb.schema import (
     find,
 )
 from cl_platform.tracking.wandb.sink import WandbSink
-from tests.conftest import ROOT, one_result, start_clp
+from tests.conftest import ROOT, one_result
+from tests.helpers.processes import start_clp
 from tests.helpers.wandb_server import KEY, ReceivedRun, WandbServer
 
 DATA = ROOT / "tests" / "data"
@@ -405,42 +406,40 @@ def test_online_without_a_network_or_key_goes_offline_with_one_line(
 
 
 class Slow:
-    """A sink that takes its time."""
+    """A sink that receives its first event only when the test lets it."""
 
     def __init__(self) -> None:
-        time.sleep(0.2)
         self.events: list[Event] = []
+        self.may_begin = threading.Event()
+        self.closed = False
 
     def emit(self, event: Event) -> None:
-        time.sleep(0.05)
+        self.may_begin.wait()
         self.events.append(event)
 
     def close(self) -> None:
-        DONE.append(len(self.events))
+        self.closed = True
 
 
-DONE: list[int] = []
-
-
-def test_a_slow_sink_is_told_everything_and_waited_for() -> None:
-    DONE.clear()
-    sink = Background(Slow)
-    for i in range(5):
-        sink.emit({"event": "progress", "step": i})
-    assert not DONE
+def test_a_slow_sink_receives_every_event_and_is_waited_for() -> None:
+    slow = Slow()
+    sink = Background(lambda: slow)
+    sent: list[Event] = [{"event": "progress", "step": i} for i in range(5)]
+    for event in sent:
+        sink.emit(event)
+    assert not slow.events
+    slow.may_begin.set()
     sink.close()
-    assert DONE == [5]
+    assert (slow.events, slow.closed) == (sent, True)
 
 
 def test_a_sink_that_hangs_is_left_behind(capsys: pytest.CaptureFixture[str]) -> None:
-    class Hanging(Slow):
-        def emit(self, event: Event) -> None:
-            time.sleep(60)
-
-    sink = Background(Hanging, patience=0.5)
+    hanging = Slow()
+    sink = Background(lambda: hanging, patience=0.1)
     sink.emit({"event": "start"})
     Trackers([sink]).close()
-    assert "not done after 0.5 s; the run's records are complete" in capsys.readouterr().err
+    assert "not done after 0.1 s; the run's records are complete" in capsys.readouterr().err
+    hanging.may_begin.set()
 
 
 def test_a_sink_that_cannot_start_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:
