@@ -101,7 +101,7 @@ def report_origin(states: Path, plan: Plan) -> None:
             file=sys.stderr,
         )
     if now.items() - before.items():
-        write_json(states / "origin.json", {**before, **now}, sync=False)
+        write_json(states / "origin.json", {**before, **now})
 
 
 def _names(section: Mapping[str, Any]) -> list[str]:
