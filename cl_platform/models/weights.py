@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         DataError: the file holds none.
     """
     try:
+        content: Any
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
