@@ -24,7 +24,7 @@ import ray
 
 from benchmarks.document import DOCS, write_table
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.statistics import Interval, spearman
 from cl_platform.report.orders.study import SIGNIFICANT, PointStudy, Prediction, Study
 from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure

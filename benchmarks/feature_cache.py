@@ -23,7 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from cl_platform import Experience
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.l2p import L2P

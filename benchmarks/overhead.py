@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 

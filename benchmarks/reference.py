@@ -53,7 +53,7 @@ class Row:
         """The metric of one seed; kept in `out`."""
         from cl_platform.config.run_config import apply_settings, parse_config, with_flags
         from cl_platform.engine.execution import execute
-        from cl_platform.engine.plan import make_plan
+        from cl_platform.engine.planner import make_plan
 
         data = with_flags({}, {**self.settings, "seed": seed})
         data = apply_settings(

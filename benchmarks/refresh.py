@@ -55,7 +55,7 @@ def accuracy(stream: str, strategy: dict[str, Any], seed: int, out: Path) -> flo
     """Final average accuracy of one run, or nan if it diverged."""
     from cl_platform.config.run_config import parse_config
     from cl_platform.engine.execution import execute
-    from cl_platform.engine.plan import make_plan
+    from cl_platform.engine.planner import make_plan
     from cl_platform.errors import RunFailed
 
     config = parse_config({**COMMON, **STREAMS[stream], "strategy": strategy, "seed": seed})

@@ -27,7 +27,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.core.strategy import Batch
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.optimization import build_optimizer
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 

@@ -24,7 +24,7 @@ import ray
 from torch import Tensor
 
 from cl_platform import Batch, Strategy
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from sweeps.api import sweep
 from sweeps.executor.driver import Driver
 from sweeps.executor.tree import states

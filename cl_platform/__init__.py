@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cl_platform._version import __version__ as __version__
 
-_HOME = {
+HOMES = {
     "AccuracyMatrix": "core.matrix",
     "Batch": "core.strategy",
     "ClassBalancedBuffer": "core.buffers",
@@ -36,7 +36,7 @@ _HOME = {
     "run": "api",
 }
 
-__all__ = list(_HOME)
+__all__ = list(HOMES)
 
 if TYPE_CHECKING:
     from cl_platform.api import run as run
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -16,7 +16,7 @@ from cl_platform.core.curriculum import Curriculum
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import DEFAULT_OUT, execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import Keep

@@ -1,1 +1,1 @@
-"""Strategies: one file per method or close family. ``er.py`` is the one to read first."""
+"""Strategies: one file per method or close family. Read ``er.py`` first."""

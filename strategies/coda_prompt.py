@@ -16,24 +16,24 @@ from strategies.parts.prefixes import Length, check_blocks, prefixes
 
 
 class CODAPrompt(FrozenBackbone):
-    """Prompts are sums of components, weighted by how well an input's query fits their keys.
+    """Prompts are sums of components, weighted by the fit of an input's query to their keys.
 
     Source: Smith et al. 2023, "CODA-Prompt: COntinual Decomposed Attention-based Prompting for
     Rehearsal-Free Continual Learning". At every block component m has a prompt P_m, a key K_m and
     an attention A_m; a query q gets the prompt sum_m cos(q * A_m, K_m) P_m, a prefix. Each of T
-    experiences adds components // T of them, and trains these alone; earlier ones are used as they
-    are. What division leaves over is not used, so that no place in the order has more than another.
+    experiences adds components // T of them and trains these alone; earlier ones are used as they
+    are. A remainder of the division is not used, so that all experiences have the same number.
 
     New P, K and A are made orthonormal, and orthogonal to all earlier ones (Gram-Schmidt), as in
-    the authors' updated code, where this takes the place of the paper's penalty; `orthogonality`
-    brings that back. Training leaves the earlier ones oblique; the new ones are orthogonal to all
-    that they span. The head starts at zero.
+    the authors' updated code, where this replaces the paper's penalty; `orthogonality` restores it.
+    Training leaves the earlier ones oblique; the new ones are orthogonal to their span. The head
+    starts at zero.
 
     Args:
         components: of all experiences together, at most as many as the model is wide: more cannot
             be orthogonal.
         length: tokens of a prompt, half of them before the keys and half before the values.
-        blocks: where prompts are attached, from 0.
+        blocks: blocks that have prompts, from 0.
         orthogonality: weight of the mean square of the entries of B B^T - I, summed over B = P, K
             and A (one component a row) and over blocks; the mean is the authors' code's.
     """
@@ -52,12 +52,14 @@ class CODAPrompt(FrozenBackbone):
                 f"strategy.components={self.components} for {info.n_experiences} experiences and "
                 f"vectors of {width} numbers: give {info.n_experiences} to {width}"
             )
-        self.prompts = self._nothing(self.length, width)
-        self.keys, self.attention = self._nothing(width), self._nothing(width)
+        self.prompts = self._zeros(self.length, width)
+        self.keys, self.attention = self._zeros(width), self._zeros(width)
 
-    def _nothing(self, *shape: int) -> nn.ParameterList:
-        """Zeros for the components of each experience, (n_blocks, components // T, *shape): what is
-        still to be learned adds nothing to a prompt."""
+    def _zeros(self, *shape: int) -> nn.ParameterList:
+        """Make zeros for the components of each experience, (n_blocks, components // T, *shape).
+
+        Components that are not learned yet add nothing to a prompt.
+        """
         n = self.info.n_experiences
         size = (len(self.blocks), self.components // n, *shape)
         zeros = (torch.zeros(size, device=self.info.device) for _ in range(n))
@@ -71,28 +73,27 @@ class CODAPrompt(FrozenBackbone):
                 own.copy_(orthonormal(torch.randn_like(own).flatten(2), earlier).view_as(own))
 
     def _all(self, parts: nn.ParameterList) -> Tensor:
-        """Of all components, (n_blocks, n_components, ...); those of other experiences than the
-        present one are constants."""
+        """Join all components, (n_blocks, n_components, ...); only present ones have gradients."""
         own = self.index
         return torch.cat([p if i == own else p.detach() for i, p in enumerate(parts)], dim=1)
 
     def weights(self, query: Tensor) -> Tensor:
-        """Of each component in the prompts of queries (B, width): (n_blocks, B, n_components)."""
+        """Weigh components for queries (B, width): (n_blocks, B, n_components)."""
         keys, attention = self._all(self.keys), self._all(self.attention)
-        # cos(q * A, K) as two products of matrices, without q * A, which has B n_components rows.
+        # cos(q * A, K) as two products of matrices: q * A would have B n_components rows.
         dots = query @ (attention * normalize(keys, dim=-1)).mT
         squared_norms = query.square() @ attention.square().mT
         return dots / squared_norms.clamp_min(1e-12).sqrt()
 
     def prompts_for(self, query: Tensor) -> Tensor:
-        """The prompts of queries (B, width): (B, n_blocks, length, width)."""
+        """Return the prompts of queries (B, width): (B, n_blocks, length, width)."""
         return torch.einsum("nbm,nmld->bnld", self.weights(query), self._all(self.prompts))
 
     def penalty(self) -> Tensor:
-        """How far what is known so far is from orthonormal; 0 if it is."""
-        known = (self.index + 1) * (self.components // self.info.n_experiences)
+        """Return the departure of the components learned so far from orthonormality, a scalar."""
+        learned = (self.index + 1) * (self.components // self.info.n_experiences)
         parts = [self.prompts, self.keys, self.attention]
-        return torch.stack([_departure(self._all(p)[:, :known].flatten(2)) for p in parts]).sum()
+        return torch.stack([_departure(self._all(p)[:, :learned].flatten(2)) for p in parts]).sum()
 
     def loss(self, batch: Batch) -> Tensor:
         loss = super().loss(batch)
@@ -107,7 +108,7 @@ class CODAPrompt(FrozenBackbone):
 
 
 def orthonormal(new: Tensor, earlier: Iterable[Tensor]) -> Tensor:
-    """Gram-Schmidt: vectors made orthonormal, and orthogonal to all earlier ones.
+    """Make vectors orthonormal, and orthogonal to all earlier ones (Gram-Schmidt).
 
     Args:
         new: (..., n, D).
@@ -119,6 +120,6 @@ def orthonormal(new: Tensor, earlier: Iterable[Tensor]) -> Tensor:
 
 
 def _departure(rows: Tensor) -> Tensor:
-    """The mean square of the entries of B B^T - I, summed over blocks; B is (n_blocks, k, D)."""
+    """Return the mean square of the entries of B B^T - I, summed over blocks; (n_blocks, k, D)."""
     identity = torch.eye(rows.shape[1], device=rows.device)
     return (rows @ rows.mT - identity).square().mean((-2, -1)).sum()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -14,14 +12,15 @@ from cl_platform.core.buffers import MemoryKind, make_memory
 
 
 class DER(Strategy):
-    """Dark experience replay: old samples must keep the logits they had when they were stored.
+    """Dark experience replay: old samples shall keep the logits they had when they were stored.
 
     Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning", Algorithm 1. As
     in the authors' code the squared distance of the logits is averaged over classes (the paper sums
-    it), and the logits kept are those before the step. New and old samples share one forward pass.
+    it), and the stored logits are those before the step. New and old samples share one forward
+    pass.
 
     Args:
-        memory_size: samples kept, with their logits.
+        memory_size: number of stored samples, each with its logits.
         memory_batch_size: samples drawn per term and step; None draws as many as the batch has.
         memory: how it is shared out, see ``er``.
         alpha: weight of the distance to the stored logits.
@@ -32,13 +31,12 @@ class DER(Strategy):
     memory: MemoryKind = "reservoir"
     alpha: NonNegativeFloat = 0.3
 
-    draws: ClassVar[int] = 1
-    """Batches drawn from the memory at each step."""
+    draws = 1  # batches from the memory at each step
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        logits = {"logits": (info.n_classes,)}
-        self.buffer = make_memory(self.memory, self.memory_size, info, logits)
+        extra = {"logits": (info.n_classes,)}
+        self.buffer = make_memory(self.memory, self.memory_size, info, extra)
 
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
@@ -62,7 +60,7 @@ class DER(Strategy):
         return loss, logits
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
-        """The loss of the drawn samples, given what the model says of them now."""
+        """Return the loss of the drawn batches, given the model's present logits of each."""
         return self.alpha * mse_loss(logits[0], old[0].extra["logits"])
 
 
@@ -77,7 +75,7 @@ class DERPlusPlus(DER):
 
     beta: NonNegativeFloat = 0.5
 
-    draws: ClassVar[int] = 2
+    draws = 2
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
         labelled = cross_entropy(self.restrict(logits[1], old[1].task), old[1].y)

@@ -15,7 +15,7 @@ class ERACE(ER):
 
     Source: Caccia et al. 2022, "New Insights on Reducing Abrupt Representation Change in Online
     Continual Learning", Eq. 1: L(old, classes seen) + L(new, classes of the batch), each a mean.
-    The authors' code lets new samples also compete with classes not met yet; here, as in the paper,
+    In the authors' code new samples also compete with classes not seen yet; here, as in the paper,
     they do not. Arguments as for ``er``.
     """
 
@@ -29,12 +29,11 @@ class ERACE(ER):
             logits = self(batch.x, batch.task)
             return cross_entropy(logits.masked_fill(~present, -torch.inf), batch.y)
         old = self.recall(batch)
-        raw = self.model(torch.cat([batch.x, old.x]))
-        new_logits, old_logits = raw.split([len(batch), len(old)])
+        logits = self.model(torch.cat([batch.x, old.x]))
+        new_logits, old_logits = logits.split([len(batch), len(old)])
         new_logits = self.restrict(new_logits, batch.task).masked_fill(~present, -torch.inf)
-        old_logits = self.restrict(old_logits, old.task).masked_fill(
-            ~(self.seen | present), -torch.inf
-        )
+        seen = self.seen | present
+        old_logits = self.restrict(old_logits, old.task).masked_fill(~seen, -torch.inf)
         return cross_entropy(new_logits, batch.y) + cross_entropy(old_logits, old.y)
 
     def after_step(self, batch: Batch) -> None:

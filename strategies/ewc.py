@@ -13,19 +13,19 @@ from strategies.parts.quadratic import Penalised
 
 
 class EWC(Penalised):
-    """EWC: parameters are held where they were, the more so the larger their Fisher information.
+    """EWC: a quadratic penalty holds each parameter in proportion to its Fisher information.
 
     Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", Eq. 3
     (one penalty per experience); ``mode=online`` is Schwarz et al. 2018, "Progress & Compress",
     Section 3.1 (one decaying Fisher, anchored at the latest parameters). The penalties of all
-    experiences are kept as one quadratic, which is exact.
+    experiences are stored as one quadratic, which is exact.
 
     Args:
         strength: lambda; the loss is cross-entropy + lambda/2 sum F (theta - theta*)^2. Avalanche
-            leaves the 1/2 out: its ``ewc_lambda`` is half of this.
+            omits the 1/2: its ``ewc_lambda`` is half of this.
         mode: ``separate`` or ``online``.
         decay: of the old Fisher information at each experience, in online mode (their gamma).
-        fisher: how it is estimated, see :func:`strategies.parts.fisher.diagonal_fisher`.
+        fisher: the estimate, see :func:`strategies.parts.fisher.diagonal_fisher`.
         fisher_samples: samples of an experience used for it; None uses all.
         fisher_batch_size: for ``fisher=batch``, whose result depends on it.
     """
@@ -38,8 +38,9 @@ class EWC(Penalised):
     fisher_batch_size: PositiveInt = 256
 
     def end_experience(self, experience: Experience) -> None:
-        size = self.fisher_batch_size
-        new = diagonal_fisher(self, experience, self.fisher, self.fisher_samples, size)
+        new = diagonal_fisher(
+            self, experience, self.fisher, self.fisher_samples, self.fisher_batch_size
+        )
         here = flatten(trainable(self.model))
         if self.mode == "separate":
             self.penalty.add(new, here)

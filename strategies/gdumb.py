@@ -17,15 +17,15 @@ class GDumb(Strategy):
     """GDumb: collect a class-balanced memory, then train a new model on the memory alone.
 
     Source: Prabhu et al. 2020, "GDumb: A Simple Approach that Questions Our Progress in Continual
-    Learning", Section 3; learning rate annealed by cosine from the optimizer's to a hundredth of it
-    with restarts after 1, 3, 7, ... passes. Here a class that is full goes on as a reservoir (there
-    the first samples stay); there is no CutMix, no warm-up pass and no clipping of gradients. The
-    memory is collected in every epoch: give ``--epochs 1``.
+    Learning", Section 3; the learning rate is annealed by cosine from the optimizer's to a
+    hundredth of it, with restarts after 1, 3, 7, ... passes. Here a full class goes on as a
+    reservoir (there the first samples stay); there is no CutMix, no warm-up pass and no clipping of
+    gradients. Every epoch offers its samples to the memory: give ``--epochs 1``.
 
     Args:
-        memory_size: samples kept, at least one for every class.
+        memory_size: number of stored samples, at least one for every class.
         passes: epochs over the memory at the end of each experience.
-        memory_batch_size: samples in a batch of the memory.
+        memory_batch_size: samples of a batch of the memory.
     """
 
     memory_size: PositiveInt = 1000

@@ -16,11 +16,11 @@ from strategies.parts.gradients import flatten, frozen_statistics, trainable, vi
 
 
 class GradientProjection(Strategy):
-    """Training by gradients that are projected to do past experiences no harm.
+    """Training by gradients that are projected so as not to harm past experiences.
 
     Args:
-        memory_size: samples kept, shared equally by all experiences of the stream; of each, its
-            latest.
+        memory_size: number of stored samples, shared equally by all experiences of the stream; of
+            each, its latest.
     """
 
     memory_size: PositiveInt = 500
@@ -47,10 +47,10 @@ class GradientProjection(Strategy):
 
     @abstractmethod
     def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
-        """What the optimizer gets instead of the gradients of a batch of `n` samples."""
+        """Return what the optimizer takes instead of the gradients of a batch of `n` samples."""
 
     def memory_gradients(self, rows: Tensor) -> list[Tensor]:
-        """The gradients of the mean loss of stored samples, one per parameter."""
+        """Compute the gradients of the mean loss of stored samples, one per parameter."""
         old = self.buffer.read(rows)
         with frozen_statistics(self.model):
             loss = cross_entropy(self(old.x, old.task), old.y)
@@ -66,8 +66,8 @@ class AGEM(GradientProjection):
     Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", Eq. 11.
 
     Args:
-        memory_size: samples kept, shared equally by all experiences of the stream; of each, its
-            latest.
+        memory_size: number of stored samples, shared equally by all experiences of the stream; of
+            each, its latest.
         memory_batch_size: samples of past experiences for the reference gradient; None takes as
             many as the batch has.
     """
@@ -94,8 +94,8 @@ class GEM(GradientProjection):
     its gradient, as in the authors' code.
 
     Args:
-        memory_size: samples kept, shared equally by all experiences of the stream; of each, its
-            latest.
+        memory_size: number of stored samples, shared equally by all experiences of the stream; of
+            each, its latest.
         margin: added to the dual variables, which biases updates towards past experiences.
     """
 
@@ -114,9 +114,9 @@ class GEM(GradientProjection):
 
 
 def averaged_projection(gradients: list[Tensor], references: list[Tensor]) -> list[Tensor]:
-    """The gradients made orthogonal to the references if they disagree, each list as one vector.
+    """Make gradients orthogonal to references if they disagree, taking each list as one vector.
 
-    Source: A-GEM, Eq. 11. Works in place, on both lists.
+    Source: A-GEM, Eq. 11. Both lists are changed in place.
     """
 
     def product(a: list[Tensor], b: list[Tensor]) -> Tensor:
@@ -131,12 +131,15 @@ def averaged_projection(gradients: list[Tensor], references: list[Tensor]) -> li
 
 
 def constrained_projection(gradient: Tensor, references: Tensor, margin: float) -> Tensor:
-    """The vector nearest to `gradient` (P,) that disagrees with no row of `references` (T, P).
+    """Return the vector nearest to `gradient` (P,) that disagrees with no row of `references`.
 
     Source: GEM, Eq. 8 to 11: minimise over v >= margin the quadratic 1/2 v'GG'v + g'G'v; the answer
     is G'v + g. With the rows of G made unit vectors and v = margin |G| + w this is non-negative
-    least squares in T variables w. Works in place, on both tensors. What is not finite leaves the
-    gradient alone: the loss will say so.
+    least squares in T variables w. Both tensors are changed in place. If anything is not finite,
+    the gradient stays as it is: the loss will show it.
+
+    Args:
+        references: (T, P).
     """
     if not bool((references @ gradient < 0).any()):
         return gradient
@@ -144,7 +147,7 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     largest = torch.linalg.vector_norm(references, float("inf"), dim=1, keepdim=True)
     references /= largest.clamp(min=torch.finfo(references.dtype).tiny)
     lengths = torch.linalg.vector_norm(references, dim=1, keepdim=True)
-    references /= lengths.clamp(min=1)  # of a row of zeros nothing is asked
+    references /= lengths.clamp(min=1)  # a row of zeros is no constraint
     products = references @ gradient
     least = margin * (largest * lengths).squeeze(1).double().cpu().numpy()
     gram = (references @ references.T).double().cpu().numpy()

@@ -7,12 +7,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_platform import Batch, ReplayBuffer, StreamInfo
-from strategies.er import Replay
+from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
+from strategies.er import joined
 from strategies.parts.gradients import loss_gradients
 
 
-class GSS(Replay):
+class GSS(Strategy):
     """GSS-greedy: a replay memory of samples whose gradients point in different directions.
 
     Source: Aljundi et al. 2019, "Gradient based sample selection for online continual learning",
@@ -20,30 +20,33 @@ class GSS(Replay):
     gradients are taken in evaluation mode.
 
     Args:
-        memory_size: samples kept.
+        memory_size: number of stored samples.
         memory_batch_size: samples replayed per step; None draws as many as the batch has.
         comparisons: samples of the memory that a new one is compared with.
     """
 
+    memory_size: PositiveInt = 200
+    memory_batch_size: PositiveInt | None = None
     comparisons: PositiveInt = 10
 
-    def make_buffer(self, info: StreamInfo) -> ReplayBuffer:
-        return GreedyBuffer(self.memory_size, info, extra={"score": ()})
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.buffer = GreedyBuffer(self.memory_size, info, extra={"score": ()})
+
+    def loss(self, batch: Batch) -> Tensor:
+        if self.buffer.seen:
+            batch = joined(batch, self.buffer.sample(self.memory_batch_size or len(batch)))
+        return super().loss(batch)
 
     def after_step(self, batch: Batch) -> None:
-        if self.buffer.seen:
-            score = 1 + self._largest_cosine(batch, self.buffer.sample(self.comparisons))
-        else:
-            score = torch.full_like(batch.y, 0.1, dtype=torch.float32)
+        score = torch.full_like(batch.y, 0.1, dtype=torch.float32)
+        if self.buffer.seen:  # the largest cosine of the gradient of each with those of old samples
+            new, old = (
+                normalize(torch.cat(list(loss_gradients(self, b.x, b.y, b.task))), dim=1)
+                for b in (batch, self.buffer.sample(self.comparisons))
+            )
+            score = 1 + (new @ old.T).amax(1)
         self.buffer.add(batch, score=score)
-
-    def _largest_cosine(self, batch: Batch, old: Batch) -> Tensor:
-        """The largest cosine of each new sample's gradient with those of old samples, (B,)."""
-        new, kept = (
-            normalize(torch.cat(list(loss_gradients(self, b.x, b.y, b.task))), dim=1)
-            for b in (batch, old)
-        )
-        return (new @ kept.T).amax(1)
 
 
 class GreedyBuffer(ReplayBuffer):
@@ -59,9 +62,9 @@ class GreedyBuffer(ReplayBuffer):
             self._write(slots, batch[room:], {"score": score[room:]})
 
     def _replaced(self, score: Tensor) -> Tensor:
-        """The row that each sample takes over, or `size` for none, (B,)."""
-        kept = self.get_buffer("extra_score")[: self.size].clamp(min=1e-6)
-        rows = torch.multinomial(kept, len(score), replacement=True, generator=self._generator)
-        chance = kept[rows] / (kept[rows] + score.clamp(min=1e-6))
-        taken = (score < 1) & (self._uniform(len(score)) < chance)
-        return torch.where(taken, rows, self.size)
+        """Draw the row that each sample replaces, or `size` for none, (B,)."""
+        stored = self.get_buffer("extra_score")[: self.size].clamp(min=1e-6)
+        rows = torch.multinomial(stored, len(score), replacement=True, generator=self._generator)
+        chance = stored[rows] / (stored[rows] + score.clamp(min=1e-6))
+        replaces = (score < 1) & (self._uniform(len(score)) < chance)
+        return torch.where(replaces, rows, self.size)

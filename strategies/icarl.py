@@ -25,7 +25,8 @@ class ICaRL(Strategy):
 
     Args:
         memory_size: exemplars in all, shared equally by the classes seen.
-        memory_batch_size: exemplars drawn per step; None draws as many as their share of the data.
+        memory_batch_size: exemplars drawn per step; None draws in proportion to their share of the
+            data.
     """
 
     memory_size: PositiveInt = 1000
@@ -39,14 +40,13 @@ class ICaRL(Strategy):
             )
         if not hasattr(self.model, "features") or not hasattr(self.model, "classifier"):
             raise BadInput(
-                f"icarl needs a model with `features` and a linear `classifier`; "
-                f"{type(self.model).__name__} lacks them"
+                "icarl needs a model with `features` and a linear `classifier`; "
+                f"{type(self.model).__name__} lacks them: give --model mlp, cnn or slim-resnet18"
             )
         self.teacher = Snapshot(self.model)
         self.buffer = HerdedBuffer(self.memory_size, info)
         width = int(self.model.classifier.in_features)  # type: ignore[union-attr,arg-type]
-        nothing = torch.zeros(info.n_classes, dtype=torch.bool, device=info.device)
-        self.seen = nn.Buffer(nothing)
+        self.seen = nn.Buffer(torch.zeros(info.n_classes, dtype=torch.bool, device=info.device))
         self.means = nn.Buffer(torch.zeros(info.n_classes, width, device=info.device))
 
     def begin_experience(self, experience: Experience) -> None:
@@ -82,8 +82,7 @@ class ICaRL(Strategy):
 
     def _store_exemplars(self, experience: Experience, c: int) -> None:
         rows = torch.nonzero(experience.train.y == c).flatten()
-        members = experience.subset(rows)
-        batches = list(self.batches(members))
+        batches = list(self.batches(experience.subset(rows)))
         chosen = herd(torch.cat([self._features(b.x) for b in batches]), self.buffer.quota)
         raw = torch.cat([b.raw for b in batches])[chosen]
         y = torch.full_like(chosen, c)
@@ -92,27 +91,27 @@ class ICaRL(Strategy):
 
     @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:
-        """Features (B, F) of unit length."""
+        """Return features (B, F) of unit length."""
         return normalize(self.model.features(x), dim=1)  # type: ignore[operator]
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        """Minus the squared distance to each class's mean; -inf for classes without exemplars."""
+        """Return minus the squared distance to each class's mean, -inf without exemplars."""
         features = normalize(self.model.features(x), dim=1)  # type: ignore[operator]
         distances = (features[:, None] - self.means).square().sum(2)
         return self.restrict((-distances).masked_fill(~self.seen, -torch.inf), task)
 
 
 class HerdedBuffer(ClassBalancedBuffer):
-    """A class-balanced memory whose classes are filled in order of rank and lose the last ranks."""
+    """A class-balanced memory whose classes are filled by rank and lose the last ranks first."""
 
     def _permutation(self, n: int) -> Tensor:
         return torch.arange(n, device=self.y.device)
 
 
 def herd(features: Tensor, n: int) -> Tensor:
-    """The `n` rows of (N, F) whose running mean stays nearest to the mean of all, in order.
+    """Return the `n` rows of (N, F) whose running mean stays nearest to the mean of all, in order.
 
-    Source: iCaRL, Algorithm 4 (Welling 2009, herding). Returns at most N rows, (min(n, N),).
+    Source: iCaRL, Algorithm 4 (Welling 2009, herding). At most N rows, (min(n, N),).
     """
     mean, total = features.mean(0), torch.zeros_like(features[0])
     squares = features.square().sum(1)

@@ -16,9 +16,9 @@ class L2P(Pool):
     """A pool of prompts; every input is preceded by those whose keys are nearest to its query.
 
     Source: Wang et al. 2022, "Learning to Prompt for Continual Learning". Prompts come before all
-    tokens and have no position; the head sees the mean of what the blocks make of them. Prompts and
-    keys start uniform in [0, 0.01), the head at zero, as in the authors' code, whose vote of a
-    whole batch is :class:`L2PBatchVote` here: selection is by sample, in training and at test time.
+    tokens and have no position; the head sees the mean of their outputs. Prompts and keys start
+    uniform in [0, 0.01), the head at zero, as in the authors' code. Selection is by sample, in
+    training and at test time; the vote of a whole batch in that code is :class:`L2PBatchVote`.
 
     Args:
         length: tokens of a prompt.
@@ -41,18 +41,18 @@ class L2P(Pool):
 
 
 class L2PBatchVote(L2P):
-    """L2P as its authors' code runs it: the prompts that a batch selects most often serve all of
-    its samples, at test time as well.
+    """L2P as in its authors' code: all samples of a batch use the prompts it selects most often.
 
-    What is predicted for a sample then depends on the others of its batch: if batches hold samples
-    of one experience only, they give away which one it is. For comparison with published numbers.
+    This holds at test time as well, so that a prediction depends on the other samples of the batch:
+    batches with samples of one experience only reveal which one it is. For comparison with
+    published numbers.
     """
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         warnings.warn(
             "l2p-batch-vote: predictions depend on the other samples of a batch, and so does its "
-            "accuracy; for numbers to trust use l2p",
+            "accuracy; use l2p for numbers to trust",
             stacklevel=2,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -23,7 +23,7 @@ class Adapted(FrozenBackbone):
 
     Args:
         rank: of the update of a weight.
-        alpha: updates count ``alpha / rank`` times.
+        alpha: updates are scaled by ``alpha / rank``.
         targets: the projections of every block that are updated.
     """
 
@@ -32,21 +32,21 @@ class Adapted(FrozenBackbone):
     targets: tuple[Literal["query", "key", "value"], ...] = ("query", "value")
 
     @property
-    def places(self) -> dict[str, Projection]:
-        """The projections that are updated, by name."""
+    def projections(self) -> dict[str, Projection]:
+        """Return the projections that are updated, by name."""
         everywhere = self.model.projections().items()
-        return {name: place for name, place in everywhere if name.split(".")[-1] in self.targets}
+        return {name: found for name, found in everywhere if name.split(".")[-1] in self.targets}
 
     def new_adapters(self, n: int | None = None, origin: bool = False) -> Adapters:
-        return Adapters(self.places, self.rank, self.alpha, n, origin).to(self.info.device)
+        return Adapters(self.projections, self.rank, self.alpha, n, origin).to(self.info.device)
 
     def adapted(self, x: Tensor, updates: Updates) -> Tensor:
-        """The feature (B, width) of inputs (B, ...) under updates."""
+        """Return the feature (B, width) of inputs (B, ...) under updates."""
         return self.model.pool(self.model.encode(self.model.embed(x), updates=updates))
 
 
 def each(modules: nn.ModuleList) -> list[Adapters]:
-    """What the list holds, as what it is."""
+    """Return the adapters of a list with their type, which ModuleList does not keep."""
     return cast(list[Adapters], list(modules))
 
 
@@ -57,7 +57,7 @@ class Initialised(Adapted):
         init: ``kaiming`` starts at the frozen weights with a random direction; ``pissa`` trains
             their largest components; ``corda-preserve`` and ``corda-preview`` the smallest and the
             largest in the context of the experience's inputs.
-        calibration: training samples that this context is taken from, drawn at random.
+        calibration: number of training samples for this context, drawn at random.
     """
 
     init: Init = "kaiming"
@@ -68,15 +68,16 @@ class Initialised(Adapted):
             adapters.start()
         else:
             data = (batch.x for batch in self.batches(experience, samples=self.calibration))
-            found = factors_of(self.init, self.model, self.places, self.rank, data)
-            adapters.start_from(found)
+            factors = factors_of(self.init, self.model, self.projections, self.rank, data)
+            adapters.start_from(factors)
 
 
 class SeqLoRA(Initialised):
     """One set of adapters and one head, fine-tuned from experience to experience.
 
     Source: Hu et al. 2022, "LoRA"; as the baseline of sequential fine-tuning in Wang et al. 2023,
-    "Orthogonal Subspace Learning for Language Model Continual Learning". Nothing is held.
+    "Orthogonal Subspace Learning for Language Model Continual Learning". Nothing prevents
+    forgetting.
     """
 
     def setup(self, info: StreamInfo) -> None:
@@ -97,12 +98,11 @@ class SeqLoRA(Initialised):
 class LoRA(Initialised):
     """Adapters and a head for every task, which is known at test time: nothing is forgotten.
 
-    Source: Hu et al. 2022, "LoRA". Adapters and heads belong to task labels, and those of other
-    tasks are no part of the optimization. Tasks that were not learned have the frozen feature and
-    equal logits.
+    Source: Hu et al. 2022, "LoRA". Adapters and heads belong to task labels; those of other tasks
+    are not trained. Tasks that were not learned have the frozen feature and equal logits.
     """
 
-    needs_task: ClassVar[bool] = True
+    needs_task = True
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
@@ -120,11 +120,11 @@ class LoRA(Initialised):
         self.start(each(self.adapters)[self.task], experience)
 
     def updates(self) -> list[Updates]:
-        """By task label."""
+        """Return the updates by task label."""
         return [adapters.updates() for adapters in each(self.adapters)]
 
     def loss(self, batch: Batch) -> Tensor:
-        # All samples are of the present task: one update for the whole batch.
+        # All samples belong to the present task: one update for the whole batch.
         feature = self.adapted(batch.x, self.updates()[self.task])
         logits = in_float32(self.heads[self.task], feature)
         return self.cross_entropy(self.restrict(logits, batch.task), batch.y)
@@ -132,7 +132,7 @@ class LoRA(Initialised):
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
     ) -> Tensor:
-        assert task is not None, "the kernel gives task labels to strategies that need them"
+        assert task is not None, "strategies that need task labels get them"
         feature = self.adapted(x, by_sample(self.updates(), task))
         logits = torch.stack([in_float32(head, feature) for head in self.heads], dim=1)
         return self.restrict(logits[torch.arange(len(x), device=x.device), task], task)
@@ -142,16 +142,16 @@ class SLoRA(LoRA):
     """LoRA without task labels at test time: a sample is of the task of the nearest centroid.
 
     Source: Wistuba et al. 2024, "Choice of PEFT Technique in Continual Learning: Prompt Tuning is
-    Not All You Need": S-Prompts (Wang et al. 2022) with low-rank updates for prompts. Centroids are
-    K-means centres of the frozen model's features; each sample of a batch gets the adapters and the
-    head of its own task, and the classes of other tasks are out of question. They are added before
-    training, so that what is asked in the midst of an experience goes the same way.
+    Not All You Need": S-Prompts (Wang et al. 2022) with low-rank updates in place of prompts.
+    Centroids are K-means centres of the frozen model's features; each sample of a batch uses the
+    adapters and the head of its recognised task, whose classes alone it can get. Centroids are
+    added before training, so that an evaluation during an experience works in the same way.
 
     Args:
         centroids: K; five in S-Prompts.
     """
 
-    needs_task: ClassVar[bool] = False
+    needs_task = False
 
     centroids: PositiveInt = 5
 
@@ -163,9 +163,9 @@ class SLoRA(LoRA):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        parts = [self.query(batch.x, batch.features) for batch in self.batches(experience)]
-        self.selector.add(self.task, torch.cat(parts))
-        right = torch.cat([self.selector.nearest(part) == self.task for part in parts])
+        queries = [self.query(batch.x, batch.features) for batch in self.batches(experience)]
+        self.selector.add(self.task, torch.cat(queries))
+        right = torch.cat([self.selector.nearest(query) == self.task for query in queries])
         self.recognised[self.task] = right.float().mean()
 
     def forward(
@@ -176,16 +176,16 @@ class SLoRA(LoRA):
         return super().forward(x, task)
 
     def diagnostics(self) -> dict[str, float | list[float]]:
-        """The share of each task's training samples that was taken for its own when it was new."""
+        """Return the share of each task's training samples recognised when the task was new."""
         return {"recognised": self.recognised.tolist()}
 
 
 class L2PLoRA(Adapted, Pool):
-    """A pool of adapters; every input is seen with the sum of those whose keys are nearest to it.
+    """A pool of adapters; every input uses the sum of those whose keys are nearest to its query.
 
     Source: Wistuba et al. 2024, "Choice of PEFT Technique in Continual Learning": "Learning to
-    Prompt" with low-rank updates for prompts; keys, queries, selection and loss are its own. The
-    head sees the backbone's pooled feature.
+    Prompt" with low-rank updates in place of prompts, and the same keys, queries, selection and
+    loss. The head sees the backbone's pooled feature.
     """
 
     def setup(self, info: StreamInfo) -> None:

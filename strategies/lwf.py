@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -14,7 +14,7 @@ from strategies.parts.snapshot import Snapshot
 
 
 class LwF(Strategy):
-    """LwF: on the new data, the outputs for old classes must stay those of the model before.
+    """LwF: on the new data, the outputs for old classes shall stay those of the model before.
 
     Source: Li & Hoiem 2017, "Learning without Forgetting", Eq. 2 and 3, as a Kullback-Leibler
     divergence (the cross-entropy up to a constant). Task-incremental streams have one distillation
@@ -34,24 +34,24 @@ class LwF(Strategy):
     balance: bool = False
     rivals: Literal["old", "seen"] = "old"
 
-    per_experience: ClassVar[tuple[str, ...]] = ("alpha",)
+    per_experience = ("alpha",)
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         self.teacher = Snapshot(self.model)
-        # One head per task where tasks are known, else a single one; which classes it has seen.
+        # The classes seen by each head: one head per task where tasks are known, else a single one.
         heads = len(info.task_classes) if info.scenario == "task" else 1
-        nothing = torch.zeros(heads, info.n_classes, dtype=torch.bool, device=info.device)
-        self.seen = nn.Buffer(nothing)
+        seen = torch.zeros(heads, info.n_classes, dtype=torch.bool, device=info.device)
+        self.seen = nn.Buffer(seen)
         self.heads: list[Tensor] = []
 
     def begin_experience(self, experience: Experience) -> None:
         self.teacher.take(self.model)
         self.heads = [torch.nonzero(head).flatten() for head in self.seen if head.any()]
-        newcomers = torch.zeros_like(self.seen[0])
+        new = torch.zeros_like(self.seen[0])
         if self.rivals == "seen" and len(self.seen) == 1:
-            newcomers[list(experience.classes)] = True
-        self.newcomers = torch.nonzero(newcomers & ~self.seen[0]).flatten()
+            new[list(experience.classes)] = True
+        self.new = torch.nonzero(new & ~self.seen[0]).flatten()
 
     def loss(self, batch: Batch) -> Tensor:
         logits: Tensor = self.model(batch.x)
@@ -63,13 +63,13 @@ class LwF(Strategy):
             return loss
         return loss + alpha * self.distillation(logits, self.teacher(batch.x))
 
-    def distillation(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """The divergence from the teacher's outputs (B, n_classes), summed over heads, a scalar."""
+    def distillation(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sum the divergence from the teacher's logits (B, n_classes) over heads, a scalar."""
         terms = []
         for classes in self.heads:
-            rivals = torch.cat([classes, self.newcomers])
+            rivals = torch.cat([classes, self.new])
             new = (logits[:, rivals] / self.temperature).log_softmax(1)[:, : len(classes)]
-            old = (taught[:, classes] / self.temperature).log_softmax(1)
+            old = (targets[:, classes] / self.temperature).log_softmax(1)
             terms.append(kl_div(new, old, reduction="batchmean", log_target=True))
         return torch.stack(terms).sum()
 

@@ -12,28 +12,27 @@ from strategies.parts.quadratic import Penalised
 
 
 class MAS(Penalised):
-    """MAS: parameters are held the more, the more the output of the model is sensitive to them.
+    """MAS: a quadratic penalty holds each parameter in proportion to the output's sensitivity.
 
     Source: Aljundi et al. 2018, "Memory Aware Synapses: Learning what (not) to forget", Eq. 3 and
     4: the importance is the mean over samples of the absolute gradient of the squared norm of the
-    logits, summed over experiences. The authors' code takes it of batches, which is smaller.
+    logits, summed over experiences. The authors' code takes it of whole batches, which is smaller.
 
     Args:
         strength: the loss is cross-entropy + strength/2 sum Omega (theta - theta*)^2; twice the
             lambda of the paper.
-        samples: samples of an experience from which it is estimated; None uses all.
+        samples: samples of an experience for the estimate; None uses all.
     """
 
     strength: NonNegativeFloat = 0.1
     samples: PositiveInt | None = 1000
 
     def end_experience(self, experience: Experience) -> None:
-        sensitivity = self.sensitivity(experience)
-        here = flatten(trainable(self.model))
-        self.penalty.replace(self.penalty.importance + sensitivity, here)
+        importance = self.penalty.importance + self.sensitivity(experience)
+        self.penalty.replace(importance, flatten(trainable(self.model)))
 
     def sensitivity(self, experience: Experience) -> Tensor:
-        """The mean absolute gradient of the squared norm of the logits, (P,)."""
+        """Compute the mean absolute gradient of the squared norm of the logits, (P,)."""
 
         def squared_norm(logits: Tensor) -> Tensor:
             return logits.square().sum()

@@ -22,8 +22,8 @@ class MIR(ER):
     present experience.
 
     Args:
-        candidates: different samples drawn from the memory, of which the most interfered are
-            replayed; the other arguments as for ``er``.
+        candidates: distinct samples drawn from the memory; those with the largest interference
+            are replayed. The other arguments as for ``er``.
     """
 
     candidates: PositiveInt = 50
@@ -31,23 +31,19 @@ class MIR(ER):
     def recall(self, batch: Batch) -> Batch:
         n = self.memory_batch_size or len(batch)
         old = self.buffer.distinct(max(n, self.candidates))
-        return old[self._interference(batch, old).topk(min(n, len(old))).indices]
+        return old[self.interference(batch, old).topk(min(n, len(old))).indices]
 
-    def _interference(self, batch: Batch, old: Batch) -> Tensor:
-        """How much the loss of each old sample rises by a step on the new batch, (B,)."""
+    def interference(self, batch: Batch, old: Batch) -> Tensor:
+        """Compute how much a step on the new batch raises the loss of each old sample, (B,)."""
         lr = float(self.optimizer.param_groups[0]["lr"])
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         with frozen_statistics(self.model), torch.enable_grad():
             loss = cross_entropy(self(batch.x, batch.task), batch.y)
             gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             with torch.no_grad():
-                moved = {
-                    name: p - lr * g
-                    for (name, p), g in zip(parameters.items(), gradients, strict=True)
-                }
+                pairs = zip(parameters.items(), gradients, strict=True)
+                moved = {name: p - lr * g for (name, p), g in pairs}
                 now = self.restrict(self.model(old.x), old.task)
                 then = self.restrict(functional_call(self.model, moved, (old.x,)), old.task)
-        rise: Tensor = cross_entropy(then, old.y, reduction="none") - cross_entropy(
-            now, old.y, reduction="none"
-        )
-        return rise
+        before: Tensor = cross_entropy(now, old.y, reduction="none")
+        return cross_entropy(then, old.y, reduction="none") - before

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, StreamInfo
 from strategies.lora import Adapted, each
-from strategies.parts.adapters import Adapters, Updates, summed
+from strategies.parts.adapters import Updates, summed
 
 
 class OLoRA(Adapted):
-    """New adapters for every experience, orthogonal to those before, which stay; all count.
+    """New adapters for every experience, orthogonal to earlier ones, which stay; all are added up.
 
     Source: Wang et al. 2023, "Orthogonal Subspace Learning for Language Model Continual Learning":
     the loss is the cross-entropy plus ``strength`` times L_orth, the sum over earlier experiences
     and projections of the squared entries of ``down_earlier down_now'``. Rank, alpha and strength
     are those of the authors' code, which sums absolute values instead (`overlap`); its dropout and
-    its penalty on the norm of the new factors are left out. The head is shared.
+    its penalty on the norm of the new factors are omitted. The head is shared.
 
     Args:
         strength: weight of the penalty.
@@ -34,8 +34,8 @@ class OLoRA(Adapted):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        new = (self.new_adapters() for _ in range(info.n_experiences))
-        self.adapters = nn.ModuleList(new)  # in the order of learning
+        # In the order of learning.
+        self.adapters = nn.ModuleList(self.new_adapters() for _ in range(info.n_experiences))
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
@@ -43,16 +43,13 @@ class OLoRA(Adapted):
         self.adapters[self.index].requires_grad_(True)
         each(self.adapters)[self.index].start()
 
-    def _learned(self) -> list[Adapters]:
-        return each(self.adapters)[: self.index + 1]
-
     def updates(self) -> Updates:
-        """The sum of all that was learned so far."""
-        return summed([adapters.updates() for adapters in self._learned()])
+        """Return the sum of all updates learned so far."""
+        return summed([a.updates() for a in each(self.adapters)[: self.index + 1]])
 
     def penalty(self) -> Tensor:
-        """How far the present adapters overlap with earlier ones, a scalar."""
-        *earlier, now = [adapters.down for adapters in self._learned()]
+        """Return the overlap of the present adapters with earlier ones, a scalar."""
+        *earlier, now = [a.down for a in each(self.adapters)[: self.index + 1]]
         overlaps = torch.cat([now.new_zeros(1), *((down @ now.mT).flatten() for down in earlier)])
         return (overlaps.abs() if self.overlap == "absolute" else overlaps.square()).sum()
 

@@ -16,28 +16,27 @@ from strategies.parts.outliers import OutlierSampler
 
 
 class OVOR(OnePrompt):
-    """OnePrompt whose head learns, after each experience, to be unsure of what it does not know.
+    """OnePrompt whose head is trained, after each experience, to have low confidence on outliers.
 
     Source: Huang et al. 2024, "OVOR: OnePrompt with Virtual Outlier Regularization for
     Rehearsal-Free Class-Incremental Learning", section 4. After the epochs of the run, the head
-    alone is trained for some more, prompts being fixed, on the cross-entropy plus `strength` times
+    alone is trained for some more with fixed prompts, on the cross-entropy plus `strength` times
     the Huber losses of ``relu(E(sample) - sample_energy)`` and ``relu(outlier_energy -
     E(outlier))``, where E is the energy over the classes of the experience.
 
-    In the authors' code the optimizer and its falling rate carry on from the prompts' training, the
-    published results have a fifth of all epochs in this stage, and outliers are drawn as
-    ``outliers=code`` does, around the origin: the energy is kept high where features are near zero.
-    ``outliers=npos`` is what the paper describes, with all distances between features as the head
-    sees them.
+    In the authors' code the optimizer and its decreasing rate go on from the prompts' training, a
+    fifth of all epochs of the published results is in this stage, and outliers are drawn around the
+    origin (``outliers=code``): the energy stays high for features near zero. ``outliers=npos`` is
+    the paper's description, with all distances between features as the head sees them.
 
     Args:
-        outliers: which kind.
+        outliers: their kind.
         strength: weight of both energy terms (lambda).
-        sample_energy: what the energy of a sample should not exceed (tau of in-distribution).
-        outlier_energy: what the energy of an outlier should not be below (tau of outliers).
-        regularised_epochs: epochs of the head alone; 0 makes it OnePrompt.
+        sample_energy: energies of samples above it are penalised (tau of in-distribution).
+        outlier_energy: energies of outliers below it are penalised (tau of outliers).
+        regularised_epochs: epochs of the head alone; 0 is OnePrompt.
         regularised_lr: learning rate of their Adam, which starts anew with every experience.
-        regularised_batch_size: samples of a step there; outliers are dealt out evenly among steps.
+        regularised_batch_size: samples of a step there; outliers are shared out evenly among steps.
         boundary, draws, kept, neighbour, noise: see :class:`OutlierSampler`; `neighbour` is its k,
             and `noise` is called a covariance in the code, which multiplies draws by it.
     """
@@ -72,46 +71,42 @@ class OVOR(OnePrompt):
             for rows, outliers in self.regularised_steps(features, y):
                 logits = self.classify(features[rows], None if task is None else task[rows])
                 loss = self.cross_entropy(logits, y[rows])
-                loss = loss + self.strength * self.unsureness(logits, self.classify(outliers))
+                loss = loss + self.strength * self.energy_loss(logits, self.classify(outliers))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
 
     @torch.no_grad()
     def trained_features(self, experience: Experience) -> tuple[Tensor, Tensor]:
-        """What the head sees of an experience's training data, (N, width), and classes (N,)."""
+        """Return the features of an experience's training data, (N, width), and classes (N,)."""
         parts = [(self.represent(b.x).float(), b.y) for b in self.batches(experience)]
         features, y = zip(*parts, strict=True)
         return torch.cat(features), torch.cat(y)
 
     def regularised_steps(self, features: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch: which samples a step takes, (B,), and outliers of its own, (M, width)."""
+        """Yield the rows (B,) and the outliers (M, width) of each step of an epoch."""
         outliers = self.draw_outliers(features, y)
         order = torch.randperm(len(y), generator=self.generator, device=y.device)
         batches = order.split(self.regularised_batch_size)
         dealt = torch.randperm(len(outliers), generator=self.generator, device=y.device)
-        rounds = -(-len(batches) // len(dealt))  # some serve again where there are too few
+        rounds = -(-len(batches) // len(dealt))  # too few outliers are used several times
         shares = dealt.repeat(rounds).tensor_split(len(batches))
         for rows, share in zip(batches, shares, strict=True):
             yield rows, outliers[share]
 
     def draw_outliers(self, features: Tensor, y: Tensor) -> Tensor:
-        """Outliers (M, width) for the features (N, width) and classes (N,) of an experience."""
+        """Draw outliers (M, width) for the features (N, width) and classes (N,)."""
         if self.outliers == "npos":
             return self.sampler.at_boundary(features, y, self.generator)
         return self.sampler.at_origin(features, len(y.unique()), self.generator)
 
-    def unsureness(self, logits: Tensor, outlier_logits: Tensor) -> Tensor:
-        """Both energy terms of samples and outliers, logits (B, n_classes) and (M, n_classes)."""
-        too_unsure = relu(self.energy(logits) - self.sample_energy)
-        too_sure = relu(self.outlier_energy - self.energy(outlier_logits))
-        return sum_of_huber(too_unsure, too_sure)
+    def energy_loss(self, logits: Tensor, outlier_logits: Tensor) -> Tensor:
+        """Return both energy terms for logits (B, n_classes) and outlier_logits (M, n_classes)."""
+        above = relu(self.energy(logits) - self.sample_energy)
+        below = relu(self.outlier_energy - self.energy(outlier_logits))
+        terms = [huber_loss(excess, torch.zeros_like(excess)) for excess in (above, below)]
+        return torch.stack(terms).sum()
 
     def energy(self, logits: Tensor) -> Tensor:
-        """E (B,) of logits (B, n_classes): -logsumexp over the classes of the experience."""
+        """Return E (B,) of logits (B, n_classes): -logsumexp over the experience's classes."""
         return -logits[:, self.present].logsumexp(1)
-
-
-def sum_of_huber(*excesses: Tensor) -> Tensor:
-    """The mean Huber loss (delta 1) of each tensor, against 0, added up."""
-    return torch.stack([huber_loss(e, torch.zeros_like(e)) for e in excesses]).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -21,17 +21,17 @@ RIDGES = tuple(10.0**k for k in range(-8, 9))
 
 
 class Prototypes(Strategy):
-    """What the three have in common: a network that never changes, and sums over its features.
+    """A network that never changes, and sums over its features; subclasses turn them into logits.
 
-    The network is the run's, as it is at the start: if nobody has trained it, its features are
-    random ones. Data are read when their experience ends, once, in stored order and without
-    augmentation: epochs, batch size and optimizer change nothing (give ``--epochs 1``), and what is
-    asked in the midst of an experience is answered as before it. Sums are in float64, so that the
-    order of the experiences does not matter but for rounding. Classes without samples all have the
-    lowest finite logit: they tie with each other and lose against any other class.
+    The network is the run's, as it is at the start: its features are random ones unless it is
+    pretrained. Data are read once, when their experience ends, in stored order and without
+    augmentation: epochs, batch size and optimizer change nothing (give ``--epochs 1``), and during
+    an experience predictions are those from before it. Sums are in float64, so that the order of
+    the experiences does not matter except for rounding. Classes without samples all have the lowest
+    finite logit: they tie with each other and lose against any other class.
     """
 
-    takes_features: ClassVar[bool] = True
+    takes_features = True
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info
@@ -41,16 +41,12 @@ class Prototypes(Strategy):
                 f"{name_of('strategy', type(self))} needs a model with `features`; "
                 f"{type(self.model).__name__} has none: add that method, or give --model mlp"
             )
-        nothing = torch.zeros(1, *info.input_shape, dtype=info.input_dtype, device=info.device)
-        features = self.model.features(info.preprocess(nothing))  # type: ignore[operator]
+        zeros = torch.zeros(1, *info.input_shape, dtype=info.input_dtype, device=info.device)
+        features = self.model.features(info.preprocess(zeros))  # type: ignore[operator]
         self.prepare(features.shape[1])
 
     def prepare(self, width: int) -> None:
-        """Make the buffers.
-
-        Args:
-            width: how many features the network has.
-        """
+        """Make the buffers, for `width` features."""
         self.counts = self.zeros(self.info.n_classes)
         self.sums = self.zeros(self.info.n_classes, width)
 
@@ -58,7 +54,7 @@ class Prototypes(Strategy):
         return nn.Buffer(torch.zeros(shape, dtype=torch.float64, device=self.info.device))
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Nothing: there is nothing to train."""
+        """Do nothing: there is nothing to train."""
         return torch.zeros((), device=batch.y.device)
 
     def end_experience(self, experience: Experience) -> None:
@@ -66,34 +62,34 @@ class Prototypes(Strategy):
             self.add(self.embed(self.seen(batch.x, batch.features)), batch.y)
 
     def seen(self, x: Tensor, features: Tensor | None) -> Tensor:
-        """The network's features (B, n_features) of inputs, computed where they are not given."""
+        """Return the network's features (B, n_features) of inputs; compute them unless given."""
         if features is None:
             features = self.model.features(x)  # type: ignore[operator]
         return features
 
     def add(self, features: Tensor, y: Tensor) -> None:
-        """Count samples in: features (B, width), classes (B,)."""
+        """Add samples to the sums: features (B, width), classes (B,)."""
         members = one_hot(y, self.info.n_classes).double()
         self.counts.add_(members.sum(0))
         self.sums.add_(members.T @ features)
 
     def embed(self, features: Tensor) -> Tensor:
-        """What the sums are over, (B, width) float64, from the network's (B, n_features)."""
+        """Map the network's features (B, n_features) to those of the sums, (B, width) float64."""
         return features.double()
 
     @property
     def means(self) -> Tensor:
-        """The mean of each class, (n_classes, width); zeros for a class without samples."""
+        """Return the mean of each class, (n_classes, width); zeros for one without samples."""
         return self.sums / self.counts.clamp(min=1)[:, None]
 
     @abstractmethod
     def scores(self, features: Tensor) -> Tensor:
-        """Features (B, width) to the logits of all classes (B, n_classes)."""
+        """Map features (B, width) to the logits of all classes, (B, n_classes)."""
 
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
     ) -> Tensor:
-        """Float64 logits (B, n_classes), the lowest number for classes without samples."""
+        """Return float64 logits (B, n_classes), the lowest number for classes without samples."""
         scores = self.scores(self.embed(self.seen(x, features)))
         lowest = torch.finfo(scores.dtype).min
         return self.restrict(scores.masked_fill(self.counts == 0, lowest), task)
@@ -115,7 +111,7 @@ class NearestClassMean(Prototypes):
     def scores(self, features: Tensor) -> Tensor:
         if self.metric == "cosine":
             return normalize(features, dim=1) @ normalize(self.means, dim=1).T
-        # By products of matrices, small differences of large norms would lose digits.
+        # With products of matrices, small differences of large norms would lose digits.
         exact = "donot_use_mm_for_euclid_dist"
         return -torch.cdist(features, self.means, compute_mode=exact).square()
 
@@ -125,10 +121,10 @@ class StreamingLDA(Prototypes):
 
     Source: Hayes & Kanan 2020, "Lifelong Machine Learning with Deep Streaming Linear Discriminant
     Analysis": precision ``L = ((1 - shrinkage) S + shrinkage I)^-1``, logits
-    ``m_c' L x - m_c' L m_c / 2``, all classes equally likely beforehand. Here S is the pooled
-    covariance within classes, from sums. The paper's recursion weighs a sample's deviation from the
-    mean of its class by t/(t+1) after t samples of all classes, and so depends on their order; with
-    t counted within the class it ends in this S. There is no base phase.
+    ``m_c' L x - m_c' L m_c / 2``, with equal priors. Here S is the pooled covariance within
+    classes, from sums. The paper's recursion weighs a sample's deviation from the mean of its class
+    by t/(t+1) after t samples of all classes, and so depends on their order; with t counted within
+    the class it ends in this S. There is no base phase.
 
     Args:
         shrinkage: share of the identity in the covariance that is inverted.
@@ -153,7 +149,7 @@ class StreamingLDA(Prototypes):
 
     @property
     def covariance(self) -> Tensor:
-        """The pooled covariance within classes, (width, width), of at least one sample."""
+        """Return the pooled covariance within classes, (width, width); needs a sample."""
         return (self.gram - self.sums.T @ self.means) / self.counts.sum()
 
     def scores(self, features: Tensor) -> Tensor:
@@ -166,14 +162,14 @@ class RanPAC(Prototypes):
     Source: McDonnell et al. 2023, "RanPAC: Random Projections and Pre-trained Models for Continual
     Learning", phase 2 of Algorithm 1: ``W = (G + ridge I)^-1 C`` with the Gram matrix G of the
     projections and their sums C by class. Phase 1, tuning the network on the first experience, is
-    left out. A state holds projections x projections numbers of 8 bytes, and the time to solve goes
-    with the third power: 10,000 projections in the paper are 1,000 here.
+    omitted. A state holds projections x projections numbers of 8 bytes, and the time to solve grows
+    with the third power: the paper's 10,000 projections are 1,000 here.
 
     Args:
-        projections: how many random directions, normal with unit variance.
+        projections: number of random directions, normal with unit variance.
         ridge: the penalty; None takes the power of ten from 1e-8 to 1e8 that, fitted to 80 % of the
-            present experience, has the least squared error on the other 20 %, as the authors' code
-            does. Weights then depend on which experience came last, and data are read once more.
+            present experience, has the least squared error on the other 20 %, as in the authors'
+            code. Weights then depend on the last experience, and its data are read once more.
     """
 
     projections: PositiveInt = 1000
@@ -188,7 +184,7 @@ class RanPAC(Prototypes):
         self.held_out = self.info.rng.generator("ranpac/held-out")
 
     def embed(self, features: Tensor) -> Tensor:
-        """The rectified projections, (B, projections) float64."""
+        """Return the rectified projections, (B, projections) float64."""
         return relu(super().embed(features) @ self.directions)
 
     def end_experience(self, experience: Experience) -> None:
@@ -197,7 +193,7 @@ class RanPAC(Prototypes):
         self.weights.copy_(next(ridge_weights(self.gram, self.sums, [ridge])))
 
     def best_ridge(self, experience: Experience) -> float:
-        """Of ``RIDGES``, the one that serves best on a random fifth of the training data."""
+        """Return the one of ``RIDGES`` that is best on a random fifth of the training data."""
         n, device = len(experience.train), self.held_out.device
         order = torch.randperm(n, generator=self.held_out, device=device)
         parts = order.to(experience.train.index.device).tensor_split([max(1, n // 5)])
@@ -209,7 +205,7 @@ class RanPAC(Prototypes):
         return RIDGES[int(torch.stack(errors).argmin())]
 
     def moments(self, experience: Experience) -> tuple[Tensor, Tensor]:
-        """Gram matrix (projections, projections) and sums (n_classes, projections) of the data."""
+        """Compute the Gram matrix (projections, projections) and sums (n_classes, projections)."""
         gram, sums = torch.zeros_like(self.gram), torch.zeros_like(self.sums)
         for batch in self.batches(experience):
             features = self.embed(self.seen(batch.x, batch.features))
@@ -226,9 +222,9 @@ class RanPAC(Prototypes):
 
 
 def ridge_weights(gram: Tensor, sums: Tensor, ridges: Sequence[float]) -> Iterator[Tensor]:
-    """Weights (C, M) of ridge regression without intercept, for each penalty.
+    """Yield the weights (C, M) of ridge regression without intercept, for each penalty.
 
-    One decomposition serves all penalties. Directions in which the Gram matrix is zero but for
+    All penalties share one decomposition. Directions in which the Gram matrix is zero except for
     rounding get no weight: a penalty as small as the rounding would blow them up.
 
     Args:

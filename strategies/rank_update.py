@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -23,25 +23,24 @@ class RankUpdate(Strategy):
     R_t = rank_first + (t-1) rank_next; of a convolution it is the kernel as a matrix with
     in = channels * height * width. Columns of earlier tasks are fixed, new ones start orthonormal
     (as far as there are dimensions); selectors s_t start at 0 for old and at 1 for new terms.
-    Biases, normalisation layers, the classifier and whatever else the model has are the task's own,
-    so that nothing is forgotten, to the bit. The loss is cross-entropy (the published code takes
-    the squared error of the softmax), and biases and classifiers start as the model makes them
-    (there at 0, and orthonormal). A task that was not learned yet gets equal logits for all of its
-    classes.
+    Biases, normalisation layers, the classifier and the rest of the model are the task's own, so
+    that nothing is forgotten, to the bit. The loss is cross-entropy (in the published code the
+    squared error of the softmax), and biases and classifiers start as the model makes them (there
+    at 0, and orthonormal). A task that was not learned yet has equal logits for all its classes.
 
     Needs the task label, and a model with a linear `classifier`.
 
     Args:
         rank_first: terms of the first task.
         rank_next: terms that every later task adds; 0 only selects among those of the first.
-        terms: ``shared`` is the method. ``new`` is its ablation with selectors of old terms held at
-            0, which leaves a task the terms it adds. ``own`` gives the t-th task R_t terms of its
-            own, as many as it has in ``shared``, all trained: models that share nothing, equal in
-            rank, with more parameters. With ``rank_next=0`` all of them have `rank_first` terms.
+        terms: ``shared`` is the method. ``new`` is its ablation with selectors of old terms fixed
+            at 0: a task has only the terms it adds. ``own`` gives the t-th task R_t terms of its
+            own, as many as in ``shared``, all trained: models that share nothing, equal in rank,
+            with more parameters. With ``rank_next=0`` all of them have `rank_first` terms.
     """
 
-    needs_task: ClassVar[bool] = True
-    grows: ClassVar[bool] = True
+    needs_task = True
+    grows = True
 
     rank_first: PositiveInt = 11
     rank_next: NonNegativeInt = 1
@@ -49,7 +48,9 @@ class RankUpdate(Strategy):
 
     def setup(self, info: StreamInfo) -> None:
         if self.terms == "new" and not self.rank_next:
-            raise BadInput("rank_next=0 with terms=new leaves later tasks no weights: give more")
+            raise BadInput(
+                "rank_next=0 with terms=new leaves later tasks no weights: give 1 or more"
+            )
         self.info = info
         self.models = nn.ModuleList()
         self.learned = nn.Buffer(torch.empty(0, dtype=torch.int64))  # task labels, in order
@@ -58,7 +59,7 @@ class RankUpdate(Strategy):
         self._add_model(experience.task)
 
     def _add_model(self, task: int) -> None:
-        """One more model, as it is before training; those before it are fixed from now on."""
+        """Add an untrained model, and fix those before it."""
         self.models.requires_grad_(False)
         self.models.append(self._build_model(task).to(self.info.device))
         self.learned = nn.Buffer(torch.cat([self.learned, self.learned.new_tensor([task])]))
@@ -71,26 +72,23 @@ class RankUpdate(Strategy):
                 f"rank-update needs a model with a linear `classifier`; {type(model).__name__} "
                 "lacks it"
             )
+        earlier = len(self.models)
+        rank = self.rank_next if earlier else self.rank_first  # of the new terms in each layer
+        if self.terms == "own":
+            rank = self.rank_first + earlier * self.rank_next
         shared = self.models if self.terms == "shared" else ()
         for name, layer in hidden_layers(model).items():
-            before = [cast(RankLayer, earlier.get_submodule(name)) for earlier in shared]
-            model.set_submodule(name, RankLayer(layer, self._new_rank(), before))
+            before = [cast(RankLayer, other.get_submodule(name)) for other in shared]
+            model.set_submodule(name, RankLayer(layer, rank, before))
         model.classifier = Head(classifier.in_features, self.info.task_classes[task])
         return model
 
-    def _new_rank(self) -> int:
-        """How many terms of its own the next model gets in each layer."""
-        earlier = len(self.models)
-        if self.terms == "own":
-            return self.rank_first + earlier * self.rank_next
-        return self.rank_next if earlier else self.rank_first
-
     def loss(self, batch: Batch) -> Tensor:
-        # All samples are of the present task: nothing needs to be looked up on the device.
+        # All samples belong to the present task: no label needs to be read from the device.
         return cross_entropy(self.models[-1](batch.x), batch.y)
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        assert task is not None, "the kernel gives task labels to strategies that need them"
+        assert task is not None, "strategies that need task labels get them"
         logits = self.restrict(x.new_zeros(len(x), self.info.n_classes), task)
         for model, label in zip(self.models, self.learned.tolist(), strict=True):
             rows = (task == label).nonzero().flatten()
@@ -108,9 +106,9 @@ class RankLayer(nn.Module):
     """A linear or convolutional layer whose weight is U diag(s) V^T, a sum of rank-one terms.
 
     Args:
-        layer: the layer; its weight (out, ...) is dropped, everything else stays.
-        rank: new terms, whose columns U (out, rank) and V (in, rank) are trained.
-        before: the same layer of earlier tasks, whose columns are used as they are.
+        layer: the layer; its weight (out, ...) is removed, everything else stays.
+        rank: number of new terms, whose columns U (out, rank) and V (in, rank) are trained.
+        before: the same layer of earlier tasks, whose columns are fixed.
     """
 
     def __init__(self, layer: nn.Module, rank: int, before: Sequence[RankLayer]) -> None:
@@ -122,12 +120,12 @@ class RankLayer(nn.Module):
         rows, columns = weight.flatten(1).shape
         self.left = nn.Parameter(nn.init.orthogonal_(weight.new_empty(rows, rank)))
         self.right = nn.Parameter(nn.init.orthogonal_(weight.new_empty(columns, rank)))
-        self.before = tuple(before)  # no modules of this one: their columns belong to their models
+        self.before = tuple(before)  # a tuple: their parameters belong to their own models
         old = sum(earlier.left.shape[1] for earlier in before)
         self.selector = nn.Parameter(torch.cat([weight.new_zeros(old), weight.new_ones(rank)]))
 
     def weight(self) -> Tensor:
-        """(out, ...), from all terms in the order of learning."""
+        """Return the weight (out, ...), from all terms in the order of learning."""
         layers = (*self.before, self)
         left = torch.cat([layer.left for layer in layers], dim=1)
         right = torch.cat([layer.right for layer in layers], dim=1)
@@ -158,7 +156,7 @@ class Head(nn.Linear):
 
 
 def hidden_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear and convolutional layers of a model by name, without its classifier."""
+    """Return the linear and convolutional layers of a model by name, without its classifier."""
     kinds = (nn.Linear, nn.Conv2d)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
     return {name: layer for name, layer in layers.items() if layer is not model.classifier}

@@ -30,19 +30,19 @@ class Refresh(Wrapper):
       cross-entropy of the new batch alone, scaled in each tensor to the tensor's own length, and
       theta += gamma / (1 + 0.001 Fisher) (d + 0.001 noise N(0, 1)). Their gamma is 1e-5.
 
-    The perturbation stays, and the inner step takes its gradient there. The batch drawn from a
-    memory to unlearn is the one that is relearned. With gamma at 0 every bit is the inner
-    strategy's. What an inner strategy trains at the end of an experience (GDumb) is not perturbed.
-    What all this does to accuracy is measured in ``docs/refresh_results.md``.
+    The perturbation stays, and the inner step takes its gradient there. A batch drawn from a memory
+    to unlearn is drawn again to be relearned. With gamma at 0 every bit is the inner strategy's.
+    Training at the end of an experience (GDumb) is not perturbed. The effect on accuracy is
+    measured in ``docs/refresh_results.md``.
 
     Args:
         inner: the strategy; DER++ in the paper.
-        mode: which of the two updates.
+        mode: one of the two updates.
         gamma: length of the unlearning step.
-        noise: factor on the noise; 0 leaves it out.
+        noise: factor on the noise; 0 omits it.
         steps: unlearning steps before each training step (J).
-        damping: added to the Fisher information in ``paper`` mode; 0 leaves parameters without
-            information alone.
+        damping: added to the Fisher information in ``paper`` mode; 0 does not move parameters
+            without information.
         decay: of the old Fisher information at the end of each experience.
         fisher_samples: samples of an experience for the Fisher information; None uses all.
     """
@@ -94,7 +94,7 @@ class Refresh(Wrapper):
         return self.inner.training_step(batch)
 
     def unlearn(self, batch: Batch) -> None:
-        """One perturbation of the inner strategy's parameters."""
+        """Perturb the inner strategy's parameters once."""
         parameters = trainable(self.model)
         with self.info.rng.rewound(), frozen_statistics(self.model):
             if self.mode == "paper":
@@ -113,16 +113,14 @@ class Refresh(Wrapper):
 
     def end_experience(self, experience: Experience) -> None:
         self.inner.end_experience(experience)
-        if self.inner.trains_on == "stream":  # nothing comes after it
+        if self.inner.trains_on == "stream":  # nothing follows it
             return
-        confident = self.mode == "code"
-        new = diagonal_fisher(
-            self.inner, experience, samples=self.fisher_samples, confident=confident
-        )
+        samples, confident = self.fisher_samples, self.mode == "code"
+        new = diagonal_fisher(self.inner, experience, samples=samples, confident=confident)
         self.fisher.mul_(self.decay).add_(new)
 
 
 def as_long_as(parameters: list[Tensor], directions: list[Tensor]) -> list[Tensor]:
-    """Each direction scaled to the length of the parameter of its shape."""
+    """Scale each direction to the length of its parameter."""
     lengths = zip(torch._foreach_norm(parameters), torch._foreach_norm(directions), strict=True)
     return [d * (p / (own + 1e-20)) for d, (p, own) in zip(directions, lengths, strict=True)]

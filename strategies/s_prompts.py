@@ -1,4 +1,4 @@
-"""S-Prompts: experiences learn independently, and inputs are told apart by their features."""
+"""S-Prompts: experiences are learned independently and recognised by features of the inputs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class SPrompts(FrozenBackbone):
 
     Source: Wang et al. 2022, "S-Prompts Learning with Pre-trained Transformers: An Occam's Razor
     for Domain Incremental Learning", S-iPrompts. An input uses the prompt and the classifier of the
-    experience it is probably from, by :class:`Centroids` in the frozen model's features; task
-    labels, where there are any, only restrict the answer. Prompts start as their code's do, uniform
-    within ``1/sqrt(width)``.
+    experience it probably comes from, by :class:`Centroids` of the frozen model's features; task
+    labels, where there are any, only restrict the classes. Prompts start uniform within
+    ``1/sqrt(width)``, as in the authors' code.
 
-    Differences to the authors' code: distances are Euclidean, sums of absolute differences there;
-    centroids are there before an experience is trained, so that whatever is asked in its midst is
-    answered in the same way as at its end; prompts come before all tokens, behind the class token
-    there, which is the same to attention: they have no position.
+    Differences from that code: distances are Euclidean (there sums of absolute differences);
+    centroids are computed before an experience is trained, so that an evaluation during it works
+    like one at its end; prompts come before all tokens (there behind the class token), which makes
+    no difference to attention, since they have no position.
 
     Args:
         length: tokens of a prompt.
-        centroids: of an experience.
-        shared_head: one classifier, trained by all experiences in turn; else one for each, whose
-            answer is a class of its experience: all other logits are the lowest number.
+        centroids: number of them per experience.
+        shared_head: one classifier, trained by all experiences in turn; else one for each, which
+            predicts classes of its experience only: all other logits are the lowest number.
     """
 
     length: PositiveInt = 10
@@ -65,7 +65,7 @@ class SPrompts(FrozenBackbone):
         self.recognised[self.index] = (nearest == self.index).float().mean()
 
     def represent(self, x: Tensor, prompts: Tensor) -> Tensor:
-        """The feature (B, width) of inputs under prompts, (L, width) or (B, L, width)."""
+        """Return the feature (B, width) of inputs under prompts, (L, width) or (B, L, width)."""
         tokens = self.model.encode(self.model.embed(x).prepend(prompts))
         _, own = tokens.split(self.length)
         return self.model.pool(own)
@@ -79,18 +79,15 @@ class SPrompts(FrozenBackbone):
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
     ) -> Tensor:
-        places = self.selector.nearest(self.query(x, features))
-        feature = self.represent(x, torch.stack(list(self.prompts))[places])
+        nearest = self.selector.nearest(self.query(x, features))  # indices of experiences, (B,)
+        feature = self.represent(x, torch.stack(list(self.prompts))[nearest])
         if self.shared_head:
             return self.classify(feature, task)
-        return self.restrict(self.answer(feature, places), task)
-
-    def answer(self, feature: Tensor, places: Tensor) -> Tensor:
-        """Logits (B, n_classes) by the classifiers of the experiences at places (B,)."""
         by_all = torch.stack([in_float32(head, feature) for head in self.heads], dim=1)
-        logits = by_all[torch.arange(len(places), device=places.device), places]
-        return logits.masked_fill(~self.classes[places], torch.finfo(logits.dtype).min)
+        logits = by_all[torch.arange(len(x), device=x.device), nearest]
+        logits = logits.masked_fill(~self.classes[nearest], torch.finfo(logits.dtype).min)
+        return self.restrict(logits, task)
 
     def diagnostics(self) -> dict[str, float | list[float]]:
-        """The share of the last experience's training samples whose centroid is one of its own."""
+        """Return the share of the last experience's training samples nearest to its centroids."""
         return {"recognised": self.recognised[self.index].item()}

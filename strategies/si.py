@@ -12,7 +12,7 @@ from strategies.parts.quadratic import Penalised
 
 
 class SI(Penalised):
-    """SI: parameters are held the more, the more they contributed to lowering the loss.
+    """SI: a quadratic penalty holds each parameter in proportion to its part in lowering the loss.
 
     Source: Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence", Eq. 4 and 5. As
     in most implementations, the path integral takes the gradient of the whole loss, penalty
@@ -21,8 +21,8 @@ class SI(Penalised):
     Args:
         strength: the loss is cross-entropy + strength/2 sum Omega (theta - theta*)^2; twice the c
             of the paper, the ``si_lambda`` of Avalanche.
-        damping: xi, added to the squared distance travelled.
-        ceiling: largest importance of a parameter; Avalanche has 0.001, the paper none.
+        damping: xi, added to the squared distance from the last anchor.
+        ceiling: largest importance of a parameter; 0.001 in Avalanche, none in the paper.
     """
 
     strength: NonNegativeFloat = 1.0
@@ -31,9 +31,9 @@ class SI(Penalised):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        nothing = torch.zeros_like(self.penalty.anchor)
-        self.path = nn.Buffer(nothing)  # the integral over the present experience
-        self.gained = nn.Buffer(nothing.clone())  # Omega, the sum over all experiences
+        zeros = torch.zeros_like(self.penalty.anchor)
+        self.path = nn.Buffer(zeros)  # the integral over the present experience
+        self.gained = nn.Buffer(zeros.clone())  # Omega, the sum over all experiences
 
     def begin_experience(self, experience: Experience) -> None:
         self.path.zero_()
@@ -45,14 +45,14 @@ class SI(Penalised):
             torch._foreach_copy_(self.before, parameters)
         loss = super().training_step(batch)
         with torch.no_grad():
-            torch._foreach_sub_(self.before, parameters)  # minus the step taken
+            torch._foreach_sub_(self.before, parameters)  # minus the step
             gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
             torch._foreach_addcmul_(views(self.path, parameters), self.before, gradients)
         return loss
 
     def end_experience(self, experience: Experience) -> None:
         here = flatten(trainable(self.model))
-        travelled = (here - self.penalty.anchor).square()
-        self.gained.add_(self.path / (travelled + self.damping))
+        distance = (here - self.penalty.anchor).square()
+        self.gained.add_(self.path / (distance + self.damping))
         importance = self.gained if self.ceiling is None else self.gained.clamp(max=self.ceiling)
         self.penalty.replace(importance, here)

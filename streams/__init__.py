@@ -1,1 +1,1 @@
-"""Data sets, scenarios and curricula. ``benchmarks.py`` is the table of all streams."""
+"""Streams, the data they are made of, and curricula. Read ``images.py`` first."""

@@ -1,15 +1,16 @@
-"""Streams of images and numbers; those of texts are in ``streams.text``. A new one is a function
-that returns a Stream, and an entry point that names it.
+"""Streams of images and numbers; those of texts are in ``streams.text``.
 
-Parameters of these functions are the parameters of the stream: ``--set stream.experiences=2``.
+A new stream is a function that returns a ``Stream``, and an entry point that names it. The
+parameters of the function are those of the stream: ``--set stream.experiences=2``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Annotated, Literal
 
 import torch
@@ -41,24 +42,23 @@ def split(
     augmentation: Augmentation = "none",
     online: bool = False,
 ) -> Stream:
-    """The classes of a data set dealt out over experiences.
+    """Share out the classes of a data set over experiences.
 
     Args:
-        scenario: whether the task label is hidden at test time (``class``) or known (``task``); or
-            ``domain``: to tell only the first class of an experience from the second, and so on.
-        classes: which of the data set's there are, by number, or how many of the first; None takes
-            all.
+        scenario: ``class`` hides the task label at test time, ``task`` gives it; ``domain`` only
+            distinguishes the first class of an experience from the second, and so on.
+        classes: the classes to take, by number, or how many of the first; None takes all.
         experiences: their number (of sizes that differ by at most one), the number of classes of
-            each, or ``groups`` for the data set's own (superclasses, alphabets).
-        class_seed: deal the classes out in a random order with this seed; None keeps the numeric
-            order. The order in which the experiences are learned is the curriculum's affair.
+            each, or ``groups`` for those of the data set (superclasses, alphabets).
+        class_seed: seed of a random order of the classes; None keeps the numeric order. (The
+            curriculum orders the experiences.)
         validation: share of each class's training samples that is held out.
-        samples: training samples kept of each experience, the same in every run; None keeps all.
-        test_samples: test samples kept of each experience, for a quick look; the stream's name says
-            so.
+        samples: training samples of each experience, the same in every run; None takes all.
+        test_samples: test samples of each experience, for a quick look; they are part of the
+            stream's name.
         normalise: by the mean and standard deviation of the training images; if not, inputs lie in
             [0, 1].
-        online: whether each sample may be seen once only.
+        online: train on each sample once only.
 
     Raises:
         BadInput: the sizes do not add up to the number of classes.
@@ -69,11 +69,13 @@ def split(
     groups = _groups(experiences, data)
     if class_seed is not None:
         generator = torch.Generator().manual_seed(class_seed)
-        dealt = torch.randperm(len(data.class_names), generator=generator).tolist()
-        groups = [[dealt[c] for c in group] for group in groups]
+        shuffled = torch.randperm(len(data.class_names), generator=generator).tolist()
+        groups = [[shuffled[c] for c in group] for group in groups]
     train, held_out = hold_out(data.train, validation)
+    group_of = {c: name for name, group in data.groups.items() for c in group}
+    complete = len(group_of) == len(data.class_names)
     stream = class_incremental(
-        _name(f"split-{data.name}", data),
+        _name("split", data),
         groups,
         data.class_names,
         train,
@@ -82,17 +84,18 @@ def split(
         scenario="task" if scenario == "task" else "class",
         preprocess=Preprocess(*_scaling(data, normalise), augmentation),
         online=online,
-        superclasses=_superclasses(data),
+        superclasses=[group_of[c] for c in sorted(group_of)] if complete else (),
     )
+    parts = list(stream.experiences)
     if experiences == "groups" and class_seed is None:
-        named = zip(stream.experiences, data.groups, strict=True)
-        stream = replace(stream, experiences=tuple(replace(e, name=name) for e, name in named))
+        parts = [replace(e, name=name) for e, name in zip(parts, data.groups, strict=True)]
     if samples is not None:
-        kept = tuple(e.subset(_some(len(e.train), samples)) for e in stream.experiences)
-        stream = replace(stream, experiences=kept)
+        parts = [e.subset(_some(len(e.train), samples)) for e in parts]
     if test_samples is not None:
-        stream = _tested_on(stream, test_samples)
-    return _by_place(stream) if scenario == "domain" else stream
+        parts = [replace(e, test=e.test.select(_some(len(e.test), test_samples))) for e in parts]
+        stream = replace(stream, name=f"{stream.name} ({test_samples} test samples each)")
+    stream = replace(stream, experiences=tuple(parts))
+    return _by_position(stream) if scenario == "domain" else stream
 
 
 def permuted(
@@ -104,17 +107,16 @@ def permuted(
     validation: Fraction = 0.0,
     online: bool = False,
 ) -> Stream:
-    """All classes in every experience, with pixels permuted differently; the first ones are not.
+    """Make domains of a data set by permutations of the pixels; the first has none.
 
     Source: Goodfellow et al. 2013; Kirkpatrick et al. 2017.
     """
     data = load_dataset(dataset)
     n_pixels = math.prod(data.train.source.shape[2:])
-    transforms: list[tuple[str, Transform | None]] = [("unpermuted", None)]
+    domains: dict[str, Transform | None] = {"unpermuted": None}
     for i in range(1, experiences):
-        seed = permutation_seed * 1000 + i
-        transforms.append((f"permutation {i}", PermutePixels(seed, n_pixels)))
-    return _domains(f"permuted-{dataset}", data, transforms, scenario, validation, online)
+        domains[f"permutation {i}"] = PermutePixels(permutation_seed * 1000 + i, n_pixels)
+    return _domains("permuted", data, domains, scenario, validation, online)
 
 
 def rotated(
@@ -126,15 +128,16 @@ def rotated(
     validation: Fraction = 0.0,
     online: bool = False,
 ) -> Stream:
-    """All classes in every experience, turned by angles evenly spaced from 0 to `largest_angle`.
+    """Make domains of a data set by rotations, evenly spaced from 0 to `largest_angle` degrees.
 
     Source: Lopez-Paz & Ranzato 2017, who draw the angles at random.
     """
     data = load_dataset(dataset)
     step = largest_angle / max(1, experiences - 1)
-    transforms: list[tuple[str, Transform | None]] = [("rotation 0", None)]
-    transforms += [(f"rotation {i * step:g}", Rotate(i * step)) for i in range(1, experiences)]
-    return _domains(f"rotated-{dataset}", data, transforms, scenario, validation, online)
+    domains: dict[str, Transform | None] = {"rotation 0": None}
+    for i in range(1, experiences):
+        domains[f"rotation {i * step:g}"] = Rotate(i * step)
+    return _domains("rotated", data, domains, scenario, validation, online)
 
 
 def blobs(
@@ -149,13 +152,13 @@ def blobs(
     data_seed: NonNegativeInt = 0,
     online: bool = False,
 ) -> Stream:
-    """Gaussian classes with a known answer: what a method does to them can be computed.
+    """Draw Gaussian classes, for which the effect of a method can be computed.
 
     Class c is normal with unit variance around `separation` times a random unit vector (orthogonal
     ones while there are dimensions left) plus an `offset` along one more direction that all share.
-    At the defaults two classes are 11 standard deviations apart, so whoever remembers scores 1; and
-    what is learned about one class changes the logits of all inputs through the shared direction,
-    so whoever does not remember scores the last experience only.
+    At the defaults two classes are 11 standard deviations apart, so that a method that does not
+    forget has an accuracy of 1. Learning one class changes the logits of all inputs through the
+    shared direction, so that a method that forgets is right on the last experience only.
     """
     n_classes = experiences * classes_per_experience
     generator = torch.Generator().manual_seed(data_seed)
@@ -182,44 +185,40 @@ def blobs(
 
 
 def _restricted(data: Dataset, classes: Sequence[int]) -> Dataset:
-    """The data set with these classes alone, numbered as they stand here."""
+    """Return the data set with the given classes alone, numbered in their order."""
     n = len(data.class_names)
     if len(set(classes)) < len(classes) or not set(classes) <= set(range(n)):
         raise BadInput(f"stream.classes={list(classes)}: give different numbers from 0 to {n - 1}")
     number = torch.full((n,), -1)
     number[list(classes)] = torch.arange(len(classes))
-
-    def kept(samples: Samples) -> Samples:
-        return samples.select(number[samples.y] >= 0).relabelled(number)
-
-    groups = {name: [int(number[c]) for c in group] for name, group in data.groups.items()}
-    groups = {name: [c for c in group if c >= 0] for name, group in groups.items()}
+    train, test = (s.select(number[s.y] >= 0).relabelled(number) for s in (data.train, data.test))
+    taken = {name: [c for c in group if c in classes] for name, group in data.groups.items()}
     return replace(
         data,
-        train=kept(data.train),
-        test=kept(data.test),
+        train=train,
+        test=test,
         class_names=tuple(data.class_names[c] for c in classes),
-        groups={name: group for name, group in groups.items() if group},
+        groups={name: number[group].tolist() for name, group in taken.items() if group},
         note=", ".join(filter(None, [data.note, f"{len(classes)} of {n} classes"])),
     )
 
 
 def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
-    """Training and validation samples, chosen within each class and the same in every run."""
+    """Split into training and validation samples, within each class and the same in every run."""
     generator = torch.Generator().manual_seed(0)
     chosen = torch.zeros(len(samples), dtype=torch.bool)
     for c in samples.y.unique():
         rows = torch.nonzero(samples.y == c).flatten()
         shuffled = rows[torch.randperm(len(rows), generator=generator)]
-        held = max(1, int(share * len(rows))) if share and len(rows) > 1 else 0
-        chosen[shuffled[:held]] = True
+        count = max(1, int(share * len(rows))) if share and len(rows) > 1 else 0
+        chosen[shuffled[:count]] = True
     return samples.select(~chosen), samples.select(chosen)
 
 
 def _scaling(
     data: Dataset, normalise: bool
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """What is subtracted from each channel, and what it is then divided by; None for token ids."""
+    """Return the mean and the divisor of each channel; None for token ids."""
     if normalise or data.mean is None or data.std is None:
         return data.mean, data.std
     source = data.train.source
@@ -228,24 +227,15 @@ def _scaling(
 
 
 def _some(n: int, wanted: int) -> Tensor:
-    """`wanted` of `n` rows at random, in order; all of them if there are not as many."""
+    """Draw `wanted` of `n` rows at random, in order; all of them if there are fewer."""
     generator = torch.Generator().manual_seed(0)
     return torch.randperm(n, generator=generator)[:wanted].sort().values
 
 
-def _tested_on(stream: Stream, n: int) -> Stream:
-    """The stream with at most n test samples of each experience."""
-    kept = tuple(replace(e, test=e.test.select(_some(len(e.test), n))) for e in stream.experiences)
-    return replace(stream, name=f"{stream.name} ({n} test samples each)", experiences=kept)
-
-
-def _by_place(stream: Stream) -> Stream:
-    """The same experiences, with each class known only by its place within its experience.
+def _by_position(stream: Stream) -> Stream:
+    """Relabel each class by its position within its experience.
 
     Source: the domain-incremental Split MNIST of van de Ven & Tolias 2019 (first or second digit).
-
-    Raises:
-        BadInput: experiences have different numbers of classes.
     """
     sizes = {len(e.classes) for e in stream.experiences}
     if len(sizes) > 1:
@@ -253,21 +243,15 @@ def _by_place(stream: Stream) -> Stream:
             f"a domain stream has the same classes in every experience; these have "
             f"{sorted(sizes)}: give a number of experiences that divides the classes"
         )
-    places = tuple(f"class {i}" for i in range(sizes.pop()))
     experiences = []
     for e in stream.experiences:
-        place = torch.zeros(stream.n_classes, dtype=torch.int64)
-        place[list(e.classes)] = torch.arange(len(places))
-        parts = {
-            split: replace(getattr(e, split), y=place[getattr(e, split).y])
-            for split in ("train", "validation", "test")
-        }
-        experiences.append(replace(e, classes=tuple(range(len(places))), **parts))
+        position = {c: i for i, c in enumerate(e.classes)}
+        experiences.append(e.relabelled([position.get(c, 0) for c in range(stream.n_classes)]))
     return replace(
         stream,
         scenario="domain",
         experiences=tuple(experiences),
-        class_names=places,
+        class_names=tuple(f"class {i}" for i in range(sizes.pop())),
         superclasses=(),
     )
 
@@ -275,10 +259,11 @@ def _by_place(stream: Stream) -> Stream:
 def _groups(
     experiences: int | Sequence[int] | Literal["groups"], data: Dataset
 ) -> list[Sequence[int]]:
+    """Return the classes of each experience, in numeric order."""
     n = len(data.class_names)
     if experiences == "groups":
         if not data.groups:
-            raise BadInput(f"data set {data.name!r} has no groups; give a number of experiences")
+            raise BadInput(f"data set {data.name!r} has no groups: give a number of experiences")
         return list(data.groups.values())
     if isinstance(experiences, int):
         if experiences > n:
@@ -291,43 +276,32 @@ def _groups(
             f"stream.experiences={sizes} adds up to {sum(sizes)} classes, but {data.name} has {n}; "
             "no class may be left out"
         )
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    ends = list(accumulate(sizes))
+    return [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _domains(
-    name: str,
+    kind: str,
     data: Dataset,
-    transforms: list[tuple[str, Transform | None]],
+    domains: Mapping[str, Transform | None],
     scenario: Literal["domain", "task"],
     validation: float,
     online: bool,
 ) -> Stream:
+    """Make an experience of all classes from each transformation, by its name."""
     train, held_out = hold_out(data.train, validation)
     classes = tuple(range(len(data.class_names)))
     experiences = []
-    for task, (title, transform) in enumerate(transforms):
+    for task, (name, transform) in enumerate(domains.items()):
         parts = [replace(s, transform=transform) for s in (train, held_out, data.test)]
-        experiences.append(Experience(title, classes, task, *parts))
-    return Stream(
-        _name(name, data),
-        scenario,
-        tuple(experiences),
-        data.class_names,
-        Preprocess(data.mean, data.std),
-        online,
-    )
+        experiences.append(Experience(name, classes, task, *parts))
+    preprocess = Preprocess(data.mean, data.std)
+    name = _name(kind, data)
+    return Stream(name, scenario, tuple(experiences), data.class_names, preprocess, online)
 
 
-def _superclasses(data: Dataset) -> tuple[str, ...]:
-    """The group of each class; none where a class has none."""
-    group_of = {c: name for name, classes in data.groups.items() for c in classes}
-    n = len(data.class_names)
-    return tuple(group_of[c] for c in range(n)) if len(group_of) == n else ()
-
-
-def _name(name: str, data: Dataset) -> str:
-    return f"{name} ({data.note})" if data.note else name
+def _name(kind: str, data: Dataset) -> str:
+    return f"{kind}-{data.name} ({data.note})" if data.note else f"{kind}-{data.name}"
 
 
 split_digits = partial(split, "digits")

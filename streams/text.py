@@ -14,7 +14,7 @@ from cl_platform.core.stream import Scenario
 from streams.data.datasets import load_dataset
 from streams.images import Fraction, split
 
-Length = Annotated[int, Field(ge=3)]  # a token between the first and the last, which say nothing
+Length = Annotated[int, Field(ge=3)]  # the first and the last token carry no text
 
 
 def split_text(
@@ -32,15 +32,17 @@ def split_text(
     normalise: bool = True,
     online: bool = False,
 ) -> Stream:
-    """The classes of a text data set dealt out over experiences, as by ``benchmarks.split``.
+    """Share out the classes of a text data set over experiences.
 
     Args:
-        tokenizer: inputs are its token ids, (L,) int32: ``minilm``, a folder or a name on the hub.
+        tokenizer: ``minilm``, a folder or a name on the hub; inputs are its token ids, (L,) int32.
             None gives counts of hashed words, (1, 1, 2048) uint8.
         tokens: longer texts are cut to this number, special tokens included.
 
+    The other arguments are those of :func:`streams.images.split`.
+
     Raises:
-        BadInput: the sizes do not add up, or the data or the tokenizer cannot be had.
+        BadInput: the sizes do not add up, or the data or the tokenizer are not available.
     """
     return split(
         load_dataset(dataset, tokenizer, tokens),
@@ -66,7 +68,7 @@ def text_sequence(
     samples: PositiveInt | None = None,
     online: bool = False,
 ) -> Stream:
-    """An experience for each of several data sets, in a published order.
+    """Make an experience of each of several data sets, in a published order.
 
     Source: the first order of d'Autume et al. 2019 for five, and of Razdaibiedina et al. 2023 for
     fifteen data sets.
@@ -90,7 +92,7 @@ def text_sequence(
 
 
 def _by_label(stream: Stream) -> Stream:
-    """The same experiences, where labels of the same name are one class."""
+    """Make labels of the same name one class."""
     labels = [name.partition("/")[2] for name in stream.class_names]
     names = tuple(dict.fromkeys(labels))
     table = [names.index(label) for label in labels]

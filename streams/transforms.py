@@ -1,4 +1,4 @@
-"""Transformations that make domains of one data set."""
+"""Transformations of images that make several domains of one data set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Rotate:
         angle = torch.tensor(self.degrees, device=raw.device).deg2rad()
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         matrix = torch.stack([cos, -sin, zero, sin, cos, zero]).view(1, 2, 3)
-        # All images share the grid, so they can be the channels of a single one.
+        # One grid for all images: they are transformed as the channels of a single one.
         grid = affine_grid(matrix, [1, 1, *raw.shape[2:]], align_corners=False)
         turned = grid_sample(raw.float().flatten(0, 1)[None], grid, align_corners=False)
         return turned.round().to(raw.dtype).view_as(raw)

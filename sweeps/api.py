@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_platform.engine.execution import DEFAULT_OUT
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.report.orders.study import Study, studies
 from cl_platform.report.render import write_report

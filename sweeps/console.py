@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cl_platform.config.labels import duration
+from cl_platform.metrics.registry import find_metric
 from cl_platform.report.orders.study import Study, verdict
 from cl_platform.report.points import METRICS, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
@@ -238,7 +239,7 @@ def results_table(frame: pd.DataFrame) -> Table:
         table.add_column(axis, overflow="fold")
     table.add_column("runs", justify="right")
     for metric in metrics:
-        table.add_column(METRICS[metric], justify="right", no_wrap=True)
+        table.add_column(find_metric(metric).title, justify="right", no_wrap=True)
     shown = groups if len(groups) <= SHOWN_ROWS else groups[: SHOWN_ROWS - 3] + groups[-3:]
     for i, (point, group) in enumerate(shown):
         if len(shown) < len(groups) and i == SHOWN_ROWS - 3:

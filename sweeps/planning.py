@@ -10,9 +10,9 @@ from typing import Any
 from cl_platform.config.labels import label
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import as_section, blame, build, check_section
+from cl_platform.config.signatures import as_section, blame, check_section, instantiate
 from cl_platform.core.curriculum import Curriculum
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
 from sweeps.space import Point, is_random, points, settings, templates
 from sweeps.spec import SweepSpec
@@ -126,7 +126,7 @@ def _runs(spec: SweepSpec, planner: Planner, point: Point) -> Iterable[Run]:
 
 def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | None]:
     """Return the curricula that the configuration's one stands for; [None] for just itself."""
-    curriculum = build("curriculum", config.curriculum)
+    curriculum = instantiate("curriculum", config.curriculum)
     if not isinstance(curriculum, Curriculum) or type(curriculum).variants is Curriculum.variants:
         return [None]
     stream = planner.stream(config).without_test_data()

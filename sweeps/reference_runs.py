@@ -8,7 +8,7 @@ from pathlib import Path
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import Accuracies
-from cl_platform.engine.plan import EVALUATOR, Planner
+from cl_platform.engine.planner import EVALUATION, Planner
 from cl_platform.results.references import JOINT, References, joint_references, settings_key
 from cl_platform.results.result import Result
 from cl_platform.storage.files import each
@@ -113,6 +113,6 @@ def _of_strategy(name: str, runs: Iterable[Run]) -> list[Run]:
 
 def _first_rows(out: Path, runs: Sequence[Run]) -> list[Accuracies]:
     """Return the accuracies after the first step of each run; empty where none are on record."""
-    store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATOR)
+    store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATION)
     records = each(out, lambda run: store.record(run.keys[1]), runs)
     return [r.rows.get("test", {}) if r.evaluator == evaluator else {} for r in records]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +17,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
-from cl_platform.config.registry import suggestion
+from cl_platform.config.registry import load, suggestion
 from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
 from cl_platform.config.signatures import check_section, faults_of
-from cl_platform.errors import ConfigError
-from cl_platform.metrics.matrix_metrics import METRICS
+from cl_platform.errors import ClpError, ConfigError
+from cl_platform.metrics.registry import find_metric, metrics
 from cl_platform.storage.state_store import Keep
 
 
@@ -74,6 +76,7 @@ class Tune(_Strict):
             together.
         experiences: number of experiences to learn, the first ones of each order, or ``all``.
         metric: its name without the prefix ``validation/``.
+        mode: whether its maximum or its minimum is best; unless given, by the metric's direction.
         per: axes for each value of which the best point is chosen separately; unless given, those
             of strategy (by its name), stream, scenario and curriculum that are axes.
         grace: experiences before a trial may be stopped early.
@@ -84,9 +87,16 @@ class Tune(_Strict):
     budget: PositiveInt = 100
     experiences: PositiveInt | Literal["all"] = "all"
     metric: str = "average_accuracy"
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"] | None = None
     per: list[str] | None = None
     grace: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _follow_the_metric(self) -> Tune:
+        direction = find_metric(self.metric).direction
+        if self.mode is None and direction != "none":
+            self.mode = "max" if direction == "more" else "min"
+        return self
 
 
 class Final(_Strict):
@@ -172,8 +182,12 @@ def _faults(spec: SweepSpec) -> list[str]:
             "keep_states=none with share=true: states are what is shared; give "
             "keep_states=branches or share=false"
         )
-    if spec.tune is not None and spec.tune.metric not in METRICS:
-        faults.append(f"tune.metric={spec.tune.metric}:{suggestion(spec.tune.metric, METRICS)}")
+    if spec.tune is not None and spec.tune.metric not in (known := metrics("matrix")):
+        faults.append(f"tune.metric={spec.tune.metric}:{suggestion(spec.tune.metric, known)}")
+    elif spec.tune is not None and spec.tune.mode is None:
+        faults.append(
+            f"tune.metric={spec.tune.metric} has no direction: give tune.mode, max or min"
+        )
     if spec.tune is not None and spec.tune.method in ORDER_METHODS:
         faults += _order_search_faults(spec, spec.tune)
     if spec.final is not None and spec.tune is None:
@@ -229,12 +243,27 @@ def _axis_key_fault(key: str) -> list[str]:
     return [f"axes: {key!r} is no setting of a run.{suggestion(head, known)}"]
 
 
+def _import_strategies(*sections: Any) -> None:
+    """Import the strategies that are given by module: a metric may be registered beside one."""
+    waiting = [s["strategy"] for s in sections if isinstance(s, Mapping) and "strategy" in s]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and ":" in value:
+            with suppress(ClpError):  # what is wrong with it is said by the plan
+                load("strategy", value)
+        elif isinstance(value, Mapping):
+            waiting += [value["name"]] if "name" in value else value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
 def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
     """Check a specification and fill in its defaults; planning checks the runs.
 
     Raises:
         ConfigError: with one line per fault.
     """
+    _import_strategies(data.get("base"), data.get("axes"))
     try:
         spec = SweepSpec.model_validate(data)
     except ValidationError as error:

@@ -1,19 +1,18 @@
-"""Shared pieces of the tests: where real data are, small streams, and the command line."""
+"""Shared pieces of the tests: where real data are, seeds, and the command line."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import random
+import runpy
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import hypothesis
+import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -22,6 +21,48 @@ if REAL_DATA.is_dir():
     os.environ["CLP_DATA"] = str(REAL_DATA)
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
+# A failing example is printed with the line that replays it; a loaded machine fails no test.
+hypothesis.settings.register_profile("tests", print_blob=True, deadline=None)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="of random tests; a failure prints the one it had")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:  # the workers of xdist are given the options as they are here
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow and gpu tests, whatever `-m` says, unless it names them."""
+    named = config.option.markexpr
+    left_out = [
+        item
+        for item in items
+        if any(item.get_closest_marker(mark) and mark not in named for mark in ("slow", "gpu"))
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def _global_generators() -> None:
+    """What a test draws without a seed is the same whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers that differ from session to session, and are replayed by `--seed`."""
+    seed, test = request.config.option.seed, request.node.nodeid
+    print(f"replay with: pytest --seed {seed} '{test}'")  # shown if the test fails
+    return random.Random(f"{seed} {test}")
+
 
 @pytest.fixture
 def real_data() -> Path:
@@ -29,6 +70,22 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"no real data sets in {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture
+def registry_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone when it ends."""
+    from cl_platform.metrics import registry
+
+    monkeypatch.setattr(registry, "_METRICS", registry.metrics())
+
+
+@pytest.fixture
+def own_metric(registry_of_metrics: None) -> str:
+    """The name of the example's metric, registered as a user's module does it."""
+    return str(
+        runpy.run_path(str(ROOT / "examples" / "metric.py"))["worst_experience_accuracy"].__name__
+    )
 
 
 @pytest.fixture
@@ -51,79 +108,6 @@ def clp(
         return code, captured.out, captured.err
 
     return invoke
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium. It goes with its module: while Playwright is there, an event loop of its own counts
-    as running in this thread, which other libraries would trip over."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium on the PATH: the page of a report needs one to be tested")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-class Visits:
-    """Opens pages, and takes down what a page that stands by itself would never do.
-
-    Args:
-        complaints: errors on the console, exceptions, and requests that leave this machine's files.
-    """
-
-    def __init__(self, browser: Browser) -> None:
-        self.complaints: list[str] = []
-        self._browser = browser
-        self._contexts: list[BrowserContext] = []
-
-    def __call__(self, path: Path, fragment: str = "", **options: Any) -> Page:
-        """A page in a window of 1280 x 900 unless told otherwise."""
-        options = {"viewport": {"width": 1280, "height": 900}, **options}
-        context = self._browser.new_context(**options)
-        context.set_default_timeout(10_000)
-        self._contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: self._note(m.type == "error", f"console: {m.text}"))
-        page.on("pageerror", lambda error: self._note(True, f"exception: {error}"))
-        page.on("request", lambda r: self._note(not _is_local(r.url), f"request: {r.url}"))
-        page.goto(path.as_uri() + fragment)
-        return page
-
-    def _note(self, wrong: bool, what: str) -> None:
-        if wrong:
-            self.complaints.append(what)
-
-    def close(self) -> None:
-        for context in self._contexts:
-            context.close()
-
-
-def _is_local(address: str) -> bool:
-    return address.startswith(("file:", "data:", "blob:"))
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visits]:
-    """Opens pages; when the test ends none of them may have complained."""
-    visits = Visits(browser)
-    yield visits
-    visits.close()
-    assert visits.complaints == []
-
-
-def start_clp(arguments: Sequence[str], cwd: Path, **options: object) -> subprocess.Popen[str]:
-    """A real `clp` process."""
-    command = [sys.executable, "-c", "from cl_platform.cli.app import main; main()", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,  # type: ignore[call-overload]
-    )
 
 
 def one_result(out: Path) -> dict:

@@ -12,7 +12,7 @@ import pytest
 
 from cl_platform.cli.app import overridden
 from cl_platform.config.run_config import apply_settings, parse_config
-from cl_platform.engine.plan import Planner, make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from sweeps.planning import plan_runs
 from sweeps.spec import parse_spec, read_spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from typing import Any
 
@@ -15,12 +16,13 @@ from cl_platform.errors import ClpError
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of ``clp``. Exit codes: 0 done, 2 bad input, 1 a run failed, 130 interrupted."""
+    """Run ``clp`` and exit: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # files in the making are removed
     sys.exit(call(sys.argv[1:] if argv is None else argv))
 
 
 def call(argv: list[str]) -> int:
-    """Run a command line; returns its exit code."""
+    """Run a command line and return its exit code."""
     try:
         app()(argv, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -42,7 +44,7 @@ def call(argv: list[str]) -> int:
 
 
 def app() -> App:
-    """The application with every registered command; their modules import next to nothing."""
+    """Build the application with every registered command; their modules import next to nothing."""
     application = App(
         name="clp",
         help="Continual-learning experiments: streams, curricula, strategies, numbers to trust.",
@@ -58,14 +60,14 @@ def app() -> App:
 
 
 def interrupted(kept: str) -> SystemExit:
-    """The end of a command by Ctrl-C, when it has said what is kept and how to go on."""
+    """Print what is kept and how to go on after Ctrl-C; return the exit to raise."""
     again = shlex.join(["clp", *sys.argv[1:]])
     print(f"interrupted; {kept}. Go on with: {again}", file=sys.stderr)
     return SystemExit(130)
 
 
 def overridden(files: list[Any], flags: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """A configuration from files, then flags, then ``key=value`` settings; the later one wins."""
+    """Merge files, then flags, then ``key=value`` settings into one mapping; the later one wins."""
     from cl_platform.config.run_config import apply_settings, read_file, with_flags
 
     data: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""``clp check``: whether a strategy keeps the contract."""
+"""``clp check``: test that a strategy keeps the contract."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def check(
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """Check whether a strategy keeps the contract: determinism, resume, purity, learning.
+    """Check that a strategy keeps the contract: determinism, resume, purity, learning.
 
     Parameters
     ----------
     strategy
-        A registered name, or module:Class.
+        A registered name, path/to/file.py:Class or module:Class.
     set_
         A parameter, strategy.key=value or optimizer.lr=value; may be repeated.
     json_

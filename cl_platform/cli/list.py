@@ -1,4 +1,4 @@
-"""``clp list``: what can be named."""
+"""``clp list``: the names that can be given."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
 
 
 class {class_name}(Strategy):
-    """What it does in one sentence.
+    """Say in one sentence how it learns.
 
     Source: paper, equation.
     """
@@ -82,7 +82,5 @@ def new(name: str, /, *, folder: Path = Path()) -> None:
     except OSError as error:
         raise BadInput(f"cannot write to {folder}: {error.strerror}") from error
     print(f"wrote {' and '.join(map(str, files))}")
-    if folder != Path():
-        print(f"cd {folder}")
-    print(f"clp check {module}:{name}")
-    print(f"clp run --strategy {module}:{name}")
+    print(f"clp check {folder / module}.py:{name}")
+    print(f"clp run --strategy {folder / module}.py:{name}")

@@ -1,4 +1,4 @@
-"""``clp report``: what a folder of runs says, for people and for papers."""
+"""``clp report``: a page or a table of the runs in a folder."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def report(
     out
         The file to write (default: report.html or runs.parquet in the folder; others are printed).
     watch
-        Write the page anew while a sweep goes on; an open page follows.
+        Write the page again while a sweep goes on; an open page reloads.
     every
-        Seconds between looks.
+        Seconds between two looks at the folder.
     """
     from cl_platform.errors import BadInput
     from cl_platform.report.render import render, write_report
@@ -63,7 +63,7 @@ def report(
 
 
 def _watch(folder: str, every: float) -> None:
-    """Write the page whenever there is something new, until the sweep says that it has ended."""
+    """Write the page whenever something is new, until the sweep has ended."""
     import time
 
     from cl_platform.cli.app import interrupted

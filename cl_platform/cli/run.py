@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from pydantic.fields import FieldInfo
 
 from cl_platform.cli.app import interrupted, overridden
+from cl_platform.config.run_config import flag_fields, parse_config
+
+
+def _flag(field: FieldInfo) -> Any:
+    """The annotation of a flag. Numbers stay text, so that all faults are reported together."""
+    default = field.default["name"] if isinstance(field.default, dict) else field.default
+    shown = False if default is None else str(default)
+    kind = bool if field.annotation is bool else str
+    return Annotated[kind | None, Parameter(help=field.description, show_default=shown)]
+
+
+Settings = make_dataclass(
+    "Settings",
+    [(name, _flag(f), None) for name, f in flag_fields().items()],
+    namespace={"__module__": __name__},
+)
 
 
 def run(
     *,
-    stream: str | None = None,
-    strategy: str | None = None,
-    curriculum: str | None = None,
-    model: str | None = None,
-    scenario: str | None = None,
-    seed: str | None = None,
-    epochs: str | None = None,
-    batch_size: str | None = None,
-    lr: str | None = None,
-    device: str | None = None,
-    precision: str | None = None,
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     out: str = "clp-results",
     wandb: Literal["off", "offline", "online"] = "off",
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
@@ -39,28 +47,6 @@ def run(
 
     Parameters
     ----------
-    stream
-        What is learned, for example split-mnist (default: split-digits).
-    strategy
-        How, for example er, or module:Class of your own (default: er).
-    curriculum
-        In which order: as_given, reverse, random, or 2,0,1,... (default: as_given).
-    model
-        The network: mlp, cnn, resnet18, ..., or pretrained: vit, minilm, mobilenet (default: mlp).
-    scenario
-        class, task or domain, where the stream has a choice.
-    seed
-        Of every random number of the run (default: 0).
-    epochs
-        Passes over each experience's data (default: 1).
-    batch_size
-        New samples per step (default: 10).
-    lr
-        Learning rate (default: 0.05).
-    device
-        cpu, cuda, cuda:1, mps (default: cpu).
-    precision
-        float32, or bf16 for matrix products in bfloat16 (default: float32).
     out
         Folder of records and states, or an address such as s3://bucket/folder.
     wandb
@@ -76,17 +62,10 @@ def run(
     json_
         Print the result as one JSON document and nothing else.
     """
-    # Numbers arrive as text, so that all faults of a command line are found, and told, together.
-    flags = {
-        "stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model,
-        "scenario": scenario, "seed": seed, "epochs": epochs, "batch_size": batch_size,
-        "lr": lr, "device": device, "precision": precision,
-    }  # fmt: skip
-    data = overridden(config or [], flags, set_ or [])
+    data = overridden(config or [], vars(settings) if settings else {}, set_ or [])
 
-    from cl_platform.config.run_config import parse_config
     from cl_platform.engine.execution import execute
-    from cl_platform.engine.plan import make_plan
+    from cl_platform.engine.planner import make_plan
     from cl_platform.errors import BadInput
     from cl_platform.storage.files import location
     from cl_platform.tracking.console import ConsoleSink

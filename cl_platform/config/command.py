@@ -11,22 +11,12 @@ from typing import Any
 import yaml
 
 from cl_platform.config.registry import Kind
-from cl_platform.config.run_config import SECTIONS, RunConfig
+from cl_platform.config.run_config import SECTIONS, SHORTHANDS, RunConfig
 from cl_platform.config.signatures import check_section
-
-FLAGS = {
-    "stream.scenario": "--scenario",
-    "optimizer.lr": "--lr",
-    "seed": "--seed",
-    "epochs": "--epochs",
-    "batch_size": "--batch-size",
-    "device": "--device",
-    "precision": "--precision",
-}
 
 
 def command_of(config: Mapping[str, Any]) -> str:
-    """The ``clp run`` that repeats a run, without the settings that are defaults.
+    """Return the ``clp run`` that repeats a run, without the settings that are defaults.
 
     Args:
         config: complete, as in `result.json`.
@@ -34,10 +24,16 @@ def command_of(config: Mapping[str, Any]) -> str:
     words = ["clp", "run"]
     for section in SECTIONS:
         words += [f"--{section}", _plugin(section, config[section])]
+    shorthands = {key: name for name, key in SHORTHANDS.items()}
     for key, value in _settings(config):
         text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n")
-        text = text.rstrip("\n")
-        words += [FLAGS[key], text] if key in FLAGS else ["--set", f"{key}={text}"]
+        text, flag = text.rstrip("\n"), shorthands.get(key, key).replace("_", "-")
+        if "." in flag:
+            words += ["--set", f"{key}={text}"]
+        elif isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", text]
     return shlex.join(words)
 
 
@@ -49,7 +45,7 @@ def _plugin(section: str, value: Mapping[str, Any]) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted keys whose value is not the default."""
+    """The dotted keys, and values, that are not defaults."""
     for section in SECTIONS:
         ordered = "," in _plugin(section, config[section])
         for key in _given(section, json.dumps(config[section])):

@@ -1,31 +1,44 @@
 """Names to objects: everything a configuration can name is a plugin found through an entry point.
 
-The platform's own streams, strategies, curricula, models and commands take the same door as third
-parties. A name of the form ``module:Attribute`` works without registration.
+The platform's own streams, strategies, curricula, models and commands are registered in the same
+way as those of third parties. ``module:Attribute`` and ``path/to/file.py:Attribute`` work without
+registration.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from operator import attrgetter
+from pathlib import Path
+from pkgutil import extend_path
+from types import ModuleType
 from typing import Any, Literal
 
 from cl_platform.errors import BadInput, UnknownName
 
-Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "command"]
+Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "metric", "command"]
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
     "curriculum": "cl_platform.curricula",
     "encoder": "cl_platform.encoders",
     "model": "cl_platform.models",
+    "metric": "cl_platform.metrics",
     "command": "cl_platform.commands",
 }
+HOME = Path(__file__).parents[2]
+OWN = ("strategies", "streams", "sweeps")  # common names: a user's folder may have them as well
+
+_named: dict[str, str] = {}  # modules that were loaded from a file, by its absolute path
 
 
 @cache
@@ -35,30 +48,35 @@ def plugins(kind: Kind) -> dict[str, EntryPoint]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The object behind a registered name or a ``module:Attribute`` path.
+    """Return the object behind a registered name, ``module:Attribute`` or ``file.py:Attribute``.
 
     Raises:
-        UnknownName: no plugin has this name; the message suggests the nearest ones.
-        BadInput: the module or attribute cannot be imported.
+        UnknownName: no plugin has this name; the message suggests the nearest one.
+        BadInput: the module, file or attribute cannot be imported.
     """
     if ":" in name:
         return _import(kind, name)
     entry = plugins(kind).get(name)
     if entry is None:
         raise UnknownName(
-            f"unknown {kind} {name!r}.{suggestion(name, plugins(kind))} (or give module:Class)"
+            f"unknown {kind} {name!r}.{suggestion(name, plugins(kind))} "
+            "(or give module:Class or path/to/file.py:Class)"
         )
     return _import(kind, entry.value)
 
 
 def name_of(kind: Kind, obj: Any) -> str:
-    """The name that :func:`load` resolves to `obj`: registered, else ``module:qualname``."""
-    path = f"{obj.__module__}:{obj.__qualname__}"
+    """Return the name that :func:`load` resolves to `obj`: registered if it has such a name."""
+    module, attribute = obj.__module__, obj.__qualname__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file and (_named.get(file) == module or _is_shadowed(module, file)):
+        return f"{_shortest(file)}:{attribute}"
+    path = f"{module}:{attribute}"
     return next((n for n, e in plugins(kind).items() if e.value == path), path)
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'? Known: x, y`` for an unknown name (first part only if one is close)."""
+    """Return `` Did you mean 'x'? Known: x, y``; the question only if a known name is close."""
     known = list(known)
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -66,17 +84,97 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 
 def _import(kind: Kind, path: str) -> Any:
-    module_name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:  # a console script does not see the user's own folder
-        sys.path.append(os.getcwd())
+    where, _, attribute = path.rpartition(":")
     try:
-        obj: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            obj = getattr(obj, part)
-    except Exception as error:  # whatever a user's module raises while it is imported
+        module = _of_file(where) if where.endswith(".py") else _of_name(where)
+    except (Exception, SystemExit) as error:  # whatever a user's module raises at its import
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise BadInput(
-            f"{kind} {path!r} cannot be imported ({reason}); give module:Class of a module "
-            "that can be imported from here"
-        ) from error
-    return obj
+        raise BadInput(_refusal(kind, path, reason)) from error
+    try:
+        return attrgetter(attribute)(module)
+    except Exception as error:
+        raise BadInput(_refusal(kind, path, f"{where} has no attribute {attribute!r}")) from error
+
+
+def _refusal(kind: Kind, path: str, reason: str) -> str:
+    where, _, attribute = path.rpartition(":")
+    top = where.partition(".")[0]
+    hint = "give module:Class of a module that can be imported from here, or path/to/file.py:Class"
+    if top in OWN:
+        file = f"{where.replace('.', '/')}.py:{attribute}"
+        hint = f"{top} is a package of this platform; name a class of your own by its file: {file}"
+    return f"{kind} {path!r} cannot be imported ({reason}); {hint}"
+
+
+def _of_name(name: str) -> ModuleType:
+    if name not in sys.modules:
+        _extend_search_paths()
+    module = importlib.import_module(name)
+    file = getattr(module, "__file__", None)
+    if _is_shadowed(name, file):
+        raise ImportError(f"{file} was imported before under this name")
+    return module
+
+
+def _of_file(path: str) -> ModuleType:
+    """Return the module of a file, made once.
+
+    Its name depends on the path from the working folder, so that all processes of a sweep, and the
+    machines of a cluster, agree on it. Modules beside the file can be imported, as in a script.
+    """
+    file, folder = os.path.abspath(path), os.path.dirname(os.path.abspath(path))
+    if _named.get(file) not in sys.modules:
+        _extend_search_paths()
+        if folder not in sys.path:
+            sys.path.append(folder)
+        digest = hashlib.sha256(_shortest(path).encode()).hexdigest()
+        name = f"{re.sub(r'[^0-9a-zA-Z]', '_', Path(path).stem)}_{digest[:8]}"
+        while name in sys.modules:  # the same path in another working folder
+            name += "_"
+        _execute(name, file)
+        _named[file] = name
+    return sys.modules[_named[file]]
+
+
+def _execute(name: str, file: str) -> ModuleType:
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _extend_search_paths() -> None:
+    """Make the user's modules importable, behind what is installed.
+
+    A user's package with the name of one of ours shares that name: the modules of both are found,
+    ours first. Otherwise the working folder, which ``python -m``, notebooks and Ray put first on
+    the path, would decide what a registered name stands for.
+    """
+    if os.getcwd() not in sys.path:  # a console script does not search the user's own folder
+        sys.path.append(os.getcwd())
+    for name in OWN:
+        ours = str(HOME / name)
+        package = sys.modules.get(name) or _execute(name, f"{ours}/__init__.py")
+        others = [p for p in getattr(package, "__path__", []) if p != ours]
+        package.__path__ = extend_path([ours, *others], name)
+
+
+@cache
+def _is_shadowed(name: str, file: str | None) -> bool:
+    """Whether a module of ours was imported from a user's file."""
+    base = HOME.joinpath(*name.split("."))
+    ours = [f for f in (base.with_suffix(".py"), base / "__init__.py") if f.exists()]
+    own = name.partition(".")[0] in OWN
+    return bool(own and ours and file and not os.path.samefile(ours[0], file))
+
+
+def _shortest(path: str) -> str:
+    """The path from the working folder if it is inside, else the absolute one."""
+    relative = os.path.relpath(path)
+    return os.path.abspath(path) if relative.startswith("..") else relative

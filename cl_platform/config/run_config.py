@@ -19,9 +19,10 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 
 from cl_platform.config.registry import Kind
-from cl_platform.config.signatures import Section, as_section, check_section, faults_of
+from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
 from cl_platform.errors import BadInput, ConfigError, one_line
 
 
@@ -47,12 +48,13 @@ Order = Annotated[Plugin, BeforeValidator(_ordered)]
 class Optimizer(BaseModel):
     """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     name: str = "sgd"
     lr: PositiveFloat = 0.05
+    """Learning rate."""
     reset: bool = True
-    """Whether its state (momentum, second moments) starts anew at each experience."""
+    """Start its state (momentum, second moments) anew at each experience."""
 
 
 class LRSchedule(BaseModel):
@@ -68,35 +70,64 @@ class LRSchedule(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that decides the bits of a run. Where it writes and who watches is not in it."""
+    """Everything that decides the bits of a run: not where it writes, nor who watches it.
 
-    model_config = ConfigDict(extra="forbid")
+    A setting that is not a model itself is a flag of ``clp run``; its docstring is the help text.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     stream: Plugin = Field(default={"name": "split-digits"}, validate_default=True)
+    """What is learned, for example split-mnist."""
+
     strategy: Plugin = Field(default={"name": "er"}, validate_default=True)
+    """How it is learned: a name such as er, or a class of your own, path/to/file.py:Class."""
+
     curriculum: Order = Field(default={"name": "as_given"}, validate_default=True)
+    """In which order: as_given, reverse, random, or 2,0,1,..."""
+
     model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
+    """The network: mlp, cnn, resnet18, ..., or pretrained: vit, minilm, mobilenet."""
+
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: LRSchedule | None = None
+
     seed: NonNegativeInt = 0
+    """Seed of every random number of the run."""
+
     permute_labels: bool = False
-    """Whether the seed deals the class indices anew, so that none is favoured for its number."""
+    """Deal the class indices anew by the seed, so that none is favoured for its number."""
+
     epochs: PositiveInt = 1
+    """Passes over each experience's data."""
+
     batch_size: PositiveInt = 10
+    """New samples per step."""
+
     evaluate_every: NonNegativeInt = 0
-    """Steps between evaluations within an experience, for ``anytime_accuracy``; 0 makes none."""
+    """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
+
     count_flops: bool = False
-    """Whether torch counts the FLOPs of training, which slows it down and changes no bit of it but
-    in networks with SiLU, whose gradient torch then computes in another way."""
+    """Count the FLOPs of training. It is slower, and the gradient of SiLU is computed otherwise."""
+
     precision: Literal["float32", "bf16"] = "float32"
-    """``bf16`` computes matrix products in bfloat16; weights and what is compared stay float32."""
+    """float32, or bf16 for matrix products in bfloat16; weights and logits stay float32."""
+
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    """cpu, cuda, cuda:1 or mps."""
 
 
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
+
+
+def flag_fields() -> dict[str, FieldInfo]:
+    """Return the settings that are flags of ``clp run``, by name, with their help and default."""
+    scenario = Field(None, description="class, task or domain, where the stream has a choice.")
+    found = {name: f for name, f in RunConfig.model_fields.items() if model_of(f) is None}
+    return {**found, "lr": Optimizer.model_fields["lr"], "scenario": scenario}
 
 
 def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:

@@ -1,7 +1,11 @@
-"""Plugins from configurations: parameters are checked against the plugin's own signature."""
+"""Plugins from configurations: parameters are checked against the plugin's own signature.
+
+A parameter may be a plugin itself: its annotation is then a class with an attribute `plugin_kind`.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import traceback
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from cl_platform.config import registry
@@ -26,13 +31,13 @@ CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
 
 
 def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, list[str]]:
-    """The section with every default filled in, and the faults found (one line each)."""
+    """Return the section with every default filled in, and the faults found, one line each."""
     try:
         plugin = registry.load(kind, section["name"])
     except BadInput as error:
         return section, [str(error)]
     try:
-        model, inner = _parameters(kind, plugin)
+        model, nested = _parameters(kind, plugin)
     except (TypeError, ValueError) as error:
         return section, [f"{kind} {section['name']!r} cannot be called with parameters ({error})"]
     given = {k: v for k, v in section.items() if k != "name"}
@@ -42,60 +47,68 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
         filled = model.model_validate(given).model_dump()
     except ValidationError as error:
         faults = faults_of(error, model, where)
-    for name in sorted(inner & filled.keys()):  # a strategy inside a strategy
+    for name in sorted(nested.keys() & filled.keys()):
         try:
-            nested = _inner_section(kind, filled[name], model.model_fields[name])
+            inner = _nested_section(nested[name], filled[name], model.model_fields[name])
         except BadInput as error:
             faults.append(f"{where}.{name}: {error}")
             continue
-        filled[name], more = check_section(kind, nested, f"{where}.{name}")
+        filled[name], more = check_section(nested[name].plugin_kind, inner, f"{where}.{name}")
         faults += more
     return {"name": section["name"], **filled}, faults
 
 
 def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
-    """What is wrong with the hyper-parameters of a strategy that was made in Python."""
-    plugin: Any = type(strategy)
-    model, inner = _parameters("strategy", plugin)
+    """Return what is wrong with the hyper-parameters of a strategy made in Python, line by line."""
+    model, nested = _parameters(strategy.plugin_kind, type(strategy))
     try:
         checked = model.model_validate(strategy.given)
     except ValidationError as error:
         return faults_of(error, model, where)
     faults = []
     for name, value in strategy.given.items():
-        if name in inner and not hasattr(value, "given"):
-            faults.append(f"{where}.{name}={value!r:.60}: expected a strategy object")
-        elif name in inner:
-            faults += object_faults(value, f"{where}.{name}")
+        key, base = f"{where}.{name}", nested.get(name)
+        if base is not None and isinstance(value, base):
+            faults += object_faults(value, key)
+        elif base is not None:
+            faults.append(f"{key}={value!r:.60}: expected a {base.plugin_kind} object")
         elif isinstance(value, str) and not isinstance(getattr(checked, name), str):
-            faults.append(f"{where}.{name}={value!r} is text: expected {getattr(checked, name)!r}")
+            faults.append(f"{key}={value!r} is text: expected {getattr(checked, name)!r}")
     return faults
 
 
-def _inner_section(kind: Kind, value: Any, field: Any) -> Section:
-    """The section of an inner plugin; parameters without a name are those of the default one."""
-    default = field.default_factory() if field.default_factory else None
-    if hasattr(value, "hyperparameters"):
+def _nested_section(base: Any, value: Any, field: Any) -> Section:
+    """The section of a nested plugin; parameters without a name are those of the default one."""
+    kind, default = base.plugin_kind, field.get_default(call_default_factory=True)
+    if isinstance(value, base):
         return {"name": registry.name_of(kind, type(value)), **value.hyperparameters()}
-    if default is not None and isinstance(value, Mapping) and "name" not in value:
+    if isinstance(default, base) and isinstance(value, Mapping) and "name" not in value:
         value = {"name": registry.name_of(kind, type(default)), **value}
     return as_section(value)
 
 
 def build(kind: Kind, section: Section, **context: Any) -> Any:
-    """The plugin of a checked section, called with its parameters and the kernel's `context`.
+    """Check a section, and build its plugin as :func:`instantiate` does.
 
     Raises:
-        ConfigError: a name or parameter is wrong.
+        ConfigError: a name or parameter is wrong; one line per fault.
     """
     section, faults = check_section(kind, section, kind)
     if faults:
         raise ConfigError("\n".join(faults))
+    return instantiate(kind, section, **context)
+
+
+def instantiate(kind: Kind, section: Section, **context: Any) -> Any:
+    """Call the plugin of a checked, complete section with its parameters and the `context`.
+
+    Raises:
+        BadInput: the plugin raised an error that is not one of this platform's.
+    """
     plugin = registry.load(kind, section["name"])
-    _, inner = _parameters(kind, plugin)
-    values = {k: v for k, v in section.items() if k != "name"}
-    for name in inner:
-        values[name] = build(kind, values[name])
+    values = {k: copy.deepcopy(v) for k, v in section.items() if k != "name"}
+    for name, base in _parameters(kind, plugin)[1].items():
+        values[name] = instantiate(base.plugin_kind, values[name])
     try:
         return plugin(**context, **values)
     except ClpError:
@@ -105,13 +118,17 @@ def build(kind: Kind, section: Section, **context: Any) -> Any:
 
 
 def blame(error: BaseException) -> str:
-    """An error in one line, with the place it comes from."""
+    """Return an error in one line, with the line of code that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def as_section(value: Any) -> Section:
-    """A section from what people write: a name, or a mapping with a name."""
+    """Return the section of a name, or of a mapping with a name and parameters.
+
+    Raises:
+        BadInput: there is no name in it.
+    """
     if isinstance(value, str):
         return {"name": value}
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):
@@ -120,7 +137,7 @@ def as_section(value: Any) -> Section:
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:
-    """One line per faulty key of a pydantic error: what was given, what is allowed."""
+    """Return one line for each faulty key of a pydantic error: what was given, what is allowed."""
     by_key: dict[str, list[ErrorDetails]] = {}
     owners: dict[str, type[BaseModel]] = {}
     for fault in error.errors():
@@ -145,10 +162,14 @@ def _path(
         owner = model
         path.append(str(part))
         field = model.model_fields.get(str(part))
-        options = [field.annotation, *typing.get_args(field.annotation)] if field else []
-        models = [o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)]
-        model = models[0] if models else None
+        model = model_of(field) if field else None
     return path, owner
+
+
+def model_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the pydantic model that a field holds, if it holds one; it may be optional."""
+    options = [field.annotation, *typing.get_args(field.annotation)]
+    return next((o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)), None)
 
 
 def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
@@ -159,33 +180,35 @@ def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
         return f"{key} is missing: give --set {key}=VALUE"
     messages = dict.fromkeys(f["msg"].removeprefix("Value error, ") for f in faults)
     text = "; or ".join(m[0].lower() + m[1:] for m in messages)
-    return " ".join(f"{key}={_short(first['input'])}: {text}".split())
+    given = str(first["input"])
+    given = given if len(given) <= 60 else f"{given[:60]}..."
+    return " ".join(f"{key}={given}: {text}".split())
 
 
 @cache
-def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], set[str]]:
-    """A pydantic model of a plugin's parameters, and the names of those that are plugins too."""
+def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], dict[str, Any]]:
+    """A pydantic model of a plugin's parameters, and the classes of those that are plugins too."""
     if not callable(plugin):
         raise TypeError(f"it is {plugin!r:.40}, no class or function")
     hints = _type_hints(plugin)
     fields: dict[str, Any] = {}
-    inner: set[str] = set()
+    nested: dict[str, Any] = {}
     for name, parameter in inspect.signature(plugin).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if name in CONTEXT.get(kind, ()):
             continue
         hint = hints.get(name, Any)
-        if _is_strategy(hint):
-            inner.add(name)
+        if inspect.isclass(hint) and hasattr(hint, "plugin_kind"):
+            nested[name] = hint
             hint = Any
         fields[name] = (hint, _default(plugin, name, parameter.default))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    return create_model("Parameters", __config__=config, **fields), inner
+    return create_model("Parameters", __config__=config, **fields), nested
 
 
 def _default(plugin: Any, name: str, default: Any) -> Any:
-    """What pydantic takes for a default: `...` stands for none."""
+    """The default as pydantic takes it: `...` stands for none."""
     field = getattr(plugin, "__dataclass_fields__", {}).get(name)
     if field is not None and field.default_factory is not dataclasses.MISSING:
         return Field(default_factory=field.default_factory)
@@ -193,8 +216,7 @@ def _default(plugin: Any, name: str, default: Any) -> Any:
 
 
 def _type_hints(plugin: Any) -> dict[str, Any]:
-    while isinstance(plugin, partial):
-        plugin = plugin.func
+    plugin = _unwrapped(plugin)
     is_record = hasattr(plugin, "__dataclass_fields__") or not inspect.isclass(plugin)
     try:
         return typing.get_type_hints(plugin if is_record else plugin.__init__, include_extras=True)
@@ -202,32 +224,18 @@ def _type_hints(plugin: Any) -> dict[str, Any]:
         return {}
 
 
-def _is_strategy(hint: Any) -> bool:
-    if not inspect.isclass(hint):
-        return False
-    return any(c.__module__ == "cl_platform.core.strategy" for c in hint.__mro__)
-
-
-def _short(value: Any, limit: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def _shown(kind: Kind, field: Any) -> str:
-    default = field.get_default(call_default_factory=True)
-    inner = hasattr(default, "hyperparameters")
-    return registry.name_of(kind, type(default)) if inner else str(default)
+def _unwrapped(plugin: Any) -> Any:
+    return plugin.func if isinstance(plugin, partial) else plugin  # partials are never nested
 
 
 def describe(kind: Kind, plugin: Any) -> dict[str, Any]:
-    """The first line of a plugin's docstring, and its parameters with their defaults as text."""
-    model, _ = _parameters(kind, plugin)
-    documented = plugin
-    while isinstance(documented, partial):
-        documented = documented.func
-    lines = (inspect.getdoc(documented) or "").splitlines()
-    defaults = {
-        name: "REQUIRED" if f.is_required() else _shown(kind, f)
-        for name, f in model.model_fields.items()
-    }
+    """Return the first line of a plugin's docstring, and its parameters' defaults as text."""
+    model, nested = _parameters(kind, plugin)
+    defaults = {}
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if name in nested and isinstance(default, nested[name]):
+            default = registry.name_of(nested[name].plugin_kind, type(default))
+        defaults[name] = "REQUIRED" if field.is_required() else str(default)
+    lines = (inspect.getdoc(_unwrapped(plugin)) or "").splitlines()
     return {"summary": lines[0] if lines else "", "parameters": defaults}

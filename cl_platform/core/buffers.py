@@ -64,21 +64,21 @@ class ReplayBuffer(nn.Module):
         self._write(self._slots(batch), batch, extra)
 
     def sample(self, n: int) -> Batch:
-        """`n` stored samples, drawn uniformly with replacement, freshly augmented."""
+        """Return `n` stored samples, drawn uniformly with replacement, freshly augmented."""
         return self.read(self._rows(n))
 
     def distinct(self, n: int) -> Batch:
-        """`n` different stored samples, or all if there are fewer; O(size), unlike `sample`."""
+        """Return `n` different stored samples, or all of fewer; O(size), unlike `sample`."""
         rows = self.rows()
         order = torch.randperm(len(rows), generator=self._generator, device=rows.device)
         return self.read(rows[order[:n]])
 
     def rows(self) -> Tensor:
-        """The rows of all stored samples, (len(self),)."""
+        """Return the rows of all stored samples, (len(self),)."""
         return torch.arange(len(self), device=self.y.device)
 
     def read(self, rows: Tensor) -> Batch:
-        """The stored samples at the given rows (n,), freshly augmented."""
+        """Return the stored samples at the given rows (n,), freshly augmented."""
         raw = self.x.index_select(0, rows)
         task = self.task.index_select(0, rows) if self._has_task else None
         x = self._preprocess(raw, self._augmentation)
@@ -86,13 +86,13 @@ class ReplayBuffer(nn.Module):
         return Batch(x, self.y.index_select(0, rows), task, raw, extra)
 
     def plain(self, rows: Tensor) -> Tensor:
-        """The stored inputs at the given rows as the model sees them, without augmentation."""
+        """Return the stored inputs at the given rows as the model sees them, not augmented."""
         return self._preprocess(self.x.index_select(0, rows))
 
     def _write(self, slots: Tensor, batch: Batch, extra: Mapping[str, Tensor]) -> None:
         if set(extra) != set(self._extra):
             raise ContractError(
-                f"the memory was given {sorted(extra)} with its samples; it keeps "
+                f"the memory received {sorted(extra)} with its samples; it stores "
                 f"{sorted(self._extra)}: name them in ReplayBuffer(extra=...)"
             )
         self.seen += len(batch)
@@ -104,10 +104,10 @@ class ReplayBuffer(nn.Module):
             self.get_buffer(f"extra_{name}").index_copy_(0, slots, value.detach())
 
     def make_room(self, classes: tuple[int, ...]) -> None:
-        """To be called with an experience's classes before it begins; a reservoir needs no more."""
+        """Prepare for an experience's classes before it begins; a reservoir needs nothing."""
 
     def _slots(self, batch: Batch) -> Tensor:
-        """The row each sample goes to, (B,); `size` stands for nowhere."""
+        """Return the row each sample goes to, (B,); `size` stands for none."""
         n, device = len(batch), batch.y.device
         first, last = self.seen, self.seen + n
         if last <= self.size:
@@ -123,18 +123,18 @@ class ReplayBuffer(nn.Module):
         return torch.randint(len(self), (n,), generator=self._generator, device=self.y.device)
 
     def _uniform(self, n: int) -> Tensor:
-        """(n,) float64 in [0, 1); double, so that millions of places stay equally likely."""
+        """Draw (n,) float64 in [0, 1); double, so that millions of rows stay equally likely."""
         return torch.rand(n, dtype=torch.float64, generator=self._generator, device=self.y.device)
 
     def _spread(self, n: int, filled: Tensor, start: Tensor) -> Tensor:
-        """`n` rows, uniformly from groups that fill `filled` (G,) rows from `start` (G,) on."""
+        """Draw `n` rows uniformly from groups that fill `filled` (G,) rows from `start` (G,) on."""
         ends = filled.cumsum(0)
         draw = (self._uniform(n) * ends[-1]).long()
         g = torch.searchsorted(ends, draw, right=True)
         return start[g] + draw - (ends - filled)[g]
 
     def _last_wins(self, slots: Tensor) -> Tensor:
-        """Of samples sent to the same row the last is kept: writing a row twice has no order."""
+        """Keep the last of the samples sent to the same row: writing a row twice has no order."""
         overwritten = (slots[:, None] == slots).triu_(1).any(1)
         return slots.masked_fill(overwritten, self.size)
 
@@ -179,12 +179,12 @@ class ClassBalancedBuffer(ReplayBuffer):
 
     def make_room(self, classes: tuple[int, ...]) -> None:
         """Give the classes that have no rows yet their share; O(size), once per experience."""
-        known = [int(c) for c in torch.nonzero(self.start >= 0)]
-        new = [c for c in classes if c not in known]
+        present = [int(c) for c in torch.nonzero(self.start >= 0)]
+        new = [c for c in classes if c not in present]
         if not new:
             return
-        quota, order = self.size // (len(known) + len(new)), sorted(known + new)
-        old = {c: self.rows_of(c) for c in known}
+        quota, order = self.size // (len(present) + len(new)), sorted(present + new)
+        old = {c: self.rows_of(c) for c in present}
         kept = {c: rows[self._permutation(len(rows))[:quota]] for c, rows in old.items()}
         kept_with = [self.get_buffer(f"extra_{name}") for name in self._extra]
         for buffer in (self.x, self.y, self.task, *kept_with):
@@ -199,7 +199,7 @@ class ClassBalancedBuffer(ReplayBuffer):
         return torch.cat([self.rows_of(int(c)) for c in torch.nonzero(self.start >= 0)])
 
     def rows_of(self, c: int) -> Tensor:
-        """The rows of a class, (m,)."""
+        """Return the rows of a class, (m,)."""
         first = int(self.start[c])
         filled = min(int(self.counts[c]), self.quota)
         return torch.arange(first, first + filled, device=self.y.device)
@@ -211,9 +211,9 @@ class ClassBalancedBuffer(ReplayBuffer):
         if not self.quota:
             raise ContractError("call make_room(experience.classes) in begin_experience")
         earlier = (batch.y[:, None] == batch.y).tril(-1).sum(1)  # of the same class in this batch
-        place = self.counts[batch.y] + earlier
-        chosen = self._uniform(len(batch)).mul_(place + 1).long()
-        within = torch.where(place < self.quota, place, chosen)
+        position = self.counts[batch.y] + earlier
+        chosen = self._uniform(len(batch)).mul_(position + 1).long()
+        within = torch.where(position < self.quota, position, chosen)
         slots = torch.where(within < self.quota, self.start[batch.y] + within, self.size)
         self.counts.index_add_(0, batch.y, torch.ones_like(batch.y))
         return self._last_wins(slots)
@@ -259,7 +259,7 @@ class RingBuffer(ReplayBuffer):
         super().__init__(size, info, role, extra)
         self.quota = size // groups
         self._by_class = by == "class"
-        self._place = -1
+        self._index = -1
         counts = torch.zeros(groups, dtype=torch.int64, device=info.device)
         self.register_buffer("counts", counts)  # samples seen, per group
 
@@ -267,10 +267,10 @@ class RingBuffer(ReplayBuffer):
         return int(self.counts.clamp(max=self.quota).sum())
 
     def make_room(self, classes: tuple[int, ...]) -> None:
-        self._place += 1
+        self._index += 1
 
     def group(self, g: int) -> Tensor:
-        """The rows that group `g` (a class or a place in the order) fills, (m,)."""
+        """Return the rows that group `g` (a class, or an index in the order) fills, (m,)."""
         filled = min(int(self.counts[g]), self.quota)
         return torch.arange(g * self.quota, g * self.quota + filled, device=self.y.device)
 
@@ -278,22 +278,22 @@ class RingBuffer(ReplayBuffer):
         return torch.cat([self.group(g) for g in range(len(self.counts))])
 
     def _slots(self, batch: Batch) -> Tensor:
-        groups = batch.y if self._by_class else torch.full_like(batch.y, self._place)
+        groups = batch.y if self._by_class else torch.full_like(batch.y, self._index)
         earlier = (groups[:, None] == groups).tril(-1).sum(1)  # of the same group in this batch
-        place = self.counts[groups] + earlier
+        position = self.counts[groups] + earlier
         self.counts.index_add_(0, groups, torch.ones_like(groups))
-        return self._last_wins(groups * self.quota + place % self.quota)
+        return self._last_wins(groups * self.quota + position % self.quota)
 
     def _rows(self, n: int) -> Tensor:
         start = torch.arange(len(self.counts), device=self.counts.device) * self.quota
         return self._spread(n, self.counts.clamp(max=self.quota), start)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"seen": self.seen, "place": self._place}
+        return {"seen": self.seen, "index": self._index}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        self._place = int(state["place"])
+        self._index = int(state["index"])
 
 
 MemoryKind = Literal["reservoir", "balanced", "ring"]
@@ -306,7 +306,7 @@ def make_memory(
     info: StreamInfo,
     extra: Mapping[str, tuple[int, ...]] | None = None,
 ) -> ReplayBuffer:
-    """A replay memory by the name of its policy."""
+    """Return a replay memory by the name of its policy."""
     policies: dict[str, type[ReplayBuffer]] = {
         "reservoir": ReplayBuffer,
         "balanced": ClassBalancedBuffer,

@@ -23,6 +23,14 @@ import torch
 from cl_platform.core.digests import array_digest, digest
 
 OWN = ("streams", "strategies", "sweeps")
+# The kernel's code that plugins train with, if they import it. The rest of the kernel turns text
+# into objects, keeps files, or shows results.
+TRAINED_WITH = (
+    "cl_platform.core.",
+    "cl_platform.models.",
+    "cl_platform.engine.optimization",
+    "cl_platform.engine.training",
+)
 BOOKKEEPING = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__dataclass_fields__",
     "__dataclass_params__", "__abstractmethods__", "_abc_impl", "__firstlineno__", "__slots__",
@@ -31,12 +39,12 @@ BOOKKEEPING = {
 
 
 def code_digest(*objects: Any) -> str:
-    """A sha256 over what decides what the objects (classes, functions, partials) do.
+    """Return a sha256 (hex) over all code that decides what classes, functions or partials do.
 
-    Covered are their own code, that of their bases and of everything user-written that they refer
-    to: helper functions, constants, closures, imported modules. An installed package is identified
-    by its version; the kernel by :func:`kernel_digest`. Comments count: a state is never reused
-    after an edit.
+    Covered are their own code, that of their bases, and whatever they refer to: helper functions,
+    constants, closures, imported modules, and the kernel's modules that they train with (found
+    behind the names of the facade ``cl_platform``). An installed package counts by its version.
+    Comments count: a state is never reused after an edit.
     """
     walk = _Walk()
     described = [walk.describe(o) for o in objects]
@@ -45,9 +53,10 @@ def code_digest(*objects: Any) -> str:
 
 @functools.cache
 def kernel_digest(*modules: str) -> str:
-    """A sha256 over kernel modules and the kernel modules they import, and torch's version."""
-    sources = _sources(modules, kernel=True)
-    return digest(sorted(sources.items()), torch.__version__, np.__version__)
+    """Return a sha256 (hex) over the sources of exactly these modules, and the versions of torch
+    and numpy."""
+    sources = [(name, Path(_source_path(name) or name).read_text("utf-8")) for name in modules]
+    return digest(sorted(sources), torch.__version__, np.__version__)
 
 
 class _Walk:
@@ -127,7 +136,7 @@ class _Walk:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Every global or attribute name that a function, or one inside it, uses."""
+    """Return every global or attribute name that a function, or one inside it, uses."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -154,20 +163,19 @@ def _version(obj: Any) -> str:
 
 @functools.cache
 def _is_covered(module: str) -> bool:
-    """Whether a module is the user's own or this platform's, outside the kernel."""
+    """Return whether a module is user code, one of our plugins, or a network of the kernel's."""
     top = module.partition(".")[0]
     if top in (*OWN, "__main__"):
         return True
     if top == "cl_platform" or top in sys.stdlib_module_names:
-        # Models are plugins that happen to live beside the kernel.
         return module.startswith("cl_platform.models")
     installed = [sysconfig.get_path(p) for p in ("purelib", "platlib", "stdlib", "platstdlib")]
     path = _source_path(top) or _source_path(module)  # looking up `top` imports nothing
     return not (path and any(path.is_relative_to(folder) for folder in installed))
 
 
-def _sources(modules: Iterable[str], kernel: bool = False) -> dict[str, str]:
-    """The source of modules and, recursively, of the covered modules they import, by name."""
+def _sources(modules: Iterable[str]) -> dict[str, str]:
+    """Return the sources, by name, of modules and recursively of what they import to train."""
     found: dict[str, str] = {}
     waiting = sorted(modules)
     while waiting:
@@ -177,25 +185,45 @@ def _sources(modules: Iterable[str], kernel: bool = False) -> dict[str, str]:
             continue
         found[module] = source = path.read_text(encoding="utf-8")
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        for name in _imported_names(source, package):
-            mine = name.partition(".")[0] == "cl_platform" if kernel else _is_covered(name)
-            waiting += [name] * mine
+        imported = _imported_names(source, package)
+        waiting += [n for n in imported if n.startswith(TRAINED_WITH) or _is_covered(n)]
     return found
 
 
 @functools.cache
 def _imported_names(source: str, package: str) -> list[str]:
-    """Every module an ``import`` anywhere in `source` may load; unknown ones are dropped later."""
+    """Return every module that `source` may import at run time; unknown ones are dropped later.
+
+    A name of the facade stands for the module it comes from, since the facade imports none itself.
+    """
     names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    facade: set[str] = set()  # what `cl_platform` is called here
+    attributes: list[ast.Attribute] = []
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
+            facade |= {a.asname or a.name for a in node.names if a.name == "cl_platform"}
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*parents, node.module or ""] if node.level else [node.module or ""])
             base = base.strip(".")
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
+        elif isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
+            waiting += node.orelse
+        else:
+            attributes += [node] if isinstance(node, ast.Attribute) else []
+            waiting += ast.iter_child_nodes(node)
+    names += [f"cl_platform.{a.attr}" for a in attributes if ast.unparse(a.value) in facade]
+    return [_home(name) for name in names]
+
+
+def _home(name: str) -> str:
+    """Return the module behind a name of the facade; any other name as it is."""
+    package, _, attribute = name.rpartition(".")
+    homes = vars(sys.modules["cl_platform"])["HOMES"] if package == "cl_platform" else {}
+    return f"cl_platform.{homes[attribute]}" if attribute in homes else name
 
 
 def _source_path(module: str) -> Path | None:

@@ -34,19 +34,19 @@ class Curriculum(ABC):
 
     @abstractmethod
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
-        """A permutation of the experiences (or classes) of `stream`, which has no test data."""
+        """Return a permutation of the experiences (or classes) of a stream without test data."""
 
     def scores(self, stream: Stream, orders: Sequence[Sequence[int]]) -> Sequence[float]:
-        """How well each order should do in its view; higher is better. Not all curricula tell.
+        """Return how well each order should do by this curriculum; higher is better.
 
         Raises:
-            CurriculumError: this one has no view on orders.
+            CurriculumError: this curriculum scores no orders.
         """
         name = name_of("curriculum", type(self))
         raise CurriculumError(f"curriculum {name!r} gives orders no scores; designer does")
 
     def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
-        """The curricula, as sections of a configuration, that this one stands for in a sweep.
+        """Return the curricula, as sections of a configuration, that this stands for in a sweep.
 
         Empty, the default: itself.
         """
@@ -54,7 +54,7 @@ class Curriculum(ABC):
 
 
 def ask(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[int, ...]:
-    """The order that a curriculum gives a stream, of experiences or of classes.
+    """Return the order that a curriculum gives a stream, of experiences or of classes.
 
     Raises:
         CurriculumError: what it returned is no permutation.
@@ -75,5 +75,5 @@ def ask(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[int, ...]:
 
 
 def arrange(stream: Stream, level: Level, order: Sequence[int]) -> Stream:
-    """The stream in an order of its experiences or classes."""
+    """Return the stream in an order of its experiences or classes."""
     return stream.regrouped(order) if level == "classes" else stream.reordered(order)

@@ -11,13 +11,13 @@ import torch
 
 
 def digest(*parts: Any) -> str:
-    """A sha256 (hex) over JSON-able values, in order; equal values give equal digests."""
+    """Return a sha256 (hex) over JSON-able values, in order; equal values give equal digests."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def array_digest(array: torch.Tensor | np.ndarray) -> str:
-    """A sha256 (hex) over an array's type, shape and bytes."""
+    """Return a sha256 (hex) over an array's type, shape and bytes."""
     data = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
     state = hashlib.sha256(f"{data.dtype}{data.shape}".encode())
     if data.ndim == 0:

@@ -51,7 +51,7 @@ class AccuracyMatrix:
         return float(self.values[key])
 
     def __eq__(self, other: object) -> bool:
-        """Equal bits in the same columns; what is undefined in both is equal."""
+        """Compare bits in the same columns; what is undefined in both is equal."""
         return (
             isinstance(other, AccuracyMatrix)
             and self.experience_ids == other.experience_ids
@@ -61,11 +61,11 @@ class AccuracyMatrix:
     __hash__ = None  # type: ignore[assignment]
 
     def last(self) -> dict[str, float]:
-        """The accuracies after the last experience, by identity."""
+        """Return the accuracies after the last experience, by identity."""
         return dict(zip(self.experience_ids, self.values[-1].tolist(), strict=True))
 
     def tolist(self) -> list[list[float]]:
-        """The rows as lists, for JSON; floats survive the round trip bit by bit."""
+        """Return the rows as lists, for JSON; floats survive the round trip bit by bit."""
         return [[float(v) for v in row] for row in self.values]
 
     @classmethod
@@ -75,6 +75,6 @@ class AccuracyMatrix:
         experience_ids: Sequence[str],
         names: Sequence[str],
     ) -> AccuracyMatrix:
-        """A matrix from one mapping (identity -> accuracy, None for nan) per row."""
+        """Return a matrix from one mapping (identity -> accuracy, None for nan) per row."""
         values = np.array([[row[e] for e in experience_ids] for row in rows], dtype=np.float64)
         return cls(values, tuple(experience_ids), tuple(names))

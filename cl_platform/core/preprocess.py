@@ -35,7 +35,7 @@ class Preprocess:
                 object.__setattr__(self, name, tuple(float(v) for v in value))
 
     def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, C, H, W) or (B, D) as stored -> the same shape in float32; token ids as they are.
+        """Turn stored inputs (B, C, H, W) or (B, D) into float32; token ids stay as they are.
 
         Grey images have three channels afterwards if there are three means.
         With a generator, the images are augmented (training); without one they are not.
@@ -50,7 +50,7 @@ class Preprocess:
         return (raw - mean).mul_(scale)
 
     def _augmented(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Each image shifted (and mirrored) by its own draw, in one gather."""
+        """Shift (and mirror) each image by its own draw, in one gather."""
         n, _, height, width = raw.shape
         device, pad = raw.device, self.padding
 
@@ -69,7 +69,7 @@ class Preprocess:
 
 
 def holds_tokens(raw: Tensor) -> bool:
-    """Whether inputs are token ids: whole numbers of another type than that of images, uint8."""
+    """Return whether inputs are token ids: integers of another type than uint8, that of images."""
     return not raw.is_floating_point() and raw.dtype not in (torch.uint8, torch.bool)
 
 
@@ -77,7 +77,7 @@ def holds_tokens(raw: Tensor) -> bool:
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], dimensions: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Mean and 1/std as (1, C, 1, ...) tensors; made once, because drawing from a memory needs
+    """Return mean and 1/std as (1, C, 1, ...) tensors; made once, since replay needs
     them at every step."""
     shape = (1, -1) + (1,) * (dimensions - 2)
     means = torch.tensor(mean, device=device).view(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import torch
 
 
 def seed_for(seed: int, step: int, role: str) -> int:
-    """A 63-bit seed for one role at one step of a run (step 0: before the first experience)."""
+    """Return a 63-bit seed for a role at a step of a run (step 0: before all experiences)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{role}".encode()).digest()[:8]) >> 1
 
 
@@ -30,7 +31,7 @@ class RNG:
         self._generators: dict[str, torch.Generator] = {}
 
     def generator(self, role: str) -> torch.Generator:
-        """The generator of a role, on the run's device; the same object for the same role."""
+        """Return the generator of a role on the run's device, always the same object."""
         if role not in self._generators:
             generator = torch.Generator(self.device)
             self._generators[role] = generator.manual_seed(seed_for(self.seed, self.step, role))
@@ -44,7 +45,7 @@ class RNG:
 
     @contextmanager
     def rewound(self) -> Iterator[None]:
-        """Whatever is drawn inside is drawn again afterwards: a look ahead that leaves no trace."""
+        """Draw inside what will be drawn again afterwards: a look ahead that leaves no trace."""
         states = {g: g.get_state() for g in self._generators.values()}
         try:
             yield
@@ -58,7 +59,7 @@ class RNG:
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators (dropout and foreign code draw from them); put them back after."""
+    """Seed the global generators (dropout and other libraries draw from them); put them back."""
     devices = list(range(torch.cuda.device_count()))
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
@@ -73,3 +74,20 @@ def global_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Use torch's deterministic algorithms on a GPU inside; on a CPU they are so anyhow."""
+    if device.type != "cuda":
+        yield
+        return
+    # cuBLAS reads it once, when it starts: it stays for the process.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

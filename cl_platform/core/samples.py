@@ -25,7 +25,7 @@ class Transform(Protocol):
     def identity(self) -> str: ...
 
     def __call__(self, raw: Tensor) -> Tensor:
-        """(B, ...) as stored -> (B, ...) of the same type."""
+        """Change stored inputs (B, ...) into (B, ...) of the same type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Samples:
 
     @classmethod
     def of(cls, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Samples:
-        """Samples that own a copy of their data: x (n, ...) as in `source`, y (n,) integers.
+        """Copy arrays into samples of their own: x (n, ...) as in `source`, y (n,) integers.
 
         Raises:
             BadInput: these are no arrays, not as many labels as inputs, or labels are no integers.
@@ -81,7 +81,7 @@ class Samples:
         return set(torch.unique(self.y).tolist())
 
     def emptied(self) -> Samples:
-        """No sample of the same kind; the data are not reachable through it."""
+        """Return no samples of the same kind, through which the data cannot be reached."""
         return replace(self, source=self.source[:0], index=self.index[:0], y=self.y[:0])
 
     @cached_property
@@ -92,24 +92,24 @@ class Samples:
 
     @property
     def x(self) -> Tensor:
-        """All inputs as stored, (n, ...); copies the rows."""
+        """Return a copy of all inputs as stored, (n, ...)."""
         return self.gather(torch.arange(len(self), device=self.index.device))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The raw inputs of the given rows, wherever they are: (len(rows), ...), transformed."""
+        """Return the raw inputs of the given rows, transformed, (len(rows), ...)."""
         raw = self.source.index_select(0, self.index[rows.to(self.index.device)])
         return self.transform(raw) if self.transform else raw
 
     def select(self, rows: Tensor) -> Samples:
-        """The samples at the given rows (int64) or where a mask (bool) is true."""
+        """Return the samples at the given rows (int64) or where a mask (bool) is true."""
         return replace(self, index=self.index[rows], y=self.y[rows])
 
     def relabelled(self, labels: Tensor) -> Samples:
-        """The same samples with `labels[c]` (int64) instead of class c."""
+        """Return the same samples with `labels[c]` (int64) instead of class c."""
         return replace(self, y=labels.to(self.y.device)[self.y])
 
     def to(self, device: torch.device, moved: dict[int, Tensor]) -> Samples:
-        """These samples on a device; `moved` holds sources moved before, so each moves once.
+        """Return these samples on a device; `moved` holds sources moved before: each moves once.
 
         Memory-mapped samples stay where they are: their batches move.
         """
@@ -122,7 +122,7 @@ class Samples:
 
     @staticmethod
     def concat(parts: Sequence[Samples]) -> Samples:
-        """The union of samples, in order; copies only where sources or transformations differ."""
+        """Return the union of samples, in order; copied only where their sources differ."""
         first = parts[0]
         index, y = torch.cat([p.index for p in parts]), torch.cat([p.y for p in parts])
         if all(p.source is first.source and p.transform is first.transform for p in parts):

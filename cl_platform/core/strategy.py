@@ -25,8 +25,8 @@ class Batch:
         y: class indices, (B,) int64.
         task: task labels, (B,) int64, in the task scenario; None where the label is hidden.
         raw: the inputs as stored (uint8 for images), (B, ...): what a memory keeps.
-        extra: what else a memory keeps of each sample, by name, each (B, ...).
-        features: what the frozen model makes of them, (B, D), where the kernel knows it; see
+        extra: further values that a memory stores with each sample, by name, each (B, ...).
+        features: the frozen model's features, (B, D), where the kernel has them cached; see
             :attr:`Strategy.takes_features`.
     """
 
@@ -41,7 +41,7 @@ class Batch:
         return len(self.y)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """The samples at the given rows."""
+        """Return the samples at the given rows."""
         task = None if self.task is None else self.task[rows]
         extra = {name: value[rows] for name, value in self.extra.items()}
         features = None if self.features is None else self.features[rows]
@@ -53,8 +53,8 @@ class Strategy(nn.Module):
     """A continual-learning method; its annotated class attributes are its hyper-parameters.
 
     A subclass is a keyword-only dataclass: ``class ER(Strategy): memory_size: int = 200`` gives
-    ``ER(memory_size=500)``. Whatever it must remember is a parameter or a buffer, so that
-    ``state_dict()`` is its whole memory. The kernel calls, in this order::
+    ``ER(memory_size=500)``. Its memory is in parameters and buffers, so that ``state_dict()``
+    is complete. The kernel calls, in this order::
 
         setup(info)
         for each experience:
@@ -65,18 +65,20 @@ class Strategy(nn.Module):
     and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
     """
 
+    plugin_kind: ClassVar[Literal["strategy"]] = "strategy"
+
     needs_task: ClassVar[bool] = False
-    """Whether ``forward`` needs the task label at test time: then only the task mask is scored."""
+    """If true, ``forward`` needs the task label at test time, and only the task mask is scored."""
 
     trains_on: ClassVar[Literal["experience", "seen", "stream"]] = "experience"
     """The data of a step: its experience; all experiences so far; or all of the stream, once."""
 
     grows: ClassVar[bool] = False
-    """Whether the state may grow from experience to experience (one Fisher per task, say)."""
+    """If true, the state may grow from experience to experience (one Fisher per task, say)."""
 
     takes_features: ClassVar[bool] = False
-    """Whether ``model`` is ``info.frozen_model()`` and ``forward`` takes its features as a third
-    argument. Of pretrained models they are computed once per sample, by the kernel, and kept for
+    """If true, ``model`` is ``info.frozen_model()`` and ``forward`` takes its features as a third
+    argument. Of pretrained models they are computed once per sample, by the kernel, and cached for
     all runs; augmented samples have none. ``forward`` computes what it is not given."""
 
     per_experience: ClassVar[tuple[str, ...]] = ()
@@ -108,35 +110,35 @@ class Strategy(nn.Module):
         self.model = info.build_model()
 
     def begin_experience(self, experience: Experience) -> None:
-        """Called before the first batch; the optimizer is made afterwards, from all parameters."""
+        """Prepare for an experience; the optimizer is built afterwards, from all parameters."""
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar. Pure: may draw random numbers, changes nothing else."""
+        """Return the loss of a batch, a scalar. It may draw random numbers, and changes nothing."""
         return cross_entropy(self(batch.x, batch.task), batch.y)
 
     def training_step(self, batch: Batch) -> Tensor:
-        """One optimizer step on :meth:`loss`; returns the loss, detached, without synchronising."""
+        """Take an optimizer step on :meth:`loss`; return it detached, without synchronising."""
         return self.minimise(self.loss(batch))
 
     def minimise(self, loss: Tensor) -> Tensor:
-        """One optimizer step down the gradient of a scalar; returns it detached."""
+        """Take an optimizer step down the gradient of a scalar; return it detached."""
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return loss.detach()
 
     def after_step(self, batch: Batch) -> None:
-        """Called after each step: the place to change what is remembered."""
+        """Update the memory after an optimizer step: state changes here and not in :meth:`loss`."""
 
     def end_experience(self, experience: Experience) -> None:
-        """Called after the last batch of an experience."""
+        """Finish an experience, after its last batch."""
 
     def diagnostics(self) -> dict[str, float | list[float]]:
-        """What is worth a look after an experience, by name: for the run's events and W&B."""
+        """Return numbers worth a look after an experience, by name, for events and W&B."""
         return {}
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        """Logits (B, n_classes) for inputs (B, ...).
+        """Return logits (B, n_classes) for inputs (B, ...).
 
         Args:
             task: task labels (B,) where known; the logits of other tasks' classes become -inf.
@@ -144,7 +146,7 @@ class Strategy(nn.Module):
         return self.restrict(self.model(x), task)
 
     def restrict(self, logits: Tensor, task: Tensor | None) -> Tensor:
-        """Logits (B, n_classes), -inf for the classes of other tasks where the task is known."""
+        """Return logits (B, n_classes), -inf for classes of other tasks where tasks are given."""
         if task is None:
             return logits
         return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
@@ -157,7 +159,7 @@ class Strategy(nn.Module):
     def batches(
         self, experience: Experience, size: int = 256, samples: int | None = None
     ) -> Iterator[Batch]:
-        """The training data of an experience once, in stored order and without augmentation.
+        """Yield the training data of an experience once, in stored order, without augmentation.
 
         Args:
             size: of a batch.
@@ -179,7 +181,7 @@ class Strategy(nn.Module):
             yield Batch(self.info.preprocess(raw), y, task, raw, features=given)
 
     def features_of(self, data: Samples) -> Samples | None:
-        """The same samples with features (D,) as inputs, if the frozen model is pretrained."""
+        """Return the samples with features (D,) as inputs, if the frozen model is pretrained."""
         if not self.takes_features or self.info.features is None:
             return None
         if self._frozen_features is None:
@@ -188,7 +190,7 @@ class Strategy(nn.Module):
         return known
 
     def hyperparameters(self) -> dict[str, Any]:
-        """All hyper-parameters as given or by default; an inner strategy as ``{"name": ...}``."""
+        """Return all hyper-parameters, given or default; an inner strategy as ``{"name": ...}``."""
         from cl_platform.config.registry import name_of
 
         values: dict[str, Any] = {}
@@ -199,6 +201,11 @@ class Strategy(nn.Module):
                 value = {"name": name_of("strategy", type(value)), **value.hyperparameters()}
             values[f.name] = value
         return values
+
+    def fresh(self) -> Self:
+        """Return a strategy with the same hyper-parameters that has learned nothing."""
+        given = {k: v.fresh() if isinstance(v, Strategy) else v for k, v in self.given.items()}
+        return type(self)(**given)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load a ``state_dict`` into a strategy fresh from :meth:`setup`.

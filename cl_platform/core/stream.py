@@ -27,7 +27,7 @@ class Experience:
     Args:
         name: what people read, for example ``"0 1"`` or ``"rotation 30"``.
         classes: the class indices that occur in it, sorted.
-        task: its task label: its place in the stream as given, whatever the order later.
+        task: its task label: its index in the stream as given, whatever the order later.
         train, validation, test: its data; validation may be empty.
     """
 
@@ -42,11 +42,11 @@ class Experience:
         object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
 
     def without_test_data(self) -> Experience:
-        """The experience as curricula and strategies see it."""
+        """Return the experience as curricula and strategies see it."""
         return replace(self, test=self.test.emptied())
 
     def subset(self, rows: Tensor) -> Experience:
-        """The experience with the given rows (int64 or a mask) of its training data only."""
+        """Return the experience with the given rows (int64 or a mask) of its training data only."""
         return replace(self, train=self.train.select(rows))
 
     @cached_property
@@ -56,7 +56,7 @@ class Experience:
         return digest(self.classes, self.task, data)
 
     def relabelled(self, labels: Sequence[int]) -> Experience:
-        """The experience with class index `labels[c]` instead of c."""
+        """Return the experience with class index `labels[c]` instead of c."""
         table = torch.tensor(labels)
         splits = ("train", "validation", "test")
         parts = {split: getattr(self, split).relabelled(table) for split in splits}
@@ -116,10 +116,10 @@ class Stream:
         for e in self.experiences:
             if not len(e.train):
                 yield f"experience {e.name!r} has no training data"
-            foreign = [c for c in e.classes if not 0 <= c < self.n_classes]
-            if foreign:
+            outside = [c for c in e.classes if not 0 <= c < self.n_classes]
+            if outside:
                 bound = self.n_classes - 1
-                yield f"experience {e.name!r} has classes {foreign} outside 0..{bound}"
+                yield f"experience {e.name!r} has classes {outside} outside 0..{bound}"
             for samples in (e.train, e.validation, e.test):
                 strange = sorted(samples.classes - set(e.classes))
                 if strange:
@@ -133,7 +133,7 @@ class Stream:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, for example (1, 28, 28)."""
+        """The shape of one input, for example (1, 28, 28)."""
         return tuple(self.experiences[0].train.source.shape[1:])
 
     @property
@@ -141,7 +141,7 @@ class Stream:
         return len(self.class_names)
 
     def reordered(self, order: Sequence[int]) -> Stream:
-        """The same experiences in another order.
+        """Return the same experiences in another order.
 
         Raises:
             CurriculumError: `order` is no permutation of 0..len(self)-1.
@@ -150,7 +150,7 @@ class Stream:
         return replace(self, experiences=tuple(self.experiences[i] for i in order))
 
     def regrouped(self, class_order: Sequence[int]) -> Stream:
-        """Experiences of the same sizes filled with classes in another order.
+        """Return experiences of the same sizes, filled with classes in another order.
 
         Raises:
             CurriculumError: `class_order` is no permutation of the classes.
@@ -174,7 +174,7 @@ class Stream:
         return replace(self, experiences=tuple(groups))
 
     def normalised_as(self, wanted: Preprocess) -> Stream:
-        """The same stream with the mean and std of `wanted`, in units of pixels from 0 to 255.
+        """Return the stream with the mean and std of `wanted`, in units of pixels from 0 to 255.
 
         Raises:
             BadInput: its inputs are no bytes, so their units are unknown.
@@ -189,7 +189,7 @@ class Stream:
         return replace(self, preprocess=preprocess)
 
     def relabelled(self, labels: Sequence[int]) -> Stream:
-        """The same stream with class index `labels[c]` instead of c; names go with their classes.
+        """Return the stream with class index `labels[c]` instead of c, names included.
 
         Raises:
             CurriculumError: `labels` is no permutation of the classes.
@@ -204,16 +204,16 @@ class Stream:
         )
 
     def without_test_data(self) -> Stream:
-        """The stream as a curriculum may see it."""
+        """Return the stream as a curriculum may see it."""
         return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
 
     def to(self, device: torch.device, moved: dict[int, Tensor] | None = None) -> Stream:
-        """The stream with its data resident on a device; see :meth:`Samples.to` for `moved`."""
+        """Return the stream with its data on a device; see :meth:`Samples.to` for `moved`."""
         moved = {} if moved is None else moved
         return replace(self, experiences=tuple(e.to(device, moved) for e in self.experiences))
 
     def task_classes(self) -> Tensor:
-        """(n_tasks, n_classes) bool: which classes each task label allows."""
+        """Return which classes each task label allows, (n_tasks, n_classes) bool."""
         allowed = torch.zeros(len(self), self.n_classes, dtype=torch.bool)
         for e in self.experiences:
             allowed[e.task, list(e.classes)] = True
@@ -229,7 +229,7 @@ def class_incremental(
     validation: Samples | None = None,
     **fields: object,
 ) -> Stream:
-    """A stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
+    """Return a stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
     names = tuple(str(name) for name in class_names)
     chosen = [int(c) for g in groups for c in g]
     if sorted(chosen) != list(range(len(names))):
@@ -255,20 +255,20 @@ def _class_experience(
 
 
 def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...]:
-    """`order` as a tuple of ints.
+    """Return `order` as a tuple of ints.
 
     Raises:
-        CurriculumError: it is no permutation of 0..n-1; says what is missing or foreign.
+        CurriculumError: it is no permutation of 0..n-1; the message lists the faults.
     """
     try:
         order = tuple(operator.index(i) for i in order)
     except TypeError as error:
         raise CurriculumError(f"{what} {order!r:.60}: expected whole numbers") from error
-    missing, foreign = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
+    missing, unknown = sorted(set(range(n)) - set(order)), sorted(set(order) - set(range(n)))
     if len(order) == n and not missing:
         return order
     faults = [f"{_list(missing)} missing"] * bool(missing)
-    faults += [f"{_list(foreign)} unknown"] * bool(foreign)
+    faults += [f"{_list(unknown)} unknown"] * bool(unknown)
     faults += [f"it has {len(order)} items, not {n}"] * (not faults)
     expected = f"expected a permutation of 0..{n - 1}"
     raise CurriculumError(f"{what} {order}: {expected}; {'; '.join(faults)}")
@@ -280,7 +280,7 @@ def _list(items: Sequence[int]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class StreamInfo:
-    """What a strategy may know before training: shapes, names and tools, no data.
+    """What a strategy gets before training: shapes, names and tools, no data.
 
     Args:
         scenario, class_names, input_shape, n_experiences: of the stream.

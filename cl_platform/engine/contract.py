@@ -1,4 +1,4 @@
-"""Does a strategy keep the contract? The checks behind ``clp check`` and the catalogue of tests.
+"""The contract of a strategy: the checks behind ``clp check`` and the catalogue of tests.
 
 Each check trains the strategy on small streams with a known answer and raises ContractError with
 one line that says what to change. A new check is a function put into ``CHECKS``.
@@ -6,28 +6,28 @@ one line that says what to change. A new check is a function put into ``CHECKS``
 
 from __future__ import annotations
 
-import copy
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import Section, as_section, build
+from cl_platform.config.signatures import Section, as_section, build, instantiate
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.evaluation import check_logits
-from cl_platform.engine.execution import execute
+from cl_platform.engine.execution import result_of
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.engine.training import batches
 from cl_platform.errors import ClpError, ContractError
-from cl_platform.storage.state_store import StateStore
+from cl_platform.results.result import Result
+from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
 
 Case = dict[str, Any]
@@ -38,13 +38,13 @@ MODEL = {"name": "mlp", "hidden": [32]}
 
 
 def check_strategy(strategy: str | Section, **settings: Any) -> dict[str, str]:
-    """The verdict of every check, by its name: empty if it holds, else the line that says why not.
+    """Run every check; return by its name an empty string, or the line that says what is wrong.
 
     Args:
-        settings: what else the strategy needs in its configuration, ``optimizer={"lr": 0.001}``.
+        settings: the rest of the configuration, such as ``optimizer={"lr": 0.001}``.
 
     Raises:
-        ConfigError: the strategy cannot be made at all.
+        ConfigError: the strategy cannot be built.
     """
     case = {**settings, "strategy": as_section(strategy)}
     make_plan(_config(case))
@@ -59,25 +59,24 @@ def check_strategy(strategy: str | Section, **settings: Any) -> dict[str, str]:
 
 
 def trains(case: Case) -> None:
-    """Trains on every scenario it is for, and its metrics are numbers."""
+    """Train on every scenario that the strategy is for; accuracies lie in [0, 1]."""
     for scenario in ("class", "task"):
         if scenario == "class" and _needs_task(case):
             continue
-        result = execute(_plan(case, scenario=scenario), None)
-        values = result.matrix.values
+        values = _trained(_plan(case, scenario=scenario)).result.matrix.values
         if not ((values >= 0) & (values <= 1)).all():
             raise ContractError(f"accuracies outside [0, 1] in the {scenario} scenario")
 
 
 def logits_have_the_shape(case: Case) -> None:
-    """``forward`` returns (B, n_classes) float logits."""
-    strategy, batch = _trained(case)
+    """Require ``forward`` to return (B, n_classes) float logits."""
+    strategy, batch = _strategy(case)
     check_logits(_logits(strategy, batch), len(batch), strategy.info.n_classes)
 
 
 def prediction_ignores_the_batch(case: Case) -> None:
-    """Logits of a sample do not depend on the other samples of its batch, nor on their order."""
-    strategy, batch = _trained(case)
+    """Require that a sample's logits depend neither on the rest of its batch nor on their order."""
+    strategy, batch = _strategy(case)
     together = _logits(strategy, batch)
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     permuted = _logits(strategy, batch[order])
@@ -90,28 +89,36 @@ def prediction_ignores_the_batch(case: Case) -> None:
 
 
 def loss_is_a_scalar(case: Case) -> None:
-    """``loss`` returns one finite number."""
-    strategy, batch = _trained(case)
+    """Require ``loss`` to return one finite number."""
+    strategy, batch = _strategy(case)
     loss = strategy.loss(batch)
     if not isinstance(loss, Tensor) or loss.dim() or not torch.isfinite(loss):
         raise ContractError(f"loss returned {loss!r:.60}; expected a finite scalar tensor")
 
 
 def loss_is_pure(case: Case) -> None:
-    """``loss`` changes no parameter and no buffer (statistics of batch norm excepted)."""
-    strategy, batch = _trained(case)
-    before = copy.deepcopy(_memory(strategy))
+    """Require ``loss`` to change no parameter and no buffer but the statistics of batch norm."""
+    strategy, batch = _strategy(case)
     strategy.train()
     strategy.loss(batch)
-    changed = _differing(before, _memory(strategy))
+    # Not compared with the state just before: the check above called loss as well.
+    before, after = _trained(_plan(case)).states[-1].strategy, strategy.state_dict()
+    statistics = tuple(
+        f"{name}."
+        for name, m in strategy.named_modules()
+        if isinstance(m, nn.modules.batchnorm._NormBase)
+    )
+    changed = [key for key in _differing(before, after) if not key.startswith(statistics)]
     if changed:
         raise ContractError(f"loss changed {changed[0]!r}: change state in after_step instead")
 
 
 def same_seed_same_bits(case: Case) -> None:
-    """Two runs with the same seed end with the same bits."""
-    first, second = (_final_state(case) for _ in range(2))
-    changed = _differing(first, second)
+    """Require two runs with the same seed to end with the same bits."""
+    plan = _plan(case)
+    again = Fold(plan, StateStore(None), Trackers())
+    again.run()
+    changed = _differing(_trained(plan).states[-1].strategy, again.strategy.state_dict())
     if changed:
         raise ContractError(
             f"two runs with the same seed differ in {changed[0]!r}: draw random numbers from "
@@ -120,19 +127,20 @@ def same_seed_same_bits(case: Case) -> None:
 
 
 def resumes_at_every_experience(case: Case) -> None:
-    """A run taken up from the state after any experience ends with the same bits."""
-    undisturbed = _final_state(case)
-    for k in range(1, len(_plan(case).steps)):
+    """Require a run resumed from the state after any experience to end with the same bits."""
+    plan = _plan(case)
+    undisturbed = _trained(plan)
+    for k in range(1, len(plan.steps)):
         with tempfile.TemporaryDirectory() as folder:
-            plan = _plan(case)
             store = StateStore(Path(folder))
-            killed = replace(plan, steps=plan.steps[:k], keys=plan.keys[: k + 1])
-            Fold(killed, store, Trackers()).run()
+            store.save(plan.keys[k], undisturbed.states[k], None)
+            for key, record in zip(plan.keys[: k + 1], undisturbed.records, strict=False):
+                store.save_record(key, record)
             fold = Fold(plan, store, Trackers())
             fold.run()
-            if fold.trained != len(plan.steps) - k:
-                raise ContractError(f"the state after experience {k} could not be loaded")
-            changed = _differing(undisturbed, fold.strategy.state_dict())
+        if fold.trained != len(plan.steps) - k:
+            raise ContractError(f"the state after experience {k} could not be loaded")
+        changed = _differing(undisturbed.states[-1].strategy, fold.strategy.state_dict())
         if changed:
             raise ContractError(
                 f"resumed after experience {k} the run ends with another {changed[0]!r}: keep all "
@@ -141,26 +149,20 @@ def resumes_at_every_experience(case: Case) -> None:
 
 
 def state_grows_as_declared(case: Case) -> None:
-    """The state does not grow with the number of experiences, unless the class says ``grows``."""
-    plan = _plan(case)
-    fold = Fold(plan, StateStore(None), Trackers())
-    before = fold.state.nbytes()
-    fold.train()
-    if len(plan.steps) > 1:
-        before = max(before, fold.state.nbytes())
-        for _ in plan.steps[1:]:
-            fold.train()
-    if fold.state.nbytes() > before and not fold.strategy.grows:
+    """Require a state of constant size after the first experience, unless the class ``grows``."""
+    trained = _trained(_plan(case))
+    *earlier, last = (state.nbytes() for state in trained.states)
+    first = max(earlier[:2])  # before and after the first experience, if it is not the last
+    if last > first and not trained.strategy.grows:
         raise ContractError(
-            f"the state grew from {before} to {fold.state.nbytes()} bytes: declare "
+            f"the state grew from {first} to {last} bytes: declare "
             "`grows: ClassVar[bool] = True`, or allocate what is needed in setup"
         )
 
 
 def learns(case: Case) -> None:
-    """Tells the classes of a well-separated experience apart right after learning it."""
-    result = execute(_plan(case, epochs=5), None)
-    task = result.matrices["task"]
+    """Require the classes of a well-separated experience to be learned right after training."""
+    task = _trained(_plan(case, epochs=5)).result.matrices["task"]
     accuracy = min(task[j + 1, j] for j in range(len(task)))
     if accuracy < 0.9:
         raise ContractError(
@@ -169,7 +171,7 @@ def learns(case: Case) -> None:
 
 
 def numbering_of_classes_is_free(case: Case) -> None:
-    """Reversing the numbering of the classes does not change how well the method does.
+    """Require about the same accuracy if the numbering of the classes is reversed.
 
     Another order of the classes shows it, but so does forgetting; then they are renumbered as well,
     and learned in the same order.
@@ -177,10 +179,10 @@ def numbering_of_classes_is_free(case: Case) -> None:
     orders = [{"name": "explicit", "level": "classes", "order": [*r]} for r in _numberings()]
     plans = [_plan(case, epochs=5, curriculum=order) for order in orders]
     config = _config(case, epochs=5)
-    stream: Stream = build("stream", config.stream)
+    stream: Stream = instantiate("stream", config.stream)
     renumbered = (make_plan(config, {"stream": stream.relabelled(r)}) for r in _numberings())
     for pair in (plans, renumbered):
-        first, second = (execute(plan, None).metrics["average_accuracy"] for plan in pair)
+        first, second = (_trained(plan).result.metrics["average_accuracy"] for plan in pair)
         if abs(first - second) <= 0.2:
             return
     raise ContractError(
@@ -225,25 +227,43 @@ def _needs_task(case: Case) -> bool:
     return bool(getattr(build("strategy", case["strategy"]), "needs_task", False))
 
 
-def _final_state(case: Case) -> dict[str, Any]:
-    fold = Fold(_plan(case), StateStore(None), Trackers())
-    fold.run()
-    return fold.strategy.state_dict()
+class Trained(NamedTuple):
+    """A run that has ended: its strategy, and the state and record before and after each step."""
+
+    strategy: Strategy
+    states: list[State]
+    records: list[Record]
+    result: Result
 
 
-def _trained(case: Case) -> tuple[Strategy, Batch]:
-    """A strategy after the whole stream, in eval mode, and a batch of the last experience."""
+_trained_runs: dict[str, Trained] = {}  # by the key of the last state: checks share their runs
+
+
+def _trained(plan: Plan) -> Trained:
+    """Return the run of a plan, trained once for all checks of a strategy."""
+    key = plan.keys[-1]
+    if key not in _trained_runs:
+        fold = Fold(plan, StateStore(None), Trackers())
+        states = []
+        for k in range(len(plan.keys)):
+            fold.run(upto=k)
+            states.append(fold.state.copy())
+        while len(_trained_runs) >= 4:  # what the checks of one strategy share
+            del _trained_runs[next(iter(_trained_runs))]
+        result = result_of(plan, fold.records, None)
+        _trained_runs[key] = Trained(fold.strategy, states, fold.records, result)
+    return _trained_runs[key]
+
+
+def _strategy(case: Case) -> tuple[Strategy, Batch]:
+    """Return a trained strategy in eval mode, and a batch of the last experience."""
     plan = _plan(case)
-    fold = Fold(plan, StateStore(None), Trackers())
-    fold.run()
-    fold.strategy.eval()
-    return fold.strategy, next(_batches(plan))
-
-
-def _batches(plan: Plan) -> Iterator[Batch]:
+    strategy = _trained(plan).strategy
+    strategy.eval()
     step, generator = plan.steps[-1], RNG(0).generator("check")
     tasks = step.tasks() if plan.stream.scenario == "task" else None
-    yield from batches(step.data(), tasks, 16, plan.stream.preprocess, generator, generator)
+    data = batches(step.data(), tasks, 16, plan.stream.preprocess, generator, generator)
+    return strategy, next(iter(data))
 
 
 def _logits(strategy: Strategy, batch: Batch) -> Tensor:
@@ -256,22 +276,8 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def _memory(module: nn.Module) -> dict[str, Any]:
-    """The state without the running statistics of normalisation layers, which `forward` updates."""
-    skipped = [
-        f"{name}."
-        for name, m in module.named_modules()
-        if isinstance(m, nn.modules.batchnorm._NormBase)
-    ]
-    return {
-        k: v
-        for k, v in module.state_dict().items()
-        if not any(k.startswith(prefix) for prefix in skipped)
-    }
-
-
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Keys whose values differ in a bit."""
+    """Return the keys whose values differ in a bit."""
 
     def same(x: Any, y: Any) -> bool:
         return torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else x == y

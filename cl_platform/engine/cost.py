@@ -49,7 +49,7 @@ class Meter:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """What happens inside is counted."""
+        """Count what happens inside."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         clock = Stopwatch(self.device)
@@ -59,14 +59,14 @@ class Meter:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """What happens inside, in the midst of training, counts as evaluation."""
+        """Count what happens inside, in the midst of training, as evaluation."""
         clock, flops = Stopwatch(self.device), self._flops()
         yield
         self.eval_seconds += clock.seconds()
         self._eval_flops += self._flops() - flops
 
     def cost(self) -> dict[str, float]:
-        """Seconds, bytes and, if they were counted, FLOPs."""
+        """Return seconds, bytes and, if they were counted, FLOPs."""
         cost = {
             "train_seconds": self.train_seconds,
             "eval_seconds": self.eval_seconds,
@@ -87,7 +87,7 @@ def _flop_counter() -> FlopCounterMode:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Largest memory in use, in bytes: of the device in this step, or of this process so far."""
+    """Return the peak memory in bytes: of the device in this step, or of this process so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024

@@ -33,7 +33,7 @@ Split = Literal["test", "validation"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluation found; None stands for what is undefined, since JSON has no nan.
+    """The outcome of an evaluation; None stands for what is undefined, since JSON has no nan.
 
     Args:
         row: accuracy by mask and experience identity.
@@ -89,55 +89,56 @@ class Evaluator:
 
     @torch.inference_mode()
     def __call__(self, strategy: Strategy, seen: Collection[int]) -> Scores:
-        """How good a strategy is on each experience.
+        """Return the scores of a strategy on each experience.
 
         Args:
             seen: classes of the experiences learned so far, for the mask ``seen``.
         """
         masks: tuple[Mask, ...] = ("task",) if strategy.needs_task else MASKS
         n, n_classes = len(self.experiences), self.stream.n_classes
-        right = {mask: self._zeros(n) for mask in masks}
-        of_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
+        correct = {mask: self._zeros(n) for mask in masks}
+        correct_by_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
         allowed = self._allowed(seen)
-        for chunk, logits in self._answers(strategy):
+        for chunk, logits in self._predictions(strategy):
             for mask in masks:
                 possible = allowed[mask][chunk.task]
-                earned = credit(logits, chunk.y, possible)
-                right[mask].index_add_(0, chunk.task, earned)
+                score = credit(logits, chunk.y, possible)
+                correct[mask].index_add_(0, chunk.task, score)
                 if mask == self.own:
-                    sure = confidence(logits, possible)
-                    gaps.index_add_(0, BINS * chunk.task + bin_of(sure), sure - earned)
-                    of_class.index_add_(0, chunk.y, earned)
-        sums = torch.cat([*right.values(), gaps.view(n, BINS).abs().sum(1), of_class]).cpu()
-        *by_task, of_class = sums.split([n] * (len(masks) + 1) + [n_classes])
-        *accuracies, errors = [(total / self.sizes).tolist() for total in by_task]
+                    certainty = confidence(logits, possible)
+                    gaps.index_add_(0, BINS * chunk.task + bin_of(certainty), certainty - score)
+                    correct_by_class.index_add_(0, chunk.y, score)
+        errors = gaps.view(n, BINS).abs().sum(1)
+        shares = torch.stack([*correct.values(), errors]).cpu() / self.sizes
+        *accuracies, errors_by_task = shares.tolist()
         return Scores(
             {mask: self._named(row) for mask, row in zip(masks, accuracies, strict=True)},
-            self._named(_rounded(errors)),
-            _rounded((of_class / self.class_sizes).tolist()),
+            self._named(_rounded(errors_by_task)),
+            _rounded((correct_by_class.cpu() / self.class_sizes).tolist()),
         )
 
     @torch.inference_mode()
     def mean_accuracy(self, strategy: Strategy, learned: Sequence[Experience]) -> float:
-        """Mean accuracy on some experiences under the scenario's own mask, their classes seen."""
+        """Return the mean accuracy on some experiences under the scenario's own mask, their classes
+        seen."""
         tasks = sorted(e.task for e in learned)
         allowed = self._allowed({c for e in learned for c in e.classes})[self.own]
-        right = self._zeros(len(self.experiences))
-        for chunk, logits in self._answers(strategy, tasks):
-            right.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
-        return fmean((right.cpu() / self.sizes)[tasks].tolist())
+        correct = self._zeros(len(self.experiences))
+        for chunk, logits in self._predictions(strategy, tasks):
+            correct.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
+        return fmean((correct.cpu() / self.sizes)[tasks].tolist())
 
-    def _answers(
+    def _predictions(
         self, strategy: Strategy, tasks: Collection[int] | None = None
     ) -> Iterator[tuple[_Chunk, Tensor]]:
-        """Chunks with their logits, (B, n_classes); only those with samples of the tasks given."""
+        """Yield chunks with their logits, (B, n_classes); of some tasks if given."""
         with _evaluating(strategy):
             for chunk in self._resident if self._resident is not None else self._read():
                 if tasks is None or not chunk.tasks.isdisjoint(tasks):
                     yield chunk, self._logits(strategy, chunk)
 
     def _logits(self, strategy: Strategy, chunk: _Chunk) -> Tensor:
-        """What the strategy answers to a chunk, (B, n_classes)."""
+        """Return a strategy's logits for a chunk, (B, n_classes)."""
         task = chunk.task if strategy.needs_task else None
         inputs = [chunk.x, task, *self._features(strategy, chunk)]
         size = CPU_ROWS if self.device.type == "cpu" else CHUNK
@@ -150,19 +151,19 @@ class Evaluator:
         return torch.cat(found)
 
     def _features(self, strategy: Strategy, chunk: _Chunk) -> list[Tensor]:
-        """The frozen model's features of a chunk, (B, D), for strategies that take them."""
+        """Return the frozen model's features of a chunk, (B, D), for strategies that take them."""
         parts = [
-            known.gather(rows)
+            features.gather(rows)
             for samples, rows in chunk.parts
-            if (known := strategy.features_of(samples)) is not None
+            if (features := strategy.features_of(samples)) is not None
         ]
         return [torch.cat(parts).to(self.device)] if parts else []
 
     def _allowed(self, seen: Collection[int]) -> dict[Mask, Tensor]:
-        """By mask, the classes that each task label may get, (n_tasks, n_classes) bool."""
-        known = torch.zeros_like(self.task_classes)
-        known[:, list(seen)] = True
-        return {"seen": known, "task": self.task_classes, "all": torch.ones_like(known)}
+        """Return by mask which classes each task label allows, (n_tasks, n_classes) bool."""
+        learned = torch.zeros_like(self.task_classes)
+        learned[:, list(seen)] = True
+        return {"seen": learned, "task": self.task_classes, "all": torch.ones_like(learned)}
 
     def _zeros(self, n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.float64, device=self.device)
@@ -171,17 +172,17 @@ class Evaluator:
         return {e.identity: v for e, v in zip(self.experiences, values, strict=True)}
 
     def _read(self) -> Iterator[_Chunk]:
-        """The samples by task label, in chunks that may hold several experiences."""
+        """Yield the samples by task label, in chunks that may hold several experiences."""
         pending: list[_Part] = []
-        held = 0
+        size = 0
         for e in self.experiences:
             samples = getattr(e, self.split)
             for rows in torch.arange(len(samples), device=samples.index.device).split(CHUNK):
-                if held + len(rows) > CHUNK:
+                if size + len(rows) > CHUNK:
                     yield self._chunk(pending)
-                    pending, held = [], 0
+                    pending, size = [], 0
                 pending.append((samples, rows, e.task))
-                held += len(rows)
+                size += len(rows)
         if pending:
             yield self._chunk(pending)
 
@@ -196,7 +197,7 @@ class Evaluator:
 
 @contextmanager
 def _evaluating(strategy: Strategy) -> Iterator[None]:
-    """Every module in eval mode, and then in its own again: a frozen part may be so in training."""
+    """Put every module into eval mode, and back: a frozen part may be in it while training."""
     modes = [(module, module.training) for module in strategy.modules()]
     strategy.eval()
     try:
@@ -207,7 +208,7 @@ def _evaluating(strategy: Strategy) -> Iterator[None]:
 
 
 def check_logits(logits: Tensor, n: int, n_classes: int) -> None:
-    """Whether `logits` is what ``forward`` should return.
+    """Check what ``forward`` returned.
 
     Raises:
         ContractError: it is not (n, n_classes) floats.
@@ -220,14 +221,14 @@ def check_logits(logits: Tensor, n: int, n_classes: int) -> None:
 
 
 def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
-    """What each sample earns: 1 if its class alone has the largest allowed logit, 1/k if k do.
+    """Return the score of each sample: 1 if its class has the largest allowed logit, 1/k if k do.
 
     Args:
         logits: (B, n_classes); y: (B,) class indices.
         allowed: (B or 1, n_classes) bool, the classes that may be predicted.
 
     Returns:
-        (B,) float64. A sample whose logits are nan, or whose class is not allowed, earns 0.
+        (B,) float64. A sample whose logits are nan, or whose class is not allowed, scores 0.
     """
     masked = logits.masked_fill(~allowed, -torch.inf)
     best = (masked == masked.amax(1, keepdim=True)) & allowed
@@ -236,7 +237,7 @@ def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
 
 
 def confidence(logits: Tensor, allowed: Tensor) -> Tensor:
-    """The largest probability among the allowed classes, by the softmax of their logits.
+    """Return the largest probability among the allowed classes, by the softmax of their logits.
 
     Args:
         logits: (B, n_classes).
@@ -248,9 +249,9 @@ def confidence(logits: Tensor, allowed: Tensor) -> Tensor:
     return logits.double().masked_fill(~allowed, -torch.inf).softmax(1).amax(1)
 
 
-def bin_of(sure: Tensor) -> Tensor:
-    """The bin of each confidence, (B,) int64: bin m holds m / BINS < c <= (m+1) / BINS."""
-    return (sure * BINS).ceil().nan_to_num(1.0).clamp(1, BINS).long() - 1
+def bin_of(confidences: Tensor) -> Tensor:
+    """Return the bin of each confidence, (B,) int64: bin m holds m / BINS < c <= (m+1) / BINS."""
+    return (confidences * BINS).ceil().nan_to_num(1.0).clamp(1, BINS).long() - 1
 
 
 def _rounded(values: Sequence[float]) -> list[float | None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from cl_platform.engine.plan import Plan
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
 from cl_platform.results.result import Result
-from cl_platform.storage.files import location, write_json
+from cl_platform.storage.files import location, read_json, write_json
 from cl_platform.storage.state_store import Keep, Record, StateStore
 from cl_platform.tracking.sinks import EventLog, Sink, Trackers
 
@@ -55,6 +57,8 @@ def execute(
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
         states = root / "states" if root is not None else None
+        if states is not None and store is None:
+            report_origin(states, plan)
         fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
     try:
         if folder is not None and fold is not None:
@@ -62,7 +66,7 @@ def execute(
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
         trackers.emit("start", **_introduction(plan))
         if fold is not None:
-            result = _result(plan, fold.run(), folder)
+            result = result_of(plan, fold.run(), folder)
             if folder is not None:
                 result.save(folder)
         assert result is not None
@@ -73,6 +77,37 @@ def execute(
         raise
     finally:
         trackers.close()
+
+
+def report_origin(states: Path, plan: Plan) -> None:
+    """Print a line if the states of a folder were made by other versions or code than the plan's.
+
+    They have other keys and stay unused, and what a run needs is trained again. The folder notes
+    who made its states in `origin.json`.
+    """
+    parts = {part: " ".join(_names(getattr(plan.config, part))) for part in ("strategy", "stream")}
+    parts["model"] = json.dumps(plan.config.model)  # whose weights depend on its parameters
+    own = {f"{part} {name}": plan.code[part][:12] for part, name in parts.items()}
+    libraries = {"torch": torch.__version__, "numpy": np.__version__}
+    now = {**libraries, "the training loop": plan.code["kernel"][:12], **own}
+    found = read_json(states / "origin.json")
+    before: dict[str, str] = found if isinstance(found, dict) else {}
+    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
+        upgraded = [f"{n} {before[n]} (now {now[n]})" for n in changed if n in libraries]
+        reasons = upgraded or [f"other code of {name}" for name in changed]
+        print(
+            f"{states}: earlier states were made with {' and '.join(reasons)}; they are not "
+            "reused, and what is needed is trained again",
+            file=sys.stderr,
+        )
+    if now.items() - before.items():
+        write_json(states / "origin.json", {**before, **now}, sync=False)
+
+
+def _names(section: Mapping[str, Any]) -> list[str]:
+    """Return the name of a plugin and of those inside it."""
+    inner = [v for v in section.values() if isinstance(v, Mapping) and "name" in v]
+    return [section["name"], *(name for v in inner for name in _names(v))]
 
 
 def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
@@ -104,7 +139,8 @@ def _introduction(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _result(plan: Plan, records: list[Record], folder: Path | None) -> Result:
+def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
+    """Return the result of a run that has ended, from the records of its states."""
     n = len(plan.stream)
     matrices = _matrices(plan, records, n)
     return Result(
@@ -135,7 +171,7 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
 
 
 def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
-    """The matrices of the first n experiences by split and mask."""
+    """Return the matrices of the first n experiences by split and mask."""
     rows = [record.rows for record in _by_row(records, n)]
     return {
         split: {mask: _matrix(plan, [row[split][mask] for row in rows]) for mask in masks}
@@ -144,18 +180,18 @@ def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, 
 
 
 def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
-    """The calibration errors of the first n experiences."""
+    """Return the calibration errors of the first n experiences."""
     return _matrix(plan, [record.calibration for record in _by_row(records, n)])
 
 
 def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]]) -> AccuracyMatrix:
-    """A row before training and one per experience; columns in the order of learning."""
+    """Build a matrix of a row before training and one per experience, in the order of learning."""
     learned = plan.stream.experiences[: len(rows) - 1]
     return AccuracyMatrix.from_rows(rows, [e.identity for e in learned], [e.name for e in learned])
 
 
 def _by_row(records: list[Record], n: int) -> list[Record]:
-    """The record of each row of a matrix of n experiences.
+    """Return the record of each row of a matrix of n experiences.
 
     A strategy that trains once on the whole stream has two: the second stands for all.
     """
@@ -163,7 +199,7 @@ def _by_row(records: list[Record], n: int) -> list[Record]:
 
 
 def _anytime(records: list[Record]) -> list[list[float]]:
-    """The accuracy measured during the whole run, by the samples shown until then."""
+    """Return the accuracy measured during the whole run, by the samples shown until then."""
     curve: list[list[float]] = []
     for record in records:
         before = curve[-1][0] if curve else 0
@@ -195,7 +231,7 @@ def _cost(records: list[Record]) -> dict[str, float]:
 
 
 def versions(plan: Plan) -> dict[str, str]:
-    """The versions a result depends on; plugins' code by the first digits of its digest."""
+    """Return the versions a result depends on; plugins' code by the first digits of its digest."""
     return {
         "cl_platform": __version__,
         "python": platform.python_version(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
@@ -10,15 +9,14 @@ from statistics import fmean
 import torch
 
 from cl_platform.config.signatures import blame
-from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
-from cl_platform.core.rng import RNG, global_generators, seed_for
+from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
-from cl_platform.engine.plan import EVALUATOR, Plan
-from cl_platform.engine.training import train_experience
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed
 from cl_platform.models.precision import computing
 from cl_platform.storage.state_store import Record, State, StateStore
@@ -38,7 +36,6 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
-        self.scorer = kernel_digest(*EVALUATOR)
         self.records = [self._known(key) for key in plan.keys]
         self.trained = 0
         self.position = -1  # before the beginning
@@ -48,27 +45,31 @@ class Fold:
             self.begin()
 
     def run(self, upto: int | None = None) -> list[Record]:
-        """The record of every state, before training first; of the first `upto` steps if given."""
-        if self.device.type == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+        """Return the record of every state, before training first; of the first `upto` steps if
+        given. What is not in the store is trained and evaluated."""
         wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
         for k in wanted:
             if self._complete(k):
-                self._tell(k, reused=True)
-        while missing := [k for k in wanted if not self._complete(k)]:
-            reachable = range(missing[0], self.position, -1)
-            if missing[0] > self.position and not any(self._load(k) for k in reachable):
-                if self.position < 0:
-                    self.begin()
-                self.train()
-            if not self._complete(self.position):
-                self.evaluate()
+                self._emit_row(k, reused=True)
+        with deterministic(self.device):
+            while missing := [k for k in wanted if not self._complete(k)]:
+                if missing[0] > self.position:
+                    self._approach(missing[0])
+                if not self._complete(self.position):
+                    self.evaluate()
         return self.records[: wanted.stop]
+
+    def _approach(self, k: int) -> None:
+        """Go to the furthest stored state up to k; if none is ahead, train one more step."""
+        if any(self._load(stored) for stored in range(k, self.position, -1)):
+            return
+        if self.position < 0:
+            self.begin()
+        self.train()
 
     def _known(self, key: str) -> Record:
         record = self.store.record(key)
-        return record if record.evaluator == self.scorer else Record()
+        return record if record.evaluator == self.plan.evaluator else Record()
 
     def _complete(self, k: int) -> bool:
         rows = self.records[k].rows
@@ -82,7 +83,7 @@ class Fold:
         return ["test", "validation"] if validated else ["test"]
 
     def begin(self) -> None:
-        """A strategy as it is before the first experience; `position` counts its steps."""
+        """Start with a strategy as it is before the first experience."""
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
@@ -107,21 +108,19 @@ class Fold:
         return True
 
     def train(self) -> None:
-        """One step of the fold, from the present state."""
+        """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
+        data = step.data()
         self.rng.restart(k)
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
-        shown: dict[str, float] = {}
 
         def progress(done: int, total: int, loss: float) -> None:
             self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
 
-        def count(done: int, total: int, samples: int) -> None:
-            shown.update(steps=done, samples=samples)
-            every = plan.config.evaluate_every
-            if every and done % every == 0 and done < total:  # the end has a row of its own
+        def evaluate(done: int, total: int, samples: int) -> None:
+            if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with meter.evaluating():
                     curve.append([samples, self._accuracy(k)])
 
@@ -130,21 +129,22 @@ class Fold:
             memory = train_experience(
                 self.strategy,
                 step.experience,
-                step.data(),
+                data,
                 step.tasks() if plan.stream.scenario == "task" else None,
                 plan.config,
                 self.state.optimizer,
                 progress,
-                count,
+                evaluate if plan.config.evaluate_every else None,
             )
         if diagnostics := self.strategy.diagnostics():
             self.trackers.emit("diagnosed", step=k, values=diagnostics)
-        cost = {**meter.cost(), **shown}
+        epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
+        cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
         self.state = State(self.strategy.state_dict(), memory, cost, curve)
         self.position = k
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
-        if self.store.wants(plan.keys[k], self._unsaved):
+        if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
 
@@ -165,11 +165,11 @@ class Fold:
         return computing(self.plan.config.precision, self.device)
 
     def _learned(self, k: int) -> tuple[Experience, ...]:
-        """What the first k steps are trained on."""
+        """Return the experiences that the first k steps are trained on."""
         return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
 
     def _accuracy(self, k: int) -> float:
-        """Mean accuracy on what the first k steps are about; leaves no trace in training."""
+        """Return the mean accuracy on what was learned by step k; leaves no trace in training."""
         with self.rng.rewound(), global_generators(self.plan.config.seed):
             return self._evaluator("test").mean_accuracy(self.strategy, self._learned(k))
 
@@ -180,7 +180,7 @@ class Fold:
         return known[split]
 
     def evaluate(self) -> None:
-        """Score the present state and keep its record."""
+        """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
         seen = {c for e in self._learned(k) for c in e.classes}
@@ -194,13 +194,13 @@ class Fold:
             scores["test"].calibration,
             scores["test"].class_accuracy,
             self._anytime(scores["test"].row),
-            self.scorer,
+            self.plan.evaluator,
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
-        self._tell(k, reused=False)
+        self._emit_row(k, reused=False)
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
-        """What the present state cost to train, evaluate and keep."""
+        """Return what the present state cost to train, evaluate and store."""
         parameters = [(p.numel(), p.requires_grad) for p in self.strategy.parameters()]
         return {
             **self.state.cost,
@@ -211,7 +211,7 @@ class Fold:
         }
 
     def _anytime(self, row: Accuracies) -> list[list[float]]:
-        """What was measured in the midst of the last step, and at its end."""
+        """Return the curve measured in the midst of the last step, and at its end."""
         if not (self.position and self.plan.config.evaluate_every):
             return []
         tasks = {e.task for e in self._learned(self.position)}
@@ -219,7 +219,7 @@ class Fold:
         own = row[OWN_MASK[self.plan.stream.scenario]]
         return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
 
-    def _tell(self, k: int, reused: bool) -> None:
+    def _emit_row(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
 
 

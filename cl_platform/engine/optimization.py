@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +37,7 @@ SCHEDULES = _classes(
 
 
 def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimizer | None:
-    """The optimizer of all trainable parameters of a module; None if there is none."""
+    """Build the optimizer of all trainable parameters of a module; None if there are none."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     if not parameters:
         return None
@@ -50,7 +51,7 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: LRSchedule, horizon: int
 ) -> LRScheduler:
-    """The schedule of one experience; `horizon` is its length in the schedule's intervals."""
+    """Build the schedule of one experience; `horizon` is its length in the schedule's intervals."""
     cls = SCHEDULES[config.name.lower()]
     extra = dict(config.model_extra or {})
     for name in HORIZONS:
@@ -60,8 +61,23 @@ def build_schedule(
     return schedule
 
 
+def schedule_steps(
+    optimizer: torch.optim.Optimizer | None, config: LRSchedule | None, epochs: int, batches: int
+) -> tuple[Callable[[], None] | None, Callable[[], None] | None]:
+    """Return what to call after every batch and after every epoch of an experience, if anything.
+
+    Args:
+        batches: in one epoch.
+    """
+    if optimizer is None or config is None:
+        return None, None
+    if config.interval == "step":
+        return build_schedule(optimizer, config, epochs * batches).step, None
+    return None, build_schedule(optimizer, config, epochs).step
+
+
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What the optimizer remembers, by parameter name."""
+    """Return an optimizer's state by parameter name."""
     names = {id(p): name for name, p in module.named_parameters()}
     return {
         names[id(p)]: dict(optimizer.state[p])
@@ -74,35 +90,35 @@ def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 def restore_optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Give parameters that still exist in the same shape what was remembered of them."""
+    """Restore the state of the parameters that still exist in the same shape; others start anew."""
+    if not state:
+        return
     names = {id(p): name for name, p in module.named_parameters()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    remembered = {i: state.get(names[id(p)], {}) for i, p in enumerate(parameters)}
+    stored = {i: state.get(names[id(p)], {}) for i, p in enumerate(parameters)}
     fresh = optimizer.state_dict()
-    fresh["state"] = {i: r for i, r in remembered.items() if r and _fits(r, parameters[i])}
+    fresh["state"] = {i: s for i, s in stored.items() if s and _fits(s, parameters[i])}
     optimizer.load_state_dict(fresh)
 
 
-def _fits(remembered: dict[str, Any], parameter: torch.Tensor) -> bool:
-    moments = [v for v in remembered.values() if isinstance(v, torch.Tensor) and v.dim()]
+def _fits(state: dict[str, Any], parameter: torch.Tensor) -> bool:
+    moments = [v for v in state.values() if isinstance(v, torch.Tensor) and v.dim()]
     return all(v.shape == parameter.shape for v in moments)
 
 
 def try_optimizer(config: Optimizer) -> list[str]:
-    """The faults of an optimizer's configuration."""
+    """Return the faults of an optimizer's configuration, one line each."""
     cls = OPTIMIZERS.get(config.name.lower())
     if cls is None:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
-    if (
-        not config.model_extra
-    ):  # nothing to try, and the first optimizer takes torch seconds to make
+    if not config.model_extra:  # nothing to try, and torch takes seconds for its first optimizer
         return []
     faults = _unknown(cls, config.model_extra, "optimizer")
     return faults or _failure(lambda: build_optimizer(nn.Linear(1, 1), config), "optimizer")
 
 
 def try_schedule(optimizer: Optimizer, config: LRSchedule | None) -> list[str]:
-    """The faults of a schedule's configuration."""
+    """Return the faults of a schedule's configuration, one line each."""
     if config is None or try_optimizer(optimizer):
         return []
     cls = SCHEDULES.get(config.name.lower())
@@ -115,7 +131,7 @@ def try_schedule(optimizer: Optimizer, config: LRSchedule | None) -> list[str]:
 
 
 def device_fault(device: str) -> list[str]:
-    """Why a device cannot be used here, if so."""
+    """Return why a device cannot be used here, in one line; empty if it can."""
     try:
         torch.empty(0, device=device)
     except Exception as error:
@@ -131,7 +147,7 @@ def _unknown(cls: Any, given: dict[str, Any], where: str) -> list[str]:
 
 
 def _failure(attempt: Any, where: str) -> list[str]:
-    """Torch checks its own arguments; what it says of them is passed on."""
+    """Return torch's own message if something cannot be built."""
     try:
         attempt()
     except Exception as error:

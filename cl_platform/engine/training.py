@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,9 +17,9 @@ from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.optimization import (
     build_optimizer,
-    build_schedule,
     optimizer_state,
     restore_optimizer,
+    schedule_steps,
 )
 from cl_platform.errors import RunFailed
 
@@ -48,58 +47,86 @@ def train_experience(
     config: RunConfig,
     optimizer_memory: dict[str, Any],
     on_progress: OnProgress = lambda done, total, loss: None,
-    on_step: OnStep = lambda done, total, shown: None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
-    """Train on one experience; returns what the optimizer remembers afterwards.
+    """Train on one experience, and return the optimizer's state by parameter name.
 
     Args:
         data: what to train on, the experience's own data for most strategies.
         tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
-        optimizer_memory: what the optimizer remembered before; empty to start anew.
+        optimizer_memory: what this returned for the experience before; empty to start anew.
 
     Raises:
-        RunFailed: the loss is not finite; says at which step.
+        RunFailed: the loss is not finite; the message gives the step.
     """
     info = strategy.info
     strategy.train()
     strategy.begin_experience(experience)
     optimizer = build_optimizer(strategy, config.optimizer)
     if optimizer is not None:
-        if optimizer_memory:
-            restore_optimizer(strategy, optimizer, optimizer_memory)
+        restore_optimizer(strategy, optimizer, optimizer_memory)
         strategy.optimizer = optimizer
     per_epoch = len(batch_sizes(len(data), config.batch_size))
-    schedule = None
-    if config.schedule is not None and optimizer is not None:
-        by_step = config.schedule.interval == "step"
-        horizon = config.epochs * (per_epoch if by_step else 1)
-        schedule = build_schedule(optimizer, config.schedule, horizon)
+    after_batch, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, per_epoch)
     augmented = info.preprocess.augmentation != "none"
     features = None if augmented else strategy.features_of(data)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
-    losses: list[Tensor] = []
-    done, total, shown, checked = 0, config.epochs * per_epoch, 0, time.perf_counter()
+    total, shown = config.epochs * per_epoch, 0
+    watch = _LossWatch(config.optimizer.lr, total, on_progress)
     for _ in range(config.epochs):
         for batch in batches(
             data, tasks, config.batch_size, info.preprocess, shuffle, augment, features
         ):
-            losses.append(strategy.training_step(batch))
+            loss = strategy.training_step(batch)
             strategy.after_step(batch)
-            done, shown = done + 1, shown + len(batch)
-            on_step(done, total, shown)
-            if len(losses) >= CHECK_STEPS or time.perf_counter() - checked > CHECK_SECONDS:
-                on_progress(done, total, _mean_loss(losses, done, config))
-                losses, checked = [], time.perf_counter()
-            if schedule is not None and by_step:
-                schedule.step()
-        if schedule is not None and not by_step:
-            schedule.step()
-    if losses:
-        on_progress(done, total, _mean_loss(losses, done, config))
+            done, shown = watch.add(loss), shown + len(batch)
+            if on_step:
+                on_step(done, total, shown)
+            watch.look_now_and_then()
+            if after_batch:
+                after_batch()
+        if after_epoch:
+            after_epoch()
+    watch.look()
     strategy.end_experience(experience)
     if optimizer is None or config.optimizer.reset:
         return {}
     return optimizer_state(strategy, optimizer)
+
+
+class _LossWatch:
+    """Collects losses and looks at them now and then, since each look waits for the device."""
+
+    def __init__(self, lr: float, total: int, on_progress: OnProgress) -> None:
+        self.lr, self.total, self.on_progress = lr, total, on_progress
+        self.done = 0
+        self.losses: list[Tensor] = []
+        self.looked = time.perf_counter()
+
+    def add(self, loss: Tensor) -> int:
+        """Add the loss of one more step, and return the number of steps so far."""
+        self.losses.append(loss)
+        self.done += 1
+        return self.done
+
+    def look_now_and_then(self) -> None:
+        if len(self.losses) >= CHECK_STEPS or time.perf_counter() - self.looked > CHECK_SECONDS:
+            self.look()
+
+    def look(self) -> None:
+        """Report the mean loss since the last look; raise RunFailed where one is not finite."""
+        if not self.losses:
+            return
+        values = torch.stack(self.losses).tolist()
+        finite = np.isfinite(values)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            raise RunFailed(
+                f"step {self.done - len(values) + first + 1}: loss is {values[first]} with "
+                f"lr={self.lr:g}; lower lr"
+            )
+        self.on_progress(self.done, self.total, float(np.mean(values)))
+        self.losses, self.looked = [], time.perf_counter()
 
 
 def batches(
@@ -111,11 +138,11 @@ def batches(
     augment: torch.Generator,
     features: Samples | None = None,
 ) -> Iterator[Batch]:
-    """One pass over the data in a fresh random order, in batches of `batch_size` and a rest.
+    """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
-    Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a view
-    of its chunk: the cost of preparing a batch is a few slices. If the data are memory-mapped, the
-    next chunk is read while the present one is used.
+    Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a slice
+    of its chunk: preparing one costs a few views. If the data are memory-mapped, the next chunk is
+    read while the present one is used.
     """
     device = shuffle.device
     order = torch.randperm(len(data), generator=shuffle, device=device)
@@ -125,22 +152,24 @@ def batches(
     def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
         labels = None if tasks is None else tasks[rows].to(device)
-        known = None if features is None else features.gather(rows).to(device)
-        return data.gather(rows).to(device), data.y[rows].to(device), labels, known
+        cached = None if features is None else features.gather(rows).to(device)
+        return data.gather(rows).to(device), data.y[rows].to(device), labels, cached
 
-    ahead = _ahead(read, order.split(batch_sizes(len(order), chunk)), data.mapped)
-    for raw, y, task, known in ahead:
-        sizes = batch_sizes(len(y), batch_size)
-        parts = [t.split(sizes) for t in (preprocess(raw, augment), y, raw)]
-        optional = [repeat(None) if t is None else t.split(sizes) for t in (task, known)]
-        rows = zip(*parts, *optional)  # noqa: B905 (repeat is endless)
-        for new_x, new_y, new_raw, new_task, new_features in rows:
-            yield Batch(new_x, new_y, new_task, new_raw, features=new_features)
+    for raw, y, task, cached in _ahead(
+        read, order.split(batch_sizes(len(order), chunk)), data.mapped
+    ):
+        whole = Batch(preprocess(raw, augment), y, task, raw, features=cached)
+        start = 0
+        for size in batch_sizes(len(y), batch_size):
+            yield whole[start : start + size]
+            start += size
 
 
 def batch_sizes(n: int, size: int) -> list[int]:
-    """`n` in parts of `size` and a rest. A rest of one joins the part before: batch norm cannot
-    train on a single sample."""
+    """Return `n` in parts of `size` and a rest.
+
+    A rest of one joins the part before: batch norm cannot train on a single sample.
+    """
     sizes = [size] * (n // size) + ([n % size] if n % size else [])
     if len(sizes) > 1 and size > 1 and sizes[-1] == 1:
         sizes[-2:] = [size + 1]
@@ -148,7 +177,7 @@ def batch_sizes(n: int, size: int) -> list[int]:
 
 
 def _ahead(read: Callable[[Tensor], T], chunks: tuple[Tensor, ...], ahead: bool) -> Iterator[T]:
-    """``map(read, chunks)``, on request with the next chunk being read in a thread meanwhile."""
+    """Map `read` over chunks, on request with the next one being read in a thread meanwhile."""
     if not ahead:
         yield from map(read, chunks)
         return
@@ -159,15 +188,3 @@ def _ahead(read: Callable[[Tensor], T], chunks: tuple[Tensor, ...], ahead: bool)
             if following is not None:
                 pending = pool.submit(read, following)
             yield present
-
-
-def _mean_loss(losses: list[Tensor], done: int, config: RunConfig) -> float:
-    values = torch.stack(losses).tolist()
-    finite = np.isfinite(values)
-    if finite.all():
-        return float(np.mean(values))
-    first = int(np.argmin(finite))
-    raise RunFailed(
-        f"step {done - len(values) + first + 1}: loss is {values[first]} with "
-        f"lr={config.optimizer.lr:g}; lower lr"
-    )

@@ -33,7 +33,7 @@ class Tokens:
     mask: Tensor | None = None
 
     def prepend(self, prompts: Tensor) -> Tokens:
-        """Prompts (P, width), or (B, P, width) for every sample its own, before the tokens."""
+        """Prepend prompts (P, width), or (B, P, width) for every sample its own."""
         prompts = prompts.to(self.values.dtype).expand(len(self.values), -1, -1)
         mask = self.mask
         if mask is not None:
@@ -41,7 +41,7 @@ class Tokens:
         return Tokens(torch.cat([prompts, self.values], dim=1), mask)
 
     def split(self, n: int) -> tuple[Tokens, Tokens]:
-        """The first n tokens, and the others."""
+        """Return the first n tokens, and the others."""
         before, after = (slice(None, n), slice(n, None))
         return self._cut(before), self._cut(after)
 
@@ -78,7 +78,7 @@ class Projection:
 
     @property
     def weight(self) -> Tensor:
-        """(out, in), a view."""
+        """The rows of the layer's weight, (out, in), a view."""
         return self.layer.weight[self.rows]
 
     def adding(self, update: LowRank) -> torch.utils.hooks.RemovableHandle:
@@ -104,19 +104,19 @@ class Backbone(Classifier):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tokens:
-        """Inputs (B, *input_shape) to tokens with their positions."""
+        """Turn inputs (B, *input_shape) into tokens with their positions."""
 
     @abstractmethod
     def blocks(self, tokens: Tokens) -> Tensor:
-        """Tokens (B, n, width) through all blocks and the last normalisation, same shape."""
+        """Pass tokens (B, n, width) through all blocks and the last normalisation, same shape."""
 
     @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
-        """What the blocks made of the tokens of :meth:`embed`, to one feature (B, width)."""
+        """Pool the output of the blocks into one feature (B, width)."""
 
     @abstractmethod
     def projections(self) -> dict[str, Projection]:
-        """The attention's weights by block and name: ``0.query``, ``0.key``, ``0.value``, ..."""
+        """Return the attention's weights by block and name: ``0.query``, ``0.key``, ..."""
 
     def encode(
         self,
@@ -124,7 +124,7 @@ class Backbone(Classifier):
         prefixes: Mapping[int, Prefix] | None = None,
         updates: Mapping[str, LowRank] | None = None,
     ) -> Tokens:
-        """Tokens through the blocks, (B, n, width), with what is attached on the way.
+        """Pass tokens through the blocks, (B, n, width), with what is attached on the way.
 
         Args:
             prefixes: by block, from 0.
@@ -146,7 +146,7 @@ class Backbone(Classifier):
 
 @contextmanager
 def prefixed(prefixes: Mapping[int, Prefix], depth: int) -> Iterator[None]:
-    """Whatever calls torch's attention inside has prefixes; the k-th call is the k-th block.
+    """Give prefixes to torch's attention inside; the k-th call is that of the k-th block.
 
     Raises:
         BadInput: there were not as many calls as blocks: the prefixes would have had no effect.
@@ -183,14 +183,14 @@ class _Prefixed(TorchFunctionMode):
 
 
 def _before(heads: Tensor, prefix: Tensor) -> Tensor:
-    """(B, H, n, d) with a prefix (L, H d) or (B, L, H d) before it: (B, H, L + n, d)."""
+    """Prepend a prefix (L, H d) or (B, L, H d) to (B, H, n, d): (B, H, L + n, d)."""
     n_batch, n_heads, _, size = heads.shape
     split = prefix.to(heads.dtype).unflatten(-1, (n_heads, size)).transpose(-3, -2)
     return torch.cat([split.expand(n_batch, -1, -1, -1), heads], dim=2)
 
 
 def _wider_mask(kwargs: dict[str, Any], length: int) -> dict[str, Tensor]:
-    """The mask (..., n) of an attention, bool or added to its scores, with a prefix let through."""
+    """Return the mask (..., n) of an attention, bool or additive, that lets a prefix through."""
     mask = kwargs.get("attn_mask")
     if mask is None:
         return {}

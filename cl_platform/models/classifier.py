@@ -19,27 +19,32 @@ Norm = Literal["batch", "group"]
 class Classifier(nn.Module):
     """A feature extractor and a linear classifier on top of it.
 
-    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`. A
-    pretrained one also says which ``preprocess`` its weights were trained with, in units of pixels
-    from 0 to 255; its mean and std then stand in for those of the stream. Its static method
-    ``fingerprint(**parameters)`` hashes the weights, so that states made from others are not taken
-    for its own.
+    Subclasses set ``classifier`` (features -> n_classes) and implement :meth:`features`. One
+    that reads weights has a static method ``fingerprint(**parameters)``, which hashes all
+    weights that it reads, so that states made from others are not taken for its own.
+
+    Attributes:
+        pretrained: whether its features are the same whatever the seed, so that a frozen one can be
+            shared and its features cached; a static method of its parameters where these decide.
+        preprocess: what its weights were trained with, in units of pixels from 0 to 255; its mean
+            and std then replace those of the stream. A static method likewise.
     """
 
+    pretrained: ClassVar[bool] = False
     preprocess: ClassVar[Preprocess | None] = None
     classifier: nn.Linear
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """(B, *input_shape) -> (B, n_features), what the classifier sees."""
+        """Return what the classifier sees of inputs (B, *input_shape), (B, n_features)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, *input_shape) -> logits (B, n_classes)."""
+        """Return logits (B, n_classes) for inputs (B, *input_shape)."""
         return in_float32(self.classifier, self.features(x))
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
-    """Batch norm, or group norm with groups of at most 32 (its statistics are per sample)."""
+    """Build batch norm, or group norm with groups of at most 32 (its statistics are per sample)."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     groups = next(g for g in range(min(32, channels // 2) or 1, 0, -1) if channels % g == 0)

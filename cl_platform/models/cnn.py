@@ -111,7 +111,7 @@ class ResidualBlock(nn.Module):
 
 
 def image_shape(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(channels, height, width).
+    """Return (channels, height, width).
 
     Raises:
         BadInput: the stream's inputs are no images.

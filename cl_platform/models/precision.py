@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def computing(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which a run computes; `precision` is float32 or bf16.
+    """Return the context in which a run computes; `precision` is float32 or bf16.
 
     Weights stay in float32. Their casts are not kept, since optimizer steps inside the context
     change them.
@@ -22,14 +22,14 @@ def computing(precision: str, device: torch.device) -> torch.autocast:
 
 
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer in float32 whatever the context: logits in bfloat16 would tie by the dozen."""
+    """Return a layer in float32 whatever the context: logits in bfloat16 would tie by the dozen."""
     with torch.autocast(x.device.type, enabled=False):
         output: Tensor = layer(x.float() if x.dtype == torch.bfloat16 else x)
         return output
 
 
 def attending(device: torch.device) -> AbstractContextManager[Any]:
-    """The context for attention that will be trained through; changes bfloat16 on a CPU only.
+    """Return the context for attention that is trained through; it changes bfloat16 on a CPU only.
 
     There, the gradient of torch's fused attention takes five times as long as in float32.
     """

@@ -38,6 +38,7 @@ class CifarResNet(Classifier):
         DataError: the weights are missing, damaged, or those of another network.
     """
 
+    pretrained: ClassVar[bool] = True
     preprocess: ClassVar[Preprocess] = IMAGENET  # its authors used the statistics of ImageNet
 
     def __init__(
@@ -70,7 +71,7 @@ class CifarResNet(Classifier):
 
     @staticmethod
     def fingerprint(depth: int = 20, weights: str | None = None) -> str:
-        """The sha256 of the weights that a model with these parameters begins with."""
+        """Return the sha256 of the weights that a model with these parameters begins with."""
         return file_digest(CifarResNet._file(depth, weights))
 
     @staticmethod
@@ -93,6 +94,7 @@ class MobileNetV1(Classifier):
         DataError: the weights are missing, damaged, or those of another network.
     """
 
+    pretrained: ClassVar[bool] = True
     preprocess: ClassVar[Preprocess] = Preprocess(mean=(127.5,) * 3, std=(127.5,) * 3)
 
     def __init__(
@@ -123,7 +125,7 @@ class MobileNetV1(Classifier):
 
     @staticmethod
     def fingerprint(size: int = 96, weights: str | None = None) -> str:
-        """The sha256 of the weights that a model with these parameters begins with."""
+        """Return the sha256 of the weights that a model with these parameters begins with."""
         return file_digest(MobileNetV1._file(weights))
 
     @staticmethod
@@ -132,7 +134,7 @@ class MobileNetV1(Classifier):
 
 
 def check_channels(input_shape: tuple[int, ...]) -> None:
-    """Raises BadInput unless inputs are images with one or three channels."""
+    """Raise BadInput unless inputs are images with one or three channels."""
     channels, *_ = image_shape(input_shape)
     if channels not in (1, 3):
         raise BadInput(
@@ -142,7 +144,7 @@ def check_channels(input_shape: tuple[int, ...]) -> None:
 
 
 def coloured(x: Tensor, size: int) -> Tensor:
-    """(B, 1 or 3, H, W) -> (B, 3, size, size); a grey channel is repeated.
+    """Resize (B, 1 or 3, H, W) to (B, 3, size, size); a grey channel is repeated.
 
     Channels come last in memory: convolutions in inference are up to twice as fast so, on a CPU.
     """
@@ -178,7 +180,7 @@ def _stage(wide_in: int, wide: int, blocks: int) -> nn.Sequential:
 def _convolution(
     name: str, wide_in: int, wide: int, stride: int = 1, kernel: int = 3, groups: int = 1
 ) -> dict[str, nn.Module]:
-    """A convolution, batch norm and ReLU6, by the names of their weights.
+    """Return a convolution, batch norm and ReLU6, by the names of their weights.
 
     At stride 2 the border is at the right and the bottom only, as TensorFlow has it for even sizes.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ class TextEncoder(Backbone):
             first token's.
     """
 
+    pretrained: ClassVar[bool] = True
     body: Any  # of the library
 
     def __init__(
@@ -48,11 +49,11 @@ class TextEncoder(Backbone):
 
     @staticmethod
     def fingerprint(weights: str = "minilm", **parameters: object) -> str:
-        """A hash of the weights."""
+        """Return a hash of the weights."""
         return str(weights_digest(weights))
 
     def embed(self, x: Tensor) -> Tokens:
-        """Token ids (B, n) to tokens (B, m, width); m < n where all of the batch is shorter."""
+        """Embed token ids (B, n) as (B, m, width); m < n where all of the batch is shorter."""
         if x.is_floating_point():
             raise BadInput(
                 "a text encoder takes token ids, not numbers; give --set stream.tokenizer=minilm"

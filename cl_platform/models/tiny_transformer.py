@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ class TinyTransformer(Backbone):
     run.
     """
 
+    pretrained: ClassVar[bool] = True
     width, depth = 16, 2
 
     def __init__(self, input_shape: tuple[int, ...], n_classes: int) -> None:
@@ -31,11 +33,6 @@ class TinyTransformer(Backbone):
             self.first = nn.Parameter(0.1 * torch.randn(1, self.width))
             self.layers = nn.ModuleList(_Block(self.width, heads=2) for _ in range(self.depth))
             self.norm = nn.LayerNorm(self.width)
-
-    @staticmethod
-    def fingerprint() -> str:
-        """They are part of the code."""
-        return "seed 0"
 
     def embed(self, x: Tensor) -> Tokens:
         views = self.views(x.flatten(1)).view(-1, N_TOKENS, self.width)

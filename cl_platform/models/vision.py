@@ -34,7 +34,7 @@ class VisionTransformer(Backbone):
         self.classifier = nn.Linear(self.width, n_classes)
 
     def embed(self, x: Tensor) -> Tokens:
-        """Images (B, 1 or 3, H, W) to tokens (B, n, width), the class token first."""
+        """Embed images (B, 1 or 3, H, W) as tokens (B, n, width), the class token first."""
         x = x.expand(-1, self.body.patch_embed.proj.in_channels, -1, -1)
         if x.shape[2:] != (self.size, self.size):
             x = interpolate(x, (self.size, self.size), mode="bicubic", antialias=True)
@@ -50,7 +50,7 @@ class VisionTransformer(Backbone):
         return feature
 
     def projections(self) -> dict[str, Projection]:
-        """timm keeps query, key and value in one layer: each is a third of its rows."""
+        """Return thirds of the rows of the layer in which timm has query, key and value."""
         places = {}
         for i, block in enumerate(self.body.blocks):
             layer = cast(nn.Linear, block.get_submodule("attn.qkv"))
@@ -70,6 +70,8 @@ class PretrainedViT(VisionTransformer):
             positions interpolated.
     """
 
+    pretrained: ClassVar[bool] = True
+
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -86,14 +88,14 @@ class PretrainedViT(VisionTransformer):
 
     @staticmethod
     def preprocess(architecture: str, **parameters: object) -> Preprocess:  # type: ignore[override]
-        """The normalisation it was trained with, in units of pixels from 0 to 255."""
+        """Return the normalisation it was trained with, in units of pixels from 0 to 255."""
         config = _config(architecture)
         mean, std = (tuple(255 * v for v in values) for values in (config.mean, config.std))
         return Preprocess(mean, std)
 
     @staticmethod
     def fingerprint(architecture: str, weights: str | None = None, **parameters: object) -> str:
-        """A hash of the weights' file, which is fetched if need be."""
+        """Return a hash of the weights' file, which is fetched if need be."""
         return file_digest(_file_of(architecture, weights))
 
 
@@ -130,8 +132,15 @@ class SmallViT(VisionTransformer):
 
     @staticmethod
     def fingerprint(weights: str | None = None, **parameters: object) -> str:
-        """A hash of the weights' file, if there is one."""
+        """Return a hash of the weights' file, if there is one."""
         return file_digest(weights_file(STATE, weights)) if weights else ""
+
+    @staticmethod
+    def pretrained(  # type: ignore[override]
+        weights: str | None = None, **parameters: object
+    ) -> bool:
+        """Return whether there is a file of weights."""
+        return weights is not None
 
 
 class HybridViT(VisionTransformer):
@@ -166,34 +175,41 @@ class HybridViT(VisionTransformer):
         self.image_size = size
 
     def embed(self, x: Tensor) -> Tokens:
-        """Images (B, 1 or 3, H, W) to tokens (B, 1 + (size / 32)^2, width)."""
+        """Embed images (B, 1 or 3, H, W) as tokens (B, 1 + (size / 32)^2, width)."""
         return self.tokens(self.maps(x))
 
     def maps(self, x: Tensor) -> Tensor:
-        """What the convolutions make of images: (B, 768, size / 32, size / 32)."""
+        """Return the convolutions' maps of images, (B, 768, size / 32, size / 32)."""
         maps: Tensor = self.convolutions(coloured(x, self.image_size))
         return maps
 
     def tokens(self, maps: Tensor) -> Tokens:
-        """What the transformer makes of them."""
+        """Embed maps as tokens."""
         return super().embed(maps)
 
     def train(self, mode: bool = True) -> Self:
-        """Batch norm keeps its statistics: those of one experience are not those of the next."""
+        """Train the transformer; batch norm keeps the statistics it was pretrained with."""
         super().train(mode)
         self.convolutions.eval()
         return self
 
     @staticmethod
     def fingerprint(weights: str | None = None, **parameters: object) -> str:
-        """A hash of the transformer's weights and those of the convolutions, if it has a file."""
-        return MobileNetV1.fingerprint() + SmallViT.fingerprint(weights) if weights else ""
+        """Return a hash of the convolutions' weights, and of the transformer's if it has a file."""
+        return MobileNetV1.fingerprint() + SmallViT.fingerprint(weights)
+
+    @staticmethod
+    def pretrained(  # type: ignore[override]
+        weights: str | None = None, **parameters: object
+    ) -> bool:
+        """Return whether the transformer has a file of weights too."""
+        return weights is not None
 
 
 def _small(
     image: tuple[int, int], patch: int, width: int, depth: int, heads: int, weights: str | None
 ) -> timm.models.VisionTransformer:
-    """timm's transformer for square images (channels, side), new or with a file of weights."""
+    """Build timm's transformer for square images (channels, side), new or from a file."""
     if width % heads:
         raise BadInput(f"width={width}, heads={heads}: heads must divide width")
     channels, side = image
@@ -212,10 +228,10 @@ def _small(
 
 
 def library() -> Any:
-    """timm, which the extra `vision` installs.
+    """Import timm, which the extra `vision` installs.
 
     Raises:
-        DataError: it is not there.
+        DataError: it is not installed.
     """
     try:
         import timm
@@ -237,7 +253,7 @@ def _config(architecture: str) -> timm.models.PretrainedCfg:
 
 
 def _load(architecture: str, file: Path, size: int) -> timm.models.VisionTransformer:
-    """The transformer for images of a size, with the weights of a file for whatever size."""
+    """Return the transformer for images of a size, with the weights of a file for whatever size."""
     body: Any = library().create_model(architecture, num_classes=0, img_size=size)
     if not isinstance(body, library().models.VisionTransformer):
         raise BadInput(
@@ -256,13 +272,13 @@ def _load(architecture: str, file: Path, size: int) -> timm.models.VisionTransfo
 
 
 def _file_of(architecture: str, given: str | None) -> Path:
-    """The file with the weights: the one given, or that of the hub."""
+    """Return the file with the weights: the one given, or that of the hub."""
     if given:
         return weights_file(STATE, given)
     try:
         return from_hub(str(_config(architecture).hf_hub_id), [HUB_FILE]) / HUB_FILE
     except Exception as error:  # no network, no such repository
         raise DataError(
-            f"the weights of {architecture} cannot be had ({one_line(error, 160)}); connect to the "
-            "hub once, or give model.weights=FILE"
+            f"the weights of {architecture} are not available ({one_line(error, 160)}); connect "
+            "to the hub once, or give model.weights=FILE"
         ) from error

@@ -1,11 +1,10 @@
-"""Files of pretrained weights: found, hashed, and read into a network."""
+"""Files of pretrained weights: find them, hash them, and load them into a network."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from cl_platform.storage.paths import data_home
 
 
 def weights_file(pattern: str, given: str | None = None) -> Path:
-    """The file of that path, or else the first that matches a pattern in ``$CLP_DATA/pretrained``.
+    """Return the given file, else the first that matches a pattern in ``$CLP_DATA/pretrained``.
 
     Raises:
         DataError: there is none.
@@ -30,7 +29,7 @@ def weights_file(pattern: str, given: str | None = None) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 (hex) of a file, read again only once its size or time has changed."""
+    """Return the sha256 (hex) of a file, read again only after its size or time has changed."""
     status = path.stat()
     return _digest_of(path.resolve(), status.st_size, status.st_mtime_ns)
 
@@ -42,13 +41,18 @@ def _digest_of(path: Path, size: int, mtime: int) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict in float32, without what wrappers put around it (``state_dict``, ``module.``).
+    """Return a state dict in float32, without a wrapper's ``state_dict`` and ``module.``.
 
     Raises:
         DataError: the file holds none.
     """
     try:
-        content = _read(path)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
         state = content.get("state_dict", content)
         return {name.removeprefix("module."): value.float() for name, value in state.items()}
     except Exception as error:  # damaged archives raise whatever their bytes lead to
@@ -57,16 +61,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def fill(network: nn.Module, path: Path, without: str) -> None:
-    """Load a file's weights into a network, all but those of its old classifier, `without`.
+    """Load a file's weights into a network, all but those of its old classifier `without`.
 
     Raises:
         DataError: the file's weights are not those of this network.

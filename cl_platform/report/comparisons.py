@@ -9,11 +9,11 @@ import pandas as pd
 
 from cl_platform.metrics.comparison import interquartile_mean
 from cl_platform.metrics.ranking import rank
-from cl_platform.report.leaderboard import MEASURES, Row
+from cl_platform.report.leaderboard import Measure, Row
 from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import ranking_figure
 
-ACCURACY = MEASURES[0]
+ACCURACY = Measure("average_accuracy")
 
 
 def _scores(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:

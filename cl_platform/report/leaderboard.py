@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cl_platform.metrics.comparison import Difference, bootstrap_mean, compare
-from cl_platform.metrics.matrix_metrics import METRICS, accuracy_so_far
+from cl_platform.metrics.matrix_metrics import accuracy_so_far
+from cl_platform.metrics.registry import Metric, find_metric, metrics
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
@@ -22,38 +24,71 @@ SIGNIFICANT = 0.05
 OWN_PARTS = ("strategy", "curriculum")  # axes with a part of a row to themselves
 
 
+COLUMNS = {
+    "average_accuracy": True,
+    "forgetting": True,
+    "learning_accuracy": True,
+    "average_incremental_accuracy": False,
+    "anytime_accuracy": True,
+    "backward_transfer": False,
+    "forward_transfer": False,
+    "task/forward_transfer": False,
+    "intransigence": True,
+    "forward_transfer_from_experts": False,
+    "task/forward_transfer_from_experts": True,
+    "calibration_error": True,
+    "cost.train_seconds": True,
+    "cost.flops": True,
+    "cost.stored_bytes": True,
+    "cost.peak_memory_bytes": False,
+    "cost.trainable_parameters": False,
+}
+"""What reports show of results, in this order: in tables, or only in pictures. Metrics that do not
+come with the platform are shown in tables, before the costs."""
+SHOWN_AS = {
+    "fraction": (100, "%"),
+    "FLOP": (1e-9, "GFLOP"),
+    "B": (1e-6, "MB"),
+    "parameters": (1e-3, "k"),
+}
+
+
 @dataclass(frozen=True)
 class Measure:
-    """Something that is shown of runs.
+    """A column of results as reports show it.
 
     Args:
-        key: the column of the results.
-        name: what people read.
-        scale: what values are multiplied with before they are shown.
-        unit: what they are then.
-        more: 1 if more is better, -1 if less is.
+        key: its name there: a metric's, after its mask if that is not the scenario's own.
         listed: whether tables show it, and not only pictures.
     """
 
     key: str
-    name: str
-    scale: float
-    unit: str
-    more: int
     listed: bool = True
+
+    @cached_property
+    def metric(self) -> Metric:
+        return find_metric(self.key.rpartition("/")[2])
+
+    @property
+    def name(self) -> str:
+        mask = self.key.rpartition("/")[0]
+        return f"{self.metric.title} ({mask})" if mask else self.metric.title
+
+    @property
+    def scale(self) -> float:
+        """The factor by which values are multiplied before they are shown in :attr:`unit`."""
+        return SHOWN_AS.get(self.metric.unit, (1, ""))[0]
+
+    @property
+    def unit(self) -> str:
+        return SHOWN_AS.get(self.metric.unit, (1, self.metric.unit))[1]
 
     @property
     def title(self) -> str:
-        return f"{self.name} ({self.unit})"
-
-    @property
-    def meaning(self) -> str:
-        """In a sentence, where it is a metric of the matrix."""
-        metric = METRICS.get(self.key.rpartition("/")[2])
-        return " ".join((metric.__doc__ or "").partition("\n\n")[0].split()) if metric else ""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
 
     def shown(self, value: float) -> str:
-        """A number of this measure, without its unit."""
+        """Return a value as text, without its unit."""
         if math.isnan(value):
             return "-"
         value *= self.scale
@@ -62,31 +97,10 @@ class Measure:
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     def text(self, value: Interval) -> str:
-        """``81.2 [79.9, 82.5]``."""
+        """Return a value with its interval: ``81.2 [79.9, 82.5]``."""
         if math.isnan(value.low):
             return self.shown(value.value)
         return f"{self.shown(value.value)} [{self.shown(value.low)}, {self.shown(value.high)}]"
-
-
-MEASURES = (
-    Measure("average_accuracy", "accuracy", 100, "%", 1),
-    Measure("forgetting", "forgetting", 100, "%", -1),
-    Measure("learning_accuracy", "as learned", 100, "%", 1),
-    Measure("average_incremental_accuracy", "incremental accuracy", 100, "%", 1, listed=False),
-    Measure("anytime_accuracy", "anytime accuracy", 100, "%", 1),
-    Measure("backward_transfer", "backward transfer", 100, "%", 1, listed=False),
-    Measure("forward_transfer", "forward transfer", 100, "%", 1, listed=False),
-    Measure("task/forward_transfer", "forward transfer (task)", 100, "%", 1, listed=False),
-    Measure("intransigence", "intransigence", 100, "%", -1),
-    Measure("forward_transfer_from_experts", "against experts", 100, "%", 1, listed=False),
-    Measure("task/forward_transfer_from_experts", "against experts (task)", 100, "%", 1),
-    Measure("calibration_error", "calibration error", 100, "%", -1),
-    Measure("cost.train_seconds", "training", 1, "s", -1),
-    Measure("cost.flops", "compute", 1e-9, "GFLOP", -1),
-    Measure("cost.stored_bytes", "state", 1e-6, "MB", -1),
-    Measure("cost.peak_memory_bytes", "peak memory", 1e-6, "MB", -1, listed=False),
-    Measure("cost.trainable_parameters", "parameters", 1e-3, "k", -1, listed=False),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +148,12 @@ def shown_axes(rows: Sequence[Row]) -> list[str]:
 
 
 def measures_of(runs: Runs) -> list[Measure]:
-    """What these runs have anything to show of."""
-    columns = runs.frame.columns
-    return [m for m in MEASURES if m.key in columns and runs.frame[m.key].notna().any()]
+    """Return the measures that these runs have values of."""
+    builtin = {name for name, metric in metrics().items() if metric.is_builtin}
+    names = dict.fromkeys(name for result in runs.results for name in result.metrics)
+    columns = COLUMNS | {n: True for n in names if "/" not in n and n not in builtin}
+    present = [k for k in columns if k in runs.frame.columns and runs.frame[k].notna().any()]
+    return [Measure(k, columns[k]) for k in sorted(present, key=lambda k: k.startswith("cost."))]
 
 
 def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:

@@ -97,7 +97,7 @@ const curricula = [...new Set(page.rows.map((row) => row.curriculum))];
 const dash = (row) => DASHES[curricula.indexOf(row.curriculum) % DASHES.length];
 const symbol = (row) => SYMBOLS[streams.indexOf(row.stream) % SYMBOLS.length];
 const faint = (hex) => hex + "2e";
-const title = (key) => `${measure[key].name} in ${measure[key].unit}`;
+const title = (key) => [measure[key].name, measure[key].unit].filter(Boolean).join(" in ");
 const literal = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // no markup
 
 function curves(rows) {
@@ -173,7 +173,7 @@ function scatter(rows, xKey, yKey, front) {
         marker: { color: ink("--soft"), size: 8, symbol: symbol(row) } });
     }
   }
-  if (front) {
+  if (front && measure[xKey].sign && measure[yKey].sign) {
     traces.push(...streams.map((stream) =>
       pareto(points.filter((row) => row.stream === stream), xKey, yKey)));
   }
@@ -190,8 +190,8 @@ function spread(values) {
 
 // The points that no other is better than in both.
 function pareto(points, xKey, yKey) {
-  const x = (row) => measure[xKey].more * value(row, xKey);
-  const y = (row) => measure[yKey].more * value(row, yKey);
+  const x = (row) => measure[xKey].sign * value(row, xKey);
+  const y = (row) => measure[yKey].sign * value(row, yKey);
   const best = [];
   for (const row of points.slice().sort((a, b) => x(b) - x(a) || y(b) - y(a))) {
     if (!best.length || y(row) > y(best[best.length - 1])) best.push(row);
@@ -369,7 +369,7 @@ byId("leaderboard").onclick = (event) => {
   const th = event.target.closest("th[data-key]"), tr = event.target.closest("tbody tr");
   if (th) {
     const again = th.dataset.key === state.sort;
-    const down = again ? state.down !== "1" : measure[th.dataset.key].more > 0;
+    const down = again ? state.down !== "1" : measure[th.dataset.key].sign > 0;
     change({ sort: th.dataset.key, down: down ? "1" : "0" });
   } else if (tr) {
     change({ row: rowKey(page.rows[Number(tr.dataset.row)]) });

@@ -32,7 +32,7 @@ def page_data(
         "name": runs.name,
         "shown": shown_axes(every),
         "measures": [
-            {"key": m.key, "name": m.name, "unit": m.unit, "more": m.more} for m in measures
+            {"key": m.key, "name": m.name, "unit": m.unit, "sign": m.metric.sign} for m in measures
         ],
         "rows": [
             {**_row(i, row, measures, i >= len(rows)), "classes": _classes(row, runs.results)}

@@ -8,30 +8,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = {
-    "average_accuracy": "accuracy",
-    "forgetting": "forgetting",
-    "learning_accuracy": "as learned",
-}
-"""What tables show of a run, and what they call it; the first one decides what is best."""
+METRICS = ("average_accuracy", "forgetting", "learning_accuracy")
+"""The metrics in tables on the console and on W&B; the first one decides what is best."""
 
 
 def by_point(frame: pd.DataFrame, *apart: str) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The runs of each point of the axes but the seed (and the axes `apart`), best first."""
+    """Return the runs of each point of the axes but the seed (and the axes `apart`), best first."""
     axes = axes_of(frame, *apart)
     groups: list[tuple[tuple[str, ...], pd.DataFrame]] = [((), frame)]
     if axes:
         grouped = frame.groupby(axes, sort=False, dropna=False)
         groups = [(tuple(map(str, point)), group) for point, group in grouped]
-    best = next(iter(METRICS))
-    return sorted(groups, key=lambda group: -group[1][best].mean())
+    return sorted(groups, key=lambda group: -group[1][METRICS[0]].mean())
 
 
 def for_table(
     frame: pd.DataFrame, most: int
 ) -> tuple[list[str], list[tuple[tuple[str, ...], pd.DataFrame]]]:
-    """The axes of a table and its rows as :func:`by_point`; the orders of a row are put together
-    if there would be more than `most` rows."""
+    """Return the axes of a table and its rows as :func:`by_point`.
+
+    The orders of a row are put together if there would be more than `most` rows.
+    """
     groups = by_point(frame)
     apart = ("curriculum",) if len(groups) > most else ()
     axes = [axis.removeprefix("axis.") for axis in axes_of(frame, *apart)]
@@ -39,20 +36,20 @@ def for_table(
 
 
 def axes_of(frame: pd.DataFrame, *apart: str) -> list[str]:
-    """The columns of the axes but the seed (and the axes `apart`)."""
+    """Return the columns of the axes but the seed (and the axes `apart`)."""
     without = {f"axis.{name}" for name in ("seed", *apart)}
     return [c for c in frame.columns if c.startswith("axis.") and c not in without]
 
 
 def spread(values: pd.Series) -> str:
-    """``81.2 ± 0.4`` in per cent: mean and standard deviation."""
+    """Return mean and standard deviation in percent: ``81.2 ± 0.4``."""
     mean = f"{100 * values.mean():.1f}"
     return mean if len(values) < 2 else f"{mean} ± {100 * values.std():.1f}"
 
 
 @dataclass(frozen=True)
 class OrderEffect:
-    """What the order does to one point of the other axes.
+    """The effect of the order on one point of the other axes.
 
     Args:
         point: of the axes other than curriculum and seed.
@@ -81,12 +78,12 @@ class OrderEffect:
 
 
 def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
-    """The effect of the order at each point of the other axes; empty if there is one order only."""
+    """Return the effect of the order at each point of the other axes, if there are several."""
     if "axis.curriculum" not in frame or frame["axis.curriculum"].nunique() < 2:
         return []
     effects = []
     for point, group in by_point(frame, "curriculum"):
-        by_order = group.groupby("axis.curriculum", sort=False)[next(iter(METRICS))]
+        by_order = group.groupby("axis.curriculum", sort=False)[METRICS[0]]
         means = by_order.mean().sort_values(ascending=False)
         if len(means) < 2:
             continue

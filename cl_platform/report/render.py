@@ -1,9 +1,9 @@
 """Reports on the runs of a folder: a page for people, tables for papers and programs.
 
-``runs.py`` reads a folder, ``points.py`` and ``rows.py`` put runs together, ``sections.py`` writes
-the page (whose script is ``page.js``, fed by ``data.py``), ``orders*.py`` is about orders of
-learning, ``tables.py`` is for papers. A new column of the leaderboard is a line in
-``rows.MEASURES``, a new part of the page a function in ``sections.py``.
+``runs.py`` reads a folder, ``points.py`` and ``leaderboard.py`` put runs together, ``sections.py``
+writes the page (whose script is ``page.js``, fed by ``page_data.py``), ``orders/`` is about orders
+of learning, ``tables.py`` is for papers. A new column of the leaderboard is a registered metric, a
+new part of the page a function in ``sections.py``.
 """
 
 from __future__ import annotations

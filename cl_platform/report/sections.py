@@ -12,7 +12,7 @@ import yaml
 
 from cl_platform._version import __version__
 from cl_platform.config.labels import duration
-from cl_platform.metrics.matrix_metrics import METRICS
+from cl_platform.metrics.registry import metrics
 from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.orders import page as orders_page
@@ -128,8 +128,9 @@ def _leaderboard(
     axes, listed = shown_axes(every), [m for m in measures if m.listed]
     head = "".join(f"<th>{html.escape(axis)}" for axis in axes) + "<th class=number>runs"
     head += "".join(
-        f'<th class=number tabindex=0 data-key="{m.key}" title="{html.escape(m.meaning)}">'
-        f"{html.escape(m.name)} <small>{m.unit}</small>"
+        f'<th class=number tabindex=0 data-key="{html.escape(m.key)}" '
+        f'title="{html.escape(m.metric.meaning)}">'
+        f"{html.escape(m.name)} <small>{html.escape(m.unit)}</small>"
         for m in listed
     )
     body = "".join(_row(i, row, axes, listed, hidden=i >= len(rows)) for i, row in enumerate(every))
@@ -234,9 +235,9 @@ def _specification(runs: Runs) -> Iterator[str]:
 
 
 def _notes(measures: Iterable[Measure]) -> Iterator[str]:
-    known = [m for m in measures if m.key in METRICS]
-    if known:
-        rows = [[m.name, m.key, m.meaning] for m in known]
+    known = metrics("matrix")
+    rows = [[m.name, m.key, m.metric.meaning] for m in measures if m.key in known]
+    if rows:
         yield "<h2>Definitions</h2><details><summary>R[i, j] is the accuracy on experience j after "
         yield "i experiences, T of them in all</summary>"
         yield f"{table(['', 'name', 'what'], rows, words=3)}</details>"

@@ -1,37 +1,35 @@
-"""Files that are either whole or absent, whatever happens while they are written.
+"""Files in a local folder or at an address such as ``s3://bucket/folder``, each whole or absent.
 
-They lie in a local folder or at an address such as ``s3://bucket/folder``, which is a path of
-universal-pathlib: it has pathlib's interface but is no :class:`pathlib.Path`. What costs requests
-goes through fsspec's drivers here and nowhere else, since the methods of such paths often look
-before they act.
+An address is a path of universal-pathlib, which has pathlib's interface but is no
+:class:`pathlib.Path`. Requests go through fsspec's drivers, here and nowhere else, since the
+methods of such paths often look before they act. Local files are read by fsspec's local driver.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from cl_platform.errors import BadInput, StorageError
-
-if TYPE_CHECKING:
-    from upath import UPath
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_ONCE = 16  # requests to an address under way
+REQUESTS = 16  # to an address at the same time
 WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")  # as drivers name it
+ABANDONED_SECONDS = 24 * 3600
+SLACK = 0.05  # of a budget, left free by an eviction, so that the next file causes no other
 
 
 def location(out: str | Path) -> Path:
-    """Where results are kept: a local folder, or what an address (PROTOCOL://...) stands for.
+    """Return the path of a local folder or of an address (PROTOCOL://...).
 
     Raises:
         BadInput: nothing serves the protocol, or a package for it is missing.
@@ -43,251 +41,246 @@ def location(out: str | Path) -> Path:
         from fsspec import get_filesystem_class
         from upath import UPath
         from upath.implementations.cloud import CloudPath
-    except ImportError as error:
-        raise BadInput(
-            f"out={out}: an address needs the extra `cloud` (universal-pathlib) and the package of "
-            "its protocol, such as s3fs"
-        ) from error
-    try:
+
         get_filesystem_class(protocol)
         path = UPath(out)
         if isinstance(path, CloudPath) and not path.drive:
             raise ValueError("it names no bucket")
     except (ImportError, ValueError) as error:  # they name the package, or the fault
         raise BadInput(
-            f"out={out}: {_reason(error)}; give a folder or an address such as s3://bucket/folder"
+            f"out={out}: {_reason(error)}; give a folder, or an address such as "
+            "s3://bucket/folder, which needs the extra `cloud` and its driver, such as s3fs"
         ) from error
     return Path(path.path) if protocol in ("file", "local") else cast(Path, path)
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a path is an address."""
+    """Return whether a path is an address."""
     return not isinstance(path, Path)
 
 
-def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
-    """Write a file by way of a temporary one in its folder: write, fsync, rename.
+@contextmanager
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary local path for a file or folder that is renamed to `path` when it is done.
 
-    At an address a file appears when all of it has arrived, so that it is written at once.
+    Nothing is left behind if the block fails.
 
     Args:
-        sync: whether it must outlast a power failure.
+        sync: whether the content must survive a power failure.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        for part in (temporary, *temporary.rglob("*")) if sync else ():
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make a local file or folder.
+
+    Where the file system has no locks, none of them waits: they must all make the same. The lock
+    file is hidden, so that :func:`evict` removes it as it does temporary ones.
+    """
+    from filelock import FileLock
+
+    # A soft lock in its place would outlive a killed process and block all others.
+    lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
+    """Write a file that readers see as it was before or with all of the content.
+
+    Args:
+        sync: see :func:`replacing`.
 
     Raises:
         StorageError: the folder cannot be written or the disk is full; nothing is left behind.
     """
-    if is_remote(path):
-        _put(path, content)
-        return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with _new_file(temporary) as file:
-            file.write(content)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if is_remote(path):  # where a file appears when all of it has arrived
+            _put(path, content)
+        else:
+            with replacing(path, sync) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:  # after a success it is gone already
-        with suppress(OSError):
-            temporary.unlink()
+        raise cannot("write", path, error) from error
 
 
-def _new_file(path: Path) -> BinaryIO:
-    try:
-        return open(path, "xb")
-    except FileNotFoundError:  # its folder, which is mostly there
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "xb")
-
-
-def write_json(path: Path, value: Any, sync: bool = True) -> None:
-    """Write one JSON document atomically; see :func:`write_atomic`."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode(), sync)
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document; see :func:`write_atomic`."""
+    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
         FileNotFoundError: there is none.
-        OSError: it cannot be read.
+        StorageError: it cannot be read.
     """
-    if not is_remote(path):
-        return path.read_bytes()
-    with _as_os_error():
-        driver, name = _driver(path)
-        # From the first byte on: of a whole file some drivers ask the size first.
+    with _driver("read", path) as (driver, name):
+        # With a start, since for a whole file some drivers ask for its size first.
         return bytes(driver.cat_file(name, start=0))
 
 
 def read_json(path: Path) -> Any:
-    """The document in a JSON file, or None where there is no readable one.
+    """Return the document in a JSON file, or None if there is no file or no JSON in it.
 
     Raises:
-        StorageError: an address does not answer; what is there must not be made again for that.
+        StorageError: it cannot be read; it may be sound and must not be made again.
     """
     try:
         return json.loads(read_bytes(path).decode())
     except (FileNotFoundError, ValueError):
         return None
-    except OSError as error:
-        if is_remote(path):
-            raise cannot_read(path, error) from error
-        return None
 
 
 def exists(path: Path) -> bool:
-    """Whether a file is there.
+    """Return whether there is a file.
 
     Raises:
-        StorageError: an address does not answer.
+        StorageError: it cannot be read.
     """
-    if not is_remote(path):
-        return path.exists()
-    try:
-        with _as_os_error():
-            driver, name = _driver(path)
-            driver.cat_file(name, start=0, end=1)  # asked whether it is there, some list its folder
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    return True
+    with suppress(FileNotFoundError), _driver("read", path) as (driver, name):
+        driver.cat_file(name, start=0, end=1)  # the `exists` of some drivers lists the folder
+        return True
+    return False
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there."""
-    if not is_remote(path):
-        path.unlink(missing_ok=True)
-        return
-    try:
-        with _as_os_error():
-            driver, name = _driver(path)
-            driver.rm_file(name)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    """Remove a file if there is one.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    with suppress(FileNotFoundError), _driver("remove", path) as (driver, name):
+        driver.rm_file(name)
 
 
-def discard(folder: Path) -> None:
-    """Remove a folder with all that is in it, as far as that can be done."""
-    if not is_remote(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    with suppress(OSError), _as_os_error():
-        driver, name = _driver(folder)
-        driver.invalidate_cache()  # others wrote there
+def discard(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, as far as that is possible."""
+    with suppress(OSError, StorageError), _driver("remove", path) as (driver, name):
+        driver.invalidate_cache()  # other processes write there as well
         driver.rm(name, recursive=True)
 
 
-def move(path: Path, target: Path) -> None:
-    """Give a file another name, over whatever has it.
-
-    Raises:
-        OSError: it is not there, or cannot be moved.
-    """
-    if not is_remote(path):
-        path.replace(target)
-        return
-    with _as_os_error():
-        driver, name = _driver(path)
-        driver.mv(name, _driver(target)[1])
-
-
-def touch(path: Path) -> None:
-    """Note that a file was used just now; an address has no place for that."""
-    if not is_remote(path):
-        os.utime(path)
-
-
 def listed(folder: Path) -> list[tuple[Any, int, Path]]:
-    """When it was written, size and path of each file anywhere under an address.
+    """Return when it was written, bytes and path of each file under a folder, at any depth.
 
-    A thousand files are one request: the whole tree is listed, not folder by folder.
+    A thousand files at an address are one request: the whole tree is listed, not each folder.
 
     Raises:
-        StorageError: the address does not answer.
+        StorageError: the folder cannot be read.
     """
-    try:
-        with _as_os_error():
-            driver, base = _driver(folder)
-            driver.invalidate_cache()  # other processes write there as well
-            found = driver.find(base, detail=True)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise cannot_read(folder, error) from error
-    return [
-        (
-            next((entry[key] for key in WRITTEN if key in entry), 0),
-            entry["size"],
-            folder / name.removeprefix(base).lstrip("/"),
-        )
-        for name, entry in found.items()
-    ]
+    with suppress(FileNotFoundError), _driver("read", folder) as (driver, base):
+        driver.invalidate_cache()  # other processes write there as well
+        return [
+            (
+                next((entry[key] for key in WRITTEN if key in entry), 0),
+                entry["size"],
+                folder / name.removeprefix(base).lstrip("/"),
+            )
+            for name, entry in driver.find(base, detail=True).items()
+        ]
+    return []
+
+
+def evict(folder: Path, budget: int, suffixes: Collection[str], keep: Path) -> int:
+    """Remove the least recently used files under a folder if their bytes exceed a budget.
+
+    At an address the oldest go first. Of a local folder, what killed processes left in temporary
+    files goes after a day.
+
+    Args:
+        suffixes: of the files that count and may go.
+        keep: a file that stays.
+
+    Returns:
+        Bytes of those that are left: at most the budget, and after an eviction 5% less.
+    """
+    files = listed(folder)
+    for used, _, path in () if is_remote(folder) else files:
+        if path.name.startswith(".") and time.time() - used > ABANDONED_SECONDS:
+            remove(path)
+    counted = sorted(file for file in files if file[2].suffix in suffixes)
+    total = sum(size for _, size, _ in counted)
+    room = budget if total <= budget else budget * (1 - SLACK)
+    for _, size, path in counted:
+        if total > room and path != keep:
+            remove(path)
+            total -= size
+    return total
 
 
 def each(out: Path, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """What a function that looks into `out` gives for each item.
+    """Return what a function that reads under `out` returns for each item.
 
-    At an address many are looked up at a time: nearly all of it is waiting.
+    At an address many are read at a time: nearly all of it is waiting.
     """
     if not is_remote(out):
         return list(map(function, items))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(REQUESTS) as pool:
         return list(pool.map(function, items))
 
 
-def cannot_write(path: Path, error: OSError) -> StorageError:
-    """The one line for a folder that cannot be written or a full disk."""
-    advice = "see to its rights and the connection" if is_remote(path) else "free space"
-    return StorageError(f"cannot write {path}: {_reason(error)}; {advice} or give another folder")
-
-
-def cannot_read(path: Path, error: OSError) -> StorageError:
-    """The one line for a file that is there but cannot be read."""
-    advice = " and the connection" if is_remote(path) else ""
-    return StorageError(f"cannot read {path}: {_reason(error)}; see to its rights{advice}")
+def cannot(action: str, path: Path, error: Exception) -> StorageError:
+    """Return the error, in one line, for an action (a verb) that failed on a path."""
+    return StorageError(
+        f"cannot {action} {path}: {_reason(error)}; check permissions, free space and connection, "
+        "or give another folder"
+    )
 
 
 def _put(path: Path, content: bytes) -> None:
     from upath.implementations.cloud import CloudPath
 
-    try:
-        with _as_os_error():
-            driver, name = _driver(path)
-            try:
-                driver.pipe_file(name, content)
-            except FileNotFoundError:
-                if isinstance(path, CloudPath):  # there are no folders: it is the bucket
-                    raise
-                driver.makedirs(_driver(path.parent)[1], exist_ok=True)
-                driver.pipe_file(name, content)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def _driver(path: Path) -> tuple[Any, str]:
-    """The driver that serves an address, and how it calls the file."""
-    address = cast("UPath", path)
-    return address.fs, address.path
+    with _driver("write", path) as (driver, name), _driver("write", path.parent) as (_, folder):
+        try:
+            driver.pipe_file(name, content)
+        except FileNotFoundError:
+            if isinstance(path, CloudPath):  # there are no folders: it is the bucket
+                raise
+            driver.makedirs(folder, exist_ok=True)
+            driver.pipe_file(name, content)
 
 
 @contextmanager
-def _as_os_error() -> Iterator[None]:
-    """Whatever a driver raises becomes the error that local files raise."""
+def _driver(action: str, path: Any) -> Iterator[tuple[Any, str]]:
+    """Yield fsspec's driver of a path and the name that it has there.
+
+    Raises:
+        FileNotFoundError: the block raised it; its other errors become StorageErrors.
+    """
     try:
-        yield
-    except OSError:
+        if is_remote(path):
+            yield path.fs, path.path
+        else:
+            from fsspec.implementations.local import LocalFileSystem
+
+            yield LocalFileSystem(), str(path.absolute())
+    except (FileNotFoundError, StorageError):
         raise
+    except NotADirectoryError as error:  # one of its folders is a file
+        raise FileNotFoundError(_reason(error)) from error
     except Exception as error:  # of any of the libraries that drivers are made of
-        raise OSError(_reason(error)) from error
+        raise cannot(action, path, error) from error
 
 
 def _reason(error: Exception) -> str:
-    """An error in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
+    text = str(getattr(error, "strerror", None) or error)
+    return " ".join(text.split()) or type(error).__name__

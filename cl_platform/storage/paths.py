@@ -1,4 +1,4 @@
-"""Where data lie that are read and not made: data sets and pretrained weights."""
+"""Folders of data sets, pretrained weights and caches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def data_home() -> Path:
-    """The data folder: ``$CLP_DATA``, else the user's cache."""
+    """Return the data folder: ``$CLP_DATA``, else the user's cache."""
     return Path(os.environ.get("CLP_DATA") or user_cache()).expanduser()
 
 
 def user_cache() -> Path:
-    """The platform's folder in the user's cache."""
+    """Return the platform's folder in the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clp"

@@ -1,4 +1,4 @@
-"""The state store: content-addressed states of runs, and the evaluations made of them."""
+"""States of runs by key, and the records of their evaluation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import copy
 import hashlib
 import io
 import json
+import os
 import pickle
 import sys
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,23 +20,20 @@ import torch
 from cl_platform.core.matrix import Accuracies
 from cl_platform.errors import BadInput
 from cl_platform.storage.files import (
-    cannot_read,
+    SLACK,
+    evict,
     is_remote,
-    listed,
-    move,
     read_bytes,
     read_json,
     remove,
-    touch,
     write_atomic,
 )
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-1\n"
-ABANDONED_SECONDS = 24 * 3600
-PASSING_SECONDS = 3.0  # of training that are not worth a file
-HELD_BYTES = 2**24  # of a state that is held in memory
-COUNT_AGAIN = 0.05  # of the budget: other processes add states as well
+SUFFIXES = (".pt", ".corrupt")  # of the files that count towards the budget
+CHEAP_SECONDS = 3.0  # of training, which are not worth a file
+MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
 
 
 @dataclass
@@ -45,9 +42,9 @@ class State:
 
     Args:
         strategy: its ``state_dict()``: parameters, buffers, memory, counters.
-        optimizer: what the optimizer remembers, by parameter name; empty if it starts anew.
+        optimizer: the optimizer's state by parameter name; empty if it starts anew.
         cost: of the training step that led here.
-        anytime: [samples shown, accuracy] as measured in the midst of that step.
+        anytime: [samples shown, accuracy], measured during that step.
     """
 
     strategy: dict[str, Any]
@@ -56,11 +53,11 @@ class State:
     anytime: list[list[float]] = field(default_factory=list)
 
     def copy(self) -> State:
-        """The same state with tensors of its own."""
+        """Return the same state with tensors of its own."""
         return copy.deepcopy(self)
 
     def nbytes(self) -> int:
-        """Bytes of all its tensors."""
+        """Return the bytes of all its tensors."""
         tensors = [v for v in self.strategy.values() if isinstance(v, torch.Tensor)]
         for moments in self.optimizer.values():
             tensors += [v for v in moments.values() if isinstance(v, torch.Tensor)]
@@ -69,16 +66,16 @@ class State:
 
 @dataclass
 class Record:
-    """What is known of a state besides its tensors; small, and never evicted.
+    """The evaluation and the cost of a state; small, and never evicted.
 
     Args:
         rows: accuracies by split (``test``, ``validation``), mask and experience identity.
         cost: of the training step that led here, and of the evaluation.
         calibration, class_accuracy: on test data; see
             :class:`cl_platform.engine.evaluation.Scores`.
-        anytime: [samples shown, accuracy] in the midst and at the end of the step that led here;
-            empty unless the configuration asks for it.
-        evaluator: digest of the code that evaluated; rows of another one are not used.
+        anytime: [samples shown, accuracy] during and at the end of the step that led here; empty
+            without ``evaluate_every``.
+        evaluator: digest of the evaluating code; rows of other code are not used.
     """
 
     rows: dict[str, Accuracies] = field(default_factory=dict)
@@ -93,12 +90,11 @@ class StateStore:
     """States and records by key, in one folder that any number of runs may share.
 
     Args:
-        folder: where to keep them, a local one or an address; None keeps nothing.
-        keep: ``all`` states; the ``last`` of each run; ``branches``, those where runs of a sweep
-            part, and of each run the latest that took seconds to train; or ``none`` (then a run
-            that is killed starts over). Records are kept in any case.
-        budget: bytes of all states together; the least recently used go first, at an address the
-            oldest.
+        folder: a local one or an address; None stores nothing.
+        keep: ``all`` states; the ``last`` of each run; ``branches``, the states where runs of a
+            sweep part and of each run the latest that took seconds to train; or ``none`` (then a
+            killed run starts over). Records are stored in any case.
+        budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`.
         branches: keys of the states where runs part.
     """
 
@@ -118,81 +114,92 @@ class StateStore:
         self.keep = keep
         self.budget = budget
         self.branches = branches
-        self._held: dict[str, State | None] = {}
-        self._total: int | None = None  # bytes at the last count, and added since
+        self._in_memory: dict[str, State | None] = {}
+        self._total: int | None = None  # bytes at the last count, and those added since
         self._added = 0
 
-    def hold(self, keys: Collection[str]) -> None:
-        """Until the next call: keep small states of these branches in memory instead of files."""
-        self._held = dict.fromkeys(keys)
+    def keep_in_memory(self, keys: Collection[str]) -> None:
+        """Keep small states of these branches in memory instead of files, until the next call."""
+        self._in_memory = dict.fromkeys(keys)
 
     def load(self, key: str) -> State | None:
-        """The state of a key, on the CPU, or None; a corrupt one is set aside and said so."""
+        """Return the state of a key, on the CPU, or None.
+
+        A corrupt one is renamed and reported in one line.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         if self.folder is None:
             return None
-        if (held := self._held.get(key)) is not None:
-            return held.copy()
+        if (state := self._in_memory.get(key)) is not None:
+            return state.copy()
         path = self._path(key)
         try:
             content = read_bytes(path)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise cannot_read(path, error) from error
-        with suppress(OSError):
-            touch(path)
-        payload = content[len(MAGIC) + 32 :]
-        stored = content[len(MAGIC) : len(MAGIC) + 32]
-        if not content.startswith(MAGIC) or hashlib.sha256(payload).digest() != stored:
-            self._set_aside(path, "its checksum is wrong")
-            return None
-        try:
-            return State(**torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, EOFError, TypeError) as error:
-            self._set_aside(path, type(error).__name__)
-            return None
-
-    def _set_aside(self, path: Path, reason: str) -> None:
+        if not is_remote(path):
+            with suppress(OSError):
+                os.utime(path)  # used just now
+        payload, reason = content[len(MAGIC) + 32 :], "its checksum is wrong"
+        if content[: len(MAGIC) + 32] == MAGIC + hashlib.sha256(payload).digest():
+            try:
+                parts = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+                return State(**parts)
+            except (pickle.UnpicklingError, EOFError, TypeError) as error:
+                reason = type(error).__name__
         aside = path.with_suffix(".corrupt")
         print(
             f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
             file=sys.stderr,
         )
-        with suppress(OSError):  # another process may have been faster
-            move(path, aside)
+        write_atomic(aside, content)
+        remove(path)
+        return None
 
-    def wants(self, key: str, seconds: float) -> bool:
-        """Whether a state is to be saved that it takes so many seconds to train again."""
+    def should_save(self, key: str, seconds: float) -> bool:
+        """Return whether to save a state that takes so many seconds to train again."""
         if self.folder is None or self.keep == "none":
             return False
-        return self.keep != "branches" or key in self.branches or seconds > PASSING_SECONDS
+        return self.keep != "branches" or key in self.branches or seconds > CHEAP_SECONDS
 
     def save(self, key: str, state: State, previous: str | None) -> None:
-        """Keep a state; `previous` is the one that its run saved before, if any.
+        """Save a state; `previous` is the one that its run saved before, if any.
 
         Raises:
             StorageError: it cannot be written.
         """
         assert self.folder is not None
-        if key in self._held and self.keep == "branches" and state.nbytes() < HELD_BYTES:
-            self._held[key] = state.copy()
+        if key in self._in_memory and self.keep == "branches" and state.nbytes() < MEMORY_BYTES:
+            self._in_memory[key] = state.copy()
             return
         payload = io.BytesIO()
         torch.save(vars(state), payload)
         content = payload.getbuffer()
-        checksum = hashlib.sha256(content).digest()
-        write_atomic(self._path(key), b"".join((MAGIC, checksum, content)))
+        path = self._path(key)
+        write_atomic(path, b"".join((MAGIC, hashlib.sha256(content).digest(), content)))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             remove(self._path(previous))
-        self._evict(len(content), keep=key)
+        self._added += len(content)
+        total = None if self._total is None else self._total + self._added
+        # Listing takes long, but other processes add states as well: count again now and then.
+        if total is None or total > self.budget or self._added > self.budget * SLACK:
+            self._total = evict(self.folder, self.budget, SUFFIXES, keep=path)
+            self._added = 0
 
     def record(self, key: str) -> Record:
-        """What is known of a key; empty if nothing is."""
+        """Return the record of a key; an empty one if there is none that can be used."""
         data = read_json(self._path(key, ".json")) if self.folder is not None else None
         return Record(**data) if _is_record(data) else Record()
 
     def save_record(self, key: str, record: Record) -> None:
+        """Write the record of a key.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         if self.folder is not None:
             content = json.dumps(vars(record)).encode()
             write_atomic(self._path(key, ".json"), content, sync=False)  # can be made again
@@ -201,49 +208,9 @@ class StateStore:
         assert self.folder is not None
         return self.folder / key[:2] / f"{key}{suffix}"
 
-    def _evict(self, added: int, keep: str) -> None:
-        """Remove the least recently used states until all fit the budget; `keep` stays."""
-        assert self.folder is not None
-        self._added += added
-        recent = self._added < self.budget * COUNT_AGAIN
-        if self._total is not None and recent and self._total + self._added <= self.budget:
-            return
-        found = self._found()
-        self._total, self._added = sum(size for _, size, _ in found), 0
-        if self._total <= self.budget:
-            return
-        # At an address a few more go, so that it need not be listed again at the next state.
-        room = self.budget * (1 - COUNT_AGAIN) if is_remote(self.folder) else self.budget
-        for _, size, path in sorted(found):
-            if self._total <= room:
-                break
-            if path.stem != keep:
-                remove(path)
-                self._total -= size
-
-    def _found(self) -> list[tuple[Any, int, Path]]:
-        """Last use, bytes and path of all states; what killed writers left is removed."""
-        assert self.folder is not None
-        if is_remote(self.folder):
-            return [entry for entry in listed(self.folder) if entry[2].suffix != ".json"]
-        found: list[tuple[Any, int, Path]] = []
-        for path in self.folder.glob("*/*.*"):
-            if path.suffix == ".json":
-                continue
-            try:
-                stat = path.stat()
-            except FileNotFoundError:  # another run removed it
-                continue
-            if path.name.startswith("."):  # left by a writer that was killed, or being written
-                if time.time() - stat.st_mtime > ABANDONED_SECONDS:
-                    path.unlink(missing_ok=True)
-                continue
-            found.append((stat.st_mtime, stat.st_size, path))
-        return found
-
 
 def _is_record(data: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether a JSON document has the form of a record; it may be damaged or of another version."""
+    """Return whether a JSON document has the form of a record of this version."""
     try:
         accuracies = [a for row in data["rows"].values() for a in row.values()]
         mappings = [*accuracies, data["cost"], data["calibration"]]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cl_platform.errors import one_line
-from cl_platform.storage.files import cannot_write, is_remote, read_bytes, write_atomic
+from cl_platform.storage.files import cannot, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
 
@@ -70,8 +70,6 @@ class EventLog:
             content = read_bytes(path)
         except FileNotFoundError:
             content = b""
-        except OSError as error:
-            raise cannot_write(path, error) from error
         torn = content and not content.endswith(b"\n")
         self._before = "\n" if torn else ""  # the writer of the last line was killed
         self._content = content if is_remote(path) else b""
@@ -88,7 +86,7 @@ class EventLog:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write(line)
             except OSError as error:
-                raise cannot_write(self.path, error) from error
+                raise cannot("write", self.path, error) from error
         self._before = ""
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from cl_platform.errors import BadInput
 from cl_platform.models.backbone import Backbone, LowRank, Projection
 
 Updates = dict[str, LowRank]
-"""Low-rank updates by name of a projection, as :meth:`Backbone.encode` takes them."""
+"""Low-rank updates by name of a projection, the argument of :meth:`Backbone.encode`."""
 
 
 class Adapters(nn.Module):
@@ -22,12 +22,15 @@ class Adapters(nn.Module):
     factors, and with them the updates, are zero until :meth:`start` or :meth:`start_from`.
 
     State: `down` (P, rank, in) and `up` (P, out, rank), or (n, P, ...) for n sets of them; with
-    `origin`, the factors they started from as well.
+    `origin`, the initial factors as well.
 
     Args:
-        places: the projections by name.
-        n: how many sets; None is a single one without an axis for it.
-        origin: updates count from where they started, for :meth:`start_from`.
+        projections: by name, at least one, all of one shape.
+        n: number of sets; None is a single one without an axis for it.
+        origin: subtract the initial update from all later ones, for :meth:`start_from`.
+
+    Raises:
+        BadInput: there are no projections, or they differ in shape.
     """
 
     first_down: Tensor | None
@@ -35,16 +38,23 @@ class Adapters(nn.Module):
 
     def __init__(
         self,
-        places: Mapping[str, Projection],
+        projections: Mapping[str, Projection],
         rank: int,
         alpha: float,
         n: int | None = None,
         origin: bool = False,
     ) -> None:
         super().__init__()
-        self.names, self.scale = tuple(places), alpha / rank
-        weight = _any_weight(places)
-        sets = (len(places),) if n is None else (n, len(places))
+        self.names, self.scale = tuple(projections), alpha / rank
+        weights = [projection.weight for projection in projections.values()]
+        shapes = sorted({tuple(weight.shape) for weight in weights})
+        if len(shapes) != 1:
+            raise BadInput(
+                f"adapters for {len(weights)} projections of shapes {shapes}: give at least one, "
+                "and those of one shape at a time"
+            )
+        weight = weights[0]
+        sets = (len(weights),) if n is None else (n, len(weights))
         self.down = nn.Parameter(weight.new_zeros(*sets, rank, weight.shape[1]))
         self.up = nn.Parameter(weight.new_zeros(*sets, weight.shape[0], rank))
         self.register_buffer("first_down", torch.zeros_like(self.down) if origin else None)
@@ -52,7 +62,7 @@ class Adapters(nn.Module):
 
     @torch.no_grad()
     def start(self) -> None:
-        """Random `down` and zero `up`: training begins at the frozen weights, to the bit.
+        """Make `down` random and `up` zero: training begins at the frozen weights, to the bit.
 
         `down` is uniform within 1/sqrt(in), Kaiming's bound for a slope of sqrt(5), as in the
         authors' code.
@@ -63,10 +73,10 @@ class Adapters(nn.Module):
 
     @torch.no_grad()
     def start_from(self, factors: Mapping[str, LowRank]) -> None:
-        """Given factors ``up @ down`` of each weight, which is then theirs and a fixed residual.
+        """Start from factors: each weight is then ``up @ down`` plus a fixed residual.
 
-        The residual is never made: the update is ``alpha / rank (up @ down - first)``, zero up to
-        rounding at first, so that the backbone stays as it is and may be shared.
+        The residual is never computed: the update is ``alpha / rank (up @ down - first)``, zero up
+        to rounding at first, so that the backbone stays as it is and may be shared.
         """
         assert self.first_down is not None
         assert self.first_up is not None
@@ -78,7 +88,7 @@ class Adapters(nn.Module):
         self.first_up.copy_(self.up)
 
     def updates(self, sets: Tensor | None = None) -> Updates:
-        """The updates by name; of n sets, those given by (B,) indices, for every sample its own."""
+        """Return the updates by name; of n sets, those of indices (B,), one for every sample."""
         down: Tensor = self.down
         up: Tensor = self.up
         if self.first_down is not None and self.first_up is not None:
@@ -90,20 +100,8 @@ class Adapters(nn.Module):
         return {name: LowRank(below, above) for name, below, above in parts}
 
 
-def _any_weight(places: Mapping[str, Projection]) -> Tensor:
-    """One of the weights, which all have its shape."""
-    weights = [place.weight for place in places.values()]
-    shapes = sorted({tuple(weight.shape) for weight in weights})
-    if len(shapes) != 1:
-        raise BadInput(
-            f"adapters for {len(places)} projections of shapes {shapes}: give at least one, and "
-            "those of one shape at a time"
-        )
-    return weights[0]
-
-
 def summed(several: Sequence[Updates]) -> Updates:
-    """One update for the sum of several: their ranks side by side. Empty for none."""
+    """Return one update for the sum of several, their ranks side by side; empty for none."""
     return {
         name: LowRank(
             torch.cat([updates[name].down for updates in several], dim=-2),
@@ -114,7 +112,7 @@ def summed(several: Sequence[Updates]) -> Updates:
 
 
 def by_sample(several: Sequence[Updates], chosen: Tensor) -> Updates:
-    """For every sample of a batch one of several updates; `chosen` are their indices, (B,)."""
+    """Return for every sample of a batch one of several updates, by the indices `chosen`, (B,)."""
     return {
         name: LowRank(
             torch.stack([updates[name].down for updates in several])[chosen],
@@ -126,30 +124,14 @@ def by_sample(several: Sequence[Updates], chosen: Tensor) -> Updates:
 
 @contextmanager
 def merged(model: Backbone, updates: Updates) -> Iterator[None]:
-    """Inside, the model's own weights hold the updates: inference costs what it costs without.
+    """Put updates into the model's own weights for a while: inference then costs nothing more.
 
-    The model is changed for everybody who uses it meanwhile; afterwards its weights have the bits
-    they had, since the originals are kept rather than the updates subtracted.
+    The model changes for all its users meanwhile. Afterwards its weights have their former bits,
+    since the originals are stored rather than the updates subtracted.
 
     Raises:
-        BadInput: an update is for single samples, so that no weight holds it.
+        BadInput: an update differs from sample to sample, so that no weight can hold it.
     """
-    _check_mergeable(updates)
-    places = model.projections()
-    with torch.no_grad():
-        kept = {name: places[name].weight.clone() for name in updates}
-    try:
-        with torch.no_grad(), torch.autocast(_device_type(kept), enabled=False):
-            for name, update in updates.items():
-                places[name].weight.add_(update.up @ update.down)
-        yield
-    finally:
-        with torch.no_grad():
-            for name, weight in kept.items():
-                places[name].weight.copy_(weight)
-
-
-def _check_mergeable(updates: Updates) -> None:
     for name, update in updates.items():
         if update.down.dim() != 2 or update.up.dim() != 2:
             raise BadInput(
@@ -157,7 +139,16 @@ def _check_mergeable(updates: Updates) -> None:
                 f"{tuple(update.down.shape)}; only (out, r) and (r, in), the same for all samples, "
                 "can be merged: give others to model.encode"
             )
-
-
-def _device_type(weights: Mapping[str, Tensor]) -> str:
-    return next((weight.device.type for weight in weights.values()), "cpu")
+    weights = {name: model.projections()[name].weight for name in updates}
+    with torch.no_grad():
+        originals = {name: weight.clone() for name, weight in weights.items()}
+    device = next((weight.device.type for weight in weights.values()), "cpu")
+    try:
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            for name, update in updates.items():
+                weights[name].add_(update.up @ update.down)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(originals[name])

@@ -1,10 +1,10 @@
-"""Where low-rank adapters start: in components of the weights themselves, by what these are for."""
+"""Initial factors of low-rank adapters: components of the weights themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,26 +17,29 @@ DAMPING, INVERSE_ERROR = 0.01, 0.05  # of the authors' code
 
 
 def factors_of(
-    init: Init, model: Backbone, places: Mapping[str, Projection], rank: int, data: Iterable[Tensor]
+    init: Init,
+    model: Backbone,
+    projections: Mapping[str, Projection],
+    rank: int,
+    data: Iterable[Tensor],
 ) -> dict[str, LowRank]:
-    """The factors ``up @ down`` of each weight that an adapter of some rank starts from.
+    """Return the initial factors ``up @ down`` of each weight for an adapter of some rank.
 
     Sources: Meng et al. 2024, "PiSSA": the largest components of the weight. Yang et al. 2024,
     "CorDA: Context-Oriented Decomposition Adaptation": of the weight in the context of its inputs,
-    the largest components ("preview": learn more of what the data are about) or the smallest
-    ("preserve": what the data are about stays fixed).
+    the largest components ("preview": learn more about the data's subject) or the smallest
+    ("preserve": what the weights hold about it stays fixed).
 
     Args:
-        init: anything but ``kaiming``, which looks at no weights.
-        places: the projections by name.
-        data: inputs of the model, batch by batch (B, ...); PiSSA does not look at them.
+        init: anything but ``kaiming``, which does not depend on the weights.
+        projections: by name.
+        data: inputs of the model, batch by batch (B, ...); not used by PiSSA.
     """
-    if init == "pissa":
-        return {name: components(place.weight, rank) for name, place in places.items()}
-    seen = covariances(model, places, data)
+    found = None if init == "pissa" else covariances(model, projections, data)
     smallest = init == "corda-preserve"
     return {
-        name: components(place.weight, rank, seen[name], smallest) for name, place in places.items()
+        name: components(projection.weight, rank, None if found is None else found[name], smallest)
+        for name, projection in projections.items()
     }
 
 
@@ -44,7 +47,7 @@ def factors_of(
 def components(
     weight: Tensor, rank: int, covariance: Tensor | None = None, smallest: bool = False
 ) -> LowRank:
-    """Factors (out, rank) and (rank, in) of the largest or smallest components of a weight.
+    """Return factors (out, rank) and (rank, in) of the largest or smallest components of a weight.
 
     With the covariance C of its inputs (in, in), damped, ``W C = U S V'``, and the components of W
     are ``U_i S_i (V' C^-1)_i``; the root of S goes to either factor. None is the identity.
@@ -65,10 +68,10 @@ def components(
 
 
 def damped(covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """A covariance with so much of its mean diagonal added that it has an inverse; and that.
+    """Return a covariance, scaled and with a damped diagonal, and its inverse.
 
-    As much as the authors' code adds: 0.01, doubled until the inverse is one (||C C^-1 - I|| <
-    0.05). The mean diagonal of what is returned is one.
+    The mean diagonal of the covariance is one. The damping is that of the authors' code: 0.01,
+    doubled until the inverse is accurate (||C C^-1 - I|| < 0.05).
     """
     one = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
     scaled = covariance / covariance.diagonal().mean()
@@ -83,36 +86,31 @@ def damped(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def covariances(
-    model: Backbone, places: Mapping[str, Projection], data: Iterable[Tensor]
+    model: Backbone, projections: Mapping[str, Projection], data: Iterable[Tensor]
 ) -> dict[str, Tensor]:
-    """The uncentred covariance (in, in) of the inputs of each projection, float64, by name.
+    """Return the uncentred covariance (in, in) of the inputs of each projection, float64, by name.
 
     Padding is left out. Layers that several projections share are counted once.
     """
-    layers = {place.layer for place in places.values()}
-    sums = {layer: _zeros(layer) for layer in layers}
+    layers = {projection.layer for projection in projections.values()}
+    sums: dict[nn.Module, Tensor] = {
+        layer: layer.weight.new_zeros(layer.in_features, layer.in_features, dtype=torch.float64)
+        for layer in layers
+    }
+    real = torch.empty(0)  # mask of the batch's tokens that are no padding, (B, n)
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        x = inputs[0][real].double()
+        sums[layer].add_(x.T @ x)
+
     n_tokens = 0
     for x in data:
         tokens = model.embed(x)
         real = torch.ones(tokens.values.shape[:2], dtype=torch.bool, device=x.device)
         real = real if tokens.mask is None else tokens.mask
         n_tokens += int(real.sum())
-        with ExitStack() as attached:
+        with ExitStack() as attached:  # for this pass alone: `data` may use the model as well
             for layer in layers:
-                attached.callback(layer.register_forward_hook(_adding(sums[layer], real)).remove)
+                attached.callback(layer.register_forward_hook(add).remove)
             model.encode(tokens)
-    return {name: sums[place.layer] / n_tokens for name, place in places.items()}
-
-
-def _zeros(layer: nn.Linear) -> Tensor:
-    return layer.weight.new_zeros(layer.in_features, layer.in_features, dtype=torch.float64)
-
-
-def _adding(total: Tensor, real: Tensor) -> Callable[..., None]:
-    """A hook that adds up the products of a layer's inputs (B, n, in) where they are real."""
-
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x = inputs[0][real].double()
-        total.add_(x.T @ x)
-
-    return add
+    return {name: sums[projection.layer] / n_tokens for name, projection in projections.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cl_platform import Batch, Experience, Strategy
+from cl_platform import Experience, Strategy
 from strategies.parts.gradients import flat_gradient, flatten, loss_gradients, trainable
 
 Estimate = Literal["empirical", "sampled", "batch"]
@@ -22,7 +22,7 @@ def diagonal_fisher(
     batch_size: int = 256,
     confident: bool = False,
 ) -> Tensor:
-    """The mean of squared gradients of the log-likelihood at the present parameters, (P,).
+    """Return the mean of squared gradients of the log-likelihood at the present parameters, (P,).
 
     Args:
         estimate: ``empirical`` takes each sample's gradient at its own label, ``sampled`` at one
@@ -33,39 +33,29 @@ def diagonal_fisher(
         batch_size: for ``batch``.
         confident: weigh each sample with the probability of its label (as Mammoth does).
     """
-    was_training = strategy.model.training
-    strategy.model.eval()
-    total = torch.zeros_like(flatten(trainable(strategy.model)))
+    model = strategy.model
+    was_training = model.training
+    model.eval()
+    total = torch.zeros_like(flatten(trainable(model)))
     for batch in strategy.batches(experience, batch_size, samples):
         if estimate == "batch":
-            loss = cross_entropy(_logits(strategy, batch), batch.y)
-            gradient = flat_gradient(loss, trainable(strategy.model))
+            loss = cross_entropy(strategy.restrict(model(batch.x), batch.task), batch.y)
+            gradient = flat_gradient(loss, trainable(model))
             total.addcmul_(gradient, gradient)
-        else:
-            _add_squares(total, strategy, batch, estimate, confident)
-    strategy.model.train(was_training)
+            continue
+        y, weights = batch.y, torch.ones_like(batch.y, dtype=total.dtype)
+        if estimate == "sampled" or confident:
+            with torch.no_grad():
+                chances = strategy.restrict(model(batch.x), batch.task).softmax(1)
+            if estimate == "sampled":
+                generator = strategy.info.rng.generator("fisher")
+                y = torch.multinomial(chances, 1, generator=generator).squeeze(1)
+            if confident:
+                weights = chances.gather(1, y[:, None]).squeeze(1)
+        start = 0
+        for gradients in loss_gradients(strategy, batch.x, y, batch.task):  # in chunks
+            total += weights[start : start + len(gradients)] @ gradients.square_()
+            start += len(gradients)
+    model.train(was_training)
     n = min(len(experience.train), samples or len(experience.train))
     return total / (-(-n // batch_size) if estimate == "batch" else n)
-
-
-def _logits(strategy: Strategy, batch: Batch) -> Tensor:
-    return strategy.restrict(strategy.model(batch.x), batch.task)
-
-
-def _add_squares(
-    total: Tensor, strategy: Strategy, batch: Batch, estimate: Estimate, confident: bool
-) -> None:
-    """Add every sample's squared gradient to `total` (P,)."""
-    y, weights = batch.y, torch.ones_like(batch.y, dtype=total.dtype)
-    if estimate == "sampled" or confident:
-        with torch.no_grad():
-            chances = _logits(strategy, batch).softmax(1)
-        if estimate == "sampled":
-            generator = strategy.info.rng.generator("fisher")
-            y = torch.multinomial(chances, 1, generator=generator).squeeze(1)
-        if confident:
-            weights = chances.gather(1, y[:, None]).squeeze(1)
-    done = 0
-    for gradients in loss_gradients(strategy, batch.x, y, batch.task):
-        total += weights[done : done + len(gradients)] @ gradients.square_()
-        done += len(gradients)

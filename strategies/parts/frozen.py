@@ -1,8 +1,6 @@
-"""What prompts and low-rank adapters have in common: a frozen transformer and a classifier."""
+"""A frozen transformer with a classifier: the common base of prompts and low-rank adapters."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat
@@ -20,17 +18,17 @@ from cl_platform.models.precision import in_float32
 class FrozenBackbone(Strategy):
     """A method around a pretrained transformer that stays as it is; a linear `head` is trained.
 
-    Subclasses add parameters in :meth:`setup` and say in :meth:`forward` what the head sees. The
-    frozen model's own feature of an input is its `query`.
+    Subclasses add parameters in :meth:`setup` and compute in :meth:`forward` what the head sees.
+    The frozen model's own feature of an input is its `query`.
 
     Args:
-        train_mask: whether the loss compares the classes of the present experience alone, the
-            logits of all others being -inf, as the papers of these methods do. It takes competition
-            between experiences out of the gradient, which is a large part of what they gain.
-        clip: largest norm of the gradient of all that is trained; None leaves it as it is.
+        train_mask: compare the classes of the present experience alone in the loss, the logits of
+            all others being -inf, as the papers of these methods do. It removes competition between
+            experiences from the gradient, which is a large part of what they gain.
+        clip: largest norm of the gradient of all trained parameters; None leaves it as it is.
     """
 
-    takes_features: ClassVar[bool] = True
+    takes_features = True
 
     train_mask: bool = True
     clip: PositiveFloat | None = 1.0
@@ -48,7 +46,7 @@ class FrozenBackbone(Strategy):
         self.present = torch.ones(info.n_classes, dtype=torch.bool, device=info.device)
 
     def new_head(self) -> nn.Linear:
-        """A classifier of the model's features."""
+        """Build a classifier of the model's features."""
         head = nn.Linear(self.model.width, self.info.n_classes, device=self.info.device)
         nn.init.zeros_(head.weight)  # classes that were never trained have equal logits
         nn.init.zeros_(head.bias)
@@ -59,18 +57,18 @@ class FrozenBackbone(Strategy):
         self.present[list(experience.classes)] = True
 
     def query(self, x: Tensor, features: Tensor | None) -> Tensor:
-        """The frozen model's features of inputs, (B, width), computed where they are not given."""
+        """Return the frozen model's features of inputs, (B, width); compute them unless given."""
         if features is not None:
             return features
         with torch.no_grad():
             return self.model.features(x).float()
 
     def classify(self, feature: Tensor, task: Tensor | None = None) -> Tensor:
-        """Logits (B, n_classes) of what the head sees, (B, width); see :meth:`restrict`."""
+        """Return the logits (B, n_classes) of what the head sees, (B, width); see `restrict`."""
         return self.restrict(in_float32(self.head, feature), task)
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The mean cross-entropy, between the present classes only if so wished."""
+        """Return the mean cross-entropy, under `train_mask` between the present classes only."""
         if self.train_mask:
             logits = logits.masked_fill(~self.present, -torch.inf)
         return cross_entropy(logits, y)
@@ -79,7 +77,7 @@ class FrozenBackbone(Strategy):
         return self.cross_entropy(self(batch.x, batch.task, batch.features), batch.y)
 
     def minimise(self, loss: Tensor) -> Tensor:
-        self.zero_grad()  # of what was trained earlier as well, which the norm would count
+        self.zero_grad()  # of parameters trained earlier as well, which the norm would count
         loss.backward()
         if self.clip is not None:
             clip_grad_norm_(self.parameters(), self.clip)

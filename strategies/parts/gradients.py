@@ -17,33 +17,32 @@ CHUNK_BYTES = 2**26  # of per-sample gradients at a time
 
 
 def trainable(module: nn.Module) -> list[Tensor]:
-    """The parameters that are trained, in the order of all flat vectors here."""
+    """Return the parameters that are trained, in the order of all flat vectors here."""
     return [p for p in module.parameters() if p.requires_grad]
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of any shapes as one vector (P,); a copy, detached."""
+    """Copy tensors of any shapes into one vector (P,), detached."""
     return torch.cat([t.detach().flatten() for t in tensors])
 
 
 def views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of a vector (..., P), each (..., *shape) with a shape of `like`; shares memory."""
+    """Return the parts of a vector (..., P) as (..., *shape) views, with the shapes of `like`."""
     parts = flat.split([t.numel() for t in like], dim=-1)
     return [part.unflatten(-1, t.shape) for part, t in zip(parts, like, strict=True)]
 
 
 def flat_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The gradient of a scalar as one vector (P,), zero where it does not depend."""
-    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return flatten(gradients)
+    """Compute the gradient of a scalar as one vector (P,), zero where it does not depend."""
+    return flatten(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
 
 def sample_gradients(
     model: nn.Module, loss: Callable[..., Tensor], x: Tensor, *targets: Tensor
 ) -> Iterator[Tensor]:
-    """The gradient of every sample's own loss, in chunks (m, P) of bounded memory, in order.
+    """Yield the gradient of every sample's own loss, in order, in chunks (m, P) of bounded memory.
 
-    The model is used as in evaluation: batch norm has no gradient of a single sample otherwise.
+    The model is in evaluation mode: otherwise batch norm has no gradient of a single sample.
 
     Args:
         loss: (logits (1, n_classes), *targets (1, ...)) -> scalar.
@@ -71,7 +70,7 @@ def sample_gradients(
 def loss_gradients(
     strategy: Strategy, x: Tensor, y: Tensor, task: Tensor | None
 ) -> Iterator[Tensor]:
-    """The gradient of every sample's cross-entropy, in chunks (m, P), in order.
+    """Yield the gradient of every sample's cross-entropy, in order, in chunks (m, P).
 
     Args:
         x, y, task: as in a :class:`Batch`; with task labels only classes of the task compete.
@@ -89,7 +88,7 @@ def loss_gradients(
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Forward passes as in training that leave the running statistics of batch norm alone."""
+    """Keep the running statistics of batch norm as they are in forward passes of training."""
     norms = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

@@ -1,4 +1,4 @@
-"""Virtual outliers: points of a feature space that no known sample is near to."""
+"""Virtual outliers: points of a feature space that are far from all samples."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.nn.functional import normalize
 
 @dataclass(frozen=True)
 class OutlierSampler:
-    """RNG points around the features of an experience and keeps those farthest from them.
+    """Draws points around the features of an experience and keeps those farthest from them.
 
-    How far is the distance to the k-th nearest feature, or to the farthest of fewer.
+    The distance of a point is that to the k-th nearest feature, or to the farthest of fewer.
 
     Args:
         boundary: samples at the boundary of a class around which points are drawn, at most.
         draws: points around each of them.
-        kept: points that are kept for every class, at most.
-        k: which neighbour's distance says how far away a point is.
+        kept: points returned for every class, at most.
+        k: the neighbour that distances are measured to.
         noise: standard deviation of the draws in every direction.
     """
 
@@ -30,35 +30,29 @@ class OutlierSampler:
     noise: float
 
     def at_boundary(self, features: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Outliers (M, D) of features (N, D) with classes (N,), class by class.
+        """Return outliers (M, D) of features (N, D) with classes (N,), class by class.
 
         Source: Tao et al. 2023, "Non-parametric Outlier Synthesis", section 3.1: the samples of a
-        class that are farthest from its others are its boundary, and Gaussian noise around these is
-        kept where it is farthest from all features.
+        class that are farthest from its others are its boundary; of Gaussian noise around these,
+        the points farthest from all features are kept.
         """
-        parts = [self._around(features[y == c], features, generator) for c in y.unique()]
-        return torch.cat(parts)
-
-    def _around(self, own: Tensor, everything: Tensor, generator: torch.Generator) -> Tensor:
-        found, distances = [], []
-        for sample in self._boundary(own):
-            points = sample + self._noise(own, generator)
-            distances.append(distance(points, everything, self.k))
-            found.append(points)
-        n_kept = min(self.kept, len(found) * self.draws)
-        return torch.cat(found)[torch.cat(distances).topk(n_kept).indices]
-
-    def _boundary(self, own: Tensor) -> Tensor:
-        """The samples (boundary, D) of a class, (N, D), whose k-th neighbour is farthest."""
-        isolation = distance(own, own, self.k + 1)  # the nearest to a sample is itself
-        return own[isolation.topk(min(self.boundary, len(own))).indices]
+        outliers = []
+        for c in y.unique():
+            own = features[y == c]
+            isolation = distance(own, own, self.k + 1)  # the nearest to a sample is itself
+            boundary = own[isolation.topk(min(self.boundary, len(own))).indices]
+            points = [sample + self._noise(own, generator) for sample in boundary]
+            distances = torch.cat([distance(p, features, self.k) for p in points])
+            n_kept = min(self.kept, len(distances))
+            outliers.append(torch.cat(points)[distances.topk(n_kept).indices])
+        return torch.cat(outliers)
 
     def at_origin(self, features: Tensor, n_classes: int, generator: torch.Generator) -> Tensor:
-        """Outliers (M, D) as the authors' code of OVOR draws them.
+        """Return outliers (M, D) as drawn by the authors' code of OVOR.
 
-        There boundary samples are found and then not used: the same draws around the origin stand
-        in for those around each of them, and the ones farthest from the normalised features are
-        kept, as often as there are boundary samples.
+        That code finds boundary samples but does not use them: the same draws around the origin
+        replace those around each of them, and the ones farthest from the normalised features are
+        kept, once for each boundary sample.
         """
         points = self._noise(features, generator)
         far_first = distance(points, normalize(features, dim=1), self.k).argsort(descending=True)
@@ -71,5 +65,5 @@ class OutlierSampler:
 
 
 def distance(points: Tensor, features: Tensor, k: int) -> Tensor:
-    """From each of (P, D) to the k-th nearest of (N, D), or to the farthest if k > N; (P,)."""
+    """Return the distance (P,) of points (P, D) to the k-th nearest of (N, D), at most the N-th."""
     return torch.cdist(points, features).kthvalue(min(k, len(features)), dim=1).values

@@ -1,4 +1,4 @@
-"""Pools with keys: every input uses the items whose keys are nearest to its query."""
+"""A pool with keys: every input uses the items whose keys are nearest to its query."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from strategies.parts.frozen import FrozenBackbone
 
 
 class Pool(FrozenBackbone):
-    """Selection as in L2P, whatever the items of the pool are (prompts, low-rank updates).
+    """Selection as in L2P of any kind of items (prompts, low-rank updates).
 
     Source: Wang et al. 2022, "Learning to Prompt for Continual Learning", eqs. 3 to 5: the loss is
     the cross-entropy minus `pull` times the cosines between a query and the keys it selected,
@@ -23,11 +23,11 @@ class Pool(FrozenBackbone):
 
     Args:
         pool_size: items in the pool.
-        selected: how many of them an input uses.
+        selected: number of them that an input uses.
         pull: weight of the cosines.
         item_mask: in training, the t-th experience uses items ``(t-1) selected`` to ``t selected``
-            whatever its queries, as long as there are some ("prompt mask" in the authors' code,
-            where it stands for the table of frequencies of the paper).
+            whatever its queries, as long as there are any ("prompt mask" in the authors' code,
+            where it replaces the table of frequencies of the paper).
         copy_items: under `item_mask`, items start as copies of those of the experience before
             ("shared prompt pool" there).
     """
@@ -43,20 +43,20 @@ class Pool(FrozenBackbone):
         if self.selected > self.pool_size:
             raise BadInput(
                 f"strategy.selected={self.selected} of pool_size={self.pool_size}: "
-                "select as many as there are, or fewer"
+                f"give 1 to {self.pool_size}"
             )
         shape = (self.pool_size, self.model.width)
         self.keys = nn.Parameter(0.01 * torch.rand(shape, device=info.device))
-        usage = torch.zeros(info.n_experiences, self.pool_size, device=info.device)
-        self.usage = nn.Buffer(usage)  # of each item by the experiences in the order of learning
+        # Uses of each item by each experience, in the order of learning.
+        self.usage = nn.Buffer(torch.zeros(info.n_experiences, self.pool_size, device=info.device))
 
     @abstractmethod
     def items(self) -> list[nn.Parameter]:
-        """The parameters whose first axis is the pool, keys excepted."""
+        """Return the parameters whose first axis is the pool, except the keys."""
 
     @abstractmethod
     def represent(self, x: Tensor, chosen: Tensor) -> Tensor:
-        """What the head sees of inputs (B, ...) that use the items `chosen`, (B, selected)."""
+        """Compute what the head sees of inputs (B, ...) with the items `chosen`, (B, selected)."""
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
@@ -67,29 +67,27 @@ class Pool(FrozenBackbone):
                     values[own] = values[own.start - self.selected : own.start].clone()
 
     def own_items(self) -> slice | None:
-        """The items of the present experience under `item_mask`, while there are some."""
+        """Return the items of the present experience under `item_mask`, None if there are none."""
         start = self.index * self.selected
         end = start + self.selected
         return slice(start, end) if end <= self.pool_size else None
 
     def similarity(self, query: Tensor) -> Tensor:
-        """Cosines (B, pool_size) between queries (B, width) and keys."""
+        """Return the cosines (B, pool_size) between queries (B, width) and keys."""
         return normalize(query, dim=1) @ normalize(self.keys, dim=1).T
 
     def choose(self, similarity: Tensor) -> Tensor:
-        """The items each sample uses, (B, selected)."""
+        """Choose the items that each sample uses, (B, selected)."""
         return similarity.topk(self.selected, dim=1).indices
-
-    def choose_in_training(self, similarity: Tensor) -> Tensor:
-        own = self.own_items() if self.item_mask else None
-        if own is None:
-            return self.choose(similarity)
-        items = torch.arange(own.start, own.stop, device=similarity.device)
-        return items.expand(len(similarity), -1)
 
     def loss(self, batch: Batch) -> Tensor:
         similarity = self.similarity(self.query(batch.x, batch.features))
-        chosen = self.choose_in_training(similarity)
+        own = self.own_items() if self.item_mask else None
+        if own is None:
+            chosen = self.choose(similarity)
+        else:
+            items = torch.arange(own.start, own.stop, device=similarity.device)
+            chosen = items.expand(len(similarity), -1)
         logits = self.classify(self.represent(batch.x, chosen), batch.task)
         nearness = similarity.gather(1, chosen).sum(1).mean()
         return self.cross_entropy(logits, batch.y) - self.pull * nearness
@@ -107,6 +105,6 @@ class Pool(FrozenBackbone):
             self.usage[self.index] += chosen.flatten().bincount(minlength=self.pool_size)
 
     def diagnostics(self) -> dict[str, float | list[float]]:
-        """How often the samples of the last experience use each item, as shares of all uses."""
+        """Return each item's share of all uses by the samples of the last experience."""
         used = self.usage[self.index]
         return {"pool_usage": (used / used.sum()).tolist()}

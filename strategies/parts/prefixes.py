@@ -1,4 +1,4 @@
-"""Prompts as prefixes: tokens that only the keys and values of some blocks see."""
+"""Prompts as prefixes: tokens put before the keys and values of some blocks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ Length = Annotated[int, Field(gt=0, multiple_of=2)]
 
 
 def prefixes(prompts: Tensor, blocks: Sequence[int]) -> dict[int, Prefix]:
-    """The prefixes at some blocks: a prompt's first half goes before the keys, the second before
-    the values.
+    """Return prefixes by block: half of a prompt goes before the keys, half before the values.
 
     Source: Li and Liang 2021, "Prefix-Tuning", as Wang et al. 2022, "DualPrompt", attach prompts.
 
     Args:
         prompts: (n_blocks, L, width), or (B, n_blocks, L, width) for every sample its own; L even.
-        blocks: the n_blocks places, from 0, in the order of the prompts.
+        blocks: the indices of the n_blocks blocks, from 0, in the order of the prompts.
     """
     keys, values = prompts.tensor_split(2, dim=-2)
     return {
@@ -32,17 +31,13 @@ def prefixes(prompts: Tensor, blocks: Sequence[int]) -> dict[int, Prefix]:
 
 
 def check_blocks(parameter: str, blocks: Sequence[int], model: Backbone) -> None:
-    """Refuse blocks that a model does not have, or that are named twice.
+    """Raise BadInput for blocks that a model does not have, or that are given twice.
 
     Args:
-        parameter: their name among the hyper-parameters.
-
-    Raises:
-        BadInput: in one line.
+        parameter: name of the hyper-parameter that holds them.
     """
-    if len(set(blocks)) == len(blocks) and set(blocks) <= set(range(model.depth)):
-        return
-    raise BadInput(
-        f"strategy.{parameter}={list(blocks)}: {type(model).__name__} has blocks "
-        f"0 to {model.depth - 1}; give some of them, each once"
-    )
+    if len(set(blocks)) < len(blocks) or not set(blocks) <= set(range(model.depth)):
+        raise BadInput(
+            f"strategy.{parameter}={list(blocks)}: {type(model).__name__} has blocks "
+            f"0 to {model.depth - 1}; give some of them, each once"
+        )

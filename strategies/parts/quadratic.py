@@ -13,7 +13,7 @@ from strategies.parts.gradients import flatten, trainable, views
 
 
 class Penalised(Strategy):
-    """Cross-entropy, and from the second experience on a quadratic penalty; subclasses fill it.
+    """Cross-entropy, and from the second experience on a quadratic penalty that subclasses fill.
 
     Args:
         strength: the loss is cross-entropy + strength/2 sum importance (theta - anchor)^2.
@@ -33,8 +33,8 @@ class Penalised(Strategy):
 class QuadraticPenalty(nn.Module):
     """1/2 sum_i importance_i (theta_i - anchor_i)^2 + offset over a model's trainable parameters.
 
-    Its size does not depend on how many penalties were put into it: a sum of quadratics is one
-    quadratic (Huszar 2018, "Note on the quadratic penalties in elastic weight consolidation").
+    Its size does not depend on the number of penalties added: a sum of quadratics is one quadratic
+    (Huszar 2018, "Note on the quadratic penalties in elastic weight consolidation").
     """
 
     importance: Tensor
@@ -49,20 +49,20 @@ class QuadraticPenalty(nn.Module):
         self.register_buffer("offset", torch.zeros_like(start[0]))
 
     def forward(self, model: nn.Module) -> Tensor:
-        """The penalty of the model's present parameters, a scalar."""
+        """Return the penalty of the model's present parameters, a scalar."""
         parameters = trainable(model)
         importance, anchor = views(self.importance, parameters), views(self.anchor, parameters)
         value: Tensor = _HalfQuadratic.apply(importance, anchor, *parameters)
         return value + self.offset
 
     def replace(self, importance: Tensor, anchor: Tensor) -> None:
-        """Make (P,) `importance` and `anchor` the only penalty."""
+        """Make `importance` and `anchor`, both (P,), the only penalty."""
         self.importance.copy_(importance)
         self.anchor.copy_(anchor)
         self.offset.zero_()
 
     def add(self, importance: Tensor, anchor: Tensor) -> None:
-        """Add 1/2 sum_i importance_i (theta_i - anchor_i)^2 to what is there, exactly."""
+        """Add 1/2 sum_i importance_i (theta_i - anchor_i)^2 to the penalty, exactly."""
         total = self.importance + importance
         share = torch.where(total > 0, importance / total, 1.0)  # of the new part
         apart = (anchor - self.anchor).square()

@@ -1,4 +1,4 @@
-"""A copy of a model as it was."""
+"""A frozen copy of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Snapshot(nn.Module):
-    """A frozen copy of a model, always as in evaluation: the teacher of a distillation."""
+    """A frozen copy of a model, always in evaluation mode: the teacher of a distillation."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -20,11 +20,11 @@ class Snapshot(nn.Module):
         self.model.load_state_dict(model.state_dict())
 
     def train(self, mode: bool = True) -> Snapshot:
-        """Stays as in evaluation, whatever its parent does."""
+        """Stay in evaluation mode, whatever the parent does."""
         return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """(B, *input_shape) -> logits (B, n_classes), without gradient."""
+        """Map inputs (B, *input_shape) to logits (B, n_classes), without gradient."""
         logits: Tensor = self.model(x)
         return logits

@@ -1,1 +1,1 @@
-"""Orders in which a stream is learned."""
+"""Curricula: orders in which a stream is learned. Read ``basic.py`` first."""

@@ -1,4 +1,8 @@
-"""Orders that need no data: as given, reversed, random, explicit, all. Others: ``designed.py``."""
+"""Curricula that need no data; those that use features are in ``designed.py``.
+
+A new curriculum is a class whose annotated attributes are its parameters and whose call returns an
+order, and an entry point that names it.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,16 @@ from pydantic import NonNegativeInt, PositiveInt
 from cl_platform import Curriculum, Stream
 from cl_platform.errors import CurriculumError
 
-SMALL = 12  # things with so many orders that a random one is hardly drawn twice
-
-
-def count(stream: Stream, curriculum: Curriculum) -> int:
-    """How many things the curriculum orders: experiences or classes."""
-    return stream.n_classes if curriculum.level == "classes" else len(stream)
-
 
 class AsGiven(Curriculum):
-    """The order in which the stream gives its experiences."""
+    """The order of the stream itself."""
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         return range(count(stream, self))
 
 
 class Reverse(Curriculum):
-    """The last experience first."""
+    """The reverse of the stream's order."""
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         return range(count(stream, self))[::-1]
@@ -39,8 +36,8 @@ class Random(Curriculum):
     """A uniformly random order.
 
     Args:
-        seed: of the order alone; None follows the seed of the run.
-        n: in a sweep: so many different orders, the same in every run.
+        seed: of the order alone; None takes the seed of the run.
+        n: in a sweep, the number of different orders, the same ones in every run.
     """
 
     seed: NonNegativeInt | None = None
@@ -58,19 +55,20 @@ class Random(Curriculum):
     def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
         if self.n is None:
             return []
-        length, seed = count(stream, self), self.seed or 0
-        if length <= SMALL and self.n > math.factorial(length):
+        length = count(stream, self)
+        if self.n > (orders := math.factorial(length)):
             raise CurriculumError(
-                f"curriculum.n={self.n}: {length} {self.level} have {math.factorial(length)} orders"
+                f"curriculum.n={self.n}: {length} {self.level} have {orders} orders"
             )
-        rng, found = np.random.default_rng(seed), dict[tuple[int, ...], None]()
-        while len(found) < self.n:
-            found.setdefault(tuple(int(i) for i in rng.permutation(length)))
-        return [_explicit(self, order) for order in found]
+        rng = np.random.default_rng(self.seed or 0)
+        drawn: dict[tuple[int, ...], None] = {}  # a set that keeps the order of drawing
+        while len(drawn) < self.n:
+            drawn[tuple(int(i) for i in rng.permutation(length))] = None
+        return [_explicit(self, order) for order in drawn]
 
 
 class Explicit(Curriculum):
-    """The order that the user wrote down: ``--curriculum 2,0,1`` or ``curriculum=[2, 0, 1]``."""
+    """An order that is written down: ``--curriculum 2,0,1`` or ``curriculum=[2, 0, 1]``."""
 
     order: Sequence[int]
 
@@ -79,12 +77,12 @@ class Explicit(Curriculum):
 
 
 class All(Curriculum):
-    """Every order there is: as many curricula in a sweep, and none in a single run.
+    """All orders: as many curricula in a sweep, and an error in a single run.
 
     Args:
-        limit: more orders than this are refused.
-        mirrored: whether an order and its reverse are two; without, the one that begins with the
-            lower number stands for both.
+        limit: the largest number of orders that is allowed.
+        mirrored: count an order and its reverse as two; if not, only the one that begins with the
+            lower number is taken.
     """
 
     limit: PositiveInt = 720
@@ -102,14 +100,19 @@ class All(Curriculum):
         orders = math.factorial(n) // (1 if self.mirrored or n < 2 else 2)
         if orders > self.limit:
             raise CurriculumError(
-                f"curriculum 'all' stands for {orders} orders of {n} {self.level}: more "
-                f"than its limit of {self.limit}; raise curriculum.limit or order fewer"
+                f"curriculum 'all' stands for {orders} orders of {n} {self.level}: more than its "
+                f"limit of {self.limit}; raise curriculum.limit or order fewer"
             )
         return [
             _explicit(self, order)
             for order in itertools.permutations(range(n))
             if self.mirrored or order[0] <= order[-1]
         ]
+
+
+def count(stream: Stream, curriculum: Curriculum) -> int:
+    """Return the number of items that the curriculum orders: experiences or classes."""
+    return stream.n_classes if curriculum.level == "classes" else len(stream)
 
 
 def _explicit(curriculum: Curriculum, order: Sequence[int]) -> dict[str, Any]:

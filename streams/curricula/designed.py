@@ -1,4 +1,4 @@
-"""Orders made from the training data: designed, by difficulty, by distance, by superclass."""
+"""Curricula from the training data: designed, by difficulty, by distance, by superclass."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class _Featured(Curriculum):
     """An order by features of the training data.
 
     Args:
-        encoder: what inputs are compared as; see ``clp list encoders``.
-        samples: of each experience or class that are looked at.
+        encoder: maps inputs to features; see ``clp list encoders``.
+        samples: number of samples of each experience or class that are compared.
     """
 
     encoder: str | Mapping[str, Any] = "pixels"
@@ -47,7 +47,7 @@ class Designer(_Featured):
     Args:
         distance: between the mean features (``cosine``, ``euclidean``), or the samples (``ot``).
         rank: 1 is the highest score, 2 the next one, -1 the lowest.
-        top, bottom: in a sweep: the so many orders with the highest and lowest scores.
+        top, bottom: in a sweep, numbers of orders with the highest and the lowest scores.
     """
 
     distance: Distance = "cosine"
@@ -72,12 +72,11 @@ class Designer(_Featured):
         return ranked[-1][1]
 
     def distances(self, stream: Stream) -> np.ndarray:
-        """(n, n) distances between the experiences or classes of the stream."""
+        """Return the (n, n) distances between the experiences or classes of the stream."""
         return distances(self.items(stream), self.distance)
 
     def scores(self, stream: Stream, orders: Sequence[Sequence[int]]) -> Sequence[float]:
-        found = designer.scores(self.distances(stream), np.asarray(orders))
-        return [float(score) for score in found]
+        return [float(s) for s in designer.scores(self.distances(stream), np.asarray(orders))]
 
     def variants(self, stream: Stream) -> Sequence[Mapping[str, Any]]:
         ranks = [*range(1, (self.top or 0) + 1), *range(-1, -(self.bottom or 0) - 1, -1)]
@@ -86,7 +85,7 @@ class Designer(_Featured):
 
 
 class EasyFirst(_Featured):
-    """From the experience that a simple classifier gets right most often to the hardest one.
+    """From the experience with the lowest error of a simple classifier to that with the highest.
 
     Args:
         difficulty: ``nearest_mean`` or ``probe``; see
@@ -99,19 +98,19 @@ class EasyFirst(_Featured):
         return [int(i) for i in np.argsort(self.difficulties(stream), kind="stable")]
 
     def difficulties(self, stream: Stream) -> np.ndarray:
-        """(n,) error of the classifier on each experience or class, on training data."""
+        """Return the classifier's error on the training data of each experience or class, (n,)."""
         return difficulties(self.items(stream), self.difficulty)
 
 
 class HardFirst(EasyFirst):
-    """From the experience that a simple classifier gets wrong most often to the easiest one."""
+    """From the experience with the highest error of a simple classifier to that with the lowest."""
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
         return [int(i) for i in np.argsort(-self.difficulties(stream), kind="stable")]
 
 
 class SimilarChain(_Featured):
-    """Always the experience next that is most similar to the one before.
+    """Next is always the experience that is most similar to the one before.
 
     Args:
         start: the first one; None takes the one that is most similar to all others.
@@ -132,7 +131,7 @@ class SimilarChain(_Featured):
 
 
 class DistantChain(SimilarChain):
-    """Always the experience next that is least similar to the one before.
+    """Next is always the experience that is least similar to the one before.
 
     Args:
         start: the first one; None takes the one that is least similar to all others.
@@ -151,20 +150,18 @@ class Interleaved(Curriculum):
         return [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
 
     def _by_superclass(self, stream: Stream) -> dict[str, list[int]]:
-        """Items in their order by superclass; an experience counts for that of most classes."""
+        """Group items by superclass, in their order; that of most classes for an experience."""
         if not stream.superclasses:
             raise CurriculumError(
-                f"stream {stream.name!r} has no superclasses to go by; split-cifar100, "
-                "split-clinc150 and split-omniglot do"
+                f"stream {stream.name!r} has no superclasses: give split-cifar100, split-clinc150 "
+                "or split-omniglot, or another curriculum"
             )
         of = stream.superclasses
+        names = list(of)
+        if self.level == "experiences":
+            counts = [Counter(of[c] for c in e.classes) for e in stream.experiences]
+            names = [counter.most_common(1)[0][0] for counter in counts]
         found: dict[str, list[int]] = {}
-        if self.level == "classes":
-            names = list(of)
-        else:
-            names = [
-                Counter(of[c] for c in e.classes).most_common(1)[0][0] for e in stream.experiences
-            ]
         for i, name in enumerate(names):
             found.setdefault(name, []).append(i)
         return found

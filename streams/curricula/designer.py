@@ -1,8 +1,8 @@
 """The scores of the Curriculum Designer, and the orders they rank highest.
 
 Source: Singh et al. 2023 (Learning to Learn: How to Continuously Teach Humans and Machines), as
-their published code computes it. In words: begin with the item that is about as far from all
-others, go on with the one that differs most from it, and leave what resembles it for the end.
+their published code computes it. In words: begin with the item that has similar distances to all
+others, go on with the one farthest from it, and end with the one nearest to it.
 
 For an order c of n items, distances with rows that add up to 1 (D) and their variances with sum 1
 (v), the score is 1 - v[c_0] plus, for i below n/2, 1 - D[c_i, c_(n-1-i)] + D[c_i, c_(i+1)].
@@ -16,12 +16,12 @@ from itertools import permutations
 import numpy as np
 
 EXHAUSTIVE = 8  # items whose orders are all scored: 40320
-BEAM = 256  # of longer orders, so many beginnings are followed
-CANDIDATES = 48  # for either end, of each of them
+BEAM = 256  # partial orders of the beam search, for more items
+CANDIDATES = 48  # items tried at either end of each of them
 
 
 def normalised(distances: np.ndarray) -> np.ndarray:
-    """Rows that add up to 1, with zeros on the diagonal."""
+    """Scale rows to a sum of 1, with zeros on the diagonal."""
     found = np.array(distances, dtype=np.float64)
     np.fill_diagonal(found, 0)
     sums = found.sum(1, keepdims=True)
@@ -29,14 +29,14 @@ def normalised(distances: np.ndarray) -> np.ndarray:
 
 
 def variances(distances: np.ndarray) -> np.ndarray:
-    """(n,) variance of each normalised row, its own zero included; they add up to 1."""
+    """Return the variances of the normalised rows with their zeros, scaled to a sum of 1; (n,)."""
     found = normalised(distances).var(1)
     total = found.sum()
     return np.asarray(found / total if total > 0 else np.full(len(found), 1 / len(found)))
 
 
 def scores(distances: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """The score of each order: (m, n) int -> (m,)."""
+    """Return the score of each order, (m, n) int -> (m,)."""
     orders = np.atleast_2d(orders)
     d, v, n = normalised(distances), variances(distances), orders.shape[1]
     total = 1 - v[orders[:, 0]]
@@ -47,10 +47,10 @@ def scores(distances: np.ndarray, orders: np.ndarray) -> np.ndarray:
 
 
 def ranked(distances: np.ndarray, k: int, worst: bool = False) -> list[tuple[float, list[int]]]:
-    """The `k` orders with the highest (or lowest) scores, the most extreme first.
+    """Return the `k` orders with the highest (or lowest) scores, the most extreme first.
 
-    Up to 8 items all orders are scored; beyond, the best ones that a beam search finds. Orders with
-    equal scores stand in the order of their items.
+    For up to 8 items all orders are scored, for more those found by a beam search. Orders with
+    equal scores are sorted by their items.
     """
     sign = -1 if worst else 1
     n = len(distances)
@@ -62,7 +62,7 @@ def ranked(distances: np.ndarray, k: int, worst: bool = False) -> list[tuple[flo
 
 @dataclass(frozen=True, eq=False)
 class _Beam:
-    """Orders filled from both ends inwards, by row: what stands first, what last, and the score."""
+    """Partial orders, filled from both ends inwards, by row: their ends and their scores."""
 
     first: np.ndarray
     last: np.ndarray
@@ -80,9 +80,9 @@ def _beam(distances: np.ndarray, sign: int) -> np.ndarray:
 
 
 def _widened(beam: _Beam, d: np.ndarray, sign: int, left: int) -> _Beam:
-    """The beam with one more item at either end, or with the only one that is left."""
+    """Add an item at either end, or the only one that is left, and keep the best BEAM orders."""
     rows = np.arange(len(beam.score))[:, None]
-    away = d[beam.first[:, -1]]  # from what comes before: large for the next, small for the last
+    away = d[beam.first[:, -1]]  # from the item before: large for the next, small for the last
     away[rows, beam.first] = away[rows, beam.last] = np.nan
     following = _largest(away)
     ending = _largest(-away)
@@ -91,7 +91,8 @@ def _widened(beam: _Beam, d: np.ndarray, sign: int, left: int) -> _Beam:
     gain[~same if left == 1 else same] = np.nan
     total = np.where(np.isnan(gain), -np.inf, gain) + beam.score[:, None, None]
     flat = total.ravel()
-    best = _best(flat, BEAM)
+    k = min(BEAM, int(np.isfinite(flat).sum()))
+    best = np.sort(np.argpartition(-flat, k - 1)[:k])
     row, e, f = np.unravel_index(best, total.shape)
     first = np.concatenate([beam.first[row], following[row, f][:, None]], axis=1)
     last = beam.last[row]
@@ -101,12 +102,6 @@ def _widened(beam: _Beam, d: np.ndarray, sign: int, left: int) -> _Beam:
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """The columns of the largest values of each row, nan left out as long as there are others."""
+    """Return the columns of the largest values of each row, nan only after all others."""
     order = np.argsort(np.where(np.isnan(values), np.inf, -values), axis=1, kind="stable")
     return np.asarray(order[:, :CANDIDATES])
-
-
-def _best(values: np.ndarray, k: int) -> np.ndarray:
-    """The places of the k largest values that are no -inf, in the order of their places."""
-    k = min(k, int(np.isfinite(values).sum()))
-    return np.sort(np.argpartition(-values, k - 1)[:k])

@@ -1,6 +1,6 @@
-"""How far apart and how difficult the experiences (or classes) of a stream are, by their features.
+"""Distances between the experiences (or classes) of a stream, and their difficulties, by features.
 
-All of it from training data: curricula are given streams without test data.
+All from training data: curricula get streams without test data.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ CHUNK = 500  # samples encoded at a time
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What a curriculum orders, as features.
+    """The items that a curriculum orders, as features.
 
     Args:
-        names: what people read for each item.
+        names: of the items, for display.
         features: (n_i, D) float64 of each item.
         labels: (n_i,) class indices of each item.
     """
@@ -48,8 +48,8 @@ class Items:
 
 
 @dataclass(frozen=True)
-class _Question:
-    """Compared by what decides the answer; the stream itself is only carried along."""
+class _Request:
+    """The key of cached features: all that decides them, and the stream, which is not compared."""
 
     data: str
     level: Level
@@ -60,21 +60,21 @@ class _Question:
 
 
 def items_of(stream: Stream, level: Level, encoder: str | Mapping[str, Any], samples: int) -> Items:
-    """The items of a stream as an encoder sees them.
+    """Encode the items of a stream; the results of the last calls are cached.
 
     Args:
         encoder: a registered name, ``module:function``, or a mapping with its parameters.
-        samples: of each item, at random from its training data, as many of each class, and the
-            same ones every time.
+        samples: number of each item, at random from its training data, as many of each class, and
+            the same ones every time.
 
     Raises:
-        ClpError: the encoder cannot be had, fails, or returns something else than features.
+        ClpError: the encoder is not available, fails, or returns something else than features.
     """
     data = digest([e.train.identity for e in stream.experiences])
     section = as_section(encoder)
     code = code_digest(registry.load("encoder", section["name"]))
     text = json.dumps(section, sort_keys=True, default=str)
-    features, labels = _encoded(_Question(data, level, text, code, samples, stream))
+    features, labels = _encoded(_Request(data, level, text, code, samples, stream))
     names = stream.class_names if level == "classes" else [e.name for e in stream.experiences]
     return Items(tuple(names), features, labels)
 
@@ -82,29 +82,29 @@ def items_of(stream: Stream, level: Level, encoder: str | Mapping[str, Any], sam
 Arrays = tuple[np.ndarray, ...]
 
 
-@lru_cache(maxsize=4)  # the curricula of a sweep ask again and again
-def _encoded(question: _Question) -> tuple[Arrays, Arrays]:
-    encode = build("encoder", json.loads(question.encoder))
+@lru_cache(maxsize=4)  # the curricula of a sweep share them
+def _encoded(request: _Request) -> tuple[Arrays, Arrays]:
+    encode = build("encoder", json.loads(request.encoder))
     generator = torch.Generator().manual_seed(0)
     features, labels = [], []
-    for part in _parts(question.stream, question.level):
-        rows = _some(part.y.cpu(), question.samples, generator)
+    for part in _parts(request.stream, request.level):
+        rows = _some(part.y.cpu(), request.samples, generator)
         features.append(_features(encode, part, rows))
         labels.append(part.y[rows].cpu().numpy())
     widths = sorted({f.shape[1] for f in features})
     if len(widths) > 1:
-        raise ContractError(f"the encoder returned {widths} features: expected one number of them")
+        raise ContractError(f"the encoder returned {widths} features: expected the same number")
     return tuple(features), tuple(labels)
 
 
 def _some(y: torch.Tensor, wanted: int, generator: torch.Generator) -> torch.Tensor:
-    """Rows at random, in order, as many of each class as there are."""
+    """Draw rows at random, in order, as many of each class while it has any left."""
     shuffled = torch.randperm(len(y), generator=generator)
-    place = torch.empty(len(y), dtype=torch.int64)
+    rank = torch.empty(len(y), dtype=torch.int64)  # of a row among those of its class
     for c in y.unique():
-        mine = shuffled[y[shuffled] == c]
-        place[mine] = torch.arange(len(mine))
-    return place.argsort(stable=True)[:wanted].sort().values
+        members = shuffled[y[shuffled] == c]
+        rank[members] = torch.arange(len(members))
+    return rank.argsort(stable=True)[:wanted].sort().values
 
 
 def _parts(stream: Stream, level: Level) -> list[Samples]:
@@ -114,7 +114,7 @@ def _parts(stream: Stream, level: Level) -> list[Samples]:
     parts = [everything.select(everything.y == c) for c in range(stream.n_classes)]
     for name, part in zip(stream.class_names, parts, strict=True):
         if not len(part):
-            raise CurriculumError(f"class {name!r} has no training data; order experiences")
+            raise CurriculumError(f"class {name!r} has no training data: order experiences")
     return parts
 
 
@@ -137,7 +137,7 @@ def _features(encode: Any, part: Samples, rows: torch.Tensor) -> np.ndarray:
 
 
 def _fault(features: Any, n: int, before: Sequence[np.ndarray]) -> str | None:
-    """What is wrong with features of n inputs."""
+    """Describe the fault of features of n inputs; None if there is none."""
     expected = f"expected numbers of shape ({n}, {before[0].shape[1] if before else 'D'})"
     if not isinstance(features, torch.Tensor):
         return f"{type(features).__name__}: {expected}"
@@ -150,12 +150,12 @@ def _fault(features: Any, n: int, before: Sequence[np.ndarray]) -> str | None:
 
 
 def distances(items: Items, distance: Distance) -> np.ndarray:
-    """(n, n) symmetric float64 with a zero diagonal.
+    """Return the distances between items, (n, n) symmetric float64 with a zero diagonal.
 
     ``cosine`` (1 - cos) and ``euclidean`` compare the items' mean features. ``ot`` is the squared
-    2-Wasserstein distance between their samples, exact, with the bias of finite samples taken off:
-    with each item in two halves a, a', it is (W(a, b) + W(a', b') - W(a, a') - W(b, b')) / 2, which
-    is 0 on average for items that do not differ.
+    2-Wasserstein distance between their samples, exact, without the bias of finite samples: with
+    each item in two halves a, a', it is (W(a, b) + W(a', b') - W(a, a') - W(b, b')) / 2, which is 0
+    on average for items that do not differ.
 
     Source of ``ot``: Alvarez-Melis & Fusi 2020 (OTDD), which debiases by the self-distances of an
     entropic W; for items of one label each their distance of labels is a constant.
@@ -181,10 +181,10 @@ def _transport(items: Items) -> np.ndarray:
             warnings.simplefilter("ignore")
             import ot
     except ImportError as error:
-        raise DataError("distance=ot needs the package POT; install the extra `ot`") from error
+        raise DataError("distance=ot needs the package POT: install the extra `ot`") from error
     short = [name for name, f in zip(items.names, items.features, strict=True) if len(f) < 2]
     if short:
-        raise CurriculumError(f"distance=ot: {short[0]!r} has a single sample; give cosine")
+        raise CurriculumError(f"distance=ot: {short[0]!r} has a single sample: give cosine")
 
     def between(a: np.ndarray, b: np.ndarray) -> float:
         return float(ot.emd2([], [], ot.dist(a, b)))
@@ -200,7 +200,7 @@ def _transport(items: Items) -> np.ndarray:
 
 
 def _alike_halves(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every second sample along the direction in which they vary most, and the others."""
+    """Return every second sample along the direction of largest variance, and the others."""
     centred = features - features.mean(0)
     direction = np.linalg.svd(centred, full_matrices=False)[2][0]
     rows = np.argsort(centred @ direction, kind="stable")
@@ -208,18 +208,20 @@ def _alike_halves(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def difficulties(items: Items, difficulty: Difficulty) -> np.ndarray:
-    """(n,) share of each item's training samples that a simple classifier gets wrong.
+    """Return the share of each item's training samples that a simple classifier gets wrong, (n,).
 
-    It tells all classes of the stream apart and is fitted on the other half of the samples of each
-    class, for both halves. ``nearest_mean`` takes the class with the nearest mean feature,
-    ``probe`` is a linear one by ridge regression on standardised features.
+    It distinguishes all classes of the stream and is fitted on the other half of the samples of
+    each class, for both halves. ``nearest_mean`` takes the class with the nearest mean feature,
+    ``probe`` is linear, by ridge regression on standardised features.
 
     Raises:
         CurriculumError: there are not enough samples or classes.
     """
     x, y = np.concatenate(items.features), np.concatenate(items.labels)
     item = np.repeat(np.arange(len(items)), [len(f) for f in items.features])
-    half = np.concatenate(_halves(items))
+    half = np.zeros(len(y), dtype=bool)  # every second sample of each class of an item
+    for i, c in {*zip(item.tolist(), y.tolist(), strict=True)}:
+        half[np.flatnonzero((item == i) & (y == c))[0::2]] = True
     wrong = np.zeros(len(y))
     for fit in (half, ~half):
         score = ~fit
@@ -232,37 +234,26 @@ def difficulties(items: Items, difficulty: Difficulty) -> np.ndarray:
     return np.array([wrong[item == i].mean() for i in range(len(items))])
 
 
-def _halves(items: Items) -> list[np.ndarray]:
-    """(n_i,) bool for each item: every second sample of each of its classes, the first included."""
-    found = []
-    for labels in items.labels:
-        half = np.zeros(len(labels), dtype=bool)
-        for c in np.unique(labels):
-            half[np.flatnonzero(labels == c)[0::2]] = True
-        found.append(half)
-    return found
-
-
-def _nearest_mean(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def _nearest_mean(x: np.ndarray, y: np.ndarray, queries: np.ndarray) -> np.ndarray:
     classes = np.unique(y)
     means = np.stack([x[y == c].mean(0) for c in classes])
-    squares = (means**2).sum(1) - 2 * asked @ means.T  # less what is the same for all means
+    squares = (means**2).sum(1) - 2 * queries @ means.T  # without a term that all means share
     return np.asarray(classes[squares.argmin(1)])
 
 
-def _probe(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def _probe(x: np.ndarray, y: np.ndarray, queries: np.ndarray) -> np.ndarray:
     from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     probe = make_pipeline(StandardScaler(), RidgeClassifier(alpha=x.shape[1]))
-    return np.asarray(probe.fit(x, y).predict(asked))
+    return np.asarray(probe.fit(x, y).predict(queries))
 
 
-def nearest_first(found: np.ndarray, start: int, sign: int) -> Sequence[int]:
-    """From `start` on, always the nearest item that is left (farthest with `sign` -1)."""
-    order, left = [start], set(range(len(found))) - {start}
+def nearest_first(matrix: np.ndarray, start: int, sign: int) -> Sequence[int]:
+    """Order items from `start` on, always to the nearest one left (farthest with `sign` -1)."""
+    order, left = [start], set(range(len(matrix))) - {start}
     while left:
-        order.append(min(sorted(left), key=lambda i: sign * found[order[-1], i]))
+        order.append(min(sorted(left), key=lambda i: sign * matrix[order[-1], i]))
         left.remove(order[-1])
     return order

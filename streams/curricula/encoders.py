@@ -1,5 +1,7 @@
-"""Encoders: what curricula see of inputs. A new one is a function that returns an encoder, and an
-entry point in ``cl_platform.encoders`` that names it; ``module:function`` works as well.
+"""Encoders: features of inputs, for curricula.
+
+A new encoder is a function that returns one, and an entry point in ``cl_platform.encoders`` that
+names it; ``module:function`` works as well.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ Encoder = Callable[[Tensor], Tensor]
 
 
 def pixels() -> Encoder:
-    """The inputs themselves, flattened; images in [0, 1]."""
+    """Return an encoder to the inputs themselves, flattened; images in [0, 1]."""
     return lambda raw: unit(raw).flatten(1)
 
 
 def text(model: str = "minilm") -> Encoder:
-    """The feature of the model ``minilm``: the mean of what it makes of each token of a text.
+    """Return an encoder to the feature of the model ``minilm``: the mean output of a text's tokens.
 
     Source: Reimers & Gurevych 2019, section 3, the strategy they call MEAN.
 
@@ -36,7 +38,7 @@ def text(model: str = "minilm") -> Encoder:
         model: ``minilm``, a folder or a name on the hub, the same as the stream's tokenizer.
 
     Raises:
-        DataError: it cannot be had.
+        DataError: it is not available.
     """
     network = TextEncoder((1,), 1, weights=model)
     network.eval().requires_grad_(False)
@@ -46,10 +48,10 @@ def text(model: str = "minilm") -> Encoder:
 
 
 def cifar_resnet(depth: Literal[20, 32] = 20, weights: str | None = None) -> Encoder:
-    """The 64 features of the model ``cifar-resnet``, a ResNet that was trained on CIFAR-10.
+    """Return an encoder to the 64 features of the model ``cifar-resnet``, trained on CIFAR-10.
 
     Raises:
-        DataError: its weights are not there.
+        DataError: its weights are not available.
     """
     network = CifarResNet((3, 32, 32), 1, depth=depth, weights=weights)
     network.eval().requires_grad_(False)
@@ -57,14 +59,14 @@ def cifar_resnet(depth: Literal[20, 32] = 20, weights: str | None = None) -> Enc
 
 
 def torchvision_model(model: str = "resnet18", weights: str = "DEFAULT") -> Encoder:
-    """What the last linear layer of a torchvision classifier sees.
+    """Return an encoder to the inputs of the last linear layer of a torchvision classifier.
 
     Args:
         model: its name in torchvision.
         weights: a name there, downloaded once, or a file with a state dict.
 
     Raises:
-        DataError: torchvision or its weights cannot be had.
+        DataError: torchvision or the weights are not available.
     """
     try:
         from torchvision import models
@@ -74,29 +76,23 @@ def torchvision_model(model: str = "resnet18", weights: str = "DEFAULT") -> Enco
         )
     try:
         given = Path(weights).expanduser()
-        known = models.get_model_weights(model)
-        chosen = known["DEFAULT" if given.is_file() else weights]
+        chosen = models.get_model_weights(model)["DEFAULT" if given.is_file() else weights]
         network = models.get_model(model, weights=None if given.is_file() else chosen)
         if given.is_file():
             network.load_state_dict(torch.load(given, map_location="cpu", weights_only=True))
-        _without_last_layer(network)
+        names = [n for n, module in network.named_modules() if isinstance(module, nn.Linear)]
+        if not names:
+            raise ValueError("it has no linear layer")
+        parent, _, child = names[-1].rpartition(".")
+        setattr(network.get_submodule(parent), child, nn.Identity())
         transform = chosen.transforms(antialias=True)
     except Exception as error:  # unknown names, no network, damaged files
         raise DataError(
-            f"encoder torchvision: model={model}, weights={weights} cannot be had "
+            f"encoder torchvision: model={model}, weights={weights} is not available "
             f"({one_line(error, 200)}); give weights=FILE, or another encoder"
         ) from error
     network.eval().requires_grad_(False)
     return lambda raw: network(transform(_coloured(raw))).flatten(1)
-
-
-def _without_last_layer(network: nn.Module) -> None:
-    """Make what the last linear layer sees the output."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not names:
-        raise ValueError("it has no linear layer")
-    parent, _, child = names[-1].rpartition(".")
-    setattr(network.get_submodule(parent), child, nn.Identity())
 
 
 def _token_ids(raw: Tensor, network: Any) -> Tensor:
@@ -105,24 +101,24 @@ def _token_ids(raw: Tensor, network: Any) -> Tensor:
             f"inputs of type {raw.dtype}: encoder text takes token ids; give encoder=pixels, or "
             "the stream a tokenizer"
         )
-    known = network.get_input_embeddings().num_embeddings
-    if int(raw.max()) >= known:
+    size = network.get_input_embeddings().num_embeddings
+    if int(raw.max()) >= size:
         raise DataError(
-            f"token {int(raw.max())}, but the text encoder knows {known} only; give it the model "
-            "that the stream's tokenizer belongs to"
+            f"token {int(raw.max())}, but the text encoder has tokens 0 to {size - 1}: give it the "
+            "model of the stream's tokenizer"
         )
     return raw.long()
 
 
 def unit(raw: Tensor) -> Tensor:
-    """Images (uint8) in [0, 1]; other numbers as they are."""
+    """Return images (uint8) scaled to [0, 1], other numbers as they are."""
     if holds_tokens(raw):
-        raise DataError("inputs are token ids, which this encoder cannot read; give encoder=text")
+        raise DataError("inputs are token ids, which this encoder does not take: give encoder=text")
     return raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
 
 
 def _coloured(raw: Tensor) -> Tensor:
-    """(B, 3, H, W); grey images have their channel three times."""
+    """Return images as (B, 3, H, W); the channel of grey ones is repeated."""
     if raw.dim() != 4 or raw.shape[1] not in (1, 3):
         raise DataError(
             f"inputs of shape {tuple(raw.shape[1:])}: this encoder takes images (1 or 3, H, W); "

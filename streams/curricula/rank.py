@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
-    from streams.curricula.distances import Items
-
-LABELLED = 40  # items that are named
-WRITTEN, TICK = 12, 22  # items between which distances are written, letters of their names
+LABELLED = 40  # the largest number of items whose names are shown
+WRITTEN, TICK = 12, 22  # the same for written distances; letters of a name beside the picture
 
 
 def rank(
@@ -35,14 +33,14 @@ def rank(
     config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """Rank the orders of a stream by how well they should do, before anything is trained.
+    """Rank the orders of a stream by a predicted score, before anything is trained.
 
     Parameters
     ----------
     stream
-        What is learned, for example split-mnist (default: split-digits).
+        Stream to learn, for example split-mnist (default: split-digits).
     curriculum
-        Whose scores: designer. Its parameters are set by --set curriculum.distance=ot and the like.
+        Source of the scores: designer. Set its parameters by --set curriculum.distance=ot etc.
     scenario
         class, task or domain, where the stream has a choice.
     top
@@ -65,7 +63,7 @@ def rank(
     from rich.markup import escape
 
     from cl_platform.config.run_config import parse_config
-    from cl_platform.config.signatures import build
+    from cl_platform.config.signatures import instantiate
     from cl_platform.core.curriculum import arrange
     from streams.curricula.designed import Designer
     from streams.curricula.designer import EXHAUSTIVE, ranked, variances
@@ -75,15 +73,16 @@ def rank(
     if figure is not None and (not figure.suffix or figure.is_dir()):
         raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
-    chosen = build("curriculum", settings.curriculum)
+    chosen = instantiate("curriculum", settings.curriculum)
     if not isinstance(chosen, Designer):
-        raise BadInput(f"curriculum {settings.curriculum['name']!r} ranks no orders; give designer")
-    given = build("stream", settings.stream).without_test_data()
+        raise BadInput(f"curriculum {settings.curriculum['name']!r} ranks no orders: give designer")
+    given = instantiate("stream", settings.stream).without_test_data()
     items = chosen.items(given)
     matrix = chosen.distances(given)
     best, worst = ranked(matrix, top), ranked(matrix, bottom, worst=True)
-    arrange(given, chosen.level, best[0][1])  # refuses what has no order of classes
-    written = _picture(matrix, items, chosen.distance, figure) if figure is not None else None
+    arrange(given, chosen.level, best[0][1])  # raises where classes cannot be ordered
+    if figure is not None:
+        _write_figure(matrix, items.names, f"{chosen.distance} distance", figure)
     if json_:
         document = {
             "stream": given.name,
@@ -99,15 +98,17 @@ def rank(
         return
 
     console = Console(highlight=False)
-    how = "all orders scored" if len(items) <= EXHAUSTIVE else "the best a beam search found"
-    looks = escape(f"{chosen.distance} distances of {chosen.encoder}")
-    about = f"{len(items)} {chosen.level}; {looks}; {how}"
-    console.print(f"[bold]{escape(given.name)}[/] [dim]{about}[/]\n")
+    search = "all orders scored" if len(items) <= EXHAUSTIVE else "the best of a beam search"
+    about = (
+        f"{len(items)} {chosen.level}; {chosen.distance} distances of {chosen.encoder}; {search}"
+    )
+    console.print(f"[bold]{escape(given.name)}[/] [dim]{escape(about)}[/]\n")
     console.print(_table(best, worst))
     if len(items) <= LABELLED:
-        console.print(f"\n[dim]{escape(_legend(items.names))}[/]")
-    if written is not None:
-        console.print(f"\n[dim]{escape(str(written))}[/]", soft_wrap=True)
+        legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(items.names))
+        console.print(f"\n[dim]{escape(legend)}[/]")
+    if figure is not None:
+        console.print(f"\n[dim]{escape(str(figure))}[/]", soft_wrap=True)
 
 
 Ranked = Sequence[tuple[float, list[int]]]
@@ -121,40 +122,34 @@ def _table(best: Ranked, worst: Ranked) -> Table:
     table.add_column("score", justify="right")
     table.add_column("order", overflow="fold")
     lowest = [(-i, *found) for i, found in enumerate(worst, 1)]
-    for place, score, order in [*((i, *found) for i, found in enumerate(best, 1)), *lowest[::-1]]:
-        table.add_row(str(place), f"{score:.4f}", " ".join(map(str, order)))
+    for number, score, order in [*((i, *found) for i, found in enumerate(best, 1)), *lowest[::-1]]:
+        table.add_row(str(number), f"{score:.4f}", " ".join(map(str, order)))
     return table
 
 
-def _legend(names: Sequence[str]) -> str:
-    return "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(names))
-
-
 def shortened(name: str, width: int) -> str:
-    """A name in so many characters."""
+    """Cut a name to `width` characters."""
     return name if len(name) <= width else f"{name[: width - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _picture(matrix: np.ndarray, items: Items, distance: str, path: Path) -> Path:
-    """Write the matrix as a heat map.
+def _write_figure(matrix: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
+    """Write a matrix of distances as a heat map.
 
     Raises:
         BadInput: there is no matplotlib, or it cannot write this file.
     """
-
     try:
-        _heat_map(matrix, items.names, f"{distance} distance").savefig(path, dpi=150)
+        _heat_map(matrix, names, title).savefig(path, dpi=150)
     except ImportError as error:
-        raise BadInput(f"figure={path} needs {error.name}; install the extra `ray`") from error
+        raise BadInput(f"figure={path} needs {error.name}: install the extra `report`") from error
     except (OSError, ValueError) as error:
         raise BadInput(
             f"figure={path}: {one_line(error)}; give a file such as distances.png"
         ) from error
-    return path
 
 
 def _heat_map(matrix: np.ndarray, names: Sequence[str], title: str) -> Any:
-    """The distances between items as a matplotlib figure."""
+    """Draw the distances between items as a matplotlib figure."""
     from matplotlib.figure import Figure
 
     n = len(names)

@@ -1,1 +1,1 @@
-"""Reads the files of data sets."""
+"""Reading the files of data sets."""

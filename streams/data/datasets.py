@@ -1,20 +1,19 @@
-"""Data sets: found, read or downloaded once, then kept as plain arrays that load in no time.
+"""Data sets: read or downloaded once, then cached as plain arrays that load fast.
 
-A data set is looked for in ``$CLP_DATA/<name>`` (its official files, put there by hand) and else
-downloaded into ``$CLP_DATA/raw``. Its arrays are kept in ``$CLP_DATA/arrays-v1``, or, where that
-folder is read-only, in the user's cache. Sets above ``$CLP_RESIDENT_BYTES`` are memory-mapped.
+A data set is read from ``$CLP_DATA/<name>`` (its official files, put there by hand) or else
+downloaded into ``$CLP_DATA/raw``. Its arrays are cached in ``$CLP_DATA/arrays-v1``, or, where the
+data folder is read-only, in the user's cache. Sets above ``$CLP_RESIDENT_BYTES`` are memory-mapped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
-import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,17 +21,36 @@ import torch
 from cl_platform import Samples
 from cl_platform.core.digests import array_digest, digest
 from cl_platform.errors import ClpError, DataError, one_line
-from cl_platform.models.hub import tokenizer_digest
-from cl_platform.storage.files import cannot_write, read_json
+from cl_platform.storage.files import cannot, locked, read_json, replacing
 from cl_platform.storage.paths import data_home, user_cache
-from streams.data.formats import Arrays
-from streams.data.sources import SOURCES, D, Source
-from streams.data.text_formats import Texts, as_arrays, hashed_words, token_ids
-from streams.data.text_sources import TEXT_SOURCES
 
-KNOWN: dict[str, Source[Arrays] | Source[Texts]] = {**SOURCES, **TEXT_SOURCES}
+if TYPE_CHECKING:
+    from streams.data.formats import Arrays, D, Source
+
+# Training samples as published. Sources are imported only where arrays are to be made.
+IMAGES = {
+    "digits": 1201,
+    "mnist": 60000,
+    "fashion-mnist": 60000,
+    "kmnist": 60000,
+    "cifar10": 50000,
+    "cifar100": 50000,
+    "omniglot": 1623 * 15,
+    "tiny-imagenet": 100000,
+}
+TEXTS = {
+    "clinc150": 15000,
+    "banking77": 10003,
+    "trec": 5452,
+    "newsgroups20": 11314,
+    "text-cl5": 5 * 115000,  # of each in d'Autume et al. 2019
+    # In the order of the sets: GLUE, SuperGLUE, Maas et al. 2011 and Zhang et al. 2015.
+    "text-cl15": 392702 + 250 + 5428 + 400 + 363846 + 9427 + 2490 + 25000
+    + 650000 + 3000000 + 67349 + 560000 + 120000 + 27243 + 1400000,
+}  # fmt: skip
+DATASETS = IMAGES | TEXTS
 RESIDENT_BYTES = 4 * 2**30
-VERSION = "v1"  # of the arrays' layout; another one is made anew
+VERSION = "v1"  # of the arrays' layout
 PARTS = ("train_x", "train_y", "test_x", "test_y")
 
 
@@ -45,7 +63,7 @@ class Dataset:
         mean, std: per channel over the training images, in units of the raw pixels; None for token
             ids.
         groups: named sets of classes that belong together.
-        note: says so where this is only a part of the published set.
+        note: how much of the published set this is, if not all of it.
     """
 
     name: str
@@ -59,27 +77,33 @@ class Dataset:
 
 
 def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> Dataset:
-    """A data set by name; see ``streams.data.sources`` and ``streams.data.text_sources``.
+    """Return a data set by name; see ``streams.data.sources`` and ``streams.data.text_sources``.
 
     Args:
-        tokenizer: makes token ids of texts; see ``cl_platform.models.hub``. Without one, texts are
-            counts of hashed words.
+        tokenizer: turns texts into token ids; see ``cl_platform.models.hub``. Without one, texts
+            become counts of hashed words.
         tokens: longer texts are cut to this number, special tokens included.
 
     Raises:
-        DataError: it is unknown, cannot be had, or its files are damaged; says what to do.
+        DataError: it is unknown or not available, or its files are damaged.
+        StorageError: its arrays cannot be written.
     """
-    if name not in KNOWN:
-        raise DataError(f"unknown data set {name!r}. Known: {', '.join(KNOWN)}")
-    folder = arrays_home() / _kept_as(name, tokenizer, tokens)
+    if name not in DATASETS:
+        raise DataError(f"unknown data set {name!r}. Known: {', '.join(DATASETS)}")
+    suffix = ""
+    if tokenizer is not None:  # token ids are cached once for each tokenizer and length
+        from cl_platform.models.hub import tokenizer_digest
+
+        suffix = f"-{tokens}-{tokenizer_digest(tokenizer)[:12]}"
+    folder = arrays_home() / f"{name}{suffix}"
     if not (folder / "meta.json").exists():
-        _keep(_arrays(name, tokenizer, tokens), folder)
+        _write(_arrays(name, tokenizer, tokens), folder)
     meta = read_json(folder / "meta.json")
     arrays = {}
     for part in PARTS:
         arrays[part] = _open(folder / f"{part}.npy", meta)
     mapped = _is_mapped(meta)
-    n_train, published = len(arrays["train_y"]), KNOWN[name].n_train
+    n_train, published = len(arrays["train_y"]), DATASETS[name]
     return Dataset(
         name=name,
         train=_samples(arrays["train_x"], arrays["train_y"], meta["fingerprint"], mapped),
@@ -93,7 +117,7 @@ def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> D
 
 
 def arrays_home() -> Path:
-    """Where arrays are kept; a data folder marked read-only is left alone, by root as well."""
+    """Return the folder of the arrays; in a read-only data folder, not even root writes."""
     home = data_home()
     if home.is_dir() and not home.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
         return user_cache() / f"arrays-{VERSION}-{digest(str(home.resolve()))[:8]}"
@@ -132,56 +156,52 @@ def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
         ) from error
 
 
-def _kept_as(name: str, tokenizer: str | None, tokens: int) -> str:
-    """The folder of the arrays; tokens are made once for each tokenizer and length."""
-    if tokenizer is None:
-        return name
-    return f"{name}-{tokens}-{tokenizer_digest(tokenizer)[:12]}"
-
-
 def _arrays(name: str, tokenizer: str | None, tokens: int) -> Arrays:
-    """The set, read from wherever it is to be had."""
-    if name in SOURCES:
+    """Return a data set as arrays, from local files or a download."""
+    if name in IMAGES:
+        from streams.data.sources import SOURCES
+
         if tokenizer is not None:
             raise DataError(f"tokenizer={tokenizer}: data set {name!r} has no texts; leave it out")
-        return _obtain(name, SOURCES[name])
-    texts = _obtain(name, TEXT_SOURCES[name])
+        return _read_or_download(name, SOURCES[name])
+    from streams.data.text_formats import as_arrays, hashed_words, token_ids
+    from streams.data.text_sources import TEXT_SOURCES
+
+    texts = _read_or_download(name, TEXT_SOURCES[name])
     if tokenizer is None:
         return as_arrays(texts, hashed_words)
     return as_arrays(texts, partial(token_ids, tokenizer=tokenizer, tokens=tokens))
 
 
-def _keep(arrays: Arrays, folder: Path) -> None:
-    """Write the arrays, all or none of them."""
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+def _write(arrays: Arrays, folder: Path) -> None:
+    """Write the arrays as one folder, which appears when it is complete."""
     try:
-        temporary.mkdir(parents=True)
-        for part in PARTS:
-            np.save(temporary / f"{part}.npy", getattr(arrays, part))
-        meta = {
-            "class_names": arrays.class_names,
-            "groups": arrays.groups,
-            "fingerprint": digest(*(array_digest(getattr(arrays, part)) for part in PARTS)),
-            "bytes": {part: (temporary / f"{part}.npy").stat().st_size for part in PARTS},
-            **_statistics(arrays.train_x),
-        }
-        (temporary / "meta.json").write_text(json.dumps(meta))
-        temporary.replace(folder)
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            for part in PARTS:
+                np.save(temporary / f"{part}.npy", getattr(arrays, part))
+            meta = {
+                "class_names": arrays.class_names,
+                "groups": arrays.groups,
+                "fingerprint": digest(*(array_digest(getattr(arrays, part)) for part in PARTS)),
+                "bytes": {part: (temporary / f"{part}.npy").stat().st_size for part in PARTS},
+                **_statistics(arrays.train_x),
+            }
+            (temporary / "meta.json").write_text(json.dumps(meta))
     except OSError as error:
-        if not (folder / "meta.json").exists():  # else another process was faster
-            raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not (folder / "meta.json").exists():  # else another process was first
+            raise cannot("write", folder, error) from error
 
 
-def _obtain(name: str, source: Source[D]) -> D:
+def _read_or_download(name: str, source: Source[D]) -> D:
     home = data_home()
     try:
         for folder in (home / name, home / name.replace("-", "_")):
             found = source.local(folder)
             if found is not None:
                 return found
-        return source.download(home / "raw")
+        with locked(home / "raw" / name):  # others find what the first has downloaded
+            return source.download(home / "raw")
     except ClpError:
         raise
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Readers of the file formats in which image data sets are published; all give uint8 arrays."""
+"""Readers of the file formats in which image data sets are published; all return uint8 arrays."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import json
 import lzma
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 Array = np.ndarray
+D = TypeVar("D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,21 @@ class Arrays:
     groups: dict[str, list[int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Source(Generic[D]):
+    """Where a data set comes from, as arrays or as texts.
+
+    Args:
+        local: reads official files from the set's own folder, or returns None without them.
+        download: fetches them into a folder and reads them.
+    """
+
+    local: Callable[[Path], D | None]
+    download: Callable[[Path], D]
+
+
 def read_idx(folder: Path) -> tuple[Array, Array, Array, Array]:
-    """The four idx files of the MNIST family, packed or not."""
+    """Read the four idx files of the MNIST family, packed or not."""
     images = [_idx(folder, f"{part}-images-idx3-ubyte")[:, None] for part in ("train", "t10k")]
     labels = [_idx(folder, f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
     return images[0], labels[0].astype(np.int64), images[1], labels[1].astype(np.int64)
@@ -53,7 +67,7 @@ def _idx(folder: Path, name: str) -> Array:
 
 
 def read_sheets(folder: Path, part: str) -> tuple[Array, Array]:
-    """Per-class sheets ``<part>*/<label>_<class>.webp``, the images one under the other."""
+    """Read sheets ``<part>*/<label>_<class>.webp``, each with the images of a class in a column."""
     xs, ys = [], []
     for file in sorted(folder.glob(f"{part}*/*.webp")):
         sheet = decode_image(file.read_bytes())
@@ -64,7 +78,7 @@ def read_sheets(folder: Path, part: str) -> tuple[Array, Array]:
 
 
 def read_cifar_pickles(folder: Path, files: Iterable[str], label: str) -> tuple[Array, Array]:
-    """Batches of the official python version of CIFAR-10 and CIFAR-100."""
+    """Read batches of the official python version of CIFAR-10 and CIFAR-100."""
     xs, ys = [], []
     for name in files:
         batch = unpickle(folder / name)
@@ -74,14 +88,14 @@ def read_cifar_pickles(folder: Path, files: Iterable[str], label: str) -> tuple[
 
 
 def unpickle(path: Path) -> dict[str, Any]:
-    """A CIFAR pickle; torchvision has compared its checksum with the official one."""
+    """Read a CIFAR pickle; torchvision has compared its checksum with the official one."""
     with path.open("rb") as file:
         content: dict[str, Any] = pickle.load(file, encoding="latin1")
     return content
 
 
 def read_omniglot_bits(folder: Path) -> tuple[Array, list[dict[str, Any]]]:
-    """All drawings from a packed file, 1 bit a pixel: (1623, 20, 105, 105), 1 is ink."""
+    """Read all drawings from a packed file, 1 bit a pixel: (1623, 20, 105, 105), 1 is ink."""
     packed = (folder / "images.packbits.xz").read_bytes()
     rows = np.frombuffer(lzma.decompress(packed), np.uint8)
     classes = json.loads((folder / "classes.json").read_text())
@@ -91,7 +105,7 @@ def read_omniglot_bits(folder: Path) -> tuple[Array, list[dict[str, Any]]]:
 
 
 def read_omniglot_folders(folders: Iterable[Path]) -> tuple[Array, list[dict[str, Any]]]:
-    """The official ``images_*/<alphabet>/<character>/<n>_<drawer>.png``, as read_omniglot_bits."""
+    """Read the official ``images_*/<alphabet>/<character>/<n>_<drawer>.png`` in the same form."""
     images, classes = [], []
     for folder in folders:
         for character in sorted(folder.glob("*/*")):
@@ -102,7 +116,7 @@ def read_omniglot_folders(folders: Iterable[Path]) -> tuple[Array, list[dict[str
 
 
 def shrink_omniglot(bits: Array) -> Array:
-    """(..., 105, 105) of 0 and 1 -> (N, 1, 28, 28) uint8 by averaging areas."""
+    """Shrink (..., 105, 105) of 0 and 1 to (N, 1, 28, 28) uint8 by averaging areas."""
     flat = bits.reshape(-1, 1, 105, 105)
     small = [
         torch.nn.functional.interpolate(torch.from_numpy(part * np.float32(255)), 28, mode="area")
@@ -112,20 +126,20 @@ def shrink_omniglot(bits: Array) -> Array:
 
 
 def read_tiny_imagenet(archives: Iterable[Path]) -> Arrays:
-    """JPEGs of zip archives: ``train/<wnid>/...``, and ``val/...`` as published or by class."""
+    """Read JPEGs of zip archives: ``train/<wnid>/...``, ``val/...`` as published or by class."""
     images: dict[str, dict[str, list[Array]]] = {"train": {}, "val": {}}
     words: dict[str, str] = {}
     for archive in archives:
         with zipfile.ZipFile(archive) as zipped:
             names = zipped.namelist()
-            where = _annotations(zipped, names)
-            words |= _words(zipped, names)
+            class_of = _columns(zipped, names, "val_annotations.txt")  # where `val` is one folder
+            words |= _columns(zipped, names, "words.txt")
             for name in names:
                 if not name.endswith(".JPEG"):
                     continue
                 parts = name.split("/")
                 split = "train" if "train" in parts else "val"
-                wnid = where.get(parts[-1]) or parts[parts.index(split) + 1]
+                wnid = class_of.get(parts[-1]) or parts[parts.index(split) + 1]
                 images[split].setdefault(wnid, []).append(decode_image(zipped.read(name)))
     wnids = sorted(images["train"])
     train_x, train_y = _stack([images["train"][w] for w in wnids])
@@ -133,15 +147,9 @@ def read_tiny_imagenet(archives: Iterable[Path]) -> Arrays:
     return Arrays(train_x, train_y, test_x, test_y, [words.get(w, w) for w in wnids])
 
 
-def _annotations(zipped: zipfile.ZipFile, names: list[str]) -> dict[str, str]:
-    """Class of each validation file, where the archive keeps them in one folder."""
-    listing = [n for n in names if n.endswith("val_annotations.txt")]
-    lines = zipped.read(listing[0]).decode().splitlines() if listing else []
-    return {line.split("\t")[0]: line.split("\t")[1] for line in lines}
-
-
-def _words(zipped: zipfile.ZipFile, names: list[str]) -> dict[str, str]:
-    listing = [n for n in names if n.endswith("words.txt")]
+def _columns(zipped: zipfile.ZipFile, names: list[str], file: str) -> dict[str, str]:
+    """Return the second column of a file in an archive by the first; empty without the file."""
+    listing = [n for n in names if n.endswith(file)]
     lines = zipped.read(listing[0]).decode().splitlines() if listing else []
     return {line.split("\t")[0]: line.split("\t")[1] for line in lines}
 
@@ -152,7 +160,7 @@ def _stack(classes: list[list[Array]]) -> tuple[Array, Array]:
 
 
 def decode_image(content: bytes) -> Array:
-    """An encoded image as (3, H, W) uint8."""
+    """Decode an image to (3, H, W) uint8."""
     from PIL import Image
 
     image: IO[bytes] = BytesIO(content)

@@ -1,21 +1,20 @@
-"""Where each data set comes from: official files put there by hand, else a download.
+"""Sources of image data sets: official files put there by hand, or else a download.
 
-A new data set of images is a ``Source`` put into ``SOURCES``; ``streams.images`` makes streams
-of it. Those of texts are in ``streams.data.text_sources`` and ``streams.text``.
+To add a data set of images, add a ``Source`` to ``SOURCES`` and its size to ``datasets.IMAGES``;
+``streams.images`` makes streams of it. For texts see ``streams.data.text_sources`` and
+``streams.text``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from cl_platform.storage.files import read_json
 from streams.data.formats import (
     Arrays,
+    Source,
     read_cifar_pickles,
     read_idx,
     read_omniglot_bits,
@@ -26,26 +25,9 @@ from streams.data.formats import (
     unpickle,
 )
 
-D = TypeVar("D")
-
-
-@dataclass(frozen=True)
-class Source(Generic[D]):
-    """Where a data set comes from, as arrays or as texts.
-
-    Args:
-        local: reads official files from the set's own folder, or returns None without them.
-        download: fetches them into a folder and reads them.
-        n_train: size of the published training set.
-    """
-
-    local: Callable[[Path], D | None]
-    download: Callable[[Path], D]
-    n_train: int
-
 
 def _digits(folder: Path) -> Arrays:
-    """The 1797 digits of scikit-learn, 8x8 with 17 grey levels; every third is for testing.
+    """Return the 1797 digits of scikit-learn, 8x8 with 17 grey levels; every third is for testing.
 
     The choice is made within each class, so that the classes stay balanced.
     """
@@ -61,7 +43,7 @@ def _digits(folder: Path) -> Arrays:
 
 
 def _idx_source(class_name: str, names: list[str]) -> Source[Arrays]:
-    """A member of the MNIST family, by the name of its torchvision class."""
+    """Return a source for the MNIST family, by the name of the torchvision class."""
 
     def local(folder: Path) -> Arrays | None:
         if not list(folder.glob("train-images-idx3-ubyte*")):
@@ -74,7 +56,7 @@ def _idx_source(class_name: str, names: list[str]) -> Source[Arrays]:
         getattr(datasets, class_name)(raw, download=True)
         return Arrays(*read_idx(raw / class_name / "raw"), names)
 
-    return Source(local, download, 60000)
+    return Source(local, download)
 
 
 def _cifar_source(n_classes: int) -> Source[Arrays]:
@@ -118,7 +100,7 @@ def _cifar_source(n_classes: int) -> Source[Arrays]:
         getattr(datasets, f"CIFAR{n_classes}")(raw, download=True)
         return pickles(raw / folder_name)
 
-    return Source(local, download, 50000)
+    return Source(local, download)
 
 
 def _by_group(group_of_class: list[int], names: list[str]) -> dict[str, list[int]]:
@@ -144,7 +126,7 @@ def _omniglot_download(raw: Path) -> Arrays:
 
 
 def _omniglot(bits: np.ndarray, classes: list[dict[str, str]]) -> Arrays:
-    """28x28; of the 20 drawers of each character the first 15 are for training."""
+    """Shrink to 28x28; the first 15 of the 20 drawers of each character are for training."""
     n = len(classes)
     x = shrink_omniglot(bits).reshape(n, 20, 1, 28, 28)
     y = np.arange(n).repeat(20).reshape(n, 20)
@@ -189,12 +171,12 @@ FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 KUZUSHIJI = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
 SOURCES: dict[str, Source[Arrays]] = {
-    "digits": Source(_digits, _digits, 1201),
+    "digits": Source(_digits, _digits),
     "mnist": _idx_source("MNIST", DIGITS),
     "fashion-mnist": _idx_source("FashionMNIST", FASHION),
     "kmnist": _idx_source("KMNIST", KUZUSHIJI),
     "cifar10": _cifar_source(10),
     "cifar100": _cifar_source(100),
-    "omniglot": Source(_omniglot_local, _omniglot_download, 1623 * 15),
-    "tiny-imagenet": Source(_tiny_local, _tiny_download, 100000),
+    "omniglot": Source(_omniglot_local, _omniglot_download),
+    "tiny-imagenet": Source(_tiny_local, _tiny_download),
 }

@@ -1,11 +1,11 @@
-"""Readers of published text data sets, and how texts become numbers: hashed words or token ids."""
+"""Readers of published text data sets, and encoders of texts: hashed words or token ids."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ Labelled = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Texts:
-    """A text data set as it is read.
+    """A text data set in memory.
 
     Args:
         train, test: its texts.
@@ -47,7 +47,7 @@ class Texts:
 
 
 def as_arrays(texts: Texts, encode: Callable[[Sequence[str]], Array]) -> Arrays:
-    """The texts as numbers; training and test data together, so that their shapes agree."""
+    """Encode the texts; training and test data together, so that their shapes agree."""
     number = {name: i for i, name in enumerate(texts.class_names)}
     n, both = len(texts.train), texts.train + texts.test
     y = np.array([number[name] for _, name in both], dtype=np.int64)
@@ -57,7 +57,7 @@ def as_arrays(texts: Texts, encode: Callable[[Sequence[str]], Array]) -> Arrays:
 
 
 def hashed_words(texts: Sequence[str]) -> Array:
-    """Counts of hashed words and pairs of words, (N, 1, 1, 2048) uint8; at most 255."""
+    """Count hashed words and pairs of words, (N, 1, 1, 2048) uint8; at most 255."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     count = HashingVectorizer(
@@ -71,10 +71,10 @@ def hashed_words(texts: Sequence[str]) -> Array:
 
 
 def token_ids(texts: Sequence[str], tokenizer: str, tokens: int) -> Array:
-    """Token ids with special tokens, (N, L) int32: cut to `tokens`, padded to the longest.
+    """Return token ids with special tokens, (N, L) int32, cut to `tokens`, padded to the longest.
 
     Raises:
-        DataError: the tokenizer cannot be had, or has no token for padding.
+        DataError: the tokenizer is not available or has no token for padding.
         BadInput: its encoder takes fewer tokens.
     """
     loaded = load_tokenizer(tokenizer)
@@ -94,7 +94,7 @@ def token_ids(texts: Sequence[str], tokenizer: str, tokens: int) -> Array:
 
 
 def read_clinc(folder: Path) -> Texts:
-    """CLINC150, its intents numbered domain by domain. Source of the data: Larson et al. 2019."""
+    """Read CLINC150 (Larson et al. 2019), its intents numbered domain by domain."""
     texts = _json(folder / "data_full.json")
     domains: dict[str, list[str]] = _json(folder / "domains.json")
     names = [intent for intents in domains.values() for intent in intents]
@@ -103,7 +103,7 @@ def read_clinc(folder: Path) -> Texts:
 
 
 def read_banking(folder: Path) -> Texts:
-    """Banking77. Source of the data: Casanueva et al. 2020."""
+    """Read Banking77 (Casanueva et al. 2020)."""
 
     def part(name: str) -> Labelled:
         with (folder / name).open(encoding="utf-8", newline="") as file:
@@ -113,7 +113,7 @@ def read_banking(folder: Path) -> Texts:
 
 
 def read_trec(folder: Path) -> Texts:
-    """TREC questions: 50 fine classes in 6 coarse ones. Source of the data: Li & Roth 2002."""
+    """Read TREC questions (Li & Roth 2002): 50 fine classes in 6 coarse ones."""
 
     def part(name: str) -> Labelled:
         lines = (folder / name).read_bytes().decode("latin-1").split("\n")
@@ -126,17 +126,17 @@ def read_trec(folder: Path) -> Texts:
 
 
 def read_newsgroups(folder: Path) -> Texts:
-    """20 Newsgroups by date, in groups by the first word of their names."""
+    """Read 20 Newsgroups by date, in groups by the first word of their names."""
     names: list[str] = _json(folder / "meta.json")["labels"]
     train, test = (_labelled(folder / f"{part}.jsonl.gz", names) for part in ("train", "test"))
     return Texts(train, test, names, by_prefix(names, "."))
 
 
 def read_sequence(folders: dict[str, Path]) -> Texts:
-    """Data sets in a sequence, each a group whose classes are its own, named ``set/label``.
+    """Read data sets as one; the classes of each, named ``set/label``, are a group.
 
     Args:
-        folders: where each set's ``set.train.jsonl.gz`` and ``set.test.jsonl.gz`` lie, beside a
+        folders: of each set, with its ``set.train.jsonl.gz`` and ``set.test.jsonl.gz`` and a
             ``meta.json`` with its labels.
     """
     train: Labelled = []
@@ -150,7 +150,7 @@ def read_sequence(folders: dict[str, Path]) -> Texts:
 
 
 def by_prefix(names: Iterable[str], separator: str) -> dict[str, list[str]]:
-    """Names in groups by what stands before the separator."""
+    """Group names by their text before the separator."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.partition(separator)[0], []).append(name)
@@ -158,14 +158,10 @@ def by_prefix(names: Iterable[str], separator: str) -> dict[str, list[str]]:
 
 
 def _labelled(path: Path, names: Sequence[str]) -> Labelled:
-    """Packed lines of {"text", "label"}, a label being a place among the names."""
-    name_of = dict(enumerate(names))  # in which no place counts from the end
-    return [(row["text"], name_of[row["label"]]) for row in _rows(path)]
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read packed lines of {"text", "label"}; a label is an index into the names."""
+    name_of = dict(enumerate(names))  # where -1 is not the last one
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
+        return [(row["text"], name_of[row["label"]]) for row in map(json.loads, lines)]
 
 
 def _json(path: Path) -> Any:

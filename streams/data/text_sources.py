@@ -1,4 +1,4 @@
-"""Where each text data set comes from; see ``streams.data.sources``."""
+"""Sources of text data sets; see ``streams.data.sources``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from cl_platform.errors import DataError
-from streams.data.sources import Source
+from cl_platform.storage.files import write_atomic
+from streams.data.formats import Source
 from streams.data.text_formats import (
     Labelled,
     Texts,
@@ -21,31 +22,26 @@ from streams.data.text_formats import (
 
 
 def _files_source(
-    name: str, address: str, files: Sequence[str], read: Callable[[Path], Texts], n_train: int
+    name: str, address: str, files: Sequence[str], read: Callable[[Path], Texts]
 ) -> Source[Texts]:
-    """A set whose files can be fetched one by one from an address."""
+    """Return a source for a set whose files can be downloaded one by one from an address."""
 
     def local(folder: Path) -> Texts | None:
         return read(folder) if (folder / files[0]).exists() else None
 
     def download(raw: Path) -> Texts:
         for file in files:
-            _fetch(f"{address}/{file}", raw / name / file)
+            _download(f"{address}/{file}", raw / name / file)
         return read(raw / name)
 
-    return Source(local, download, n_train)
+    return Source(local, download)
 
 
-def _fetch(address: str, path: Path) -> None:
-    """A file from the network, unless it is here already; whole or not at all."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with urlopen(address, timeout=60) as answer:
-        content = answer.read()
-    partial = path.with_name(f".{path.name}")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _download(address: str, path: Path) -> None:
+    """Download a file unless it is here already."""
+    if not path.exists():
+        with urlopen(address, timeout=60) as answer:
+            write_atomic(path, answer.read())
 
 
 def _newsgroups_local(folder: Path) -> Texts | None:
@@ -53,7 +49,7 @@ def _newsgroups_local(folder: Path) -> Texts | None:
 
 
 def _newsgroups_download(raw: Path) -> Texts:
-    """Without headers, which name the group."""
+    """Read them without headers, which name the group."""
     from sklearn.datasets import fetch_20newsgroups
 
     def part(subset: str) -> Labelled:
@@ -66,8 +62,8 @@ def _newsgroups_download(raw: Path) -> Texts:
     return Texts(train, test, list(names), by_prefix(names, "."))
 
 
-def _sequence_source(name: str, sets: Sequence[str], n_train: int, *beside: str) -> Source[Texts]:
-    """Data sets to be learned one after the other.
+def _sequence_source(name: str, sets: Sequence[str], *beside: str) -> Source[Texts]:
+    """Return a source for data sets that are learned one after the other.
 
     Args:
         beside: other folders of the data folder where some of them may lie.
@@ -76,51 +72,36 @@ def _sequence_source(name: str, sets: Sequence[str], n_train: int, *beside: str)
     def local(folder: Path) -> Texts | None:
         if not folder.is_dir():
             return None
-        places = [folder, *(folder.with_name(other) for other in beside)]
-        found = {s: next((p for p in places if _holds(p, s)), None) for s in sets}
-        absent = [s for s, place in found.items() if place is None]
-        if absent:
-            raise DataError(f"data set {name!r} lacks {', '.join(absent)}; put {wanted} {folder}")
-        return read_sequence({s: place for s, place in found.items() if place is not None})
+        folders = [folder, *(folder.with_name(other) for other in beside)]
+        # The first folder takes precedence: of equal keys the last one counts.
+        found = {s: f for s in sets for f in reversed(folders) if _is_complete(f, s)}
+        if absent := [s for s in sets if s not in found]:
+            raise DataError(f"data set {name!r} lacks {', '.join(absent)}; put {files} {folder}")
+        return read_sequence(found)
 
     def download(raw: Path) -> Texts:
         raise DataError(
             f"data set {name!r} is at no public address; for each of {', '.join(sets)} put "
-            f"{wanted} {raw.with_name(name)}"
+            f"{files} {raw.with_name(name)}"
         )
 
-    wanted = (
+    files = (
         "SET.train.jsonl.gz and SET.test.jsonl.gz, lines of {text, label}, "
         "and a meta.json, {SET: {labels}}, into"
     )
-    return Source(local, download, n_train)
+    return Source(local, download)
 
 
-def _holds(folder: Path, name: str) -> bool:
+def _is_complete(folder: Path, name: str) -> bool:
     files = (f"{name}.train.jsonl.gz", f"{name}.test.jsonl.gz", "meta.json")
     return all((folder / file).exists() for file in files)
 
 
 CL5 = ("yelp", "agnews", "dbpedia", "amazon", "yahoo")
-# In their order, the training samples that GLUE, SuperGLUE, Maas et al. 2011 and Zhang et al. 2015
-# publish.
-CL15 = {
-    "mnli": 392702,
-    "cb": 250,
-    "wic": 5428,
-    "copa": 400,
-    "qqp": 363846,
-    "boolq": 9427,
-    "rte": 2490,
-    "imdb": 25000,
-    "yelp": 650000,
-    "amazon": 3000000,
-    "sst2": 67349,
-    "dbpedia": 560000,
-    "agnews": 120000,
-    "multirc": 27243,
-    "yahoo": 1400000,
-}
+CL15 = (
+    *("mnli", "cb", "wic", "copa", "qqp", "boolq", "rte", "imdb"),
+    *("yelp", "amazon", "sst2", "dbpedia", "agnews", "multirc", "yahoo"),
+)
 
 TEXT_SOURCES: dict[str, Source[Texts]] = {
     "clinc150": _files_source(
@@ -128,25 +109,20 @@ TEXT_SOURCES: dict[str, Source[Texts]] = {
         "https://raw.githubusercontent.com/clinc/oos-eval/master/data",
         ("data_full.json", "domains.json"),
         read_clinc,
-        15000,
     ),
     "banking77": _files_source(
         "banking77",
         "https://raw.githubusercontent.com/PolyAI-LDN/task-specific-datasets/master/banking_data",
         ("train.csv", "test.csv", "categories.json"),
         read_banking,
-        10003,
     ),
     "trec": _files_source(
         "trec",
         "https://cogcomp.seas.upenn.edu/Data/QA/QC",
         ("train_5500.label", "TREC_10.label"),
         read_trec,
-        5452,
     ),
-    "newsgroups20": Source(_newsgroups_local, _newsgroups_download, 11314),
-    "text-cl5": _sequence_source("text-cl5", CL5, 5 * 115000),  # of each in d'Autume et al. 2019
-    "text-cl15": _sequence_source(
-        "text-cl15", tuple(CL15), sum(CL15.values()), "text-cl5", "text_cl5"
-    ),
+    "newsgroups20": Source(_newsgroups_local, _newsgroups_download),
+    "text-cl5": _sequence_source("text-cl5", CL5),
+    "text-cl15": _sequence_source("text-cl15", CL15, "text-cl5", "text_cl5"),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 
 from cl_platform.config.run_config import RunConfig
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import each, exists
 from sweeps.executor.cluster import capacity, check_capacity, connected

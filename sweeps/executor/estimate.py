@@ -13,7 +13,8 @@ import torch
 from cl_platform.config.run_config import RunConfig
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.optimization import device_fault
-from cl_platform.engine.plan import Plan, Planner, Step
+from cl_platform.engine.plan import Plan, Step
+from cl_platform.engine.planner import Planner
 from cl_platform.engine.training import batch_sizes
 from cl_platform.errors import RunFailed
 from cl_platform.storage.state_store import StateStore

@@ -17,10 +17,12 @@ import ray
 import torch
 import torch._dynamo  # which the first optimizer imports, in seconds
 
+from cl_platform.config.registry import load
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import advance, execute
-from cl_platform.engine.plan import Plan, Planner
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.state_store import Keep, StateStore
 from cl_platform.tracking.sinks import Sink
@@ -108,7 +110,7 @@ class Worker:
 
     def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
-        self.store.hold(task.transient)
+        self.store.keep_in_memory(task.transient)
         try:
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:
@@ -187,6 +189,7 @@ def fetch(planner: Planner, config: RunConfig, streams: Mapping[str, Any]) -> No
     """Give a planner the shared stream of a configuration, if there is one."""
     reference = streams.get(_stream_key(config))
     if reference is not None and not planner.knows(config):
+        load("stream", config.stream["name"])  # its classes may be in a file
         stream: Stream = ray.get(reference)
         planner.adopt(config, stream.to(torch.device(config.device)))
 

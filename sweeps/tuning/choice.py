@@ -13,7 +13,7 @@ import numpy as np
 
 from cl_platform.config.labels import label
 from cl_platform.config.run_config import SHORTHANDS, RunConfig
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from cl_platform.results.result import Result
 from sweeps.planning import Run, config_of, run_of, variants

@@ -25,7 +25,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from cl_platform.core.digests import digest
 from cl_platform.core.rng import seed_for
 from cl_platform.engine.execution import advance
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.files import discard
 from cl_platform.storage.state_store import StateStore

@@ -15,13 +15,11 @@ from cl_platform import Strategy
 from cl_platform.cli.app import overridden
 from cl_platform.config.command import command_of
 from cl_platform.config.registry import Kind, plugins
-from cl_platform.config.run_config import SECTIONS, parse_config
+from cl_platform.config.run_config import SECTIONS, flag_fields, parse_config, with_flags
 from cl_platform.engine.optimization import OPTIMIZERS
 from cl_platform.errors import ConfigError
 from tests.cli.test_cli import Clp
 
-FLAGS = ("stream", "strategy", "curriculum", "model", "scenario", "seed", "epochs", "batch_size",
-         "lr", "device")  # fmt: skip
 NEEDED = {
     "stream": {},
     "strategy": {},
@@ -57,15 +55,18 @@ def read_again(command: str) -> dict[str, Any]:
     """What `clp run` makes of the words of a command."""
     words = shlex.split(command)
     assert words[:2] == ["clp", "run"]
-    flags: dict[str, Any] = dict.fromkeys(FLAGS)
+    flags: dict[str, Any] = dict.fromkeys(flag_fields())
     settings = []
-    for flag, value in zip(words[2::2], words[3::2], strict=True):
+    rest = iter(words[2:])
+    for flag in rest:
+        key = flag.removeprefix("--").replace("-", "_")
+        name = key.removeprefix("no_")
         if flag == "--set":
-            settings.append(value)
-        else:
-            key = flag.removeprefix("--").replace("-", "_")
-            assert flags[key] is None, "given once"
-            flags[key] = value
+            settings.append(next(rest))
+            continue
+        assert flags[name] is None, "given once"
+        is_switch = flag_fields()[name].annotation is bool
+        flags[name] = key == name if is_switch else next(rest)
     return complete(**overridden([], flags, settings))
 
 
@@ -173,7 +174,7 @@ def test_odd_values_come_back(parameters: dict[str, Any]) -> None:
         {"schedule": {"name": "cosineannealinglr", "eta_min": 1e-7}},
         {"seed": 7, "epochs": 3, "batch_size": 64, "permute_labels": True},
         {"evaluate_every": 5, "count_flops": True},
-        {"evaluate_every": 0, "count_flops": False},
+        {"evaluate_every": 0, "count_flops": False, "permute_labels": False},
         {"stream": {"name": "blobs", "scenario": "task", "separation": 1e-3}},
         {"model": {"name": "mlp", "hidden": []}},
         {"model": {"name": "mlp", "hidden": [5, 6, 7], "activation": "tanh"}},
@@ -199,6 +200,19 @@ def test_settings_come_back(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_comes_back(name: str) -> None:
     config = complete(optimizer={"name": name, "lr": 3e-4, "reset": False})
+    assert read_again(command_of(config)) == config
+
+
+@pytest.mark.parametrize("name", flag_fields())
+def test_every_flag_is_in_the_command(name: str) -> None:
+    others = {"precision": "bf16", "device": "mps", "scenario": "task"}
+    value = others.get(name) or another(flag_fields()[name].default)
+    if name in SECTIONS:
+        value = {"stream": "blobs", "strategy": "ewc", "curriculum": "random", "model": "cnn"}[name]
+    config = complete(**with_flags({}, {name: value}))
+    assert config != complete()
+    flag = f"--{name.replace('_', '-')}"
+    assert shlex.split(command_of(config)).count(flag) == 1
     assert read_again(command_of(config)) == config
 
 

@@ -9,14 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cl_platform.config import signatures
 from cl_platform.config.run_config import (
+    SHORTHANDS,
     RunConfig,
     apply_settings,
+    flag_fields,
     parse_config,
     read_file,
     with_flags,
 )
-from cl_platform.engine.plan import make_plan
+from cl_platform.config.signatures import instantiate
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError, ConfigError
 
 
@@ -101,6 +105,34 @@ def test_faults_say_what_is_allowed(data: dict, message: str) -> None:
     lines = faults(data)
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_every_setting_but_models_is_a_flag_with_a_help_text() -> None:
+    fields = flag_fields()
+    assert set(fields) == {*RunConfig.model_fields, *SHORTHANDS} - {"optimizer", "schedule"}
+    for name, field in fields.items():
+        assert field.description, name
+        assert "\n\n" not in field.description
+
+
+def test_a_section_is_checked_once_on_the_way_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_config({"stream": "blobs", "strategy": {"name": "refresh", "inner": "er"}})
+    checked: list[Any] = []
+    monkeypatch.setattr(signatures, "check_section", lambda *call: checked.append(call))
+    plan = make_plan(config)
+    assert plan.make_strategy().hyperparameters() == {
+        k: v for k, v in config.strategy.items() if k != "name"
+    }
+    assert not checked
+
+
+def test_a_plugin_cannot_change_the_configuration_it_was_built_from() -> None:
+    config = parse_config(
+        {"model": {"name": "mlp", "hidden": [3]}, "strategy": {"name": "lwf", "alpha": [1.0]}}
+    )
+    strategy = instantiate("strategy", config.strategy)
+    strategy.alpha.append(2.0)
+    assert config.strategy["alpha"] == [1.0]
 
 
 def test_settings_are_dotted_and_typed() -> None:

@@ -47,7 +47,7 @@ print(code_digest(Mine))
 
 COPIES = """
 import os, sys
-import cl_platform.core.code_digest, cl_platform.config.run_config, cl_platform.models.mlp, cl_platform.engine.plan, strategies.er
+import cl_platform.core.code_digest, cl_platform.config.run_config, cl_platform.models.mlp, cl_platform.engine.planner, strategies.er
 
 for program in {programs!r}:
     if not os.fork():
@@ -137,7 +137,7 @@ def small(input_shape, n_classes):
 
 KEY = """
 from cl_platform.config.run_config import parse_config
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 d = {'stream': 'blobs', 'strategy': 'factory:quick', 'model': 'factory:small'}
 print(make_plan(parse_config(d)).keys[0])
 """

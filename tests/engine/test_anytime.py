@@ -17,7 +17,8 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.engine.evaluation import Evaluator
 from cl_platform.engine.execution import advance, execute
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.matrix_metrics import anytime_accuracy
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers

@@ -18,7 +18,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.evaluation import Evaluator, Scores, bin_of, confidence
 from cl_platform.engine.execution import advance, execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.matrix_metrics import calibration_error
 from cl_platform.storage.state_store import StateStore
 from tests.engine.test_evaluation import CPU, Constant, Oracle, oracle_stream, set_up
@@ -166,7 +166,7 @@ def test_a_result_holds_them_and_gives_them_back(tmp_path: Path, scenario: str) 
     assert result.calibration is not None
     assert result.class_accuracy is not None
     assert result.calibration.values.shape == (6, 5)
-    assert result.calibration.labels == result.matrix.labels
+    assert result.calibration.experience_ids == result.matrix.experience_ids
     assert result.class_accuracy.shape == (6, 10)
     assert bool(np.isnan(result.calibration.values[0]).all()) is (scenario == "class")
     assert result.metrics["calibration_error"] == result.calibration.values[-1].mean()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cl_platform import Batch, Experience, Strategy, StreamInfo, check_strategy
 from cl_platform.config.registry import load, plugins
 from cl_platform.engine.contract import CHECKS
+from cl_platform.engine.fold import Fold
 from cl_platform.errors import ContractError
 from strategies.baselines import Finetune
 from strategies.er import ER
@@ -112,7 +113,7 @@ class Votes(Finetune):
 
 
 class Unseeded(Finetune):
-    """RNG from a generator that nobody seeds."""
+    """Draws from a generator that nobody seeds."""
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
@@ -175,7 +176,7 @@ class PerSampleLoss(Finetune):
         (Impure, "loss is pure", "loss changed 'count': change state in after_step"),
         (Forgetful, "resumes at every experience", "keep all that is remembered in parameters"),
         (Votes, "prediction ignores the batch", "logits depend on the batch"),
-        (Unseeded, "same seed same bits", r"info\.draws\.generator"),
+        (Unseeded, "same seed same bits", r"info\.rng\.generator"),
         (Hoarder, "state grows as declared", r"declare `grows: ClassVar\[bool\] = True`"),
         (Idle, "learns", "is right after learning it"),
         (Numbered, "numbering of classes is free", "nothing may depend on a class's number"),
@@ -190,6 +191,27 @@ class PerSampleLoss(Finetune):
 def test_each_check_catches_its_fault(faulty: type, check: str, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         CHECKS[check]({"strategy": {"name": f"{faulty.__module__}:{faulty.__qualname__}"}})
+
+
+class Counted(Finetune):
+    """Finetune, of which no other test has trained a state."""
+
+
+def test_checks_train_again_only_where_repetition_is_the_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = []
+    train = Fold.train
+
+    def count(fold: Fold) -> None:
+        train(fold)
+        trained.append(fold.plan.keys[fold.position])
+
+    monkeypatch.setattr(Fold, "train", count)
+    assert not any(check_strategy(f"{Counted.__module__}:Counted").values())
+    assert len(set(trained)) == 4 * 3  # two scenarios, five epochs, and those in reverse
+    again = 3 + (2 + 1)  # the same seed; resumed after the first and after the second
+    assert len(trained) == len(set(trained)) + again
 
 
 def test_a_growing_state_that_is_declared_is_restored() -> None:

@@ -15,9 +15,11 @@ from torch import Tensor
 import cl_platform as clp
 from cl_platform import Batch, Result
 from cl_platform.config.run_config import parse_config
+from cl_platform.core.rng import deterministic
 from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import RunFailed
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Event, Trackers
@@ -208,7 +210,7 @@ def test_states_stay_within_the_budget(tmp_path: Path) -> None:
     execute(plan(), tmp_path / "free")
     size = max(f.stat().st_size for f in tmp_path.glob("free/states/*/*.pt"))
     p = plan()
-    execute(p, tmp_path / "tight", budget=2 * size + 100)
+    execute(p, tmp_path / "tight", budget=int(2.5 * size))
     kept = {f.stem for f in (tmp_path / "tight").glob("states/*/*.pt")}
     assert kept == set(p.keys[4:])
 
@@ -388,5 +390,44 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     (first.path / "result.json").unlink()  # type: ignore[operator]
     (first.path / "events.jsonl").unlink()  # type: ignore[operator]
     (first.path / "events.jsonl").mkdir()  # type: ignore[operator]
-    with pytest.raises(clp.ClpError, match=r"cannot write .*events.jsonl"):
+    with pytest.raises(clp.ClpError, match=r"cannot read .*events.jsonl"):
         execute(plan(), tmp_path)
+
+
+def test_states_of_other_versions_or_code_are_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(strategy: str = "finetune", seed: int = 0) -> None:
+        clp.run("blobs", strategy, out=tmp_path, seed=seed)
+
+    run()
+    run(seed=1)
+    assert capsys.readouterr().err == "", "the first states of a folder replace none"
+    origin = tmp_path / "states" / "origin.json"
+    noted = json.loads(origin.read_text())
+    origin.write_text(json.dumps({**noted, "torch": "1.0", "the training loop": "older"}))
+    run(seed=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"made with torch 1.0 (now {torch.__version__}); they are not reused" in line
+    run(seed=3)
+    assert capsys.readouterr().err == ""
+    assert json.loads(origin.read_text()) == noted
+    origin.write_text(json.dumps({**noted, "strategy finetune": "older"}))
+    run("er", seed=4)
+    assert capsys.readouterr().err == "", "nothing of er was there"
+    run(seed=4)
+    assert "made with other code of strategy finetune;" in capsys.readouterr().err
+
+
+def test_deterministic_algorithms_are_put_back() -> None:
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with deterministic(torch.device("cuda")):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

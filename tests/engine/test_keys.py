@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -13,8 +17,12 @@ from cl_platform import Strategy
 from cl_platform.config.registry import load
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import build
-from cl_platform.core.code_digest import code_digest
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.core.code_digest import code_digest, kernel_digest
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import TRAINING, Planner, make_plan
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
 
 STRATEGY = '''
 from cl_platform import Strategy
@@ -199,3 +207,149 @@ def test_code_of_a_function_without_a_file() -> None:
     first = code_digest(namespace["f"])
     exec("def f(x):\n    return x in {'a', 'c'}\n", namespace)
     assert code_digest(namespace["f"]) != first
+
+
+ROOT = Path(__file__).parents[2]
+HOUSE = [
+    path
+    for package in ("cl_platform", "strategies", "streams", "sweeps")
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+
+def module_of(path: Path | str) -> str:
+    parts = Path(path).relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+FROZEN = {"cl_platform.models.features", "cl_platform.models.backbone", "strategies.parts.frozen"}
+# Configurations, and the modules beyond those of every training that they train with.
+TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "finetune": (
+        {"strategy": "finetune"},
+        {"strategies.baselines", "cl_platform.models.classifier", "cl_platform.models.mlp"},
+    ),
+    "replay": (
+        {"strategy": "er", "model": "cnn", "stream": "split-digits"},
+        {
+            "strategies.er",
+            "cl_platform.core.buffers",
+            "cl_platform.models.classifier",
+            "cl_platform.models.cnn",
+        },
+    ),
+    "wrapper on a transformed stream": (
+        {"strategy": {"name": "refresh", "inner": "der++"}, "stream": "permuted-digits"},
+        {
+            "strategies.refresh",
+            "strategies.der",
+            "strategies.parts.fisher",
+            "strategies.parts.gradients",
+            "streams.transforms",
+            "cl_platform.core.buffers",
+            "cl_platform.core.wrapper",
+            "cl_platform.models.classifier",
+            "cl_platform.models.mlp",
+        },
+    ),
+    "frozen": (
+        {"strategy": "l2p", "model": "tiny-transformer"},
+        {
+            *FROZEN,
+            "strategies.l2p",
+            "strategies.parts.pool",
+            "cl_platform.models.classifier",
+            "cl_platform.models.tiny_transformer",
+        },
+    ),
+}
+
+
+@contextmanager
+def comment_in(path: Path) -> Iterator[None]:
+    """A comment at the end of a file, for whoever reads it."""
+    read = Path.read_text
+
+    def commented(self: Path, *arguments: Any, **options: Any) -> str:
+        return read(self, *arguments, **options) + "# a comment\n" * (self == path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_text", commented)
+        kernel_digest.cache_clear()
+        yield
+    kernel_digest.cache_clear()
+
+
+def test_a_comment_changes_the_keys_of_what_trains_with_its_module_and_no_others() -> None:
+    configs = {
+        name: parse_config({"stream": "blobs", **data}) for name, (data, _) in TRAINED_WITH.items()
+    }
+    streams = {name: {"stream": Planner().stream(config)} for name, config in configs.items()}
+
+    def keys() -> dict[str, tuple[str, ...]]:
+        return {name: Planner(streams[name])(config).keys for name, config in configs.items()}
+
+    before = keys()
+    assert before == keys()
+    found: dict[str, set[str]] = {name: set() for name in configs}
+    for path in HOUSE:
+        with comment_in(path):
+            after = keys()
+        for name in configs:
+            same = [a == b for a, b in zip(before[name], after[name], strict=True)]
+            assert all(same) or not any(same), "all states or none"
+            found[name] |= set() if all(same) else {module_of(path)}
+    assert keys() == before
+    assert found == {name: {*TRAINING, *more} for name, (_, more) in TRAINED_WITH.items()}
+
+
+# Entered while a run is trained, without a say in what it learns: names, files, costs, rows.
+BESIDE = (
+    "cl_platform.config.",
+    "cl_platform.core.matrix",
+    "cl_platform.engine.cost",
+    "cl_platform.engine.evaluation",
+    "cl_platform.storage.",
+    "cl_platform.tracking.",
+)
+
+
+@pytest.mark.parametrize("name", TRAINED_WITH)
+def test_every_module_that_training_enters_is_in_the_keys(name: str, tmp_path: Path) -> None:
+    data, more = TRAINED_WITH[name]
+    settings = {"optimizer": {"momentum": 0.9, "reset": False}, "schedule": {"name": "StepLR"}}
+    settings["schedule"]["step_size"] = 1
+    plan = make_plan(parse_config({"stream": "blobs", **settings, **data}))
+    entered: set[str] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            entered.add(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        Fold(plan, StateStore(tmp_path), Trackers()).run(upto=2)
+        Fold(plan, StateStore(tmp_path), Trackers()).run(upto=3)  # restores a state
+    finally:
+        sys.setprofile(None)
+    modules = {module_of(path) for path in entered if Path(path) in HOUSE}
+    assert {m for m in modules if not m.startswith(BESIDE)} <= {*TRAINING, *more}
+    assert {"cl_platform.engine.training", "cl_platform.engine.optimization"} <= modules
+
+
+def test_the_facade_stands_for_the_modules_behind_its_names(mine: Path) -> None:
+    forms = {
+        "import cl_platform\nclass Mine(cl_platform.Strategy):\n    b = cl_platform.ReplayBuffer\n": 1,
+        "import cl_platform as clp\nclass Mine(clp.Strategy):\n    b = clp.ReplayBuffer\n": 1,
+        "from cl_platform import ReplayBuffer, Strategy\nclass Mine(Strategy): ...\n": 1,
+        "from cl_platform import Strategy\nclass Mine(Strategy): ...\n": 0,
+        "from typing import TYPE_CHECKING\nfrom cl_platform import Strategy\n"
+        "if TYPE_CHECKING:\n    from cl_platform import ReplayBuffer\nclass Mine(Strategy): ...\n": 0,
+    }
+    for source, changes in forms.items():
+        (mine / "mine.py").write_text(source)
+        before = fresh_keys()
+        with comment_in(ROOT / "cl_platform" / "core" / "buffers.py"):
+            assert (fresh_keys() != before) == bool(changes), source
+        with comment_in(ROOT / "cl_platform" / "results" / "plots.py"):
+            assert fresh_keys() == before

@@ -15,7 +15,8 @@ from cl_platform import Samples, Strategy, Stream, class_incremental
 from cl_platform.config.run_config import RunConfig, parse_config
 from cl_platform.config.signatures import build
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Plan, Planner, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.errors import CurriculumError
 
 BLOBS = {"name": "blobs", "experiences": 4, "samples_per_class": 30}

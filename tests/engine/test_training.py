@@ -18,7 +18,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.optimization import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.engine.training import batches
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -150,7 +150,7 @@ def test_a_strategy_without_parameters_needs_no_optimizer() -> None:
 
 def test_the_device_is_checked_before_anything_starts() -> None:
     with pytest.raises(clp.ClpError, match=r"device=cuda:99 cannot be used here .*give device=cpu"):
-        parse_config({"device": "cuda:99"})
+        make_plan(parse_config({"device": "cuda:99"}))
 
 
 class Growing(Finetune):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from sweeps.planning import Run, plan_runs
 from sweeps.record import Phase
 from sweeps.spec import SweepSpec, parse_spec

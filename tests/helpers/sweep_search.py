@@ -8,7 +8,7 @@ from typing import Any
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from sweeps.record import Phase
 from sweeps.spec import SweepSpec, parse_spec
 from sweeps.tuning.choice import Choice

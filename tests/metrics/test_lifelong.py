@@ -13,7 +13,7 @@ from cl_platform.errors import ClpError
 from cl_platform.metrics.lifelong import LIFELONG_METRICS, lifelong_metrics, task_metrics
 from cl_platform.metrics.lifelong_curves import smooth
 from cl_platform.metrics.lifelong_logs import from_matrix
-from cl_platform.metrics.matrix_metrics import METRICS
+from cl_platform.metrics.registry import metrics
 from tests.helpers.lifetimes import evaluate, lifetime, log_of, train
 
 # By hand.
@@ -258,7 +258,7 @@ def test_a_single_experience_has_nothing_but_its_evaluations(values: list) -> No
 def test_every_metric_has_a_name() -> None:
     assert set(lifelong_metrics(log_of(train("a")))) == set(LIFELONG_METRICS)
     assert len(LIFELONG_METRICS) == 10
-    assert not set(LIFELONG_METRICS) & set(METRICS)
+    assert not set(LIFELONG_METRICS) & set(metrics())
 
 
 def test_experts_train_one_task_each() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.models.backbone import Backbone, LowRank, Prefix, Tokens
 from cl_platform.models.pretrained_cnn import MobileNetV1, coloured
@@ -248,14 +248,24 @@ def test_a_hybrid_keeps_the_statistics_of_its_convolutions(real_data: Path) -> N
     assert all(weight.grad is not None for weight in vit.convolutions.parameters())
 
 
-def test_a_hybrid_is_known_by_both_of_its_files(real_data: Path, tmp_path: Path) -> None:
-    assert HybridViT.fingerprint() == ""  # not pretrained as a whole
-    found = []
+def test_a_hybrid_is_named_by_both_of_its_files(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [HybridViT.fingerprint()]
     for content in (b"one", b"other"):
         (tmp_path / "body.pt").write_bytes(content)
         found.append(HybridViT.fingerprint(weights=str(tmp_path / "body.pt")))
-    assert found[0] != found[1]
-    assert all(name.startswith(MobileNetV1.fingerprint()) for name in found)
+    config = parse_config({"model": {"name": "hybrid-vit", "size": 64}})
+    plans = [make_plan(config)]
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "mobilenet_v1_075_other.pt").write_bytes(b"other weights")
+    monkeypatch.setenv("CLP_DATA", str(tmp_path))
+    found.append(HybridViT.fingerprint())
+    plans.append(make_plan(config))
+    assert len(set(found)) == 4
+    assert plans[0].keys[0] != plans[1].keys[0], "convolutions of other weights, other states"
+    assert not any(plan.pretrained for plan in plans)  # the transformer starts from the seed
+    assert HybridViT.pretrained(weights="body.pt")
 
 
 def test_attention_that_prefixes_cannot_reach_is_refused(tmp_path: Path) -> None:
@@ -280,26 +290,6 @@ def test_what_cannot_be_had_is_said_in_one_line(make: Callable[[], Any], said: s
     with pytest.raises(ClpError, match=said) as raised:
         make()
     assert "\n" not in str(raised.value)
-
-
-def test_without_the_libraries_there_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
-    code = """
-import sys
-for name in ("timm", "torchvision", "transformers"):
-    sys.modules[name] = None
-from cl_platform.cli.app import call
-print(call(["list", "models"]), file=sys.stderr)
-blobs = ["run", "--stream", "split-digits", "--strategy", "ncm"]
-print(call([*blobs, "--model", "small-vit"]), file=sys.stderr)
-print(call([*blobs, "--model", "tiny-transformer", "--json"]), file=sys.stderr)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    listed, *fault, refused, went_on = done.stderr.splitlines()
-    assert (listed, refused, went_on) == ("0", "2", "0")
-    assert len(fault) == 1
-    assert "vision transformers need timm; install the extra `vision`" in fault[0]
 
 
 def test_a_pretrained_vit_is_timms_with_its_weights(tmp_path: Path) -> None:

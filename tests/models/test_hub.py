@@ -1,4 +1,4 @@
-"""Pretrained text encoders by name: where they are, and every way in which they cannot be had."""
+"""Pretrained text encoders by name: where they are, and every way in which they are not available."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_without_transformers_the_extra_is_named(
 @pytest.mark.parametrize("name", ["no-one-at-all/absent", "no folder and no name"])
 def test_names_of_nothing_are_told(ask: Callable[[str], object], name: str) -> None:
     with pytest.raises(
-        DataError, match=f"'{name}' cannot be had .*give minilm, a folder"
+        DataError, match=f"'{name}' is not available .*give minilm, a folder"
     ) as caught:
         ask(name)
     assert_one_line(caught.value)
@@ -125,16 +125,16 @@ def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
             ask(str(tmp_path))
         assert_one_line(caught.value)
     for ask in (load_tokenizer, load_encoder):
-        with pytest.raises(DataError, match="cannot be had") as caught:
+        with pytest.raises(DataError, match="is not available") as caught:
             ask(str(tmp_path))
         assert_one_line(caught.value)
 
 
 def test_damaged_files_are_told(copy: Path) -> None:
-    with pytest.raises(DataError, match=r"text encoder .* cannot be had") as caught:
+    with pytest.raises(DataError, match=r"text encoder .* is not available") as caught:
         load_encoder(str(copy))  # which has no weights
     assert_one_line(caught.value)
     (copy / "tokenizer.json").write_text("{")
-    with pytest.raises(DataError, match=r"tokenizer .* cannot be had") as caught:
+    with pytest.raises(DataError, match=r"tokenizer .* is not available") as caught:
         load_tokenizer(str(copy))
     assert_one_line(caught.value)

@@ -18,7 +18,7 @@ from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.strategy import Strategy
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.models.backbone import Backbone, Prefix
 from cl_platform.models.text import TextEncoder
 from cl_platform.models.vision import SmallViT

@@ -19,7 +19,8 @@ import cl_platform as clp
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import build
 from cl_platform.core.preprocess import Preprocess
-from cl_platform.engine.plan import Plan, Planner, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.errors import BadInput, ClpError, ConfigError, DataError
 from cl_platform.models.classifier import Classifier
 from cl_platform.models.pretrained_cnn import CifarResNet, MobileNetV1

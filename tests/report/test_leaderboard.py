@@ -6,11 +6,7 @@ import io
 import json
 import math
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +20,13 @@ import cl_platform as clp
 from cl_platform.engine.execution import execute
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.comparison import bootstrap_mean, compare
-from cl_platform.report.leaderboard import MEASURES, measures_of, rows_of, shown_axes
+from cl_platform.report.leaderboard import measures_of, rows_of, shown_axes
 from cl_platform.report.orders.study import studies
 from cl_platform.report.render import MOST_ROWS, render, write_report
 from cl_platform.report.runs import Runs, read_runs
 from cl_platform.results.load import read_results
 from sweeps.record import Phase, write_failure, write_sweep
 from tests.cli.test_cli import Clp
-from tests.conftest import start_clp
 from tests.helpers.report_runs import (
     HOSTILE,
     changed,
@@ -322,7 +317,7 @@ def test_rows_are_means_over_seeds_with_intervals(runs: Runs) -> None:
     rows = rows_of(runs)
     assert len(rows) == 8
     assert sorted(place for row in rows for place in row.places) == list(range(24))
-    scale = {m.key: m.scale for m in MEASURES}
+    scale = {m.key: m.scale for m in measures_of(runs)}
     assert scale["average_accuracy"] == 100
     for row in rows:
         mine = [runs.results[i].to_json() for i in row.places]
@@ -641,33 +636,6 @@ def test_a_folder_without_a_finished_run_has_a_page_that_says_so(clp: Clp, tmp_p
     assert not (tmp_path / "out" / "runs.parquet").exists()
 
 
-@pytest.mark.parametrize(
-    ("package", "kind"), [("plotly", "html"), ("pyarrow", "parquet"), ("matplotlib", "html")]
-)
-def test_a_package_that_is_missing_is_named_with_its_extra(
-    runs: Runs, tmp_path: Path, package: str, kind: str
-) -> None:
-    code = (
-        f"import sys; sys.modules[{package!r}] = None; from cl_platform.cli.app import main; main()"
-    )
-    words = ["report", str(runs.folder), "--format", kind, "--out", str(tmp_path / "new")]
-    made = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert (made.returncode, made.stdout) == (2, "")
-    (line,) = made.stderr.splitlines()
-    assert "install the extra `report`" in line
-    assert package in line
-    assert not (tmp_path / "new").exists()
-
-
-def test_tables_need_neither_plotly_nor_matplotlib(runs: Runs) -> None:
-    gone = "for name in ('plotly', 'matplotlib', 'pyarrow'): sys.modules[name] = None"
-    code = f"import sys\n{gone}\nfrom cl_platform.cli.app import main; main()"
-    words = ["report", str(runs.folder), "--format", "latex"]
-    made = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-    assert (made.returncode, made.stderr) == (0, "")
-    assert made.stdout.encode() == render(runs, "latex")
-
-
 # --- a sweep that goes on
 
 
@@ -676,56 +644,6 @@ def page_data(path: Path) -> dict[str, Any]:
     begin = text.index(">", text.index('id="data"')) + 1
     found: dict[str, Any] = json.loads(text[begin : text.index("</script>", begin)])
     return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts watching the folder of the test; ended with it."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        started.append(start_clp(["report", str(tmp_path), "--watch", *words], tmp_path))
-        return started[-1]
-
-    yield start
-    for process in started:
-        with process:  # closes its pipes
-            process.kill()
-
-
-def test_watching_follows_a_sweep_to_its_end(
-    tmp_path: Path, watching: Callable[..., subprocess.Popen[str]]
-) -> None:
-    runs = planned({"seed": [0, 1, 2]})
-    path = tmp_path / "report.html"
-
-    def learn(number: int) -> None:
-        execute(PLANNER(runs[number].config, runs[number].order), tmp_path, keep="none")
-
-    write_sweep(tmp_path, spec(), [Phase("runs", runs)], "running")
-    learn(0)
-    process = watching("--every", "0.2")
-    until(path.exists)
-    first = page_data(path)
-    assert (first["reload"], len(first["runs"])) == (0.2, 1)
-    learn(1)
-    until(lambda: len(page_data(path)["runs"]) == 2)
-    assert process.poll() is None
-    learn(2)
-    write_sweep(tmp_path, spec(), [Phase("runs", runs)], "done")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    assert out.splitlines()[0] == str(path)
-    assert out.splitlines()[-1] == "3 of 3 runs"
-    last = page_data(path)
-    assert (last["reload"], len(last["runs"])) == (0, 3)
 
 
 def test_a_sweep_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:
@@ -744,21 +662,6 @@ def test_a_page_without_runs_follows_a_sweep_as_well(tmp_path: Path) -> None:
     text = write_report(read_runs(tmp_path), reload=0.2).read_text()
     assert "No run has ended yet." in text
     assert "location.reload" in text or 'http-equiv="refresh"' in text
-
-
-def test_ctrl_c_ends_watching_with_one_line(
-    tmp_path: Path, watching: Callable[..., subprocess.Popen[str]]
-) -> None:
-    write_sweep(tmp_path, spec(), [Phase("runs", planned())], "running")
-    process = watching()
-    until((tmp_path / "report.html").exists)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    (line,) = err.splitlines()
-    assert line.startswith("interrupted; ")
-    assert "--watch" in line
 
 
 def test_what_is_not_a_running_sweep_is_written_once(clp: Clp, runs: Runs) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,27 +154,3 @@ def test_names_are_no_mathematics(kind: str) -> None:
     figure = plot(Result.from_json(data), kind)
     figure.savefig(io.BytesIO(), format="svg")
     assert "$x_1$" in figure.axes[0].get_title().replace("\\$", "$")
-
-
-LOADED = "from pathlib import Path; from cl_platform import Result; found = Result.load(Path('.'))"
-
-
-def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Code in a new process, in a folder with a result."""
-    made_up(2).save(folder)
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-
-
-def test_figures_need_no_display_and_leave_nothing_open(tmp_path: Path) -> None:
-    code = "found.plot_matrix(); import sys; print('matplotlib.pyplot' in sys.modules)"
-    made = python(f"{LOADED}; {code}", tmp_path)
-    assert (made.stdout, made.stderr) == ("False\n", "")
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:
-    gone = "import sys; sys.modules['matplotlib'] = sys.modules['matplotlib.figure'] = None"
-    made = python(f"{gone}; {LOADED}; found.plot_matrix()", tmp_path)
-    assert made.returncode == 1
-    last = made.stderr.splitlines()[-1]
-    assert "BadInput" in last
-    assert "extra `report`" in last

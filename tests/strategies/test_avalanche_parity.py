@@ -20,7 +20,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.engine.training import batches
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers

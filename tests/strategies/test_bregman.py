@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.parts.gradients import flatten, trainable

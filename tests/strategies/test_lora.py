@@ -16,7 +16,7 @@ from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.rng import global_generators
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.models.backbone import Backbone, LowRank
 from cl_platform.models.text import TextEncoder

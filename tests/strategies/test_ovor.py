@@ -16,7 +16,7 @@ import cl_platform as clp
 from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError
 from cl_platform.models.backbone import Backbone, Prefix, Projection, Tokens
 from cl_platform.storage.state_store import StateStore
@@ -141,11 +141,11 @@ def test_energies_and_their_penalties_are_the_papers() -> None:
     zeros = torch.zeros(4, 10)
     assert strategy.energy(zeros).tolist() == pytest.approx([-2.302585] * 4)
     # huber(-2.302585 + 15) = 12.697415 - 0.5 for samples; relu(-3 + 2.302585) = 0 for outliers
-    assert strategy.unsureness(zeros, zeros).item() == pytest.approx(12.197415, abs=1e-5)
+    assert strategy.energy_loss(zeros, zeros).item() == pytest.approx(12.197415, abs=1e-5)
     # outliers of energy -3.3, and samples that are sure enough
     outliers = zeros + 3.3 - math.log(10)
     expected = 0.5 * 0.3**2
-    assert strategy.unsureness(zeros + 20, outliers).item() == pytest.approx(expected, abs=1e-5)
+    assert strategy.energy_loss(zeros + 20, outliers).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_there_is_no_gradient_where_thresholds_are_met() -> None:
@@ -153,10 +153,10 @@ def test_there_is_no_gradient_where_thresholds_are_met() -> None:
     strategy.present = torch.ones(10, dtype=torch.bool)
     sure, unsure = torch.full((3, 10), 13.0), torch.full((3, 10), 0.6)
     logits, outliers = (t.requires_grad_() for t in (sure, unsure))
-    strategy.unsureness(logits, outliers).backward()
+    strategy.energy_loss(logits, outliers).backward()
     assert torch.equal(logits.grad, torch.zeros(3, 10))
     assert torch.equal(outliers.grad, torch.zeros(3, 10))
-    strategy.unsureness(outliers, logits).backward()  # and there is one where they are not
+    strategy.energy_loss(outliers, logits).backward()  # and there is one where they are not
     assert (logits.grad > 0).all()
     assert (outliers.grad < 0).all()
 

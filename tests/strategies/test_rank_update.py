@@ -17,7 +17,7 @@ from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.rng import global_generators, seed_for
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.rank_update import RankLayer, RankUpdate
@@ -390,7 +390,7 @@ class Headless(nn.Module):
     ("strategy", "settings", "message"),
     [
         ({}, {"model": Headless}, "rank-update needs a model with a linear `classifier`; Headless"),
-        ({"terms": "new", "rank_next": 0}, {}, "rank_next=0 with terms=new .* give more"),
+        ({"terms": "new", "rank_next": 0}, {}, "rank_next=0 with terms=new .* give 1 or more"),
         ({"rank_first": 0}, {}, "strategy.rank_first=0"),
         ({"terms": "old"}, {}, "strategy.terms=old"),
     ],

@@ -11,7 +11,7 @@ from cl_platform import Batch, Strategy, StreamInfo, Wrapper
 from cl_platform.config.registry import load, plugins
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers

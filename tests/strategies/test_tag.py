@@ -12,7 +12,7 @@ import cl_platform as clp
 from cl_platform import Batch, StreamInfo
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.parts.gradients import trainable, views
@@ -126,7 +126,7 @@ def test_in_adams_flavour_every_task_is_corrected_for_its_own_start() -> None:
     fold.train()
     stored = strategy.second[0]
     strategy.steps = 1  # the first step of the second task
-    weighted = strategy._weighted(torch.zeros(2, 5), torch.stack([torch.ones(5), torch.zeros(5)]))
+    weighted = strategy.weighted(torch.zeros(2, 5), torch.stack([torch.ones(5), torch.zeros(5)]))
     assert torch.allclose(weighted, torch.ones(5))  # whatever the present task's correction
     assert stored.max() < 1e3
 

@@ -19,7 +19,7 @@ import cl_platform as clp
 from cl_platform.config.signatures import build
 from cl_platform.errors import DataError, StorageError
 from streams.data import datasets
-from streams.data.datasets import KNOWN, arrays_home, load_dataset
+from streams.data.datasets import DATASETS, arrays_home, load_dataset
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_every_data_set_has_a_stream_or_more() -> None:
     from cl_platform.config.registry import plugins
 
     named = {name.partition("-")[2] for name in plugins("stream")}
-    assert set(KNOWN) <= named | set(plugins("stream"))
+    assert set(DATASETS) <= named | set(plugins("stream"))
 
 
 def test_without_network_or_files_the_folder_is_named(

@@ -170,7 +170,11 @@ def test_meanings_lie_closer_than_words() -> None:
             torch.zeros(1, 4, dtype=torch.uint8),
             r"torch\.uint8: encoder text takes token ids",
         ),
-        ("text", torch.tensor([[30522]]), "token 30522, but the text encoder knows 30522 only"),
+        (
+            "text",
+            torch.tensor([[30522]]),
+            "token 30522, but the text encoder has tokens 0 to 30521",
+        ),
         ("pixels", torch.tensor([[1, 2]]), "inputs are token ids.* give encoder=text"),
     ],
 )
@@ -271,9 +275,9 @@ def test_a_network_of_torchvision_with_weights_of_a_file(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model": "resnet999"}, "model=resnet999, weights=DEFAULT cannot be had"),
-        ({"weights": "NO_SUCH_WEIGHTS"}, "weights=NO_SUCH_WEIGHTS cannot be had"),
-        ({"weights": "absent.pt"}, r"weights=absent\.pt cannot be had"),
+        ({"model": "resnet999"}, "model=resnet999, weights=DEFAULT is not available"),
+        ({"weights": "NO_SUCH_WEIGHTS"}, "weights=NO_SUCH_WEIGHTS is not available"),
+        ({"weights": "absent.pt"}, r"weights=absent\.pt is not available"),
     ],
 )
 def test_networks_that_torchvision_does_not_have_are_told(parameters: dict, message: str) -> None:
@@ -288,7 +292,7 @@ def test_weights_of_another_network_are_told(tmp_path: Path) -> None:
     torch.save(models.mobilenet_v3_small(weights=None).state_dict(), tmp_path / "other.pt")
     (tmp_path / "damaged.pt").write_bytes(b"no weights")
     for name in ("other.pt", "damaged.pt"):
-        with pytest.raises(DataError, match=f"{name} cannot be had") as caught:
+        with pytest.raises(DataError, match=f"{name} is not available") as caught:
             build("encoder", {"name": "torchvision", "weights": str(tmp_path / name)})
         assert_one_line(caught.value)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +15,9 @@ import cl_platform as clp
 from cl_platform import Samples, class_incremental
 from cl_platform.config.signatures import build
 from cl_platform.errors import BadInput, CurriculumError
+from streams.data.datasets import IMAGES, TEXTS
+from streams.data.sources import SOURCES
+from streams.data.text_sources import TEXT_SOURCES
 from streams.images import split_digits
 
 
@@ -235,3 +243,34 @@ def test_inputs_that_are_not_normalised_lie_between_zero_and_one() -> None:
     stream = split_digits(normalise=False)
     x = stream.preprocess(stream[0].train.x)
     assert (float(x.min()), float(x.max())) == (0.0, 1.0)
+
+
+IMPORTED = """
+import sys
+from cl_platform.config.signatures import build
+for stream in sys.argv[1:]:
+    for module in [m for m in sys.modules if m.startswith("streams.")]:
+        del sys.modules[module]
+    build("stream", {"name": stream})
+    print(*(m.removeprefix("streams.") for m in sys.modules if m.startswith("streams.")))
+"""
+
+
+def test_a_stream_imports_only_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "trec").mkdir()
+    for name in ("train_5500.label", "TREC_10.label"):
+        (tmp_path / "trec" / name).write_text("A:b how\nC:d who\n")
+    streams = ("split-digits", "split-digits", "split-trec", "split-trec")
+    command = [sys.executable, "-c", IMPORTED, *streams]
+    environment = {**os.environ, "CLP_DATA": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    images, again, text, text_again = (set(line.split()) for line in done.stdout.splitlines())
+    always = {"data", "data.datasets", "images", "transforms"}
+    assert images == always | {"data.sources", "data.formats"}  # the files are read
+    assert text == always | {"text", "data.text_sources", "data.text_formats", "data.formats"}
+    assert (again, text_again) == (always, always | {"text"})  # the arrays are there
+
+
+def test_every_data_set_has_a_source_and_a_published_size() -> None:
+    assert IMAGES.keys() == SOURCES.keys()
+    assert TEXTS.keys() == TEXT_SOURCES.keys()

@@ -115,7 +115,7 @@ def test_any_number_of_experiences_fits_80_columns(clp: Clp, experiences: int) -
     assert [rank for rank, *_ in rows] == (["1", "-1"] if experiences == 1 else ["1", "2", "-1"])
     assert all(sorted(map(int, order)) == list(range(experiences)) for _, _, *order in rows)
     found = " ".join(out.split())  # long lines are wrapped
-    told = "all orders scored" if experiences <= 8 else "the best a beam search found"
+    told = "all orders scored" if experiences <= 8 else "the best of a beam search"
     assert told in found
 
 
@@ -291,7 +291,7 @@ def test_names_of_a_figure_are_no_formulas(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--curriculum", "random"), "curriculum 'random' ranks no orders; give designer"),
+        (("--curriculum", "random"), "curriculum 'random' ranks no orders: give designer"),
         (("--curriculum", "2,0,1"), "curriculum 'explicit' ranks no orders"),
         (("--curriculum", "easy_first"), "curriculum 'easy_first' ranks no orders"),
         (("--curriculum", "desinger"), "Did you mean 'designer'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import gzip
 import json
 import shutil
@@ -271,11 +272,11 @@ def test_each_tokenizer_and_length_has_arrays_of_its_own(home: Path, tmp_path: P
     [
         ({"name": "split-trec", "tokenizer": "minilm", "tokens": 513}, "minilm takes 512 at most"),
         ({"name": "split-trec", "tokenizer": "minilm", "tokens": 2}, "greater than or equal to 3"),
-        ({"name": "split-trec", "tokenizer": "no-one-at-all/absent"}, "cannot be had"),
+        ({"name": "split-trec", "tokenizer": "no-one-at-all/absent"}, "is not available"),
         ({"name": "split-digits", "tokenizer": "minilm"}, "tokenizer"),
     ],
 )
-def test_tokens_that_cannot_be_had_are_told(home: Path, stream: dict, message: str) -> None:
+def test_tokens_that_are_not_available_are_reported(home: Path, stream: dict, message: str) -> None:
     trec(home / "trec")
     with pytest.raises(BadInput, match=message) as caught:
         build("stream", stream)
@@ -385,6 +386,8 @@ def test_files_are_fetched_once(
 
     def answer(address: str, timeout: float) -> BytesIO:
         asked.append(address)
+        with (home / "raw" / f".{name}.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # other processes wait
         return BytesIO((tmp_path / "server" / address.rpartition("/")[2]).read_bytes())
 
     monkeypatch.setattr(text_sources, "urlopen", answer)
@@ -408,7 +411,7 @@ def test_a_download_that_breaks_off_leaves_nothing(
     with pytest.raises(DataError, match=r"connection lost.*put its official files into") as caught:
         load_dataset("trec")
     assert_one_line(caught.value)
-    assert not [p for p in home.rglob("*") if p.is_file()]
+    assert [p.name for p in home.rglob("*") if p.is_file()] == [".trec.lock"]
 
 
 def test_newsgroups_come_from_scikit_learn(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from cl_platform import Curriculum, Stream
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, Planner, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers

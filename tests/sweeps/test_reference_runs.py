@@ -1,6 +1,6 @@
 """References: the metrics against them by hand, and the runs that a sweep adds to have them.
 
-Most sweeps here run in this process; one shows the whole on a real Ray.
+Sweeps here run in this process; one on a real Ray is in tests/system.
 """
 
 from __future__ import annotations
@@ -499,9 +499,11 @@ def test_after_the_hours_of_the_budget_no_reference_begins(here: list[str], tmp_
     assert len(here) == 3 + 4
 
 
-def test_interrupted_it_goes_on_and_does_nothing_twice(here: list[str], tmp_path: Path) -> None:
+def test_interrupted_it_goes_on_and_does_nothing_twice(
+    here: list[str], tmp_path: Path, rng: random.Random
+) -> None:
     given = document({"strategy": ["er"], "curriculum": ["reverse"]})
-    steps = random.Random().randrange(1, 5)  # of the references
+    steps = rng.randrange(1, 5)  # of the references
 
     def watch(driver: Driver) -> Callable[[Any], None]:
         def tick(phase: Any) -> None:

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cl_platform.engine.plan import Planner
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from sweeps.planning import config_of, plan_runs
 from sweeps.space import Random, fill, label, points, templates

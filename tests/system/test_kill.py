@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import one_result, start_clp
+from tests.conftest import one_result
+from tests.helpers.processes import start_clp
 
 Clp = Callable[..., tuple[int, str, str]]
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError
 from cl_platform.results.result import Result
 from sweeps import console as show

@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput
 from cl_platform.results.result import Result
 from sweeps.api import Sweep, sweep
@@ -102,13 +102,12 @@ def test_every_state_is_trained_once_on_all_nodes(cluster: Cluster, tmp_path: Pa
     check_complete(found, tmp_path / "out")
 
 
-def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path, rng: random.Random) -> None:
     log = tmp_path / "log"
 
     def kill(driver: Driver) -> None:
         os.kill(int(lines(log)[-1][0]), signal.SIGKILL)
 
-    rng = random.Random()
     found = sweep(
         all_orders(log, seconds=0.02), tmp_path / "out", watch=after(rng.randrange(40), kill)
     )
@@ -117,13 +116,15 @@ def test_a_killed_worker_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_node_is_done_without(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_node_is_done_without(
+    cluster: Cluster, tmp_path: Path, rng: random.Random
+) -> None:
     log, third = tmp_path / "log", cluster.add_node(num_cpus=1)
     found = sweep(
         all_orders(log, seconds=0.05),
         tmp_path / "out",
         watch=after(
-            random.randrange(5, 30), lambda _: cluster.remove_node(third, allow_graceful=False)
+            rng.randrange(5, 30), lambda _: cluster.remove_node(third, allow_graceful=False)
         ),
     )
     assert len(lines(log)) <= 64 + 4

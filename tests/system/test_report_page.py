@@ -6,20 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Page
 
 from cl_platform.metrics.ranking import rank
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.points import order_effects
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
-from tests.conftest import Visits
 from tests.helpers.report_runs import (
     HOSTILE,
     changed,
@@ -29,6 +27,10 @@ from tests.helpers.report_runs import (
     put,
     real_runs,
 )
+from tests.system.browser import Visits
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 EACH = {"curriculum": ""}
 ALL = "all, put together"

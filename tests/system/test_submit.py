@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Planner, make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.results.result import Result
 from sweeps.planning import plan_runs
 from sweeps.spec import parse_spec
-from tests.conftest import start_clp
+from tests.helpers.processes import start_clp
 
 Clp = Callable[..., tuple[int, str, str]]
 

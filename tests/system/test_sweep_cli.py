@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,20 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from rich.console import Console
 
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import Planner, make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.results.result import Result
 from sweeps import console as show
 from sweeps.planning import plan_runs
 from sweeps.record import Tally
 from sweeps.spec import parse_spec
-from tests.conftest import ROOT, start_clp
+from tests.conftest import ROOT
+from tests.helpers.processes import start_clp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 
@@ -35,14 +36,9 @@ def write_spec(folder: Path, **spec: object) -> Path:
     return path
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not condition():
-        time.sleep(0.02)
-
-
 @pytest.mark.slow  # its parts are in the default suite: a killed worker, a killed run
 def test_killed_and_interrupted_it_ends_as_if_undisturbed(
-    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: random.Random
 ) -> None:
     log, out = tmp_path / "log", tmp_path / "clp-results" / "mine"
     noted = {"name": "tests.helpers.sweep_strategies:Noted", "log": str(log), "seconds": 0.05}
@@ -51,7 +47,6 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
         "axes": {"strategy": [noted], "curriculum": ["all"]},
     }
     write_spec(tmp_path, **spec)
-    rng = random.Random()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def trained() -> int:
@@ -60,7 +55,8 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
     for end in (signal.SIGKILL, signal.SIGINT):
         before, wanted = trained(), rng.randrange(1, 12)
         process = start_clp(["sweep", "mine.yaml"], tmp_path)
-        wait_for(lambda n=before + wanted: trained() >= n, process)  # type: ignore[misc]
+        wait_until(lambda n=before + wanted: trained() >= n, process)  # type: ignore[misc]
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(end)
         sent = time.monotonic()
         _, err = process.communicate(timeout=60)
@@ -72,7 +68,7 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
             )
             assert json.loads((out / "sweep.json").read_text())["status"] == "interrupted"
         else:
-            time.sleep(2)  # until the workers of a killed driver are gone as well
+            assert psutil.wait_procs(workers, timeout=60)[1] == [], "a killed driver leaves none"
     monkeypatch.setattr(show, "LINE_SECONDS", 1.0)
     code, printed, err = clp("sweep", "mine.yaml")
     assert code == 0, printed + err

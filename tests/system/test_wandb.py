@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,14 @@ from PIL import Image
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
-from cl_platform.metrics.matrix_metrics import METRICS, compute_metrics
+from cl_platform.engine.planner import make_plan
+from cl_platform.metrics.matrix_metrics import compute_metrics
+from cl_platform.metrics.registry import metrics
 from cl_platform.tracking.sinks import Background, Event, Trackers
 from cl_platform.tracking.wandb import schema
 from cl_platform.tracking.wandb import sink as wandb_sink
 from cl_platform.tracking.wandb.schema import (
     GROUP_BY,
-    LESS_IS_BETTER,
     SCHEMA,
     Where,
     axes,
@@ -35,7 +35,8 @@ from cl_platform.tracking.wandb.schema import (
     find,
 )
 from cl_platform.tracking.wandb.sink import WandbSink
-from tests.conftest import ROOT, one_result, start_clp
+from tests.conftest import ROOT, one_result
+from tests.helpers.processes import start_clp
 from tests.helpers.wandb_server import KEY, ReceivedRun, WandbServer
 
 DATA = ROOT / "tests" / "data"
@@ -206,14 +207,19 @@ def test_the_documentation_lists_the_schema() -> None:
     """After a change of the schema, paste what `table()` gives."""
     text = (ROOT / "docs" / "wandb.md").read_text()
     assert schema.table() in text
-    assert "Less is better for " + ", ".join(f"`{name}`" for name in LESS_IS_BETTER) in text
+    sentence = text.partition("Which is better *by metric*")[2].partition(", more for")[0]
+    less = {
+        m.name for m in metrics().values() if m.direction == "less" and m.computed_from != "cost"
+    }
+    assert set(re.findall(r"`([\w.]+)`", sentence)) == less
+    assert better("summary", "cost/steps") == "less"
 
 
 def test_what_is_called_better_is_better() -> None:
     keeps = np.tri(4, 3, -1) + np.triu(np.full((4, 3), 0.5)) * (np.arange(4) > 0)[:, None]
     forgets = 0.8 * np.eye(4, 3, -1)
     good, bad = (compute_metrics(AccuracyMatrix(values)) for values in (keeps, forgets))
-    for name in METRICS:
+    for name in good:
         assert good[name] != bad[name]
         assert better("summary", name) == ("more" if good[name] > bad[name] else "less")
 
@@ -283,7 +289,7 @@ def test_curves_are_the_metrics_of_the_experiences_so_far(online: Sent) -> None:
     assert [row["experience"] for row in rows] == [1, 2, 3, 4, 5]
     for k, row in enumerate(rows, 1):
         so_far = compute_metrics(AccuracyMatrix(matrix[: k + 1, :k]))
-        sent = {name: row.get(f"so_far/{name}", math.nan) for name in METRICS}
+        sent = {name: row.get(f"so_far/{name}", math.nan) for name in so_far}
         assert sent == pytest.approx(so_far, abs=1e-12, nan_ok=True)
     assert rows[-1]["so_far/forgetting"] > 0.1  # else nothing was seen of it
     assert rows[-1]["so_far/forgetting"] == online.result["metrics"]["forgetting"]
@@ -347,6 +353,35 @@ def test_a_run_that_had_ended_before_has_the_same_curves(
     assert curves[0] == curves[1]
 
 
+def test_an_unknown_event_does_not_end_the_sink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
+    trackers = Trackers([WandbSink("offline", tmp_path)])
+    trackers.emit("decided", step=1)
+    assert len(trackers.sinks) == 1
+    execute(make_plan(parse_config({"stream": "blobs"})), None, sinks=trackers.sinks)
+    assert len(recorder.curve()) == 5
+    assert capsys.readouterr().err == ""
+
+
+def test_a_metric_of_ones_own_is_sent_with_its_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_metric: str
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
+    plan = make_plan(parse_config({"stream": "blobs", "seed": 4}))
+    result = execute(plan, tmp_path, sinks=[WandbSink("offline", tmp_path)])
+    last = recorder.curve()[-1]
+    assert (
+        last[f"so_far/{own_metric}"] == result.metrics[own_metric] == recorder.summary[own_metric]
+    )
+    assert better("history", f"so_far/{own_metric}") == "more"
+    assert better("summary", f"task/{own_metric}") == "more"
+    assert better("summary", "of_another_program") == ""  # not registered: no direction
+
+
 @pytest.mark.parametrize(
     ("answers", "key", "reason"),
     [
@@ -371,42 +406,40 @@ def test_online_without_a_network_or_key_goes_offline_with_one_line(
 
 
 class Slow:
-    """A sink that takes its time."""
+    """A sink that receives its first event only when the test lets it."""
 
     def __init__(self) -> None:
-        time.sleep(0.2)
         self.events: list[Event] = []
+        self.may_begin = threading.Event()
+        self.closed = False
 
     def emit(self, event: Event) -> None:
-        time.sleep(0.05)
+        self.may_begin.wait()
         self.events.append(event)
 
     def close(self) -> None:
-        DONE.append(len(self.events))
+        self.closed = True
 
 
-DONE: list[int] = []
-
-
-def test_a_slow_sink_is_told_everything_and_waited_for() -> None:
-    DONE.clear()
-    sink = Background(Slow)
-    for i in range(5):
-        sink.emit({"event": "progress", "step": i})
-    assert not DONE
+def test_a_slow_sink_receives_every_event_and_is_waited_for() -> None:
+    slow = Slow()
+    sink = Background(lambda: slow)
+    sent: list[Event] = [{"event": "progress", "step": i} for i in range(5)]
+    for event in sent:
+        sink.emit(event)
+    assert not slow.events
+    slow.may_begin.set()
     sink.close()
-    assert DONE == [5]
+    assert (slow.events, slow.closed) == (sent, True)
 
 
 def test_a_sink_that_hangs_is_left_behind(capsys: pytest.CaptureFixture[str]) -> None:
-    class Hanging(Slow):
-        def emit(self, event: Event) -> None:
-            time.sleep(60)
-
-    sink = Background(Hanging, patience=0.5)
+    hanging = Slow()
+    sink = Background(lambda: hanging, patience=0.1)
     sink.emit({"event": "start"})
     Trackers([sink]).close()
-    assert "not done after 0.5 s; the run's records are complete" in capsys.readouterr().err
+    assert "not done after 0.1 s; the run's records are complete" in capsys.readouterr().err
+    hanging.may_begin.set()
 
 
 def test_a_sink_that_cannot_start_costs_one_line(capsys: pytest.CaptureFixture[str]) -> None:

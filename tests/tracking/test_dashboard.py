@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from cl_platform.tracking.wandb.schema import find
-from tests.conftest import ROOT, start_clp
-from tests.helpers.wandb_server import WandbServer
-from tests.system.test_wandb import environment, to
+from tests.conftest import ROOT
 
 Clp = Callable[..., tuple[int, str, str]]
 SNAPSHOT = ROOT / "tests" / "data" / "dashboard.json"
@@ -79,48 +75,8 @@ def test_without_the_library_it_names_the_extra(clp: Clp, monkeypatch: pytest.Mo
     for name in [n for n in sys.modules if n.startswith("wandb_workspaces")]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("dashboard", "panels"):
-        monkeypatch.delitem(sys.modules, f"cl_platform.tracking.sinks.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"cl_platform.tracking.wandb.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     code, _, err = clp("dashboard", "--entity", "lab", "--dry-run")
     assert code == 2
     assert err == "error: dashboards need wandb-workspaces; install the extra `wandb`\n"
-
-
-def create(folder: Path, **variables: str) -> tuple[int, str, str]:
-    arguments = ["dashboard", "--entity", "someone"]
-    process = start_clp(arguments, folder, env=environment(folder, **variables))
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def test_what_is_created_is_what_a_dry_run_shows(tmp_path: Path) -> None:
-    server = WandbServer()
-    code, out, err = create(tmp_path, **to(server))
-    server.close()
-    assert (code, err) == (0, "")
-    assert server.projects == ["someone/cl-platform"]
-    report, workspace = server.views
-    assert json.loads(report["spec"]) == snapshot()["report"]["spec"]
-    assert json.loads(workspace["spec"]) == snapshot()["workspace"]["spec"]
-    assert (report["type"], workspace["type"]) == ("runs", "project-view")
-    view = workspace["name"].removeprefix("nw-").removesuffix("-v")
-    assert out.splitlines() == [
-        f"{server.url}/someone/cl-platform/reports/Continual-learning--v1",
-        f"{server.url}/someone/cl-platform?nw={view}",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("there", "reason"),
-    [(False, "the server cannot be reached"), (True, "no API key; run `wandb login`")],
-)
-def test_without_a_network_or_key_it_costs_a_line(tmp_path: Path, there: bool, reason: str) -> None:
-    server = WandbServer()
-    address = server.url if there else "http://127.0.0.1:9"
-    start = time.monotonic()
-    code, out, err = create(tmp_path, WANDB_BASE_URL=address)
-    server.close()
-    assert time.monotonic() - start < 60
-    assert (code, out) == (1, "")
-    assert err == f"error: W&B: {reason}; --dry-run shows the dashboard without it\n"
-    assert server.views == []

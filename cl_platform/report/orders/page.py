@@ -9,16 +9,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.orders.study import OUTCOMES, TOPS, Order, PointStudy, Study, verdict
 from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
-
-OUTCOME_NAMES = {
-    "average_accuracy": "accuracy",
-    "forgetting": "little forgetting",
-    "curriculum.f": "F",
-}
 
 
 def sections(study: Study) -> list[str]:
@@ -54,13 +49,19 @@ def sections(study: Study) -> list[str]:
             ),
             _predictions_table(study.points, "average_accuracy"),
             *(
-                f"<details><summary>The same for {OUTCOME_NAMES[outcome]}</summary>"
+                f"<details><summary>The same for {_title(outcome)}</summary>"
                 f"{_predictions_table(study.points, outcome)}</details>"
-                for outcome in list(OUTCOMES)[1:]
+                for outcome in OUTCOMES[1:]
             ),
             paragraph(_method(study), soft=True),
         ]
     return parts
+
+
+def _title(outcome: str) -> str:
+    """Return what more of is better."""
+    metric = metrics()[outcome]
+    return metric.title if metric.sign > 0 else f"little {metric.title}"
 
 
 def _orders_data(study: Study) -> pd.DataFrame:
@@ -118,7 +119,7 @@ def _orders_table(points: Sequence[PointStudy]) -> str:
 def _shares_table(points: Sequence[PointStudy]) -> str:
     head = ["share of the variance of", "", "order", "seed", "order x seed"]
     rows = [
-        [OUTCOME_NAMES[outcome], point.point] + [_share(part) for part in found.parts]
+        [_title(outcome), point.point] + [_share(part) for part in found.parts]
         for outcome in OUTCOMES
         for point in points
         if (found := point.shares.get(outcome)) is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import (
     RESAMPLES,
     Components,
@@ -29,9 +30,7 @@ from cl_platform.storage.files import location
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTCOMES = {"average_accuracy": 1, "forgetting": -1, "curriculum.f": 1}
-"""What orders are compared by, and its sign: a score that foresees it correlates positively."""
-
+OUTCOMES = ("average_accuracy", "forgetting", "curriculum.f")  # what orders are compared by
 SIGNIFICANT = 0.05
 FEWEST = 6  # orders that are worth a study
 TOPS = (10, 20, 50)
@@ -298,8 +297,11 @@ def _predictions(
 ) -> Iterator[Prediction]:
     for score, x in _of_orders(orders, scored).items():
         rows = _relabelled(orders, scored[score])
-        for outcome, sign in OUTCOMES.items():
-            y = sign * tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
+        for outcome in OUTCOMES:  # a score that foresees one correlates positively with y
+            y = (
+                metrics()[outcome].sign
+                * tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
+            )
             if np.isnan(y).any():  # the forgetting of a single experience
                 continue
             found = correlation(x, y)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cl_platform.core.matrix import MASKS
+from cl_platform.metrics.registry import find_metric
 
 Where = Literal["config", "history", "summary", "sweep"]
 GROUP_BY = ("stream.name", "strategy.name", "curriculum.name")  # what is left differs by seed
@@ -21,15 +22,6 @@ PATTERNS = {
     "<name>": r"\w+",
     "<j>": r"[1-9]\d*",
 }
-LESS_IS_BETTER = (
-    "forgetting",
-    "forgetting_since_learned",
-    "forgetting_from_best",
-    "forgetting_consecutive",
-    "intransigence",
-    "calibration_error",
-    "curriculum.beta",
-)
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Logged:
 
     Args:
         by: the name it is drawn against, of what has a history.
-        better: ``more`` or ``less``; ``by metric`` where :data:`LESS_IS_BETTER` decides.
+        better: ``more`` or ``less``; ``by metric`` where the registry of metrics decides.
     """
 
     where: Where
@@ -82,7 +74,7 @@ SCHEMA = (
     Logged(
         "history",
         "strategy/<name>",
-        "what the strategy tells of itself after an experience: a number, or a list as a histogram",
+        "what the strategy reports after an experience: a number, or a list as a histogram",
         "experience",
     ),
     Logged("history", "train/step", "steps trained in this session"),
@@ -109,7 +101,9 @@ SCHEMA = (
         "at the end: every metric by its name, as in `result.json`",
         better="by metric",
     ),
-    Logged("summary", "cost/<name>", "at the end: every cost, as in `result.json`", better="less"),
+    Logged(
+        "summary", "cost/<name>", "at the end: every cost, as in `result.json`", better="by metric"
+    ),
     Logged("summary", "error", "why the run failed, if it did"),
     Logged(
         "sweep",
@@ -121,27 +115,29 @@ SCHEMA = (
 
 
 def find(where: Where, name: str) -> Logged | None:
-    """What the schema says of a name; the row that has it literally goes before a pattern."""
+    """Return the row of a name, literal rows before patterns; None if the schema has none."""
     rows = [row for row in SCHEMA if row.where == where and row.matches(name)]
     return min(rows, key=lambda row: row.name.count("<"), default=None)
 
 
 def axes() -> dict[str, str]:
-    """What to draw history against, by name or by prefix and ``*`` as W&B takes them."""
+    """Return the axis of what has a history, by name or by prefix and ``*`` as W&B takes them."""
     drawn = [row for row in SCHEMA if row.by]
     return {re.sub(r"/[^/]*<.*", "/*", row.name): row.by for row in drawn}
 
 
 def better(where: Where, name: str) -> str:
-    """``more``, ``less``, or nothing where there is no better and worse."""
+    """Return ``more`` or ``less``; nothing where neither is better, or the metric is not known."""
     row = find(where, name)
     if row is None or row.better != "by metric":
         return row.better if row else ""
-    return "less" if name.rpartition("/")[2] in LESS_IS_BETTER else "more"
+    kind, _, metric = name.rpartition("/")
+    direction = find_metric(f"cost.{metric}" if kind == "cost" else metric).direction
+    return "" if direction == "none" else direction
 
 
 def table() -> str:
-    """The schema as the Markdown table of ``docs/wandb.md``."""
+    """Return the schema as the Markdown table of ``docs/wandb.md``."""
     lines = ["| where | name | by | better | what |", "|---|---|---|---|---|"]
     for row in SCHEMA:
         by = f"`{row.by}`" if row.by else ""

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cl_platform.storage.files import is_remote, location
 from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.results.result import Result
+from cl_platform.storage.files import is_remote, location
 from cl_platform.tracking.sinks import Background, Event
+from cl_platform.tracking.wandb.login import default_project, quieten, reachable_mode
 from cl_platform.tracking.wandb.pictures import as_image
 from cl_platform.tracking.wandb.schema import axes
-from cl_platform.tracking.wandb.login import default_project, quieten, reachable_mode
 
 INIT_SECONDS = 10.0
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
@@ -40,13 +40,17 @@ class WandbSink:
         self.out = out
         self._run: Any = None
         self._start: Event = {}
-        self._rows: dict[int, Accuracies] = {}  # of the matrix, by the number of experiences learned
+        self._rows: dict[
+            int, Accuracies
+        ] = {}  # by the number of experiences learned
         self._next = 0  # row to be logged
         self._steps_before = 0
         self._last_total = 0
 
     def emit(self, event: Event) -> None:
-        getattr(self, f"_on_{event['event']}")(event)
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:  # a later version may emit more
+            handler(event)
 
     def close(self) -> None:
         if self._run is not None:

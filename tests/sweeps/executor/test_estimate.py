@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cl_platform.config.run_config import parse_config
-from cl_platform.engine.plan import Plan, Planner, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner, make_plan
 from sweeps.executor import estimate
 from sweeps.planning import plan_runs
 from tests.helpers.sweep_runs import PLANNER, planned, spec

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import advance
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.plan import Plan, make_plan
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import State, StateStore
 from cl_platform.tracking.sinks import Trackers
 from sweeps.executor import tree
@@ -218,7 +219,7 @@ def test_held_states_are_shared_and_never_written(tmp_path: Path) -> None:
     (root,) = grow(runs)
     store = StateStore(tmp_path, "branches")
     held = {run.keys[2] for run in runs}
-    store.hold(held)
+    store.keep_in_memory(held)
     trained: list[str] = []
     carry_out(root, store, trained)
     # Two runs go on from each held state: one that was not found again would be trained twice.
@@ -229,7 +230,7 @@ def test_held_states_are_shared_and_never_written(tmp_path: Path) -> None:
     for run in runs[:2]:  # they share their first two experiences, and so a held state
         rows = [r.rows for r in Fold(PLANNER(run.config, run.order), alone, Trackers()).run()]
         assert [StateStore(tmp_path).record(key).rows for key in run.keys] == rows
-    store.hold(())
+    store.keep_in_memory(())
     assert all(store.load(key) is None for key in held)
 
 
@@ -237,7 +238,7 @@ def test_a_passing_state_is_kept_until_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cl_platform.storage.state_store.PASSING_SECONDS", -1.0
+        "cl_platform.storage.state_store.CHEAP_SECONDS", -1.0
     )  # every state is worth a file
     (run,) = planned()
     store = StateStore(tmp_path, "branches", branches={run.keys[2]})
@@ -263,11 +264,11 @@ def test_a_passing_state_is_kept_until_the_next_one(
 def test_which_states_are_worth_a_file(
     tmp_path: Path, keep: Any, key: str, seconds: float, wanted: bool
 ) -> None:
-    assert StateStore(tmp_path, keep, branches={"b"}).wants(key, seconds) is wanted
+    assert StateStore(tmp_path, keep, branches={"b"}).should_save(key, seconds) is wanted
 
 
 def test_without_a_folder_no_state_is_wanted() -> None:
-    assert not StateStore(None, "branches", branches={"b"}).wants("b", 99.0)
+    assert not StateStore(None, "branches", branches={"b"}).should_save("b", 99.0)
 
 
 def test_a_branch_outlives_the_run_that_passes_it(tmp_path: Path) -> None:

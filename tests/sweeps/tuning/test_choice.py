@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from sweeps.planning import Run
 from sweeps.record import Phase

@@ -14,7 +14,7 @@ import torch
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.engine.execution import execute
-from cl_platform.engine.plan import make_plan
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput
 from cl_platform.results.result import Result
 from sweeps.api import preview, sweep

@@ -1,0 +1,328 @@
+"""From configurations to plans: what many plans have in common is loaded, arranged and hashed once.
+
+The key of a state is a digest chain: key(0) covers the settings, the data and the code that takes
+part; key(k) covers key(k-1) and the k-th step. It holds nothing that cannot change a bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import isroutine
+from typing import Any
+
+import numpy as np
+
+from cl_platform.config import registry
+from cl_platform.config.registry import Kind
+from cl_platform.config.run_config import RunConfig
+from cl_platform.config.signatures import instantiate
+from cl_platform.core.code_digest import code_digest, kernel_digest
+from cl_platform.core.curriculum import Curriculum, Level, arrange, ask
+from cl_platform.core.digests import digest
+from cl_platform.core.preprocess import Preprocess
+from cl_platform.core.rng import seed_for
+from cl_platform.core.strategy import Strategy
+from cl_platform.core.stream import Stream
+from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
+from cl_platform.engine.plan import Plan, Step, steps_of
+from cl_platform.errors import BadInput, ConfigError
+from cl_platform.metrics.registry import registered_functions
+
+TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
+# The kernel's modules that every training enters, by what it really runs (a test traces it). What
+# only some plugins train with, such as replay buffers, is in the digest of their own code.
+TRAINING = (
+    "cl_platform.core.digests",  # which name the data
+    "cl_platform.core.preprocess",
+    "cl_platform.core.rng",
+    "cl_platform.core.samples",
+    "cl_platform.core.strategy",
+    "cl_platform.core.stream",
+    "cl_platform.engine.fold",
+    "cl_platform.engine.optimization",
+    "cl_platform.engine.plan",
+    "cl_platform.engine.training",
+    "cl_platform.models.frozen",
+    "cl_platform.models.precision",
+)
+FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
+EVALUATION = ("cl_platform.core.matrix", "cl_platform.engine.evaluation")
+METRICS = ("cl_platform.metrics.matrix_metrics",)
+# How many of each kind a planner caches; the least recently used goes first. What holds data of its
+# own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
+LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}
+LIMIT = 4096
+
+
+def make_plan(config: RunConfig, objects: dict[str, Any] | None = None) -> Plan:
+    """Return the plan of a complete configuration.
+
+    Args:
+        objects: plugins that the caller has as objects, by section: a Stream, a Strategy (used as a
+            template), a Curriculum, a model class.
+
+    Raises:
+        ClpError: the data cannot be loaded, the order is no permutation, or the parts do not fit.
+    """
+    return Planner(objects)(config)
+
+
+@dataclass(frozen=True, eq=False)
+class _Arranged:
+    """A stream on its way into a plan.
+
+    Args:
+        data: names the stream before it is ordered.
+        unordered: the stream with the run's class indices and normalisation.
+        order: what the curriculum returned; stream and steps: in that order.
+    """
+
+    data: str
+    unordered: Stream
+    order: tuple[int, ...]
+    stream: Stream
+    steps: tuple[Step, ...]
+
+
+class Planner:
+    """Makes plans, and caches what several of them have in common.
+
+    Args:
+        objects: as for :func:`make_plan`.
+        check_device: whether the device must be usable on this machine.
+    """
+
+    def __init__(self, objects: dict[str, Any] | None = None, *, check_device: bool = True) -> None:
+        self.objects = objects or {}
+        self.check_device = check_device
+        self._cache: dict[str, OrderedDict[Any, Any]] = {}
+
+    def __call__(self, config: RunConfig, order: Sequence[int] | None = None) -> Plan:
+        """Return the plan of a configuration; see :func:`make_plan`.
+
+        Args:
+            order: what the curriculum returned before, so that it is not asked again.
+        """
+        self._try_torch(config)
+        template: Strategy = self._part("strategy", config)
+        curriculum: Curriculum = self._part("curriculum", config)
+        given = self.stream(config)
+        _check_fit(config, template, given)
+        model = self.objects.get("model") or registry.load("model", config.model["name"])
+        parameters = {k: v for k, v in config.model.items() if k != "name"}
+        preprocess = _of_model(model, "preprocess", parameters)
+        arranged = self._arrange(config, given, preprocess, template, curriculum, order)
+        pretrained = bool(_of_model(model, "pretrained", parameters))
+        code = self._code(config, template, model, arranged.unordered)
+        if weights := _of_model(model, "fingerprint", parameters):
+            code["model"] = digest(code["model"], weights)
+        keys = self._keys(config, template, arranged, code)
+        evaluator = kernel_digest(*EVALUATION)
+        columns = [e.identity for e in arranged.stream.experiences]
+        functions = [f for _, f in sorted(registered_functions().items())]
+        metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
+        scored = digest(evaluator, kernel_digest(*METRICS), metrics)
+        by_class = curriculum.level == "classes"  # then each order has test data of its own
+        return Plan(
+            config=config,
+            stream=arranged.stream,
+            order=arranged.order,
+            make_strategy=template.fresh,
+            make_model=partial(model, **parameters),
+            steps=arranged.steps,
+            keys=keys,
+            run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
+            code=code,
+            pretrained=pretrained,
+            evaluator=evaluator,
+            evaluators={}
+            if by_class
+            else self._cached("evaluators", (arranged.data, config.device), dict),
+        )
+
+    def stream(self, config: RunConfig) -> Stream:
+        """Return the stream of a configuration as given, before any curriculum."""
+        made: Stream = self._cached(
+            "stream", _key(config.stream), lambda: self._part("stream", config)
+        )
+        return made
+
+    def knows(self, config: RunConfig) -> bool:
+        """Return whether the stream of a configuration is cached."""
+        return _key(config.stream) in self._cache.get("stream", ())
+
+    def adopt(self, config: RunConfig, stream: Stream) -> None:
+        """Cache a stream that was built elsewhere as that of a configuration."""
+        self._cached("stream", _key(config.stream), lambda: stream)
+
+    def _try_torch(self, config: RunConfig) -> None:
+        """Raise ConfigError for the faults that only torch finds: optimizer, schedule, device."""
+        faults = self._cached(
+            "faults",
+            (repr((config.optimizer, config.schedule)), config.device),
+            lambda: [
+                *try_optimizer(config.optimizer),
+                *try_schedule(config.optimizer, config.schedule),
+                *(device_fault(config.device) if self.check_device else ()),
+            ],
+        )
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+    def _part(self, kind: Kind, config: RunConfig) -> Any:
+        part = self.objects.get(kind)
+        part = instantiate(kind, getattr(config, kind)) if part is None else part
+        if not isinstance(part, TYPES[kind]):
+            raise BadInput(
+                f"{kind} {getattr(config, kind)['name']!r} gives {f'{part!r:.60}'}: expected a "
+                f"{TYPES[kind].__name__}"
+            )
+        return part
+
+    def _arrange(
+        self,
+        config: RunConfig,
+        given: Stream,
+        preprocess: Any,
+        template: Strategy,
+        curriculum: Curriculum,
+        order: Sequence[int] | None,
+    ) -> _Arranged:
+        """Return the stream in order, with its steps.
+
+        Curricula see the stream as given. The class indices of the seed come before any order, so
+        that all orders of a seed share their beginnings.
+        """
+        data = _key(config.stream)
+        if order is None:
+            asked = (data, _key(config.curriculum), config.seed)
+            order = self._cached("order", asked, lambda: ask(given, curriculum, config.seed))
+        stream, labels = given, list(range(given.n_classes))
+        if config.permute_labels:
+            rng = np.random.default_rng(seed_for(config.seed, 0, "labels"))
+            labels = [int(c) for c in rng.permutation(given.n_classes)]
+            data = f"{data} labels {config.seed}"
+            stream = self._cached("relabelled", data, lambda: given.relabelled(labels))
+        if isinstance(preprocess, Preprocess):
+            data, unscaled = f"{data} as {preprocess!r}", stream
+            stream = self._cached("normalised", data, lambda: unscaled.normalised_as(preprocess))
+        level: Level = curriculum.level
+        positions = [labels[c] for c in order] if level == "classes" else list(order)
+        cached = "by class" if level == "classes" else "arranged"
+        arranged, kind = (data, level, tuple(order)), template.trains_on
+        ordered = self._cached(cached, arranged, lambda: arrange(stream, level, positions))
+        same = kind == "stream" and level == "experiences"  # whatever the order
+        steps = self._cached(
+            "steps" if cached == "arranged" else cached,
+            ("steps", kind, data if same else arranged),
+            lambda: steps_of(ordered, kind),
+        )
+        return _Arranged(data, stream, tuple(order), ordered, steps)
+
+    def _code(
+        self, config: RunConfig, template: Strategy, model: Any, stream: Stream
+    ) -> dict[str, str]:
+        """Return digests of the code of each part.
+
+        Of a stream that is what changes its samples whenever they are read. The code that builds
+        it is covered by what it built: the identities of the data are in the keys.
+        """
+        plugin = None
+        if "strategy" not in self.objects:
+            plugin = registry.load("strategy", config.strategy["name"])
+        classes = tuple(type(m) for m in template.modules())
+        samples = [s for e in stream.experiences for s in (e.train, e.test)]
+        readers = {type(s.transform): 0 for s in samples if s.transform}
+        types = (type(stream.preprocess), *readers)
+        return {
+            "strategy": self._cached(
+                "code", (plugin, classes), lambda: code_digest(plugin, *classes)
+            ),
+            "model": self._cached("code", model, lambda: code_digest(model)),
+            "stream": self._cached("code", types, lambda: code_digest(*types)),
+            "kernel": kernel_digest(*TRAINING, *(FEATURES if template.takes_features else ())),
+        }
+
+    def _keys(
+        self, config: RunConfig, template: Strategy, arranged: _Arranged, code: dict[str, str]
+    ) -> tuple[str, ...]:
+        """Return the address of the state after each number of steps."""
+        settings = config.model_dump()
+        del settings["curriculum"]  # its order shows in the steps
+        settings["device"] = config.device.partition(":")[0]
+        if config.evaluate_every:  # then a state holds accuracies as well
+            settings["evaluator"] = kernel_digest(*EVALUATION)
+        steps = arranged.steps
+        later = _per_experience(settings["strategy"], template, len(steps))
+        facts = self._cached("facts", arranged.data, lambda: _facts(arranged.unordered))
+        keys = [digest("state", settings, facts, code)]
+        for k, step in enumerate(steps):
+            own = {name: values[k] for name, values in later.items()}
+            keys.append(digest(keys[-1], step.identity, *([own] if own else [])))
+        return tuple(keys)
+
+    def _cached(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
+        found = self._cache.setdefault(kind, OrderedDict())
+        if key not in found:
+            found[key] = make()
+            if len(found) > LIMITS.get(kind, LIMIT):
+                found.popitem(last=False)
+        found.move_to_end(key)
+        return found[key]
+
+
+def _key(section: dict[str, Any]) -> str:
+    return json.dumps(section, sort_keys=True, default=str)
+
+
+def _of_model(model: Any, name: str, parameters: dict[str, Any]) -> Any:
+    """Return what a model states of itself, as a value or as a static method of its parameters."""
+    stated = getattr(model, name, None)
+    return stated(**parameters) if isroutine(stated) else stated
+
+
+def _per_experience(
+    section: dict[str, Any], strategy: Strategy, n: int, where: str = "strategy"
+) -> dict[str, Sequence[Any]]:
+    """Take out of a section the hyper-parameters of which each step depends on its own item."""
+    found: dict[str, Sequence[Any]] = {}
+    for name in strategy.per_experience:
+        if isinstance(section[name], list | tuple):
+            found[f"{where}.{name}"] = items = section.pop(name)
+            if len(items) != n:
+                raise BadInput(
+                    f"{where}.{name} has {len(items)} items, but the stream has {n} experiences: "
+                    "give one for each"
+                )
+    for name, value in vars(strategy)["_modules"].items():
+        if isinstance(value, Strategy) and name in section:
+            found |= _per_experience(section[name], value, n, f"{where}.{name}")
+    return found
+
+
+def _facts(stream: Stream) -> list[Any]:
+    """Return what a stream contributes to every state: names, preprocessing, and data."""
+    identities = sorted(e.identity for e in stream.experiences)
+    return [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online, identities]
+
+
+def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
+    faults = []
+    if strategy.needs_task and stream.scenario != "task":
+        faults.append(
+            f"strategy {config.strategy['name']!r} needs the task label at test time, but stream "
+            f"{stream.name!r} is {stream.scenario}-incremental; give --scenario task"
+        )
+    if stream.online and config.epochs > 1:
+        faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
+    faults += [
+        f"experience {e.name!r} of stream {stream.name!r} has no test data to be scored on"
+        for e in stream.experiences
+        if not len(e.test)
+    ]
+    if faults:
+        raise ConfigError("\n".join(faults))

@@ -1,0 +1,100 @@
+"""The state store keeps within its budget and never returns half a state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cl_platform.storage import state_store
+from cl_platform.storage.files import evict, read_bytes, write_atomic
+from cl_platform.storage.state_store import State, StateStore
+
+
+def wait_for_the_clock(folder: Path) -> None:
+    """Return when a new file would have another time than those that are there."""
+    probe, before = folder / "probe", time.time()
+    probe.touch()
+    while probe.stat().st_mtime <= before:
+        probe.touch()
+    probe.unlink()
+
+
+def test_states_stay_within_the_budget(base: Path, tmp_path: Path) -> None:
+    store = StateStore(base / "states")
+    store.save("a" * 8, State({}), None)
+    size = len(read_bytes(base / "states" / "aa" / "aaaaaaaa.pt"))
+    store = StateStore(base / "states", budget=int(3.5 * size))
+    for letter in "bcdef":
+        wait_for_the_clock(tmp_path)
+        store.save(letter * 8, State({}), None)
+    kept = [letter for letter in "abcdef" if store.load(letter * 8) is not None]
+    assert kept == ["d", "e", "f"]
+
+
+def test_the_folder_is_not_listed_at_every_state(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+    monkeypatch.setattr(
+        state_store, "evict", lambda *a, **k: (calls.append(a[0]), evict(*a, **k))[1]
+    )
+    store = StateStore(base / "states")
+    store.save("aa", State({}), None)
+    size = len(read_bytes(base / "states" / "aa" / "aa.pt"))
+    calls.clear()
+    store = StateStore(base / "states", budget=100 * size)
+    for i in range(130):
+        store.save(f"{i:03}", State({}), None)
+    assert len(calls) < 40
+
+
+def test_the_last_state_of_a_run_is_kept(base: Path) -> None:
+    store = StateStore(base / "states", keep="last")
+    store.save("a" * 8, State({}), None)
+    store.save("b" * 8, State({}), "a" * 8)
+    assert store.load("a" * 8) is None
+    assert store.load("b" * 8) is not None
+
+
+def test_a_corrupt_state_is_renamed(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = StateStore(base)
+    store.save("aa", State({"w": torch.ones(3)}), None)
+    path = base / "aa" / "aa.pt"
+    damaged = read_bytes(path)[:-3] + b"xyz"
+    write_atomic(path, damaged)
+    assert store.load("aa") is None
+    assert capsys.readouterr().err == (
+        "state aa.pt is corrupt (its checksum is wrong): kept as aa.corrupt, trained again\n"
+    )
+    assert read_bytes(base / "aa" / "aa.corrupt") == damaged
+    assert store.load("aa") is None
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_killed_while_it_saves_leaves_no_state(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from cl_platform.storage.state_store import State, StateStore
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+StateStore(Path(sys.argv[1])).save("aa", State({}), None)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "aa").iterdir()
+    store = StateStore(tmp_path)
+    assert store.load("aa") is None
+    store.save("aa", State({"n": 1}), None)
+    state = store.load("aa")
+    assert state is not None
+    assert state.strategy == {"n": 1}
+    os.utime(left, (0, 0))
+    StateStore(tmp_path).save("ab", State({}), None)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"aa.pt", "ab.pt"}
