@@ -1,9 +1,9 @@
-"""Does the order matter, was it foreseen, can a good one be found? See docs/curriculum_study.md.
+"""The study of orders in docs/curriculum_study.md: their effect, its prediction, their search.
 
 Runs examples/curriculum_study.yaml as it is and with longer training, compares ten runs with the
-same ones alone, and lets the two searches over orders loose where all orders are known. Everything
-is kept under --out, so that an interrupted study goes on where it was; --write puts tables and
-pictures into the document.
+same ones alone, and tries the two searches over orders where the results of all orders are there.
+An interrupted study continues from the results under --out; --write puts tables and pictures into
+the document.
 
     python -m benchmarks.curriculum_study --write
 """
@@ -40,9 +40,9 @@ REGIMES = {
 DATA = {"split-mnist": "MNIST", "split-fashion-mnist": "Fashion-MNIST"}
 BUDGETS = (30, 60, 120)
 SAMPLE = 10
-SHOWN = ("short_mnist", "long_mnist")  # of which the document shows all pictures
+SHOWN = ("short_mnist", "long_mnist")  # the document shows all of their pictures
 
-Known = dict[int, pd.DataFrame]  # every order's results, by seed
+Results = dict[int, pd.DataFrame]  # of every order, by seed
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def _regime(name: str, out: Path) -> list[Study]:
 
 
 def _compare_with_runs_alone(done: Sweep) -> None:
-    """A sample of the runs again, each by itself: they must be equal to the bit."""
+    """Repeat a sample of the runs, each by itself: they must be equal to the bit."""
     for run in random.Random(0).sample(list(done.phases[0].runs), SAMPLE):
         alone = execute(make_plan(run.config), None)
         shared = Result.load(done.path / "runs" / run.run_id)
@@ -107,7 +107,7 @@ def _compare_with_runs_alone(done: Sweep) -> None:
 
 
 def _summary(found: dict[str, list[Study]]) -> Iterator[str]:
-    """How many predictions hold, and whether short and long training agree on orders."""
+    """Count the predictions that hold, and compare short with long training."""
     points = [point for studies in found.values() for study in studies for point in study.points]
     every = [p for point in points for p in point.predictions]
     tested = [p for p in every if p.correlation.p == p.correlation.p]
@@ -175,7 +175,7 @@ def _prediction(p: Prediction) -> list[str]:
 
 
 def _searches(out: Path) -> Iterator[str]:
-    """Searches with ER where every order is known, each for three seeds of run and search."""
+    """Search with ER where every order was run, each for three seeds of run and search."""
     for stream, data in DATA.items():
         base = {
             "stream": {"name": stream, "classes": 5, "samples": 500, "validation": 0.1},
@@ -187,15 +187,17 @@ def _searches(out: Path) -> Iterator[str]:
         folder = out / f"search-{stream}"
         spec = {"base": base, "axes": {"curriculum": ["all"], "seed": [0, 1, 2]}}
         frame = sweep(spec, folder).results().set_index("axis.curriculum")
-        known = {seed: frame[frame["seed"] == seed] for seed in range(3)}
+        results = {seed: frame[frame["seed"] == seed] for seed in range(3)}
         for budget in BUDGETS:
             for method in ("mcts", "halving"):
-                yield _row(data, str(budget), method, *_search(base, folder, known, method, budget))
-            yield _row(data, str(budget), "random", *_random(known, budget))
+                yield _row(
+                    data, str(budget), method, *_search(base, folder, results, method, budget)
+                )
+            yield _row(data, str(budget), "random", *_random(results, budget))
 
 
 def _search(
-    base: dict[str, Any], folder: Path, known: Known, method: str, budget: int
+    base: dict[str, Any], folder: Path, results: Results, method: str, budget: int
 ) -> list[str]:
     tried, chosen = [], []
     for seed in range(3):
@@ -209,25 +211,25 @@ def _search(
         whole = [run for run in done.phases[0].runs if run.whole]
         tried.append(len(whole))
         chosen.append((seed, order))
-    return _found(known, tried, chosen)
+    return _found(results, tried, chosen)
 
 
-def _random(known: Known, budget: int) -> list[str]:
-    """As many random orders as the budget allows without sharing anything; 200 times."""
+def _random(results: Results, budget: int) -> list[str]:
+    """Draw as many random orders as the budget allows without sharing, 200 times."""
     n = budget // 5
     chosen = []
     for draw in range(200):
-        mine = known[draw % 3]
+        mine = results[draw % 3]
         some = mine.sample(n, random_state=draw)
         chosen.append((draw % 3, some["validation/average_accuracy"].idxmax()))
-    return _found(known, [n], chosen)
+    return _found(results, [n], chosen)
 
 
-def _found(known: Known, tried: list[int], chosen: list[tuple[int, str]]) -> list[str]:
-    """Accuracies of what was chosen, and the share of all orders that do worse on test data."""
+def _found(results: Results, tried: list[int], chosen: list[tuple[int, str]]) -> list[str]:
+    """Return accuracies of the chosen orders, and the share of orders with lower test accuracy."""
     validation, test, better = [], [], []
     for seed, order in chosen:
-        row, mine = known[seed].loc[order], known[seed]["average_accuracy"]
+        row, mine = results[seed].loc[order], results[seed]["average_accuracy"]
         validation.append(row["validation/average_accuracy"])
         test.append(row["average_accuracy"])
         better.append(float((mine < row["average_accuracy"]).mean()))

@@ -1,11 +1,11 @@
-"""What a sweep costs beyond its training, and what sharing saves.
+"""The cost of a sweep beyond its training, and the time that sharing saves.
 
-    python benchmarks/sweep.py overhead     # 200 runs of a strategy that does nothing
-    python benchmarks/sweep.py plan         # 2000 runs planned
-    python benchmarks/sweep.py sharing      # 120 orders with and without sharing, interleaved
+    python -m benchmarks.sweep overhead     # 200 runs of a strategy that does nothing
+    python -m benchmarks.sweep plan         # 2040 runs planned
+    python -m benchmarks.sweep sharing      # 120 orders with and without sharing, interleaved
 
-Sharing is measured on digits and, with $CLP_DATA, on MNIST: the time from the first worker that
-is there to the end, alternating without and with sharing, and the median of the ratios. Of the
+Sharing is measured on digits and, with $CLP_DATA, on MNIST: the time from the first worker's
+start to the end, alternating without and with sharing, and the median of the ratios. Of the
 training 325/600 = 0.54 remain, of the evaluations 326/720.
 """
 
@@ -40,7 +40,7 @@ class Idle(Strategy):
 
 
 class Clock:
-    """Seconds of work: from when a worker is there to the end; and what the driver holds."""
+    """Seconds of work, from the first worker's start to the end, and the driver's memory."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
@@ -61,7 +61,7 @@ class Clock:
 
 
 def _resident() -> float:
-    """MiB of this process now."""
+    """Return the resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
