@@ -33,7 +33,7 @@ def document(title: str, parts: Iterable[str], data: Any = None) -> str:
 
 
 def _file(name: str) -> str:
-    return files("cl_platform.report.render").joinpath(name).read_text(encoding="utf-8")
+    return files("cl_platform.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def embedded(name: str, data: Any) -> str:
