@@ -1,4 +1,4 @@
-"""The Python call that people use most."""
+"""One run in one call: ``cl_platform.run``."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def run(
     keep: Keep = "all",
     **settings: Any,
 ) -> Result:
-    """Run one strategy on one stream and return what it found.
+    """Run one strategy on one stream and return the result.
 
     Streams, strategies, curricula and models are given by name, as ``{"name": ..., **parameters}``
-    or as objects. A run that has ended in `out` before is returned at once; one that was killed
-    goes on where it was.
+    or as objects. The result of a run that has ended in `out` before is returned at once; a run
+    that was killed goes on where it was.
 
     Args:
         settings: further keys of :class:`cl_platform.config.run_config.RunConfig` (``seed``,
@@ -52,7 +52,11 @@ def run(
     data: dict[str, Any] = {}
     objects: dict[str, Any] = {}
     if isinstance(strategy, type) and issubclass(strategy, Strategy):
-        strategy = _instance(strategy)
+        try:
+            strategy = strategy()
+        except TypeError as error:
+            name = strategy.__name__
+            raise BadInput(f"strategy {name} needs its parameters: {error}") from error
     if isinstance(stream, Stream):
         objects["stream"], data["stream"] = stream, {"name": stream.name}
     if isinstance(strategy, Strategy):
@@ -82,10 +86,3 @@ def run(
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
     return execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
-
-
-def _instance(strategy: type[Strategy]) -> Strategy:
-    try:
-        return strategy()
-    except TypeError as error:
-        raise BadInput(f"strategy {strategy.__name__} needs its parameters: {error}") from error

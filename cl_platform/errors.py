@@ -1,4 +1,4 @@
-"""The exceptions users may meet, in one tree.
+"""The exceptions of the platform, in one tree.
 
 ClpError
 ├── BadInput            something the user gave; the CLI exits with 2
@@ -7,7 +7,7 @@ ClpError
 │   ├── DataError       a data set that is missing, truncated or unreadable
 │   └── CurriculumError an order that is no permutation
 ├── StorageError        a folder or disk that cannot be written or read
-├── TrackingError       a tracking server that does not answer or refuses
+├── TrackingError       a tracking server that does not answer, or refuses a request
 ├── RunFailed           training went wrong (for example a loss that is nan)
 └── ContractError       a strategy that does not keep the contract
 
@@ -51,7 +51,7 @@ class StorageError(ClpError):
 
 
 class TrackingError(ClpError):
-    """A tracking server that cannot be reached or does not do what it is asked to."""
+    """A tracking server that does not answer, or refuses a request."""
 
 
 class RunFailed(ClpError):
@@ -63,8 +63,8 @@ class ContractError(ClpError):
 
 
 def one_line(error: BaseException, length: int | None = None) -> str:
-    """What an error of a library says, in one line of at most so many characters.
+    """Return the message of an error in one line of at most `length` characters.
 
-    It is the error's type where it says nothing.
+    An error without a message gives the name of its type.
     """
     return " ".join(str(error).split())[:length] or type(error).__name__

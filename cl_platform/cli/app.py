@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from cyclopts import App, CycloptsError
@@ -66,7 +67,7 @@ def interrupted(kept: str) -> SystemExit:
     return SystemExit(130)
 
 
-def overridden(files: list[Any], flags: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+def overridden(files: list[Any], flags: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
     """Merge files, then flags, then ``key=value`` settings into one mapping; the later one wins."""
     from cl_platform.config.run_config import apply_settings, read_file, with_flags
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from cl_platform.config.registry import Kind, load, plugins
+
 Section = Literal["streams", "strategies", "curricula", "encoders", "models"]
-KINDS = {
+KINDS: dict[str, Kind] = {
     "streams": "stream",
     "strategies": "strategy",
     "curricula": "curriculum",
@@ -32,8 +34,13 @@ def list_plugins(
     json_
         Print one JSON document and nothing else.
     """
-    chosen = [kind] if kind else list(KINDS)
-    found = {section: _describe(KINDS[section]) for section in chosen}
+    from cl_platform.config.signatures import describe
+
+    found = {
+        section: {name: describe(k, load(k, name)) for name in plugins(k)}
+        for section, k in KINDS.items()
+        if kind in (None, section)
+    }
     if json_:
         print(json.dumps(found))
         return
@@ -53,11 +60,3 @@ def list_plugins(
             )
         console.print(table)
         console.print()
-
-
-def _describe(kind: Any) -> dict[str, Any]:
-    """Summary and parameters (with their defaults) of every plugin of a kind."""
-    from cl_platform.config.registry import load, plugins
-    from cl_platform.config.signatures import describe
-
-    return {name: describe(kind, load(kind, name)) for name in plugins(kind)}

@@ -65,13 +65,13 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @cache
 def _rest() -> dict[str, Any]:
-    """The defaults of what is no plugin."""
+    """The defaults of the settings that are not plugins."""
     return RunConfig().model_dump(mode="json", exclude=set[str](SECTIONS))
 
 
 @cache
 def _given(kind: Kind, section: str) -> tuple[str, ...]:
-    """The parameters of a plugin that would be others if they were left out."""
+    """The parameters of a plugin that would have another value if they were left out."""
     complete = json.loads(section)
     found = []
     for key in complete:
@@ -82,6 +82,6 @@ def _given(kind: Kind, section: str) -> tuple[str, ...]:
 
 
 def _checked(kind: Kind, section: dict[str, Any]) -> Any:
-    """A section with its defaults, or None where it is not complete, or cannot be loaded here."""
+    """A section with its defaults, or None if it is not complete or cannot be loaded here."""
     filled, faults = check_section(kind, section, kind)
     return None if faults else json.loads(json.dumps(filled))

@@ -1,4 +1,4 @@
-"""Settings and durations as people read them."""
+"""Short texts for settings and durations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def label(value: Any) -> str:
-    """An axis value as people read it: ``er memory_size=100``."""
+    """Return the value of a setting as short text: ``er memory_size=100``."""
     if isinstance(value, Mapping) and "order" in value and value.get("name") == "explicit":
         of_what = " (classes)" if value.get("level") == "classes" else ""
         return " ".join(str(i) for i in value["order"]) + of_what
@@ -23,7 +23,7 @@ def label(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say it: ``2 h 05 min``."""
+    """Return a number of seconds as text: ``2 h 05 min``."""
     seconds = max(0, round(seconds))
     if seconds < 60:
         return f"{seconds} s"

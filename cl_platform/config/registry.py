@@ -43,7 +43,7 @@ _named: dict[str, str] = {}  # modules that were loaded from a file, by its abso
 
 @cache
 def plugins(kind: Kind) -> dict[str, EntryPoint]:
-    """The registered entry points of a kind by name, sorted; nothing is imported."""
+    """Return the registered entry points of a kind by name, sorted; nothing is imported."""
     return {e.name: e for e in sorted(entry_points(group=GROUPS[kind]), key=lambda e: e.name)}
 
 
@@ -100,7 +100,7 @@ def _refusal(kind: Kind, path: str, reason: str) -> str:
     where, _, attribute = path.rpartition(":")
     top = where.partition(".")[0]
     hint = "give module:Class of a module that can be imported from here, or path/to/file.py:Class"
-    if top in OWN:
+    if top in OWN and not where.endswith(".py"):
         file = f"{where.replace('.', '/')}.py:{attribute}"
         hint = f"{top} is a package of this platform; name a class of your own by its file: {file}"
     return f"{kind} {path!r} cannot be imported ({reason}); {hint}"

@@ -79,40 +79,28 @@ class RunConfig(BaseModel):
 
     stream: Plugin = Field(default={"name": "split-digits"}, validate_default=True)
     """What is learned, for example split-mnist."""
-
     strategy: Plugin = Field(default={"name": "er"}, validate_default=True)
     """How it is learned: a name such as er, or a class of your own, path/to/file.py:Class."""
-
     curriculum: Order = Field(default={"name": "as_given"}, validate_default=True)
     """In which order: as_given, reverse, random, or 2,0,1,..."""
-
     model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
     """The network: mlp, cnn, resnet18, ..., or pretrained: vit, minilm, mobilenet."""
-
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: LRSchedule | None = None
-
     seed: NonNegativeInt = 0
     """Seed of every random number of the run."""
-
     permute_labels: bool = False
     """Deal the class indices anew by the seed, so that none is favoured for its number."""
-
     epochs: PositiveInt = 1
     """Passes over each experience's data."""
-
     batch_size: PositiveInt = 10
     """New samples per step."""
-
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
-
     count_flops: bool = False
     """Count the FLOPs of training. It is slower, and the gradient of SiLU is computed otherwise."""
-
     precision: Literal["float32", "bf16"] = "float32"
     """float32, or bf16 for matrix products in bfloat16; weights and logits stay float32."""
-
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
 
@@ -125,7 +113,7 @@ SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
 
 def flag_fields() -> dict[str, FieldInfo]:
     """Return the settings that are flags of ``clp run``, by name, with their help and default."""
-    scenario = Field(None, description="class, task or domain, where the stream has a choice.")
+    scenario: Any = Field(None, description="class, task or domain, where the stream has a choice.")
     found = {name: f for name, f in RunConfig.model_fields.items() if model_of(f) is None}
     return {**found, "lr": Optimizer.model_fields["lr"], "scenario": scenario}
 
@@ -133,12 +121,11 @@ def flag_fields() -> dict[str, FieldInfo]:
 def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:
     """Return a complete configuration: every default of every plugin filled in.
 
-    What only torch can say of a configuration (optimizer, schedule, device) is tried by the
-    planner.
+    What only torch can check (optimizer, schedule, device) is left to the planner.
 
     Args:
         data: as read from a file or the command line.
-        given: sections whose object the caller holds itself, so that there is no name to look up.
+        given: sections of which the caller holds the object, so that no name is looked up.
 
     Raises:
         ConfigError: with one line per fault, all of them.
@@ -183,7 +170,7 @@ def _recording_faults(config: RunConfig) -> list[str]:
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """A configuration file (YAML or JSON) as a mapping.
+    """Read a configuration file (YAML or JSON).
 
     Raises:
         ConfigError: the file cannot be read or is no mapping.
@@ -200,7 +187,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """`data` with ``key=value`` settings applied in order; keys are dotted, values are YAML.
+    """Apply ``key=value`` settings to `data` in order; keys are dotted, values are YAML.
 
     Raises:
         ConfigError: a setting is not of the form key=value.
@@ -223,7 +210,7 @@ def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, A
 def put(data: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; a plugin given by name only becomes a mapping when a parameter is set.
 
-    Setting a section to another name drops the parameters of the plugin before.
+    A section that gets another name loses the parameters of the previous plugin.
     """
     here = data
     *path, last = key.split(".")
@@ -239,7 +226,7 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def with_flags(data: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `data` with the flags that were given (not None) put under their keys.
+    """Return a copy of `data` with the flags that were given (not None) under their keys.
 
     Shorthands (``lr``) come last: they set a part of a section that another flag may give whole.
     """

@@ -26,7 +26,7 @@ from cl_platform.errors import BadInput, ClpError, ConfigError, one_line
 Section = dict[str, Any]
 """One plugin in a configuration: ``{"name": "er", "memory_size": 500}``."""
 
-# What the kernel itself passes to a plugin, by kind: no parameters of a configuration.
+# Arguments that the kernel passes to a plugin, by kind: they are not in a configuration.
 CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
 
 
@@ -60,7 +60,8 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
 
 def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
     """Return what is wrong with the hyper-parameters of a strategy made in Python, line by line."""
-    model, nested = _parameters(strategy.plugin_kind, type(strategy))
+    plugin: Any = type(strategy)
+    model, nested = _parameters(strategy.plugin_kind, plugin)
     try:
         checked = model.model_validate(strategy.given)
     except ValidationError as error:

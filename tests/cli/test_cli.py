@@ -116,7 +116,7 @@ def test_bad_input_is_one_clear_line(
     assert not list(tmp_path.glob("*"))
 
 
-def test_all_faults_of_a_command_line_are_told(clp: Clp) -> None:
+def test_all_faults_of_a_command_line_are_reported(clp: Clp) -> None:
     code, _, err = clp(
         "run", "--epochs", "-1", "--batch-size", "x", "--strategy", "e-r", "--seed", "a"
     )

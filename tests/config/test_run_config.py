@@ -43,7 +43,7 @@ def test_defaults_are_complete() -> None:
     assert parse_config(config.model_dump()) == config
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     lines = faults(
         {
             "stream": {"name": "split-digits", "experiences": -1, "validation": 2},
@@ -57,7 +57,7 @@ def test_all_faults_are_told_at_once() -> None:
             "optimizer": {"lr": 0},
         }
     )
-    told = "\n".join(lines)
+    reported = "\n".join(lines)
     for part in (
         "seed=-1: input should be greater than or equal to 0",
         "epochs=0: input should be greater than 0",
@@ -71,7 +71,7 @@ def test_all_faults_are_told_at_once() -> None:
         "unknown model 'mlpp'. Did you mean 'mlp'?",
         "unknown curriculum 'rverse'. Did you mean 'reverse'?",
     ):
-        assert part in told
+        assert part in reported
     assert len(lines) == 11
 
 
