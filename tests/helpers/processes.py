@@ -28,11 +28,14 @@ def start_clp(arguments: Sequence[str], cwd: Path, **options: object) -> subproc
 def wait_until(
     condition: Callable[[], object],
     process: subprocess.Popen[str] | None = None,
-    seconds: float = 60,
+    seconds: float = 300,
 ) -> None:
     """Return as soon as a condition holds; fail if `process` ends before, or after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"nothing came within {seconds} s"
+        if time.monotonic() > deadline:
+            if process is not None:
+                process.kill()
+            raise AssertionError(f"waited for {seconds} s: {process and process.communicate()}")
         time.sleep(0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -45,10 +44,8 @@ def test_what_is_created_is_what_a_dry_run_shows(tmp_path: Path) -> None:
 def test_without_a_network_or_key_it_costs_a_line(tmp_path: Path, there: bool, reason: str) -> None:
     server = WandbServer()
     address = server.url if there else "http://127.0.0.1:9"
-    start = time.monotonic()
     code, out, err = create(tmp_path, WANDB_BASE_URL=address)
     server.close()
-    assert time.monotonic() - start < 60
     assert (code, out) == (1, "")
     assert err == f"error: W&B: {reason}; --dry-run shows the dashboard without it\n"
     assert server.views == []

@@ -40,9 +40,7 @@ class WandbSink:
         self.out = out
         self._run: Any = None
         self._start: Event = {}
-        self._rows: dict[
-            int, Accuracies
-        ] = {}  # by the number of experiences learned
+        self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
         self._next = 0  # row to be logged
         self._steps_before = 0
         self._last_total = 0
