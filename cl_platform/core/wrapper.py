@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Experience, StreamInfo
 from cl_platform.errors import BadInput
+
+
+def _inner(name: str) -> Any:
+    return property(lambda self: getattr(self.inner, name))
 
 
 class Wrapper(Strategy):
@@ -32,25 +36,11 @@ class Wrapper(Strategy):
                 'wrapper by name as well: {"name": ..., "inner": ...}'
             )
 
-    @property
-    def needs_task(self) -> bool:  # type: ignore[override]
-        return self.inner.needs_task
-
-    @property
-    def trains_on(self) -> Any:  # type: ignore[override]
-        return self.inner.trains_on
-
-    @property
-    def takes_features(self) -> bool:  # type: ignore[override]
-        return self.inner.takes_features
-
-    @property
-    def grows(self) -> bool:  # type: ignore[override]
-        return self.inner.grows
-
-    @property
-    def model(self) -> nn.Module:  # type: ignore[override]
-        return self.inner.model
+    needs_task = _inner("needs_task")
+    trains_on = _inner("trains_on")
+    takes_features = _inner("takes_features")
+    grows = _inner("grows")
+    model = _inner("model")
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
