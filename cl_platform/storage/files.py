@@ -72,10 +72,10 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield temporary
-        for part in (temporary, *temporary.rglob("*")) if sync else ():
-            if part.is_file():
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
+        written = temporary.rglob("*") if temporary.is_dir() else (temporary,)
+        for part in filter(Path.is_file, written if sync else ()):
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         discard(temporary)
