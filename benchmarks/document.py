@@ -15,7 +15,7 @@ def table(name: str, document: str) -> list[str]:
 
 
 def write_table(name: str, document: str, lines: Sequence[str]) -> None:
-    """Put lines in the place of what is between the marks."""
+    """Replace the lines between the marks."""
     path = DOCS / document
     before, rest = path.read_text(encoding="utf-8").split(_start(name))
     after = rest.split(_end(name))[1]

@@ -1,13 +1,13 @@
-"""A vision transformer that has seen natural images, without any network: `--model hybrid-vit`.
+"""A vision transformer pretrained on natural images, without a download: `--model hybrid-vit`.
 
-On the maps of a pretrained CNN (`--model mobilenet`, ImageNet-1k) it learns to foretell the
-features of that CNN for larger images, on augmented and mixed views of the training images of
-Tiny-ImageNet and CIFAR-10, whatever part of them is at hand. Since the teacher looks at each view
-itself, each is a new labelled sample. No image of CIFAR-100 is trained on; some of its classes are
-among those of ImageNet.
+On the maps of a pretrained CNN (`--model mobilenet`, ImageNet-1k) it learns to predict the features
+of that CNN for larger images, on augmented and mixed views of the training images of Tiny-ImageNet
+and CIFAR-10, as many as there are. Since the teacher computes the features of each view, each is a
+new labelled sample. No image of CIFAR-100 is trained on; some of its classes are among those of
+ImageNet.
 
-What came of it is told by the nearest class mean on training images of CIFAR-100, beside the
-transformer before it has learnt anything, the teacher, and pixels. Its test images are not touched.
+The result is evaluated by the nearest class mean on training images of CIFAR-100, beside the
+untrained transformer, the teacher, and pixels. Test images of CIFAR-100 are not used.
 
 Source: Hinton et al. 2015, distillation; Romero et al. 2015 (FitNets), equation 3, for features in
 place of class probabilities; Yun et al. 2019 (CutMix), equation 1, for the mixing.
@@ -120,8 +120,8 @@ def distil(vit: HybridViT, maps: Tensor, wanted: Tensor, epochs: int) -> None:
         for rows in torch.randperm(len(maps)).view(-1, BATCH):
             with torch.autocast("cpu", torch.bfloat16):
                 tokens = vit.tokens(maps[rows].float())
-                foretold = head(vit.pool(vit.encode(tokens)))
-            loss = 1 - cosine_similarity(foretold.float(), wanted[rows]).mean()
+                predicted = head(vit.pool(vit.encode(tokens)))
+            loss = 1 - cosine_similarity(predicted.float(), wanted[rows]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -100,7 +100,7 @@ def comparison(found: dict[str, list[clp.Result]], rates: dict[str, float]) -> I
 
 
 def accuracies(found: dict[str, list[clp.Result]], first: int) -> dict[str, dict[int, float]]:
-    """By strategy and seed, the final mean test accuracy on all tasks from place `first` on."""
+    """Return, by strategy and seed, the final mean test accuracy on all tasks from `first` on."""
     return {
         name: {
             seed: float(result.matrix.values[-1, first:].mean())
@@ -110,9 +110,9 @@ def accuracies(found: dict[str, list[clp.Result]], first: int) -> dict[str, dict
     }
 
 
-def by_place(found: dict[str, list[clp.Result]]) -> Iterator[str]:
-    """Mean accuracy over seeds of the task in each place."""
-    yield "| strategy | " + " | ".join(f"task {place + 1}" for place in range(TASKS)) + " |"
+def by_task(found: dict[str, list[clp.Result]]) -> Iterator[str]:
+    """Yield the rows of a table of each task's mean accuracy over seeds."""
+    yield "| strategy | " + " | ".join(f"task {task + 1}" for task in range(TASKS)) + " |"
     yield "|---" * (TASKS + 1) + "|"
     for name, results in found.items():
         mean = np.mean([result.matrix.values[-1] for result in results], axis=0)
@@ -139,7 +139,7 @@ def main() -> None:
             for name, lr in rates.items()
         }
         found = {name: [run.result() for run in runs] for name, runs in pending.items()}
-    for name, lines in (("table", comparison(found, rates)), ("places", by_place(found))):
+    for name, lines in (("table", comparison(found, rates)), ("places", by_task(found))):
         written = list(lines)
         print("\n".join(written), end="\n\n")
         if arguments.write:

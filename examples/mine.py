@@ -1,4 +1,4 @@
-"""A strategy and a curriculum of one's own, and how to run them from Python.
+"""A strategy and a curriculum of your own, and how to run them from Python.
 
 python examples/mine.py
 clp run --strategy examples.mine:WeightedReplay --curriculum examples.mine:LargestFirst

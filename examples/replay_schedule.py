@@ -1,4 +1,4 @@
-"""When should which past experience be replayed? A search, beside equal shares, in about a minute.
+"""Search a replay schedule and compare it with equal shares, in about a minute.
 
 python examples/replay_schedule.py
 """

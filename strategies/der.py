@@ -12,7 +12,7 @@ from cl_platform.core.buffers import MemoryKind, make_memory
 
 
 class DER(Strategy):
-    """Dark experience replay: old samples shall keep the logits they had when they were stored.
+    """Dark experience replay: a penalty on changes of the logits that old samples were stored with.
 
     Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning", Algorithm 1. As
     in the authors' code the squared distance of the logits is averaged over classes (the paper sums

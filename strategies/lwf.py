@@ -14,7 +14,7 @@ from strategies.parts.snapshot import Snapshot
 
 
 class LwF(Strategy):
-    """LwF: on the new data, the outputs for old classes shall stay those of the model before.
+    """LwF: distillation on the new data keeps the outputs for old classes near the former ones.
 
     Source: Li & Hoiem 2017, "Learning without Forgetting", Eq. 2 and 3, as a Kullback-Leibler
     divergence (the cross-entropy up to a constant). Task-incremental streams have one distillation
