@@ -57,9 +57,9 @@ def execute(
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
         states = root / "states" if root is not None else None
+        fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
         if states is not None and store is None:
             report_origin(states, plan)
-        fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
     try:
         if folder is not None and fold is not None:
             write_json(folder / "config.json", plan.config.model_dump(mode="json"))
