@@ -22,7 +22,7 @@ Scores = Mapping[Any, float]
 """A strategy's score by seed, or by whatever tells its runs apart: (stream, order, seed)."""
 
 FEWEST = 5  # values whose resamples are different enough for 95 %
-FLAT = 0.1  # of the values' spread: a resample with less cannot say how far its mean is off
+FLAT = 0.1  # of the values' spread: a resample with less does not show how far its mean is off
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
@@ -46,7 +46,7 @@ class Difference:
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean of values (n,), such as one per seed, with a 95 % interval that few values allow.
+    """Return the mean of values (n,), one per seed say, with a 95 % interval fit for few values.
 
     The studentised bootstrap: how far the mean of a resample is off, in the resample's own standard
     deviations. In simulations the interval holds the true mean 93 to 97 % of the time for normal
@@ -76,7 +76,7 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def _studentised(x: np.ndarray) -> np.ndarray:
-    """The lower and upper 2.5 % of (mean of a resample - mean of x) / its standard deviation."""
+    """Return both 2.5 % quantiles of (mean of a resample - mean of x) / its standard deviation."""
     z = (x - x.mean()) / x.std()
     weights = _weights(len(x))
     off = weights @ z
@@ -88,7 +88,7 @@ def _studentised(x: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _weights(n: int) -> np.ndarray:
-    """(10000, n): the share of each of n sorted values in a resample.
+    """Return the share of each of n sorted values in a resample, (10000, n).
 
     Each resample stands with its mirror image, so that a - b and b - a have mirrored intervals.
     """
@@ -97,7 +97,7 @@ def _weights(n: int) -> np.ndarray:
 
 
 def paired(a: Scores, b: Scores) -> Difference:
-    """What a has more than b, over the seeds they share.
+    """Return what a has more than b, over the seeds they share.
 
     Source: the effect is d_z of Lakens 2013, with the correction of Hedges 1981.
 
@@ -110,7 +110,7 @@ def paired(a: Scores, b: Scores) -> Difference:
 
 
 def _differences(a: Scores, b: Scores) -> np.ndarray:
-    """(pairs,) of the seeds they share."""
+    """Return the differences over shared seeds, (pairs,)."""
     shared = [key for key in a if key in b]
     if not shared:
         raise BadInput(
@@ -120,7 +120,7 @@ def _differences(a: Scores, b: Scores) -> np.ndarray:
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a - b, 0 where there is nothing but rounding."""
+    """Return a - b, 0 where there is nothing but rounding."""
     rounding = ROUNDING * np.maximum(np.abs(a), np.abs(b))
     return np.where(np.abs(a - b) <= rounding, 0, a - b)
 
@@ -139,7 +139,7 @@ def _paired_p(differences: np.ndarray) -> float:
 
 
 def _paired_ps(differences: np.ndarray) -> np.ndarray:
-    """(m, pairs) -> (m,): Student's p for each row that its mean is not 0."""
+    """Return Student's p for each row that its mean is not 0: (m, pairs) -> (m,)."""
     from scipy.special import stdtr  # scipy.stats takes a millisecond for each
 
     m, n = differences.shape
@@ -156,7 +156,7 @@ def _paired_ps(differences: np.ndarray) -> np.ndarray:
 def compare(
     scores: Mapping[str, Scores], best: str | None = None
 ) -> dict[str, tuple[Difference, float]]:
-    """By name: what every other strategy has more than the best (mostly less), and p after Holm.
+    """Return by name what each other strategy has more than the best one, and p after Holm.
 
     Unless given, `best` has the highest mean over the seeds that all share. As the data choose it,
     any pair might have been looked at, and p is corrected for all pairs; else for the others only.
@@ -176,7 +176,7 @@ def compare(
 
 
 def _of_all_pairs(scores: Sequence[Scores]) -> list[float]:
-    """p of each pair; at once where all have the same seeds, as there may be very many."""
+    """Return p of each pair, at once where all have the same seeds: there may be very many."""
     if len({frozenset(own) for own in scores}) != 1:
         return [_paired_p(_differences(a, b)) for a, b in combinations(scores, 2)]
     keys = list(scores[0])
@@ -197,7 +197,7 @@ def _best(scores: Mapping[str, Scores]) -> str:
 
 
 def interquartile_mean(groups: Sequence[Sequence[float]]) -> Interval:
-    """The mean of the middle half of all values, one group per stream, with a 95 % interval.
+    """Return the mean of the middle half of all values, one group per stream, with a 95 % interval.
 
     The interval is for other seeds of the same streams: groups are resampled each by itself, and
     all but one of its values, or the spread of few would come out too small; the tails are as
@@ -226,7 +226,7 @@ def interquartile_mean(groups: Sequence[Sequence[float]]) -> Interval:
 
 
 def _all_but_one(n: int, rng: np.random.Generator) -> np.ndarray:
-    """(RESAMPLES, n) places below n; each row draws from all places but one."""
+    """Return (RESAMPLES, n) indices below n; each row draws from all but one of them."""
     left_out = rng.integers(n, size=(RESAMPLES, 1))
     places = rng.integers(n - 1, size=(RESAMPLES, n))
     return np.asarray(places + (places >= left_out))
@@ -240,5 +240,5 @@ def _vector(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _alike(x: np.ndarray) -> np.ndarray:
-    """Whether the values along the last axis are the same but for rounding."""
+    """Return whether the values along the last axis are the same but for rounding."""
     return np.asarray(x.max(-1) - x.min(-1) <= ROUNDING * np.abs(x).max(-1))

@@ -164,7 +164,7 @@ class TaskMetrics:
         return _mean(self.evaluation)
 
     def transfers(self, name: str) -> dict[str, float]:
-        """What this task gives each other one, at the first occurrence where that is defined.
+        """Return what this task gives each other one, where that is first defined.
 
         Args:
             name: ``forward_transfer_ratio``, ``backward_transfer_contrast`` and so on.
@@ -178,14 +178,14 @@ class TaskMetrics:
         }
 
     def metrics(self) -> dict[str, float]:
-        """The ten metrics by name; transfer is the mean over the tasks that are given something."""
+        """Return the ten metrics by name; transfer is the mean over the tasks that receive any."""
         averaged: dict[str, float] = {name: getattr(self, name) for name in AVERAGED}
         given = {name: _mean(self.transfers(name).values()) for name in TRANSFERS}
         return {f"lifelong.{name}": value for name, value in (averaged | given).items()}
 
 
 def lifelong_metrics(log: LifelongLog, experts: Sequence[LifelongLog] = ()) -> dict[str, float]:
-    """The ten metrics of a lifetime by name (``LIFELONG_METRICS``).
+    """Return the ten metrics of a lifetime by name (``LIFELONG_METRICS``).
 
     Transfer is the mean over pairs of tasks, of which only the first occurrence counts; the others
     are means over tasks of :class:`TaskMetrics`' values. Maintenance and the averages are in points
@@ -206,7 +206,7 @@ def lifelong_metrics(log: LifelongLog, experts: Sequence[LifelongLog] = ()) -> d
 
 
 def task_metrics(log: LifelongLog, experts: Sequence[LifelongLog] = ()) -> dict[str, TaskMetrics]:
-    """All figures of each task, in the order of first training.
+    """Return all figures of each task, in the order of first training.
 
     Raises:
         BadInput: as for :func:`lifelong_metrics`.
@@ -233,7 +233,7 @@ def _task_metrics(
     forward: Mapping[str, tuple[Transfer, ...]],
     backward: Mapping[str, tuple[Transfer, ...]],
 ) -> TaskMetrics:
-    """The figures of one task from its own prepared blocks, and its experts' prepared curves."""
+    """Return the figures of one task from its prepared blocks and its experts' prepared curves."""
     training = [b for b in blocks if b.kind == "train" and len(b.curve)]
     evaluation = [b for b in blocks if b.kind == "evaluation"]
     curve = np.concatenate([np.empty(0), *(b.curve for b in training)])
@@ -258,7 +258,7 @@ def _task_metrics(
 
 
 def _maintenance(blocks: Sequence[Block]) -> tuple[tuple[float, ...], ...]:
-    """Evaluations of one task less the one right after it was trained last."""
+    """Return the evaluations of one task less the one right after it was trained last."""
     groups: list[list[float]] = []
     reference, trained = NAN, False
     for block in blocks:
@@ -297,7 +297,7 @@ Given = dict[str, dict[str, tuple[Transfer, ...]]]
 
 
 def _transfers(blocks: Sequence[Block], tasks: Sequence[str]) -> tuple[Given, Given]:
-    """What each task gives which others, forward and backward.
+    """Return what each task gives which others, forward and backward.
 
     Evaluations between which the evaluated task is itself trained show learning, not transfer.
     Where several others are trained between two evaluations, each of them is credited.
@@ -329,6 +329,6 @@ def _divide(a: float, b: float) -> float:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """The mean of the defined values; nan if there is none."""
+    """Return the mean of the defined values; nan if there is none."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else NAN

@@ -62,7 +62,7 @@ def prepare(log: LifelongLog, experts: Sequence[LifelongLog] = ()) -> Prepared:
 
 
 def smooth(curve: np.ndarray) -> np.ndarray:
-    """The moving average that l2metrics takes of a curve: (n,) -> (n,).
+    """Return the moving average that l2metrics takes of a curve: (n,) -> (n,).
 
     The window w is a fifth of the curve, 100 at most; below 3 the curve stays as it is. The value
     at t is the mean from t - w/2 to t + w/2 - 1 (even w), or from t - (w+1)/2 to t + (w-3)/2 (odd
@@ -76,13 +76,13 @@ def smooth(curve: np.ndarray) -> np.ndarray:
 
 
 def extremes(curves: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The lowest and the highest value of several curves; nan without values."""
+    """Return the lowest and the highest value of several curves; nan without values."""
     values = np.concatenate(curves)
     return (float(values.min()), float(values.max())) if values.size else (np.nan, np.nan)
 
 
 def recovery_time(previous: np.ndarray, curve: np.ndarray) -> int:
-    """How many experiences a curve takes to be back at the terminal value of the one before it.
+    """Return the experiences until a curve is back at the terminal value of the one before it.
 
     That is the mean of the last tenth. If it never is back: one more than its length.
     """
@@ -92,7 +92,7 @@ def recovery_time(previous: np.ndarray, curve: np.ndarray) -> int:
 
 
 def saturation_of(curve: np.ndarray) -> tuple[float, float]:
-    """The highest value of a curve that is smoothed once more, and the experiences before it."""
+    """Return the highest value of a curve smoothed once more, and the experiences before it."""
     if not curve.size:
         return np.nan, np.nan
     smoothed = smooth(curve)
@@ -101,13 +101,13 @@ def saturation_of(curve: np.ndarray) -> tuple[float, float]:
 
 
 def falls(curve: np.ndarray) -> bool:
-    """Whether the least-squares line through a curve goes down."""
+    """Return whether the least-squares line through a curve goes down."""
     time = np.arange(len(curve)) - (len(curve) - 1) / 2
     return bool(time @ curve < -ROUNDING * (time @ time))
 
 
 def _expert_curves(experts: Sequence[LifelongLog]) -> dict[str, list[np.ndarray]]:
-    """The smoothed training blocks of each expert in a row, by task."""
+    """Return the smoothed training blocks of each expert in a row, by task."""
     curves: dict[str, list[np.ndarray]] = {}
     for expert in experts:
         trained = [block for block in expert.blocks if block.kind == "train"]

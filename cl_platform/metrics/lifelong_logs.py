@@ -75,7 +75,7 @@ class LifelongLog:
         blocks: at least one.
         value_range: the lowest and the highest performance that any task allows, or None where
             that is not known and each task's own extremes have to do.
-        seconds: from the first logged experience to the last one; nan where nobody knows.
+        seconds: from the first logged experience to the last one; nan if unknown.
 
     Raises:
         BadInput: there is no block, or the range is none.
@@ -104,7 +104,7 @@ class LifelongLog:
 
 
 def by_task(blocks: Iterable[Block]) -> dict[str, list[Block]]:
-    """The blocks of each task, in their order."""
+    """Return the blocks of each task, in their order."""
     found: dict[str, list[Block]] = {}
     for block in blocks:
         found.setdefault(block.task, []).append(block)
@@ -112,13 +112,13 @@ def by_task(blocks: Iterable[Block]) -> dict[str, list[Block]]:
 
 
 def from_matrix(matrix: AccuracyMatrix) -> LifelongLog:
-    """The log of a run of ours: row 0 evaluates all tasks, then each is trained and all evaluated.
+    """Return a matrix as a log: all tasks evaluated, then each trained and all evaluated again.
 
     The range of values is [0, 1] for every task, so that figures of several runs compare: one
     point of performance is one percentage point of accuracy. There are no training curves, so
     relative performance, sample efficiency, performance recovery and the average performance in
     training are nan. Under the mask ``seen`` what is not yet learned scores 0 throughout, and
-    forward transfer says nothing (ratio 1, contrast 0). Entries that are nan are left out.
+    forward transfer is meaningless (ratio 1, contrast 0). Entries that are nan are left out.
 
     Tasks have the names of the experiences, or their numbers from 1 on where names repeat.
     """
@@ -138,7 +138,7 @@ def from_matrix(matrix: AccuracyMatrix) -> LifelongLog:
 
 
 def read_l2_log(folder: str | Path, measure: str = "performance") -> LifelongLog:
-    """One run in the format 1.0 of l2logger: ``WORKER/BLOCK/data-log.tsv``, tab-separated.
+    """Read a run in the format 1.0 of l2logger: ``WORKER/BLOCK/data-log.tsv``, tab-separated.
 
     A block is what has one ``block_num``, ``block_type`` (``train`` or ``test``) and ``task_name``;
     blocks come in the order of their numbers, experiences in that of ``exp_num``. Rows of one
@@ -176,7 +176,7 @@ def read_l2_log(folder: str | Path, measure: str = "performance") -> LifelongLog
 
 
 def read_l2_experts(folder: str | Path, measure: str = "performance") -> tuple[LifelongLog, ...]:
-    """The runs of single-task experts, one in each subfolder; a task may have several.
+    """Return the runs of single-task experts, one in each subfolder; a task may have several.
 
     Raises:
         DataError: there is none, or one cannot be read (see :func:`read_l2_log`).
@@ -189,7 +189,7 @@ def read_l2_experts(folder: str | Path, measure: str = "performance") -> tuple[L
 
 
 def _read_rows(file: Path, measure: str) -> pd.DataFrame:
-    """The completed experiences of a file, with numbers where numbers belong."""
+    """Return the completed experiences of a file, with numbers where numbers belong."""
     import pandas as pd
 
     try:
@@ -222,7 +222,7 @@ def _read_rows(file: Path, measure: str) -> pd.DataFrame:
 
 
 def _numbers(file: Path, column: pd.Series[str], name: str) -> pd.Series[float]:
-    """A column of text as numbers; what is empty becomes nan."""
+    """Return a column of text as numbers; what is empty becomes nan."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
@@ -234,7 +234,7 @@ def _numbers(file: Path, column: pd.Series[str], name: str) -> pd.Series[float]:
 
 
 def _seconds(rows: pd.DataFrame) -> float:
-    """How long the run took; nan without readable timestamps."""
+    """Return the seconds that the run took; nan without readable timestamps."""
     import pandas as pd
 
     if "timestamp" not in rows:

@@ -34,7 +34,7 @@ class Ranking:
 
 
 def rank(table: Mapping[str, Sequence[float]]) -> Ranking:
-    """Mean ranks of strategies over streams, from one score per stream each.
+    """Return the mean ranks of strategies over streams, from one score per stream each.
 
     Tests of ranks need streams: the p-values are approximations for ten and more.
 
@@ -56,7 +56,7 @@ def rank(table: Mapping[str, Sequence[float]]) -> Ranking:
 
 
 def _table(table: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """(strategies, streams)."""
+    """Return the scores as an array, (strategies, streams)."""
     lengths = {len(row) for row in table.values()}
     if len(table) < 2 or len(lengths) > 1 or min(lengths) < 2:
         raise BadInput(
@@ -81,7 +81,7 @@ def _all_alike_p(scores: np.ndarray) -> float:
 def _neighbours(
     names: tuple[str, ...], ranks: np.ndarray, reach: float
 ) -> tuple[tuple[str, ...], ...]:
-    """The largest runs of names whose (ascending) ranks are less than `reach` apart."""
+    """Return the largest runs of names whose (ascending) ranks are less than `reach` apart."""
     groups = []
     end = 0
     for start, lowest in enumerate(ranks):

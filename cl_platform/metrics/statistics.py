@@ -75,13 +75,13 @@ def correlation(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES) -> Cor
 
 
 def permutation_p(null: np.ndarray, y: np.ndarray) -> float:
-    """How often Spearman's rho of a row of `null` (m, n) with y is as far from 0 as the first's."""
+    """Return the fraction of rows of `null` (m, n) with a rho as far from 0 as the first row's."""
     rho = spearman(null, np.broadcast_to(y, null.shape))
     return _p(float(rho[0]), rho)
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Spearman's rho of each row of x with the same row of y: (m, n), (m, n) -> (m,).
+    """Return Spearman's rho of each row of x with the same row of y: (m, n), (m, n) -> (m,).
 
     nan where a row is constant.
     """
@@ -96,7 +96,7 @@ def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _kendall(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """tau-b of each rearrangement x[places[k]] with y."""
+    """Return tau-b of each rearrangement x[places[k]] with y."""
     a, b = (np.sign(v[:, None] - v[None]).astype(np.int8) for v in (x, y))
     scale = float(np.sqrt((a != 0).sum() * float((b != 0).sum())))
     if not scale:
@@ -105,14 +105,14 @@ def _kendall(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _p(observed: float, null: np.ndarray) -> float:
-    """The share of the null at least as far from 0; `observed` is one of it."""
+    """Return the share of the null at least as far from 0; `observed` is one of it."""
     if np.isnan(observed):
         return float("nan")
     return float(np.mean(np.nan_to_num(np.abs(null)) >= abs(observed) - 1e-12))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number; nan stays and does not count. Source: Holm 1979."""
+    """Return p-values adjusted for their number; nan stays, uncounted. Source: Holm 1979."""
     values = np.asarray(p, float)
     adjusted = values.copy()
     tested = np.flatnonzero(~np.isnan(values))
@@ -139,7 +139,7 @@ class Components:
 
 
 def components(table: np.ndarray, resamples: int = RESAMPLES) -> Components:
-    """Variance components of a full table (n rows, m columns), as shares of their sum.
+    """Return the variance components of a full table (n rows, m columns), as shares of their sum.
 
     Two-way random effects without replication, by the method of moments, negative estimates set to
     0 (Searle et al. 1992, section 4.3); the interaction contains whatever noise there is. Intervals
@@ -165,7 +165,7 @@ def components(table: np.ndarray, resamples: int = RESAMPLES) -> Components:
 
 
 def _bounds(drawn: np.ndarray) -> np.ndarray:
-    """(resamples, k) -> (2, k): the percentile interval of each column, nan left out."""
+    """Return the percentile interval of each column without nan: (resamples, k) -> (2, k)."""
     sound = drawn[~np.isnan(drawn).any(1)]
     if not len(sound):
         return np.full((2, drawn.shape[1]), np.nan)
@@ -173,7 +173,7 @@ def _bounds(drawn: np.ndarray) -> np.ndarray:
 
 
 def _components(tables: np.ndarray) -> np.ndarray:
-    """(k, n, m) -> (k, 3): variances of rows, of columns, and of their interaction."""
+    """Return variances of rows, columns and their interaction: (k, n, m) -> (k, 3)."""
     _, n, m = tables.shape
     mean = tables.mean((1, 2), keepdims=True)
     by_row = tables.mean(2, keepdims=True) - mean
@@ -188,7 +188,7 @@ def _components(tables: np.ndarray) -> np.ndarray:
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean with Student's 95 % interval; nan bounds for a single value."""
+    """Return the mean with Student's 95 % interval; nan bounds for a single value."""
     array = np.asarray(values, float)
     mean = float(array.mean())
     if len(array) < 2:

@@ -17,7 +17,7 @@ ACCURACY = Measure("average_accuracy")
 
 
 def _scores(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """Rows by stream and by what they are called there."""
+    """Return the rows by stream and by their names there."""
     found: dict[str, dict[str, Row]] = {}
     for row in rows:
         name = ", ".join(filter(None, (row.method, row.curriculum)))
@@ -26,7 +26,7 @@ def _scores(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
 
 
 def over_streams(rows: Sequence[Row]) -> Iterator[str]:
-    """What is on several streams: ranks, and a mean that outliers do not move."""
+    """Yield ranks over several streams, and a mean that outliers do not move."""
     by_stream = _scores(rows)
     names = [
         n for n in next(iter(by_stream.values())) if all(n in each for each in by_stream.values())
@@ -66,7 +66,7 @@ def over_streams(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def differences(rows: Sequence[Row]) -> Iterator[str]:
-    """Each row against the best one of its stream, on the seeds they share."""
+    """Yield each row against the best one of its stream, on the seeds they share."""
     lines = []
     for stream, named in _scores(rows).items():
         best = next(name for name, row in named.items() if row.best and row.difference is None)

@@ -117,7 +117,7 @@ class Row:
             share; None for the best one, and for rows without such a seed.
         p: of that difference, after Holm's correction.
         best: whether it has the highest accuracy of its stream, or cannot be told from it by p.
-        places: of its runs in the frame.
+        indices: of its runs in the frame.
         curve: the mean accuracy on what was learned so far, after 1, 2, ... experiences.
     """
 
@@ -128,20 +128,20 @@ class Row:
     curriculum: str
     values: Mapping[str, Interval]
     seeds: Mapping[Any, float]
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     curve: Sequence[Interval]
     difference: Difference | None = None
     p: float = math.nan
     best: bool = False
 
     def cell(self, axis: str) -> str:
-        """What a table shows of an axis."""
+        """Return what a table shows of an axis."""
         value = self.point.get(axis, self.strategy if axis == "strategy" else "-")
         return "-" if value == "nan" else value
 
 
 def shown_axes(rows: Sequence[Row]) -> list[str]:
-    """The axes that tell rows apart, and always the strategy."""
+    """Return the axes that tell rows apart, and always the strategy."""
     names = dict.fromkeys(axis for row in rows for axis in row.point)
     varying = [n for n in names if len({row.cell(n) for row in rows}) > 1]
     return varying if "strategy" in varying else ["strategy", *varying]
@@ -157,7 +157,7 @@ def measures_of(runs: Runs) -> list[Measure]:
 
 
 def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
-    """The rows of each stream, best first.
+    """Return the rows of each stream, best first.
 
     Args:
         together: put the orders of a row together.
@@ -165,7 +165,7 @@ def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
     if runs.frame.empty:
         return []
     frame = runs.frame.assign(
-        _place=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
+        _index=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
     )
     measures = measures_of(runs)
     curves = [np.array(accuracy_so_far(result.matrix)) for result in runs.results]
@@ -189,7 +189,7 @@ def _row(
     curves: Sequence[np.ndarray],
 ) -> Row:
     by_seed = group.groupby("seed")[[m.key for m in measures]].mean()
-    places = tuple(map(int, group["_place"]))
+    indices = tuple(map(int, group["_index"]))
     given = [value for axis, value in point.items() if about_stream(axis)]
     strategy = point.get("strategy", str(group["strategy.name"].iloc[0]))
     settings = [
@@ -205,18 +205,18 @@ def _row(
         curriculum=point["curriculum"] if "curriculum" in varying else "",
         values={m.key: bootstrap_mean(by_seed[m.key].to_numpy()) for m in measures},
         seeds=by_seed["average_accuracy"].to_dict(),
-        places=places,
-        curve=_band([curves[i] for i in places], list(group["seed"])),
+        indices=indices,
+        curve=_band([curves[i] for i in indices], list(group["seed"])),
     )
 
 
 def about_stream(axis: str) -> bool:
-    """Whether an axis decides what is learned, so that accuracies do not compare across it."""
+    """Return whether an axis decides what is learned: accuracies do not compare across it."""
     return axis in ("stream", "scenario") or axis.startswith("stream.")
 
 
 def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
-    """The curves' mean with intervals over seeds; nothing where they differ in length."""
+    """Return the curves' mean with intervals over seeds; nothing where they differ in length."""
     if len({len(curve) for curve in curves}) > 1:
         return []
     by_seed: dict[Any, list[np.ndarray]] = {}
@@ -227,7 +227,7 @@ def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
 
 
 def _marked(rows: Sequence[Row]) -> Iterator[Row]:
-    """With their differences from the best one, and those marked that are best within noise."""
+    """Yield the rows with their differences from the best one; mark the best within noise."""
     first, found = _from_the_best(rows)
     for i, row in enumerate(rows):
         difference, p = found.get(i, (None, math.nan))
@@ -235,7 +235,7 @@ def _marked(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference, float]]]:
-    """The best row of a stream, and how the others differ from it, with p after Holm's correction.
+    """Return the best row of a stream and how the others differ from it, with p after Holm.
 
     Rows are compared over the seeds that they share with the best one; those without any are left
     out.

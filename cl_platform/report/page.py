@@ -1,4 +1,4 @@
-"""What a report's page is made of: one file that needs nothing else, in light and dark."""
+"""The parts of a report's page: one file that needs nothing else, in light and dark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def document(title: str, parts: Iterable[str], data: Any = None) -> str:
-    """A page of parts that are HTML already.
+    """Return a page of parts that are HTML already.
 
     Args:
         data: what its script shows; without any the page has none.
@@ -37,13 +37,13 @@ def _file(name: str) -> str:
 
 
 def embedded(name: str, data: Any) -> str:
-    """Data for the page's script; JSON has no nan."""
+    """Embed data for the page's script; JSON has no nan."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
-    """A table of text; all columns but the first `words` hold numbers."""
+    """Return a table of text; all columns but the first `words` hold numbers."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         kinds = ["" if i < words else " class=number" for i in range(len(row))]
@@ -56,7 +56,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str
 
 
 def figure(made: Any, name: str, title: str, data: Any) -> str:
-    """A matplotlib figure as part of the page.
+    """Return a matplotlib figure as part of the page.
 
     Args:
         name: of the files it is saved as.
@@ -70,7 +70,7 @@ def figure(made: Any, name: str, title: str, data: Any) -> str:
 
 
 def chart(name: str, title: str, controls: str = "") -> str:
-    """A place where the page's script draws."""
+    """Return a place where the page's script draws."""
     return _figure(name, title, f'<div class=chart id="{name}"></div>', controls)
 
 
@@ -84,7 +84,7 @@ def _figure(name: str, title: str, drawn: str, controls: str = "") -> str:
 
 
 def choice(name: str, label: str, options: Iterable[tuple[str, str]]) -> str:
-    """A list to choose from: (value, text) each."""
+    """Return a list to choose from: (value, text) each."""
     chosen = "".join(
         f'<option value="{html.escape(value)}">{html.escape(text)}' for value, text in options
     )

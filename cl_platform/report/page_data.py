@@ -1,4 +1,4 @@
-"""What the script of a report's page is given, as small as it can be said in JSON."""
+"""The data of a page's script, in little JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cl_platform.results.result import Result
 def page_data(
     runs: Runs, rows: Sequence[Row], together: Sequence[Row], measures: Sequence[Measure]
 ) -> dict[str, Any]:
-    """Rows, runs and their configurations.
+    """Return rows, runs and their configurations for the page's script.
 
     Args:
         rows: the leaderboard, one row per point.
@@ -27,7 +27,7 @@ def page_data(
     """
     every = [*rows, *together]
     names: dict[tuple[str, ...], int] = {}
-    row_of = {place: row for row in rows for place in row.places}
+    row_of = {index: row for row in rows for index in row.indices}
     return {
         "name": runs.name,
         "shown": shown_axes(every),
@@ -59,13 +59,13 @@ def _row(number: int, row: Row, measures: Sequence[Measure], together: bool) -> 
             if not math.isnan(row.values[m.key].value)
         },
         "curve": [_scaled(point, 100) for point in row.curve],
-        "runs": row.places,
+        "runs": row.indices,
     }
 
 
 def _classes(row: Row, results: Sequence[Result]) -> list[float | None] | None:
-    """Accuracy in % by class at the end, the mean of the row's runs; None if they differ in it."""
-    found = [results[i].class_accuracy for i in row.places]
+    """Return the mean accuracy in % by class at the end; None if the runs differ in classes."""
+    found = [results[i].class_accuracy for i in row.indices]
     last = [values[-1] for values in found if values is not None]
     if len(last) < len(found) or len({len(values) for values in last}) > 1:
         return None
@@ -98,7 +98,7 @@ def _percent(values: np.ndarray) -> list[float | None]:
 
 
 def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings by dotted key: the different values, and which one each run has.
+    """Return settings by dotted key: the different values, and which one each run has.
 
     A value is in a list of its own, so that null stands for a run without the setting.
     """
@@ -107,10 +107,10 @@ def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in dict.fromkeys(key for each in flat for key in each):
         found = [json.dumps([each[key]]) if key in each else "null" for each in flat]
         values = list(dict.fromkeys(found))
-        place = {value: i for i, value in enumerate(values)}
+        index = {value: i for i, value in enumerate(values)}
         columns[key] = {
             "values": [json.loads(value) for value in values],
-            "of": [place[value] for value in found] if len(values) > 1 else None,
+            "of": [index[value] for value in found] if len(values) > 1 else None,
         }
     return columns
 

@@ -17,7 +17,7 @@ TICK, LONGEST = 14, 40  # letters of a name
 
 
 def order_figure(effects: Sequence[OrderEffect]) -> Any:
-    """Accuracy by order, sorted, one line per point of the other axes."""
+    """Draw accuracy by order, sorted, one line per point of the other axes."""
     orders = list(effects[0].means.index)
     figure = _figure(8, 4.2)
     axes = figure.subplots()
@@ -48,7 +48,7 @@ def order_figure(effects: Sequence[OrderEffect]) -> Any:
 
 
 def overview_figure(study: Study) -> Any:
-    """Accuracy of every order, what its variance is made of, and whether the points agree."""
+    """Draw accuracy by order, the shares of its variance, and whether the points agree."""
     figure = _figure(11, max(3.6, 0.3 * len(study.points) + 1.2))
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1, 1])
     for point in study.points:
@@ -62,7 +62,7 @@ def overview_figure(study: Study) -> Any:
 
 
 def position_figure(study: Study) -> Any:
-    """For each point: accuracy averaged over the orders with an item at a place."""
+    """Draw for each point accuracy averaged over the orders with an item at a position."""
     points = study.points
     figure = _figure(2.6 * len(points) + 1.2, 3.2)
     for axes, point in zip(figure.subplots(1, len(points), squeeze=False)[0], points, strict=True):
@@ -83,7 +83,7 @@ def position_figure(study: Study) -> Any:
 
 
 def prediction_figure(study: Study) -> Any:
-    """Accuracy by score: a row of panels for each score, a column for each point."""
+    """Draw accuracy by score: a row of panels for each score, a column for each point."""
     names, points = list(study.scores), study.points
     figure = _figure(2.5 * len(points) + 0.8, 2.2 * len(names) + 0.4)
     grid = figure.subplots(len(names), len(points), squeeze=False)
@@ -106,7 +106,7 @@ def prediction_figure(study: Study) -> Any:
 
 
 def ranking_figure(ranking: Ranking) -> Any:
-    """Mean ranks on a line, with bars that join those that do not differ (Demsar 2006)."""
+    """Draw mean ranks on a line, with bars that join those that do not differ (Demsar 2006)."""
     n, bars = len(ranking.names), len(ranking.groups)
     figure = _figure(8, 1.4 + 0.22 * n + 0.15 * bars)
     axes = figure.subplots()
@@ -146,7 +146,7 @@ def _shares(axes: Any, points: Sequence[PointStudy]) -> None:
 
 
 def _agreement(axes: Any, study: Study) -> None:
-    """Correlations off the diagonal; on it what a repetition with other seeds would give."""
+    """Draw correlations; on the diagonal what a repetition with other seeds would give."""
     values = study.agreement.copy()
     np.fill_diagonal(values, study.ceiling)
     axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
@@ -178,5 +178,5 @@ def _short(name: str, width: int = TICK) -> str:
 
 
 def _literal(name: str) -> str:
-    """As it is: dollars are no mathematics."""
+    """Escape dollars, which matplotlib reads as mathematics."""
     return name.replace("$", r"\$")

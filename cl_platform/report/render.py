@@ -39,7 +39,7 @@ def write_report(runs: Runs, *, reload: float = 0) -> Path:
 
 
 def render(runs: Runs, kind: Format) -> bytes:
-    """A report as the content of a file: the page, the leaderboard, or one row per run.
+    """Return a report as the content of a file: the page, the leaderboard, or one row per run.
 
     Raises:
         BadInput: a package is missing, or there is nothing to put into a table.
@@ -84,7 +84,7 @@ def _parquet(runs: Runs) -> bytes:
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """With columns of one type each: what is a mapping or list in some run becomes text."""
+    """Return the frame with columns of one type each: mappings and lists become text."""
     found = frame.copy()
     for name in found.columns:
         if found[name].dtype == object:

@@ -1,4 +1,4 @@
-"""What a folder of runs, or of a sweep, holds: all that a report is made of."""
+"""The runs in a folder, a sweep's or any other: all that a report is made of."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Runs:
 
     @property
     def running(self) -> bool:
-        """Whether the sweep says that it still goes on."""
+        """True while the sweep goes on, by its record."""
         return self.sweep.get("status") == "running"
 
 
 def read_runs(folder: str | Path) -> Runs:
-    """The runs of a folder: of a sweep those of its last phase, with the points it gave them.
+    """Read the runs of a folder: of a sweep those of its last phase, with their points.
 
     Raises:
         StorageError: there is no such folder, or it holds no runs.
@@ -83,7 +83,7 @@ def read_runs(folder: str | Path) -> Runs:
 
 
 def _sweep(root: Path) -> dict[str, Any]:
-    """The content of `sweep.json`; empty if there is none, or none that can be used.
+    """Return the content of `sweep.json`; empty if there is none, or none that can be used.
 
     What earlier versions did not write is filled in.
     """
@@ -105,14 +105,14 @@ def _sweep(root: Path) -> dict[str, Any]:
 
 
 def _errors(root: Path, sweep: Mapping[str, Any], done: Collection[str]) -> Counter[str]:
-    """What failed runs said: on record with the sweep, and, while it goes on, with each run."""
+    """Count the errors of failed runs: on the sweep's record and, while it runs, in each run's."""
     runs = [run for phase in sweep.get("phases", []) for run in phase["runs"]]
-    told = Counter(str(run["error"]) for run in runs if "error" in run)
+    recorded = Counter(str(run["error"]) for run in runs if "error" in run)
     if sweep.get("status") != "running":
-        return told
+        return recorded
     left = [r["run_id"] for r in runs if r["run_id"] not in done and "error" not in r]
     found = each(root, read_json, [root / "runs" / run_id / "failed.json" for run_id in left])
-    return told + Counter(str(data["error"]) for data in found if isinstance(data, dict))
+    return recorded + Counter(str(data["error"]) for data in found if isinstance(data, dict))
 
 
 def _with_points(
@@ -132,7 +132,7 @@ def _with_points(
 
 
 def _points(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Points of runs that no sweep gave any: their parts by name, with the settings that vary."""
+    """Return points for runs without a sweep: their parts by name, with the settings that vary."""
     leaves = [dict(_leaves(config)) for config in configs]
     values: dict[Leaf, list[str]] = {}
     for one in leaves:
@@ -160,7 +160,7 @@ def _point(leaves: Mapping[Leaf, Any], shown: Collection[Leaf]) -> dict[str, str
 
 
 def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[Leaf, Any]]:
-    """Settings as (section, its plugin, key)."""
+    """Yield settings with their leaves: (section, its plugin, key)."""
     for section, value in config.items():
         if not isinstance(value, Mapping):
             yield (section, "", ""), value

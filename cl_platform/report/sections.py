@@ -28,7 +28,7 @@ MANY = 30  # rows, from which on orders are shown together at first
 
 
 def page(runs: Runs, reload: float = 0) -> str:
-    """The whole page, as HTML.
+    """Return the whole page, as HTML.
 
     Args:
         reload: seconds after which it looks for a newer one of itself; 0 if never.
@@ -70,7 +70,7 @@ def page(runs: Runs, reload: float = 0) -> str:
 
 
 def _informative(rows: Sequence[Row], keys: Iterable[str]) -> str:
-    """Forward transfer, under the mask that can show any: unseen classes have none of their own."""
+    """Return forward transfer under a mask that shows any: that of unseen classes is 0."""
     for key in ("forward_transfer", "task/forward_transfer"):
         if key in keys and sum(row.values[key].value != 0 for row in rows) > len(rows) / 2:
             return key
@@ -78,7 +78,7 @@ def _informative(rows: Sequence[Row], keys: Iterable[str]) -> str:
 
 
 def overview(runs: Runs) -> str:
-    """How far the runs are, in a line."""
+    """Return a line on the progress of the runs."""
     done = f"{len(runs.results)} of {runs.planned} runs done"
     words = [done if runs.sweep else f"{runs.planned} runs"]
     if runs.errors:
@@ -151,7 +151,7 @@ def _row(
     numbers = [_number(m, row, "first" if m is listed[0] else "") for m in listed]
     return (
         f'<tr id="row-{number}" data-row={number}{" class=best" if row.best else ""}'
-        f"{' hidden' if hidden else ''}>{words}<td class=number>{len(row.places)}{''.join(numbers)}"
+        f"{' hidden' if hidden else ''}>{words}<td class=number>{len(row.indices)}{''.join(numbers)}"
     )
 
 
@@ -200,7 +200,7 @@ def _runs() -> list[str]:
 
 
 def _orders(runs: Runs) -> list[str]:
-    """A study of each stream's orders where there are enough of them, else what they moved."""
+    """Return a study of each stream's orders, or, if they are few, their effects."""
     if studied := studies(runs.frame):
         return [part for study in studied for part in orders_page.sections(study)]
     effects = order_effects(runs.frame)

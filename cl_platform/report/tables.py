@@ -19,7 +19,7 @@ SPECIAL = {
 
 
 def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
-    """A pipe table."""
+    """Return a pipe table."""
     head, lines = _cells(rows, measures, lambda text: f"**{text}**", _literal)
     axes = len(head) - len(measures)
     rule = ["---"] * axes + ["---:"] * len(measures)
@@ -28,7 +28,7 @@ def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
 
 
 def latex(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
-    r"""A ``tabular`` with the rules of the package booktabs."""
+    r"""Return a ``tabular`` with the rules of the package booktabs."""
     head, lines = _cells(rows, measures, lambda text: rf"\textbf{{{text}}}", _escaped)
     axes = len(head) - len(measures)
     # A bracket after a rule or a line's end would be taken for its optional argument.
@@ -69,5 +69,5 @@ def _escaped(text: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text that Markdown, and the HTML in it, take as it is."""
+    """Escape text for Markdown and the HTML in it."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))

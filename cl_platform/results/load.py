@@ -19,7 +19,7 @@ SECTIONS = ("stream", "strategy", "curriculum", "model")
 
 
 def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[Result]:
-    """The results of all runs under a folder, or of those given.
+    """Return the results of all runs under a folder, or of those given.
 
     What is not there, not readable, or by a version that wrote other things is left out.
 
@@ -44,7 +44,7 @@ def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[
 
 
 def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The results under a folder, all or those of the given runs, one row per run.
+    """Return the results under a folder, all or those of the given runs, one row per run.
 
     Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name (also those
     against references where there are any, see :mod:`cl_platform.results.references`), every cost
@@ -58,7 +58,7 @@ def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.Da
 
 
 def as_frame(results: Iterable[Result], more: Iterable[Mapping[str, float]]) -> pd.DataFrame:
-    """Results as :func:`load_results` gives them, each with more metrics."""
+    """Return results as :func:`load_results` gives them, each with more metrics."""
     import pandas as pd
 
     pairs = zip(results, more, strict=True)
@@ -66,7 +66,7 @@ def as_frame(results: Iterable[Result], more: Iterable[Mapping[str, float]]) -> 
 
 
 def _is_complete(result: Result) -> bool:
-    """Whether a document that could be read is a whole result, and not of something else."""
+    """Return whether a readable document is a whole result and nothing else."""
     try:
         named = all(isinstance(result.config[key]["name"], str) for key in SECTIONS)
         numbers = [*result.cost.values(), *result.metrics.values(), result.config["seed"]]

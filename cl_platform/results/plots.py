@@ -19,7 +19,7 @@ NAMED = 10  # experiences with a line, or a name, of their own
 
 
 def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
-    """The accuracy matrix as a heat map."""
+    """Draw the accuracy matrix as a heat map."""
     values = 100 * matrix.values
     rows, columns = values.shape
     figure = _figure(2.5 + 0.55 * columns, 1.6 + 0.45 * rows)
@@ -39,7 +39,7 @@ def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
 
 
 def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
-    """The mean accuracy on what was learned so far, and each experience's own."""
+    """Draw the mean accuracy on what was learned so far, and each experience's own."""
     values = 100 * matrix.values
     n = len(matrix)
     figure = _figure(6.4, 3.8)
@@ -58,7 +58,7 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
 
 
 def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
-    """For each experience: accuracy once learned, and what is left of it at the end."""
+    """Draw for each experience the accuracy once learned and at the end."""
     values, n = 100 * matrix.values, len(matrix)
     learned, last = np.diagonal(values, offset=-1), values[-1]
     figure = _figure(2 + 0.5 * n, 3.8)

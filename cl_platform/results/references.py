@@ -1,7 +1,7 @@
 """References: what joint training and single-task experts reach with the settings of a run.
 
 A reference is an accuracy by mask and experience identity, on test data. A sweep computes those
-that it is asked for and leaves them in its `sweep.json`; every run of ``joint`` is one as well.
+that its specification names, for its `sweep.json`; every run of ``joint`` is one as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OF_THE_RUN = ("strategy", "curriculum", "device")
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
-    """What runs that share their references have in common, as a digest (sha256, hex).
+    """Return a digest (sha256, hex) of the settings that runs with common references share.
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum and
@@ -34,14 +34,14 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
 
 def joint_references(results: Iterable[Result]) -> dict[str, Accuracies]:
-    """The accuracies of joint training by :func:`settings_key`, from those results that are of it.
+    """Return the accuracies of joint training among the results by :func:`settings_key`.
 
     Of several with equal settings, such as those of two orders of classes, each adds the
     experiences that it has; for an experience of more than one the last counts.
     """
     found: dict[str, Accuracies] = {}
     for result in results:
-        if not _is_joint(result.config):
+        if result.config["strategy"]["name"] != JOINT:
             continue
         row = found.setdefault(settings_key(result.config), {})
         for mask, matrix in result.matrices.items():
@@ -50,7 +50,7 @@ def joint_references(results: Iterable[Result]) -> dict[str, Accuracies]:
 
 
 def read_references(folder: str | Path) -> References:
-    """The references in the `sweep.json` of a folder; empty if there are none.
+    """Return the references in the `sweep.json` of a folder; empty if there are none.
 
     Raises:
         StorageError: an address does not answer.
@@ -60,7 +60,7 @@ def read_references(folder: str | Path) -> References:
 
 
 def references_in(sweep: Mapping[str, Any]) -> References:
-    """The references in the content of `sweep.json`."""
+    """Return the references in the content of `sweep.json`."""
     entries = sweep.get("references", [])
     return {
         entry["settings"]: {kind: row for kind, row in entry.items() if kind != "settings"}
@@ -71,7 +71,7 @@ def references_in(sweep: Mapping[str, Any]) -> References:
 def compared(
     results: Sequence[Result], references: References, asked: Iterable[str] = ()
 ) -> list[dict[str, float]]:
-    """The metrics of each result against the references with its settings.
+    """Return the metrics of each result against the references with its settings.
 
     Args:
         references: those that were computed for it; every run of ``joint`` among the results is
@@ -79,24 +79,20 @@ def compared(
         asked: ``joint``, ``experts``: metrics are nan where these are missing, not left out.
     """
     nothing: dict[str, Accuracies] = {kind: {} for kind in asked}
-    known = {key: dict(rows) for key, rows in references.items()}
+    available = {key: dict(rows) for key, rows in references.items()}
     for key, row in joint_references(results).items():
-        known.setdefault(key, {}).setdefault("joint", row)
+        available.setdefault(key, {}).setdefault("joint", row)
     found = []
     for result in results:
-        of_settings = known.get(settings_key(result.config), {}) if known else {}
+        of_settings = available.get(settings_key(result.config), {}) if available else {}
         found.append(reference_metrics(result, **{**nothing, **of_settings}))
     return found
-
-
-def _is_joint(config: Mapping[str, Any]) -> bool:
-    return bool(config["strategy"]["name"] == JOINT)
 
 
 def reference_metrics(
     result: Result, joint: Accuracies | None = None, experts: Accuracies | None = None
 ) -> dict[str, float]:
-    """Metrics of a result against references with its settings.
+    """Return the metrics of a result against references with its settings.
 
     Args:
         joint, experts: the references; None leaves their metric out, an experience that is missing

@@ -62,7 +62,7 @@ class Result:
         return self.matrices[OWN_MASK[self.scenario]]
 
     def lifelong(self) -> dict[str, float]:
-        """Those metrics of the lifelong-learning suite that a matrix has; the others are nan.
+        """Return the lifelong-learning suite's metrics; nan where a matrix is not enough.
 
         See :mod:`cl_platform.metrics.lifelong`, which also scores logs of other programs.
         """
@@ -72,7 +72,7 @@ class Result:
         return lifelong_metrics(from_matrix(self.matrix))
 
     def plot_matrix(self, mask: Mask | None = None) -> Figure:
-        """The accuracy matrix as a heat map; under the scenario's own mask unless given.
+        """Draw the accuracy matrix as a heat map; under the scenario's own mask unless given.
 
         Raises:
             BadInput: there is no such mask, or no matplotlib. As for the other plots.
@@ -82,19 +82,19 @@ class Result:
         return matrix_figure(*self._matrix_and_title(mask))
 
     def plot_accuracy(self, mask: Mask | None = None) -> Figure:
-        """Accuracy after each experience: of each, and of all learned so far."""
+        """Draw accuracy after each experience: of each, and of all learned so far."""
         from cl_platform.results.plots import accuracy_figure
 
         return accuracy_figure(*self._matrix_and_title(mask))
 
     def plot_forgetting(self, mask: Mask | None = None) -> Figure:
-        """For each experience: accuracy once learned, and at the end."""
+        """Draw for each experience the accuracy once learned and at the end."""
         from cl_platform.results.plots import forgetting_figure
 
         return forgetting_figure(*self._matrix_and_title(mask))
 
     def plot_class_accuracy(self) -> Figure:
-        """Accuracy by class under the scenario's own mask, at the end and at best."""
+        """Draw accuracy by class under the scenario's own mask, at the end and at best."""
         from cl_platform.results.plots import class_accuracy_figure
 
         if self.class_accuracy is None:
@@ -106,13 +106,12 @@ class Result:
         """Return the matrix under a mask, the scenario's own unless given, and what it is of."""
         mask = mask or OWN_MASK[self.scenario]
         if mask not in self.matrices:
-            known = ", ".join(self.matrices)
-            raise BadInput(f"mask={mask!r}: this result has {known}; give one of these")
+            raise BadInput(f"mask={mask!r}: give one of {', '.join(self.matrices)}")
         title = f"{self.config['strategy']['name']} on {self.stream} (mask {mask})"
         return self.matrices[mask], title
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `result.json`; undefined metrics become null."""
+        """Return the content of `result.json`; undefined metrics become null."""
         return {
             "run_id": self.run_id,
             "config": self.config,
@@ -132,11 +131,11 @@ class Result:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
-        labels = tuple(e["identity"] for e in data["experiences"])
+        ids = tuple(e["identity"] for e in data["experiences"])
         names = tuple(e["name"] for e in data["experiences"])
 
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
-            return {mask: AccuracyMatrix(r, labels, names) for mask, r in rows.items()}
+            return {mask: AccuracyMatrix(r, ids, names) for mask, r in rows.items()}
 
         errors, by_class = data.get("calibration"), data.get("class_accuracy")
         return cls(
@@ -152,7 +151,7 @@ class Result:
             cost=data["cost"],
             versions=data["versions"],
             path=path,
-            calibration=AccuracyMatrix(errors, labels, names) if errors is not None else None,
+            calibration=AccuracyMatrix(errors, ids, names) if errors is not None else None,
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
             anytime=data.get("anytime", []),
         )
@@ -164,7 +163,7 @@ class Result:
 
     @classmethod
     def load(cls, folder: Path) -> Result | None:
-        """The result in a run's folder, or None if the run has not ended there."""
+        """Return the result in a run's folder, or None if the run has not ended there."""
         data = read_json(folder / "result.json")
         try:
             return None if data is None else cls.from_json(data, folder)
@@ -173,5 +172,5 @@ class Result:
 
 
 def _nulled(values: np.ndarray) -> list[list[float | None]]:
-    """Rows for JSON, which has no nan."""
+    """Return rows for JSON, which has no nan."""
     return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]

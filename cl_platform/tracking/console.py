@@ -98,7 +98,7 @@ class ConsoleSink:
 
 
 def print_result(result: Result, console: Console) -> None:
-    """The accuracy matrix and the metrics, within 80 columns."""
+    """Return the accuracy matrix and the metrics, within 80 columns."""
     n = len(result.matrix)
     console.print()
     console.print(
@@ -145,7 +145,7 @@ def _cell(accuracy: float, wide: bool, learned: bool) -> Text:
 
 
 def _metrics_table(result: Result) -> Table:
-    """One row per metric, one column per mask; validation and test are not mixed."""
+    """Return a row per metric and a column per mask, of test data."""
     own = OWN_MASK[result.scenario]
     masks = [own, *(m for m in result.matrices if m != own)]
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
@@ -160,7 +160,7 @@ def _metrics_table(result: Result) -> Table:
 
 
 def _metric(value: float | None) -> str:
-    """A metric as it is shown: `-` where undefined, nothing where a mask does not have it."""
+    """Return a metric as text: `-` if undefined, empty if the mask does not have it."""
     if value is None:
         return ""
     return "-" if math.isnan(value) else f"{value:.4f}"

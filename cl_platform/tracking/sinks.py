@@ -1,4 +1,4 @@
-"""Who watches a run. A sink is told of events; none can stop, slow or change the run.
+"""Sinks receive the events of a run; none can stop, slow or change it.
 
 Events are dictionaries with a key ``event``:
 
@@ -30,7 +30,7 @@ Event = dict[str, Any]
 
 
 class Sink(Protocol):
-    """Something that is told what happens in a run."""
+    """A receiver of the events of a run."""
 
     def emit(self, event: Event) -> None: ...
 
@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 class Trackers:
-    """Tells several sinks; one that raises is dropped with a single line."""
+    """Passes events on to several sinks; drops one that raises, with a single line."""
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
         self.sinks = list(sinks)
@@ -98,7 +98,7 @@ class Background:
 
     Args:
         make: builds the sink; called in the thread, since that alone may take long.
-        patience: seconds that :meth:`close` waits for what is still to be told.
+        patience: seconds that :meth:`close` waits for what is still to be sent.
     """
 
     def __init__(self, make: Callable[[], Sink], patience: float = 20.0) -> None:

@@ -194,7 +194,7 @@ def test_runs_that_differ_are_different_rows(
     tmp_path: Path, model: dict[str, Any], what: str
 ) -> None:
     put(tmp_path, *(changed(model, i, **given) for i, given in enumerate(ONE_HAS_IT[what])))
-    assert [len(row.places) for row in rows_of(read_runs(tmp_path))] == [1, 1]
+    assert [len(row.indices) for row in rows_of(read_runs(tmp_path))] == [1, 1]
 
 
 def test_runs_without_a_seed_in_common_have_a_report(tmp_path: Path, model: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ def test_runs_without_a_seed_in_common_have_a_report(tmp_path: Path, model: dict
             ),
         )
     rows = rows_of(read_runs(tmp_path))
-    assert sorted(len(row.places) for row in rows) == [3, 3]
+    assert sorted(len(row.indices) for row in rows) == [3, 3]
     assert write_report(read_runs(tmp_path)).exists()
 
 
@@ -316,11 +316,11 @@ def test_a_damaged_record_of_a_sweep_spoils_no_report(
 def test_rows_are_means_over_seeds_with_intervals(runs: Runs) -> None:
     rows = rows_of(runs)
     assert len(rows) == 8
-    assert sorted(place for row in rows for place in row.places) == list(range(24))
+    assert sorted(place for row in rows for place in row.indices) == list(range(24))
     scale = {m.key: m.scale for m in measures_of(runs)}
     assert scale["average_accuracy"] == 100
     for row in rows:
-        mine = [runs.results[i].to_json() for i in row.places]
+        mine = [runs.results[i].to_json() for i in row.indices]
         configs = [data["config"] for data in mine]
         assert {c["strategy"]["name"] for c in configs} == {row.strategy}
         assert {c["curriculum"]["name"] for c in configs} == {row.curriculum}
@@ -378,8 +378,8 @@ def test_orders_put_together_are_means_of_each_seed(runs: Runs) -> None:
     rows = rows_of(runs, together=True)
     assert len(rows) == 4
     for row in rows:
-        assert (row.curriculum, len(row.places)) == ("", 6)
-        mine = [runs.results[i].to_json() for i in row.places]
+        assert (row.curriculum, len(row.indices)) == ("", 6)
+        mine = [runs.results[i].to_json() for i in row.indices]
         for seed, value in row.seeds.items():
             same = [d["metrics"]["average_accuracy"] for d in mine if d["config"]["seed"] == seed]
             assert len(same) == 2

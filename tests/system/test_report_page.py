@@ -64,7 +64,7 @@ def visible_rows(page: Page) -> list[list[str]]:
 def cells(row: Row, axes: Sequence[str], measures: Sequence[Measure]) -> list[str]:
     """What the leaderboard shows of a row."""
     numbers = [m.text(row.values[m.key]) for m in measures if m.listed]
-    return [*(row.cell(axis) for axis in axes), str(len(row.places)), *numbers]
+    return [*(row.cell(axis) for axis in axes), str(len(row.indices)), *numbers]
 
 
 def name(row: Row) -> str:
@@ -118,7 +118,7 @@ def close(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 
 def mean_matrix(runs: Runs, row: Row) -> np.ndarray:
-    return np.mean([own_matrix(runs.results[i].to_json()) for i in row.places], axis=0)
+    return np.mean([own_matrix(runs.results[i].to_json()) for i in row.indices], axis=0)
 
 
 def hovered(page: Page, chart: str, row: int, column: int, shape: tuple[int, int]) -> str:
@@ -230,7 +230,7 @@ def test_filters_leave_what_they_say(page: Page, runs: Runs) -> None:
             sorted(accuracies), rel=1e-4
         )
         ids = page.locator("#runs tbody button").all_text_contents()
-        given = {runs.results[i].run_id for row in rows for i in row.places}
+        given = {runs.results[i].run_id for row in rows for i in row.indices}
         assert (len(ids), set(ids)) == (len(given), given)
         assert page.text_content("#chosen") == (
             f"{name(rows[0])} on {rows[0].stream}, mean of {len(rows[0].places)} runs"

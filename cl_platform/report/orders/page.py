@@ -1,4 +1,4 @@
-"""What the report says of orders: pictures, tables, and the answer in words."""
+"""The report's section on orders: pictures, tables, and the answer in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cl_platform.report.pictures import overview_figure, position_figure, predic
 
 
 def sections(study: Study) -> list[str]:
-    """The part of the report about one stream."""
+    """Return the part of the report about one stream."""
     seeds = study.points[0].seeds
     slug = re.sub(r"\W+", "-", study.stream).strip("-")
     parts = [
@@ -65,7 +65,7 @@ def _title(outcome: str) -> str:
 
 
 def _orders_data(study: Study) -> pd.DataFrame:
-    """Accuracy and scores by point and order."""
+    """Return accuracy and scores by point and order."""
     return pd.DataFrame(
         [
             {
@@ -92,7 +92,7 @@ def _places_data(study: Study) -> pd.DataFrame:
 
 
 def _legend(items: Sequence[str]) -> list[str]:
-    """What the numbers of items stand for, unless they are their names."""
+    """Return what the numbers of items stand for, unless they are their names."""
     if all(name == str(i) for i, name in enumerate(items)):
         return []
     return [paragraph(f"{', '.join(f'{i}: {name}' for i, name in enumerate(items))}.", soft=True)]

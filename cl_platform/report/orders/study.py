@@ -127,7 +127,7 @@ class Study:
 
 
 def studies(frame: pd.DataFrame) -> list[Study]:
-    """One study for each stream that was learned in at least six orders, at each point.
+    """Return a study of each stream that was learned in at least six orders, at each point.
 
     Args:
         frame: as :func:`cl_platform.report.runs.read_runs` gives it.
@@ -149,7 +149,7 @@ def studies(frame: pd.DataFrame) -> list[Study]:
 
 
 def verdict(study: Study, score: str) -> str:
-    """Whether a score foresaw what came of the orders, in a sentence."""
+    """Return a sentence on whether a score predicted the results of the orders."""
     mine = [p for point in study.points for p in point.predictions if p.score == score]
     total = sum(len(point.predictions) for point in study.points)
     right = sum(_holds(p) and p.correlation.rho.value > 0 for p in mine)
@@ -200,7 +200,7 @@ def _study(stream: str, frame: pd.DataFrame, apart: Sequence[str]) -> Study | No
 
 
 def _tables(group: pd.DataFrame) -> dict[str, pd.DataFrame] | None:
-    """Each outcome by order and seed, of the orders with every seed; None if those are few."""
+    """Return each outcome by order and seed, for orders with every seed; None if those are few."""
     tables = {
         outcome: group.groupby(["order", "seed"], sort=False)[outcome]
         .mean()
@@ -266,7 +266,7 @@ def _picked(accuracy: np.ndarray) -> Interval:
 
 
 def _first(orders: np.ndarray, means: np.ndarray) -> First:
-    """The correlation ratio of the first item, and how often shuffled orders have a larger one."""
+    """Return the correlation ratio of the first item, with its p by shuffling."""
     spread = ((means - means.mean()) ** 2).sum()
     if spread <= len(means) * 10.0 ** (-2 * DIGITS):
         return First(float("nan"), float("nan"))
@@ -311,7 +311,7 @@ def _predictions(
 
 
 def _relabelled(orders: np.ndarray, values: Mapping[Any, float]) -> np.ndarray | None:
-    """The scores under every renaming of the items, their own first; needs all orders."""
+    """Return the scores under every renaming of the items, their own first; needs all orders."""
     n = orders.shape[1]
     if n > EXACT or len(orders) < math.factorial(n):
         return None
@@ -329,7 +329,7 @@ def _overlap(x: np.ndarray, y: np.ndarray, k: int) -> tuple[int, float]:
 
 
 def _adjusted(points: Sequence[PointStudy]) -> list[PointStudy]:
-    """With the p-values corrected for all predictions of the study."""
+    """Return the points with p-values corrected for all predictions of the study."""
     flat = [p for point in points for p in point.predictions]
     values = iter(holm([p.correlation.p for p in flat]))
     return [
@@ -339,7 +339,7 @@ def _adjusted(points: Sequence[PointStudy]) -> list[PointStudy]:
 
 
 def _ceiling(point: PointStudy) -> float:
-    """The reliability of means over the seeds: variance of orders over that of their means."""
+    """Return the reliability of means over seeds: variance of orders over that of means."""
     found = point.shares.get("average_accuracy")
     if found is None:
         return float("nan")
@@ -348,7 +348,7 @@ def _ceiling(point: PointStudy) -> float:
 
 
 def _items(frame: pd.DataFrame) -> list[str]:
-    """Names of the experiences or classes, by their number."""
+    """Return the names of the experiences or classes, by their number."""
     order = frame["order"].iloc[0]
     result = Result.load(location(frame["path"].iloc[0]))
     names = {i: str(i) for i in order}

@@ -49,7 +49,7 @@ class Dashboard:
     """A workspace and a report of the same sections.
 
     Args:
-        entity, project: where on W&B; neither is asked for here.
+        entity, project: where on W&B; neither is looked up here.
         name: of both.
 
     Raises:
@@ -70,7 +70,7 @@ class Dashboard:
             raise BadInput(f"name={name!r}: give up to 128 letters and no symbols") from error
 
     def to_json(self) -> dict[str, Any]:
-        """What is sent to W&B, the same whenever it is built."""
+        """Return what is sent to W&B; equal dashboards give equal content."""
         return {"workspace": _content(self.workspace), "report": _content(self.report)}
 
     def save(self) -> list[str]:
@@ -89,7 +89,7 @@ class Dashboard:
 
 
 def sections() -> list[Section]:
-    """The sections in the order of reading; every call gives the same."""
+    """Return the sections in the order of reading; every call gives the same."""
     parts = [_overview(), _forgetting(), _curriculum(), _cost()]
     for part in parts:
         for i, panel in enumerate(part.panels):

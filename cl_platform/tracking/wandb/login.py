@@ -1,4 +1,4 @@
-"""Whether W&B can be reached, found out within seconds."""
+"""The connection to W&B: checked within seconds."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ DEFAULT_PROJECT = "cl-platform"
 
 
 def default_project() -> str:
-    """The project that runs are logged to: ``WANDB_PROJECT`` or the platform's own."""
+    """Return the project that runs are logged to: ``WANDB_PROJECT`` or the platform's own."""
     return os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT
 
 
 def quieten() -> None:
-    """Keep W&B from talking to the user, and from reporting its own errors: these reports hold up
+    """Keep W&B from printing, and from reporting its own errors: these reports hold up
     the end of the process when the server is silent."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
 def reachable_mode() -> Literal["offline", "online"]:
-    """``online`` if the server answers and takes our key; else says in one line why not."""
+    """Return ``online`` if the server answers and takes our key; else print why not in one line."""
     reason = why_unreachable()
     if not reason:
         return "online"
@@ -37,7 +37,7 @@ def reachable_mode() -> Literal["offline", "online"]:
 
 
 def why_unreachable() -> str:
-    """Why nothing can be sent, in a line without a full stop; empty if all is well."""
+    """Return why nothing can be sent, in a line without a full stop; empty if all is well."""
     quieten()
     import wandb
 
@@ -51,7 +51,7 @@ def why_unreachable() -> str:
 
 
 def _answers(address: str) -> bool:
-    """Whether a server says anything within a few seconds; looking up its name has no timeout."""
+    """Return whether a server answers within seconds; looking up its name has no timeout."""
     answers: list[bool] = []
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""The panels of a W&B dashboard: each shows names of the schema, and says what is better."""
+"""The panels of a W&B dashboard: each shows names of the schema and which direction is better."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_LINES = 50  # per panel; W&B would stop at 10
 
 
 def curve(name: str) -> wr.LinePlot:
-    """A name of the history against its axis."""
+    """Return a name of the history against its axis."""
     row = find("history", name)
     assert row, name
     return wr.LinePlot(
@@ -28,7 +28,7 @@ def curve(name: str) -> wr.LinePlot:
 
 
 def bars(name: str) -> wr.BarPlot:
-    """A name of the summary."""
+    """Return a name of the summary."""
     return wr.BarPlot(
         title=_title("summary", name),
         metrics=[name],
@@ -39,13 +39,13 @@ def bars(name: str) -> wr.BarPlot:
 
 
 def plane(x: str, y: str) -> wr.ScatterPlot:
-    """Two names of the summary against each other, a point per run."""
+    """Return a plot of two names of the summary against each other, a point per run."""
     title = f"{_title('summary', y)} against {_words(x)}"
     return wr.ScatterPlot(title=title, x=wr.SummaryMetric(x), y=wr.SummaryMetric(y))
 
 
 def settings_to(*names: str) -> wr.ParallelCoordinatesPlot:
-    """A line per run from its settings to names of the summary."""
+    """Return a line per run from its settings to names of the summary."""
     settings = [wr.Config(key) for key in (*GROUP_BY, "seed")]
     columns = [*settings, *map(wr.SummaryMetric, names)]
     return wr.ParallelCoordinatesPlot(
@@ -55,7 +55,7 @@ def settings_to(*names: str) -> wr.ParallelCoordinatesPlot:
 
 
 def pictures(name: str) -> wr.MediaBrowser:
-    """The pictures of a name, of one run beside the other."""
+    """Return the pictures of a name, of one run beside the other."""
     return wr.MediaBrowser(title=_words(name), media_keys=[name], num_columns=2)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def as_image(figure: Any) -> Any:
-    """A matplotlib figure as a PIL image."""
+    """Return a matplotlib figure as a PIL image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

@@ -24,7 +24,7 @@ PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
 
 def background_sink(mode: Literal["offline", "online"], out: str | Path) -> Background:
-    """A W&B sink served by its own thread: the run never waits for it."""
+    """Return a W&B sink served by its own thread: the run never waits for it."""
     return Background(lambda: WandbSink(mode, out), patience=PATIENCE)
 
 
@@ -103,7 +103,7 @@ class WandbSink:
             self._next += 1
 
     def _row(self, k: int) -> dict[str, Any]:
-        """What is known after k experiences."""
+        """Return what is logged after k experiences."""
         learned = self._start["experiences"][:k]
         ids, names = [e["identity"] for e in learned], [e["name"] for e in learned]
         logged: dict[str, Any] = {"experience": k}
@@ -156,7 +156,7 @@ class WandbSink:
 
 
 def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
-    """A W&B run that goes on if it was there before, and gives up soon when nothing answers."""
+    """Start or resume a W&B run; give up soon if no server answers."""
     import wandb
 
     return wandb.init(
@@ -177,7 +177,7 @@ def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
 
 
 def local_folder(out: str | Path) -> str | None:
-    """Where W&B is to keep its files, made if need be; None where it does by itself.
+    """Return the folder for W&B's files, made if need be; None for W&B's own default.
 
     It writes to local disks only, so that an address is no place for them.
     """
@@ -196,7 +196,7 @@ def log_sweep(
     rows: Sequence[Iterable[Any]],
     figures: Mapping[str, Any],
 ) -> None:
-    """The summary of a sweep as one more run of its group: a table and (matplotlib) figures."""
+    """Log a sweep's summary as one more run of its group: a table and (matplotlib) figures."""
     import wandb
 
     run = start_run(mode, out, group=group, job_type="summary", name=group, id=f"{group}-summary")
