@@ -43,11 +43,11 @@ def test_watching_follows_a_sweep_to_its_end(
     write_sweep(tmp_path, spec(), [Phase("runs", runs)], "running")
     learn(0)
     process = watching("--every", "0.2")
-    wait_until(path.exists)
+    wait_until(path.exists, process)
     first = page_data(path)
     assert (first["reload"], len(first["runs"])) == (0.2, 1)
     learn(1)
-    wait_until(lambda: len(page_data(path)["runs"]) == 2)
+    wait_until(lambda: len(page_data(path)["runs"]) == 2, process)
     assert process.poll() is None
     learn(2)
     write_sweep(tmp_path, spec(), [Phase("runs", runs)], "done")
@@ -64,7 +64,7 @@ def test_ctrl_c_ends_watching_with_one_line(
 ) -> None:
     write_sweep(tmp_path, spec(), [Phase("runs", planned())], "running")
     process = watching()
-    wait_until((tmp_path / "report.html").exists)
+    wait_until((tmp_path / "report.html").exists, process)
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=60)
     assert process.returncode == 130
