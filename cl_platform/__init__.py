@@ -40,19 +40,22 @@ __all__ = list(HOMES)
 
 if TYPE_CHECKING:
     from cl_platform.api import run as run
-    from cl_platform.core.buffers import ClassBalancedBuffer as ClassBalancedBuffer
-    from cl_platform.core.buffers import ReplayBuffer as ReplayBuffer
-    from cl_platform.core.buffers import RingBuffer as RingBuffer
+    from cl_platform.core.buffers import (
+        ClassBalancedBuffer as ClassBalancedBuffer,
+        ReplayBuffer as ReplayBuffer,
+        RingBuffer as RingBuffer,
+    )
     from cl_platform.core.curriculum import Curriculum as Curriculum
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples
-    from cl_platform.core.strategy import Batch as Batch
-    from cl_platform.core.strategy import Strategy as Strategy
-    from cl_platform.core.stream import Experience as Experience
-    from cl_platform.core.stream import Stream as Stream
-    from cl_platform.core.stream import StreamInfo as StreamInfo
-    from cl_platform.core.stream import class_incremental as class_incremental
+    from cl_platform.core.strategy import Batch as Batch, Strategy as Strategy
+    from cl_platform.core.stream import (
+        Experience as Experience,
+        Stream as Stream,
+        StreamInfo as StreamInfo,
+        class_incremental as class_incremental,
+    )
     from cl_platform.core.wrapper import Wrapper as Wrapper
     from cl_platform.engine.contract import check_strategy as check_strategy
     from cl_platform.errors import ClpError as ClpError

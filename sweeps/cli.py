@@ -61,8 +61,7 @@ def sweep(
     from rich.console import Console
 
     from sweeps import console as show
-    from sweeps.api import preview
-    from sweeps.api import sweep as carry_out
+    from sweeps.api import preview, sweep as carry_out
 
     console = Console(highlight=False, stderr=json_)
     if dry_run:

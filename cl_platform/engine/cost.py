@@ -7,12 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from torch.utils.flop_counter import FlopCounterMode
 
 
 class Stopwatch:
@@ -44,8 +40,12 @@ class Meter:
         self.device = device
         self.eval_seconds = 0.0
         self._eval_flops = 0
-        self._counter = _flop_counter() if count_flops else None
         self.train_seconds = 0.0
+        self._counter = None
+        if count_flops:
+            from torch.utils.flop_counter import FlopCounterMode  # takes a while to import
+
+            self._counter = FlopCounterMode(display=False)
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -78,12 +78,6 @@ class Meter:
 
     def _flops(self) -> int:
         return 0 if self._counter is None else self._counter.get_total_flops()
-
-
-def _flop_counter() -> FlopCounterMode:
-    from torch.utils.flop_counter import FlopCounterMode  # takes a while to import
-
-    return FlopCounterMode(display=False)
 
 
 def peak_memory(device: torch.device) -> float:

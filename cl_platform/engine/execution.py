@@ -85,13 +85,15 @@ def report_origin(states: Path, plan: Plan) -> None:
     They have other keys and stay unused, and what a run needs is trained again. The folder notes
     who made its states in `origin.json`.
     """
-    parts = {part: " ".join(_names(getattr(plan.config, part))) for part in ("strategy", "stream")}
-    parts["model"] = json.dumps(plan.config.model)  # whose weights depend on its parameters
-    own = {f"{part} {name}": plan.code[part][:12] for part, name in parts.items()}
     libraries = {"torch": torch.__version__, "numpy": np.__version__}
-    now = {**libraries, "the training loop": plan.code["kernel"][:12], **own}
-    found = read_json(states / "origin.json")
-    before: dict[str, str] = found if isinstance(found, dict) else {}
+    strategy = " ".join(_names(plan.config.strategy))
+    now = {
+        **libraries,
+        "the training loop": plan.code["kernel"],
+        f"strategy {strategy}": plan.code["strategy"],
+        f"model {json.dumps(plan.config.model)}": plan.code["model"],  # and its weights
+    }
+    before = read_json(states / "origin.json") or {}
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         upgraded = [f"{n} {before[n]} (now {now[n]})" for n in changed if n in libraries]
         reasons = upgraded or [f"other code of {name}" for name in changed]
@@ -211,20 +213,11 @@ def _cost(records: list[Record]) -> dict[str, float]:
     def total(name: str) -> float:
         return sum(r.cost.get(name, 0.0) for r in records)
 
-    def largest(name: str) -> int:
-        return int(max(r.cost.get(name, 0.0) for r in records))
-
-    cost = {
-        "seconds": total("train_seconds") + total("eval_seconds"),
-        "train_seconds": total("train_seconds"),
-        "eval_seconds": total("eval_seconds"),
-        "steps": int(total("steps")),
-        "samples": int(total("samples")),
-        "peak_memory_bytes": largest("peak_memory_bytes"),
-        "parameters": largest("parameters"),
-        "trainable_parameters": largest("trainable_parameters"),
-        "stored_bytes": largest("stored_bytes"),
-    }
+    cost = {name: total(name) for name in ("train_seconds", "eval_seconds")}
+    cost = {"seconds": sum(cost.values()), **cost}
+    cost |= {name: int(total(name)) for name in ("steps", "samples")}
+    for name in ("peak_memory_bytes", "parameters", "trainable_parameters", "stored_bytes"):
+        cost[name] = int(max(r.cost.get(name, 0.0) for r in records))
     if any("flops" in r.cost for r in records):
         cost["flops"] = int(total("flops"))
     return cost

@@ -26,8 +26,8 @@ from cl_platform.tracking.sinks import Trackers
 class Fold:
     """The execution of a plan.
 
-    Every row of the accuracy matrix is either known, made from a stored state, or made after
-    training from the furthest stored state: resuming and sharing are the same look-up.
+    Every row of the accuracy matrix is read from its record, or computed from a stored state, or
+    after training from the furthest stored state: resuming and sharing are the same look-up.
     """
 
     def __init__(self, plan: Plan, store: StateStore, trackers: Trackers) -> None:
@@ -36,7 +36,8 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
-        self.records = [self._known(key) for key in plan.keys]
+        stored = [store.record(key) for key in plan.keys]
+        self.records = [r if r.evaluator == plan.evaluator else Record() for r in stored]
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -66,10 +67,6 @@ class Fold:
         if self.position < 0:
             self.begin()
         self.train()
-
-    def _known(self, key: str) -> Record:
-        record = self.store.record(key)
-        return record if record.evaluator == self.plan.evaluator else Record()
 
     def _complete(self, k: int) -> bool:
         rows = self.records[k].rows
@@ -121,8 +118,10 @@ class Fold:
 
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
-                with meter.evaluating():
-                    curve.append([samples, self._accuracy(k)])
+                # No trace of it is left in training.
+                with meter.evaluating(), self.rng.rewound(), global_generators(plan.config.seed):
+                    evaluator, learned = self._evaluator("test"), self._learned(k)
+                    curve.append([samples, evaluator.mean_accuracy(self.strategy, learned)])
 
         seed = seed_for(plan.config.seed, k, "global")
         with self._blaming(k), global_generators(seed), meter.training(), self._computing():
@@ -159,7 +158,9 @@ class Fold:
         except ClpError:
             raise
         except Exception as error:
-            raise RunFailed(f"{place}: {blame(error)}{_advice(error)}") from error
+            batch_norm = "more than 1 value per channel" in str(error)
+            advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
+            raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
     def _computing(self) -> torch.autocast:
         return computing(self.plan.config.precision, self.device)
@@ -168,16 +169,11 @@ class Fold:
         """Return the experiences that the first k steps are trained on."""
         return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
 
-    def _accuracy(self, k: int) -> float:
-        """Return the mean accuracy on what was learned by step k; leaves no trace in training."""
-        with self.rng.rewound(), global_generators(self.plan.config.seed):
-            return self._evaluator("test").mean_accuracy(self.strategy, self._learned(k))
-
     def _evaluator(self, split: Split) -> Evaluator:
-        known: dict[str, Evaluator] = self.plan.evaluators
-        if split not in known:
-            known[split] = Evaluator(self.plan.stream, self.device, split)
-        return known[split]
+        cached: dict[str, Evaluator] = self.plan.evaluators
+        if split not in cached:
+            cached[split] = Evaluator(self.plan.stream, self.device, split)
+        return cached[split]
 
     def evaluate(self) -> None:
         """Evaluate the present state and store its record."""
@@ -221,9 +217,3 @@ class Fold:
 
     def _emit_row(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
-
-
-def _advice(error: Exception) -> str:
-    if "more than 1 value per channel" in str(error):
-        return "; batch norm needs two samples and more: raise batch_size or give model.norm=group"
-    return ""

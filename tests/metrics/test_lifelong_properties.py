@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.metrics.lifelong import LIFELONG_METRICS, lifelong_metrics, task_metrics

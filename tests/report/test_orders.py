@@ -20,8 +20,7 @@ from scipy import stats
 from cl_platform import Curriculum, Stream
 from cl_platform.errors import BadInput
 from cl_platform.metrics.statistics import correlation, holm, permutation_p
-from cl_platform.report.orders import page as study_page
-from cl_platform.report.orders import study
+from cl_platform.report.orders import page as study_page, study
 from cl_platform.report.orders.study import Study, studies, verdict
 from streams.curricula import designer
 from streams.curricula.designed import Designer

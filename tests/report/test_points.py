@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 import pytest
 
-from cl_platform.report import pictures
-from cl_platform.report import points as analysis
+from cl_platform.report import pictures, points as analysis
 
 
 def frame(rows: Sequence[tuple[str, str, int, float]]) -> pd.DataFrame:

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from sweeps.planning import config_of, plan_runs
-from sweeps.space import Random, fill, label, points, templates
-from sweeps.space import settings as settings_of
+from sweeps.space import Random, fill, label, points, settings as settings_of, templates
 from sweeps.spec import SweepSpec, parse_spec, read_spec
 
 PLANNER = Planner()  # holds the streams of all tests

@@ -256,7 +256,9 @@ def test_a_click_on_a_head_sorts_and_another_one_turns_it_round(page: Page, runs
     for measure in measures:
         if measure.key == "average_accuracy":
             continue  # sorted by it at first
-        values = sorted((row.values[measure.key].value for row in rows), reverse=measure.metric.sign > 0)
+        values = sorted(
+            (row.values[measure.key].value for row in rows), reverse=measure.metric.sign > 0
+        )
         ways = ["descending", "ascending"][:: measure.metric.sign]
         for way, wanted in zip(ways, (values, values[::-1]), strict=True):
             head = page.locator(f"#leaderboard th[data-key='{measure.key}']")

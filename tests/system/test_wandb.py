@@ -24,8 +24,7 @@ from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.metrics.registry import metrics
 from cl_platform.tracking.sinks import Background, Event, Trackers
-from cl_platform.tracking.wandb import schema
-from cl_platform.tracking.wandb import sink as wandb_sink
+from cl_platform.tracking.wandb import schema, sink as wandb_sink
 from cl_platform.tracking.wandb.schema import (
     GROUP_BY,
     SCHEMA,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import Interval
-from cl_platform.report.orders.study import OUTCOMES, TOPS, Order, PointStudy, Study, verdict
+from cl_platform.report.orders.study import OUTCOMES, TOPS, PointStudy, Study, verdict
 from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
 
@@ -19,13 +19,14 @@ from cl_platform.report.pictures import overview_figure, position_figure, predic
 def sections(study: Study) -> list[str]:
     """Return the part of the report about one stream."""
     seeds = study.points[0].seeds
+    over = f"with Student's 95 % intervals over {seeds} seeds" if seeds > 1 else "of one seed"
     slug = re.sub(r"\W+", "-", study.stream).strip("-")
     parts = [
         f"<h2>Orders of {html.escape(study.stream)}</h2>",
         figure(overview_figure(study), f"orders-{slug}", "Orders", _orders_data(study)),
         _orders_table(study.points),
         paragraph(
-            f"Accuracy in %{_over(seeds)}. The best of many "
+            f"Accuracy in %, {over}. The best of many "
             'orders is best partly by luck: "worth of picking" is the gain over the mean order, on '
             "each seed, of the order that is best on the others. Shares of variance are components "
             'of orders x seeds with bootstrap intervals over orders; "first item" is the share of '
@@ -98,17 +99,16 @@ def _legend(items: Sequence[str]) -> list[str]:
     return [paragraph(f"{', '.join(f'{i}: {name}' for i, name in enumerate(items))}.", soft=True)]
 
 
-def _over(seeds: int) -> str:
-    return f", with Student's 95 % intervals over {seeds} seeds" if seeds > 1 else " of one seed"
-
-
 def _orders_table(points: Sequence[PointStudy]) -> str:
     head = ["", "mean", "best order", "median order", "worst order", "worth of picking"]
     rows = [
         [
             point.point,
             f"{100 * point.means.mean():.1f}",
-            *(_order(order) for order in (point.best, point.median, point.worst)),
+            *(
+                f"{' '.join(map(str, order.order))}: {_points(order.accuracy)}"
+                for order in (point.best, point.median, point.worst)
+            ),
             _points(point.picked) if point.picked is not None else "-",
         ]
         for point in points
@@ -166,10 +166,6 @@ def _method(study: Study) -> str:
             "scores and like outcomes. "
         )
     return text + "Top k: orders in the top k of both, and how many chance would put there."
-
-
-def _order(order: Order) -> str:
-    return f"{' '.join(map(str, order.order))}: {_points(order.accuracy)}"
 
 
 def _points(value: Interval) -> str:

@@ -28,6 +28,13 @@ HOW_TO_READ = (
     "One line or bar per stream, strategy and curriculum: the mean over its runs, with their "
     "standard deviation. Accuracies are shares from 0 to 1."
 )
+COSTS = (
+    "train_seconds",
+    "eval_seconds",
+    "peak_memory_bytes",
+    "stored_bytes",
+    "trainable_parameters",
+)
 WIDTH, HEIGHT, COLUMNS = 8, 8, 3  # of a panel in a report, whose grid is 24 wide
 
 
@@ -90,59 +97,50 @@ class Dashboard:
 
 def sections() -> list[Section]:
     """Return the sections in the order of reading; every call gives the same."""
-    parts = [_overview(), _forgetting(), _curriculum(), _cost()]
+    parts = [
+        Section(
+            "overview",
+            "How accurate is each method, and when?",
+            [
+                curve("so_far/average_accuracy"),
+                bars("average_accuracy"),
+                curve("train/loss"),
+                pictures("matrix/heat_map"),
+            ],
+        ),
+        Section(
+            "forgetting and transfer",
+            "What is lost of earlier experiences, and what do they give to later ones?",
+            [
+                curve("so_far/forgetting"),
+                bars("forgetting"),
+                plane("learning_accuracy", "forgetting"),
+                *map(bars, ("learning_accuracy", "backward_transfer", "forward_transfer")),
+            ],
+        ),
+        Section(
+            "curriculum",
+            "Does the order of learning matter?",
+            [
+                curve("so_far/average_incremental_accuracy"),
+                bars("average_incremental_accuracy"),
+                curve("so_far/first_task_retention"),
+                bars("first_task_retention"),
+                settings_to("average_accuracy", "forgetting"),
+                pictures("sweep/order_sensitivity"),
+            ],
+        ),
+        Section(
+            "cost",
+            "What does accuracy cost?",
+            [plane("cost/train_seconds", "average_accuracy"), *(bars(f"cost/{c}") for c in COSTS)],
+        ),
+    ]
     for part in parts:
         for i, panel in enumerate(part.panels):
             panel._id = f"{part.key}-{i + 1}"  # else drawn at random
             panel.layout = wr.Layout(WIDTH * (i % COLUMNS), HEIGHT * (i // COLUMNS), WIDTH, HEIGHT)
     return parts
-
-
-def _overview() -> Section:
-    panels = [
-        curve("so_far/average_accuracy"),
-        bars("average_accuracy"),
-        curve("train/loss"),
-        pictures("matrix/heat_map"),
-    ]
-    return Section("overview", "How accurate is each method, and when?", panels)
-
-
-def _forgetting() -> Section:
-    panels = [
-        curve("so_far/forgetting"),
-        bars("forgetting"),
-        plane("learning_accuracy", "forgetting"),
-        bars("learning_accuracy"),
-        bars("backward_transfer"),
-        bars("forward_transfer"),
-    ]
-    question = "What is lost of earlier experiences, and what do they give to later ones?"
-    return Section("forgetting and transfer", question, panels)
-
-
-def _curriculum() -> Section:
-    panels = [
-        curve("so_far/average_incremental_accuracy"),
-        bars("average_incremental_accuracy"),
-        curve("so_far/first_task_retention"),
-        bars("first_task_retention"),
-        settings_to("average_accuracy", "forgetting"),
-        pictures("sweep/order_sensitivity"),
-    ]
-    return Section("curriculum", "Does the order of learning matter?", panels)
-
-
-def _cost() -> Section:
-    panels = [
-        plane("cost/train_seconds", "average_accuracy"),
-        bars("cost/train_seconds"),
-        bars("cost/eval_seconds"),
-        bars("cost/peak_memory_bytes"),
-        bars("cost/stored_bytes"),
-        bars("cost/trainable_parameters"),
-    ]
-    return Section("cost", "What does accuracy cost?", panels)
 
 
 def _workspace(entity: str, project: str, name: str) -> ws.Workspace:
