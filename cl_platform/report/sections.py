@@ -151,7 +151,8 @@ def _row(
     numbers = [_number(m, row, "first" if m is listed[0] else "") for m in listed]
     return (
         f'<tr id="row-{number}" data-row={number}{" class=best" if row.best else ""}'
-        f"{' hidden' if hidden else ''}>{words}<td class=number>{len(row.indices)}{''.join(numbers)}"
+        f"{' hidden' if hidden else ''}>{words}<td class=number>{len(row.indices)}"
+        f"{''.join(numbers)}"
     )
 
 

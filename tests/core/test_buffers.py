@@ -249,5 +249,5 @@ def _threefold(n: int, start: int = 0) -> torch.Tensor:
 
 def test_forgotten_extra_values_are_named() -> None:
     memory = ReplayBuffer(4, info(), extra={"logits": (4,)})
-    with pytest.raises(ContractError, match=r"was given \[\].*keeps \['logits'\]"):
+    with pytest.raises(ContractError, match=r"received \[\].*stores \['logits'\]"):
         memory.add(batch(torch.arange(2)))

@@ -32,7 +32,8 @@ from sweeps.planning import plan_runs
 from sweeps.record import Phase
 from sweeps.spec import Tune, parse_spec
 from sweeps.tuning.choice import choose
-from tests.conftest import ROOT, start_clp
+from tests.conftest import ROOT
+from tests.helpers.processes import start_clp
 from tests.helpers.report_runs import changed, one_run, put
 from tests.helpers.sweep_here import Here
 from tests.helpers.sweep_runs import PLANNER, VALIDATED, spec

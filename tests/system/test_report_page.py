@@ -233,7 +233,7 @@ def test_filters_leave_what_they_say(page: Page, runs: Runs) -> None:
         given = {runs.results[i].run_id for row in rows for i in row.indices}
         assert (len(ids), set(ids)) == (len(given), given)
         assert page.text_content("#chosen") == (
-            f"{name(rows[0])} on {rows[0].stream}, mean of {len(rows[0].places)} runs"
+            f"{name(rows[0])} on {rows[0].stream}, mean of {len(rows[0].indices)} runs"
         )
 
 
@@ -256,8 +256,8 @@ def test_a_click_on_a_head_sorts_and_another_one_turns_it_round(page: Page, runs
     for measure in measures:
         if measure.key == "average_accuracy":
             continue  # sorted by it at first
-        values = sorted((row.values[measure.key].value for row in rows), reverse=measure.more > 0)
-        ways = ["descending", "ascending"][:: measure.more]
+        values = sorted((row.values[measure.key].value for row in rows), reverse=measure.metric.sign > 0)
+        ways = ["descending", "ascending"][:: measure.metric.sign]
         for way, wanted in zip(ways, (values, values[::-1]), strict=True):
             head = page.locator(f"#leaderboard th[data-key='{measure.key}']")
             head.click()
@@ -300,7 +300,7 @@ def test_the_mouse_on_a_cell_tells_its_number(page: Page, runs: Runs) -> None:
     number = next(i for i, row in enumerate(rows) if row.strategy == "er" and len(row.curve) == 4)
     page.click(f"#row-{number}")
     matrix = mean_matrix(runs, rows[number])
-    names = [e["name"] for e in runs.results[rows[number].places[0]].to_json()["experiences"]]
+    names = [e["name"] for e in runs.results[rows[number].indices[0]].to_json()["experiences"]]
     for i, j in [(0, 0), (1, 0), (2, 1), (4, 0), (4, 3)]:
         text = hovered(page, "matrix", i, j, matrix.shape)
         after = f"after {i}" if i else "untrained"
@@ -387,7 +387,7 @@ def test_every_figure_downloads_as_svg(page: Page) -> None:
 def test_the_chosen_row_has_its_calibration_and_its_classes(page: Page, runs: Runs) -> None:
     rows = rows_of(runs)
     page.click("#row-0")
-    mine = [runs.results[i] for i in rows[0].places]
+    mine = [runs.results[i] for i in rows[0].indices]
     found = table(page, "classes")
     expected = 100 * np.mean([result.class_accuracy[-1] for result in mine], axis=0)
     assert found["class"].tolist() == list(range(len(expected)))
@@ -659,6 +659,26 @@ def test_hostile_names_come_out_of_exports_as_they_went_in(visit: Visits, hostil
     for chart in ("curves", "transfer", "ranks"):
         _, path = saved(page, f"button[data-of={chart}][data-save=svg]")
         ElementTree.parse(path)
+
+
+# --- metrics that do not come with the platform
+
+
+def test_a_metric_without_a_direction_has_no_line_of_best_points(
+    visit: Visits, tmp_path: Path
+) -> None:
+    model = one_run()
+    for i, strategy in enumerate(("er", "si", "ewc")):
+        data = changed(model, i, strategy={"name": strategy})
+        data["metrics"]["of_another"] = (0.3, 0.1, 0.2)[i]
+        put(tmp_path, data)
+    page = visit(write_report(read_runs(tmp_path)))
+    assert "dot" in [trace["dash"] for trace in plotted(page, "cost")]
+    choose(page, y2="of_another")
+    assert "dot" not in [trace["dash"] for trace in plotted(page, "cost")]
+    assert page.locator("#cost .ytitle").text_content() == "of another"
+    page.click("#leaderboard th[data-key=of_another]")
+    assert [row[0] for row in visible_rows(page)] == ["si", "ewc", "er"]
 
 
 # --- many runs, and runs to come
