@@ -94,16 +94,17 @@ def report_origin(states: Path, plan: Plan) -> None:
         f"model {json.dumps(plan.config.model)}": plan.code["model"],  # and its weights
     }
     before = read_json(states / "origin.json") or {}
-    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
-        upgraded = [f"{n} {before[n]} (now {now[n]})" for n in changed if n in libraries]
+    changed = [name for name in now if before.get(name, now[name]) != now[name]]
+    upgraded = [f"{n} {before[n]} (now {now[n]})" for n in changed if n in libraries]
+    if changed:
         reasons = upgraded or [f"other code of {name}" for name in changed]
         print(
             f"{states}: earlier states were made with {' and '.join(reasons)}; they are not "
             "reused, and what is needed is trained again",
             file=sys.stderr,
         )
-    if now.items() - before.items():
-        write_json(states / "origin.json", {**before, **now})
+    if now.items() - before.items():  # an upgrade changes the digests of all code
+        write_json(states / "origin.json", {**({} if upgraded else before), **now})
 
 
 def _names(section: Mapping[str, Any]) -> list[str]:

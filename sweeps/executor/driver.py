@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 
 from cl_platform.config.run_config import RunConfig
+from cl_platform.engine.execution import report_origin
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import each, exists
@@ -174,6 +175,11 @@ class Driver:
         configs = [run.config for s in segments for run in (s.run, *s.runs)]
         self.connect(configs)
         if self.pool is None:
+            if self.spec.share:
+                runs = [segment.run for segment in segments]
+                kinds = {(r.config.strategy["name"], repr(r.config.model)): r for r in runs}
+                for run in kinds.values():
+                    report_origin(self.out / "states", self.planner(run.config, run.order))
             config = WorkerConfig(
                 out=self.out,
                 keep=self.spec.states_to_keep,
