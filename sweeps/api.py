@@ -235,13 +235,12 @@ class _Running:
         else:
             driver.carry_out(phase)
             self.chosen = choice.choose(tune, phase, plan.folder)
-        reported = phase
+        runs = phase.runs
         if spec.final is not None:
             runs = choice.final_runs(spec.final, self.chosen, plan.runs, plan.planner)
-            reported = Phase("final", runs)
-        self.scores = scores_of(spec.scored_by, reported.runs, plan.planner)
-        if reported is not phase:
-            driver.carry_out(self._begin(reported))
+        self.scores = scores_of(spec.scored_by, runs, plan.planner)
+        if spec.final is not None:
+            driver.carry_out(self._begin(Phase("final", runs)))
 
 
 def preview(

@@ -59,7 +59,10 @@ class Progress:
             self._live.update(self._picture(phase, _waiting(driver)))
         elif now - self._printed >= LINE_SECONDS:
             self._printed = now
-            self.console.print(_waiting(driver) or self._line(phase.tally), soft_wrap=True)
+            # It fits into 80 columns: the end shows what sharing saved.
+            trained = _trained(phase.tally, self._ahead)
+            line = f"{_runs(phase.tally)}; {trained}; {self._left(phase.tally)}"
+            self.console.print(_waiting(driver) or line, soft_wrap=True)
 
     def close(self) -> None:
         """Take the progress off the terminal."""
@@ -77,12 +80,10 @@ class Progress:
         text.append("━" * (BAR - filled), style="bright_black")
         text.append(f" {share:4.0%}  {waiting or self._left(tally)}\n")
         text.append(f"{'':{NAME}}{_runs(tally)}\n", style="dim")
-        text.append(f"{'':{NAME}}{_experiences(tally, self._ahead)}", style="dim")
+        saved = tally.experiences - tally.distinct
+        sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
+        text.append(f"{'':{NAME}}{_trained(tally, self._ahead)}{sharing}", style="dim")
         return text
-
-    def _line(self, tally: Tally) -> str:
-        """Return a line that fits into 80 columns: the end shows what sharing saved."""
-        return f"{_runs(tally)}; {_trained(tally, self._ahead)}; {self._left(tally)}"
 
     def _left(self, tally: Tally) -> str:
         """Estimate the time left, at the pace so far."""
@@ -111,19 +112,12 @@ def _trained(tally: Tally, ahead: int) -> str:
     return f"experiences {done} of {tally.distinct} trained"
 
 
-def _experiences(tally: Tally, ahead: int) -> str:
-    saved = tally.experiences - tally.distinct
-    sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
-    return f"{_trained(tally, ahead)}{sharing}"
-
-
 def plan(preview: Preview, console: Console) -> None:
     """Print the plan of a sweep."""
     tally = preview.tally
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_row(
-        "axes", " x ".join(f"{k} {values}" for k, values in preview.axes.items()) or "none"
-    )
+    axes = " x ".join(f"{k} {values}" for k, values in preview.axes.items())
+    table.add_row("axes", axes or "none")
     kept = f", {tally.kept} done before" if tally.kept else ""
     table.add_row("runs", f"{tally.runs}{kept}")
     saved = tally.experiences - tally.distinct
@@ -147,11 +141,10 @@ def outcome(sweep: Sweep, console: Console) -> None:
     """Print the results of a sweep."""
     for choice in sweep.chosen:
         group = " ".join(choice.group.values())
-        given = choice.group
-        point = ", ".join(f"{k}={v}" for k, v in choice.point.items() if v != given.get(k))
+        own = [f"{k}={v}" for k, v in choice.point.items() if v != choice.group.get(k)]
         seeds = f"{choice.seeds} seeds" if choice.seeds > 1 else "1 seed"
         console.print(
-            f"chosen for [bold]{escape(group)}[/]: {escape(point) or 'its defaults'} "
+            f"chosen for [bold]{escape(group)}[/]: {escape(', '.join(own)) or 'its defaults'} "
             f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
         )
         if (tried := _tried(sweep, choice.group)) is not None:
@@ -166,7 +159,12 @@ def outcome(sweep: Sweep, console: Console) -> None:
             console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {escape(error)}")
     console.print()
     for phase in sweep.phases:
-        console.print(f"[dim]{phase.name}: {_summary(phase)}[/]")
+        tally = phase.tally
+        saved = tally.experiences - tally.distinct
+        sharing = f", {saved} saved by sharing" if saved else ""
+        known = f", {tally.known} known before" if tally.known else ""
+        trained = f"{tally.trained} experiences trained{sharing}{known}"
+        console.print(f"[dim]{phase.name}: {_runs(tally)}; {trained}[/]")
     if sweep.stopped is not None:
         console.print(f"[yellow]stopped: {sweep.stopped}; the same command goes on[/]")
     console.print(f"[dim]{duration(sweep.seconds)}; {sweep.path}[/]", soft_wrap=True)
@@ -220,14 +218,6 @@ def _orders_table(study: Study) -> Table:
             ),
         )
     return table
-
-
-def _summary(phase: Phase) -> str:
-    tally = phase.tally
-    saved = tally.experiences - tally.distinct
-    sharing = f", {saved} saved by sharing" if saved else ""
-    known = f", {tally.known} known before" if tally.known else ""
-    return f"{_runs(tally)}; {tally.trained} experiences trained{sharing}{known}"
 
 
 def results_table(frame: pd.DataFrame) -> Table:

@@ -30,8 +30,12 @@ def reference_runs(spec: SweepSpec, runs: Iterable[Run], planner: Planner) -> li
     Raises:
         ClpError: the settings do not allow for the references.
     """
+    groups: dict[str, list[Run]] = {}  # of runs that share their references
+    for run in runs:
+        groups.setdefault(_key(run.config), []).append(run)
     found = []
-    for config, own in _by_settings(runs):
+    for own in groups.values():
+        config = own[0].config
         if "joint" in spec.references:
             joint = _run(planner, config, {"reference": "joint"}, JOINT, {"name": "as_given"}, None)
             if all(run.keys != joint.keys for run in own):  # equal keys: the same training
@@ -73,14 +77,6 @@ def collect(spec: SweepSpec, phases: Sequence[Phase], planner: Planner, out: Pat
             of_settings = found.setdefault(_key(run.config), {}).setdefault("experts", {})
             of_settings.setdefault(mask, {})[identity] = accuracies[identity]
     return found
-
-
-def _by_settings(runs: Iterable[Run]) -> list[tuple[RunConfig, list[Run]]]:
-    """Group runs that share their references, each group with the configuration of its first."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_key(run.config), []).append(run)
-    return [(own[0].config, own) for own in groups.values()]
 
 
 def _key(config: RunConfig) -> str:

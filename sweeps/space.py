@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +170,9 @@ def _alternatives(value: Any, where: str) -> list[Any]:
             )
         return [a for item in items for a in _alternatives(item, where)]
     if form is not None:
-        return [_random(form, value[form], where)]
+        if fault := _random_fault(form, value[form]):
+            raise ConfigError(f"{where}: {form}={value[form]!r}: {fault}")
+        return [Random(form, tuple(value[form]))]
     if isinstance(value, Mapping):
         parts = [_alternatives(item, f"{where}.{key}") for key, item in value.items()]
         return [dict(zip(value, chosen, strict=True)) for chosen in itertools.product(*parts)]
@@ -184,31 +186,22 @@ def _range(bounds: Any, where: str) -> list[int]:
     return list(range(*given))
 
 
-def _random(form: str, arguments: Any, where: str) -> Random:
-    fault = next(_random_faults(form, arguments), None)
-    if fault:
-        raise ConfigError(f"{where}: {form}={arguments!r}: {fault}")
-    return Random(form, tuple(arguments))
-
-
-def _random_faults(form: str, arguments: Any) -> Iterator[str]:
+def _random_fault(form: str, arguments: Any) -> str | None:
     if not isinstance(arguments, list | tuple) or not arguments:
-        yield "expected a list"
-        return
+        return "expected a list"
     if form == "choice":
-        return
+        return None
     if len(arguments) != 2 or not all(
         isinstance(a, int | float) and not isinstance(a, bool) for a in arguments
     ):
-        yield "expected two numbers, [low, high] (write 1.0e-3 for a power of ten)"
-        return
+        return "expected two numbers, [low, high] (write 1.0e-3 for a power of ten)"
     low, high = arguments
     if not all(math.isfinite(a) and abs(a) < 2**63 for a in arguments):
-        yield "expected finite numbers"
-        return
+        return "expected finite numbers"
     if not low < high:
-        yield "low must be below high"
+        return "low must be below high"
     if form == "loguniform" and low <= 0:
-        yield "low must be positive"
+        return "low must be positive"
     if form == "integers" and not all(isinstance(a, int) for a in arguments):
-        yield "expected whole numbers"
+        return "expected whole numbers"
+    return None

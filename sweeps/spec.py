@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -162,85 +162,68 @@ class SweepSpec(_Strict):
         return self.tune is not None and self.tune.method != "all"
 
 
-def _faults(spec: SweepSpec) -> list[str]:
-    """Return the faults of sections that do not fit together."""
-    faults = [fault for key in spec.axes for fault in _axis_key_fault(key)]
+def _faults(spec: SweepSpec) -> Iterator[str]:
+    """Yield the faults of sections that do not fit together."""
+    settings = [*RunConfig.model_fields, *SHORTHANDS]
+    for key in spec.axes:
+        head = key.partition(".")[0]
+        if head not in settings:
+            yield f"axes: {key!r} is no setting of a run.{suggestion(head, settings)}"
     resolved = [SHORTHANDS.get(key, key) for key in spec.axes]
-    faults += [
-        f"axes: {key!r} is there twice; drop one"
-        for key in {k for k in resolved if resolved.count(k) > 1}
-    ]
+    for key in {k for k in resolved if resolved.count(k) > 1}:
+        yield f"axes: {key!r} is there twice; drop one"
     order = spec.axes.get("curriculum")
     if isinstance(order, list) and order and all(type(i) is int for i in order):
-        faults.append(
+        yield (
             f"axes.curriculum={order}: each item is a curriculum; for this one order give [{order}]"
         )
     for i, section in enumerate(spec.scored_by):
-        faults += check_section("curriculum", section, f"scored_by[{i}]")[1]
+        yield from check_section("curriculum", section, f"scored_by[{i}]")[1]
     if spec.share and spec.keep_states == "none":
-        faults.append(
+        yield (
             "keep_states=none with share=true: states are what is shared; give "
             "keep_states=branches or share=false"
         )
-    if spec.tune is not None and spec.tune.metric not in (known := metrics("matrix")):
-        faults.append(f"tune.metric={spec.tune.metric}:{suggestion(spec.tune.metric, known)}")
-    elif spec.tune is not None and spec.tune.mode is None:
-        faults.append(
-            f"tune.metric={spec.tune.metric} has no direction: give tune.mode, max or min"
-        )
-    if spec.tune is not None and spec.tune.method in ORDER_METHODS:
-        faults += _order_search_faults(spec, spec.tune)
-    if spec.final is not None and spec.tune is None:
-        faults.append("final without tune: final seeds follow tuning; give tune, or an axis seed")
-    faults += _reference_faults(spec)
+    if spec.tune is not None:
+        yield from _tuning_faults(spec, spec.tune)
+    elif spec.final is not None:
+        yield "final without tune: final seeds follow tuning; give tune, or an axis seed"
+    yield from _reference_faults(spec)
     per = spec.tune.per or [] if spec.tune is not None else []
-    faults += [
-        f"tune.per: {key!r} is no axis. Axes: {', '.join(spec.axes) or 'none'}"
-        for key in per
-        if key != "strategy" and key not in spec.axes
-    ]
+    for key in per:
+        if key != "strategy" and key not in spec.axes:
+            yield f"tune.per: {key!r} is no axis. Axes: {', '.join(spec.axes) or 'none'}"
     device = spec.base.get("device")
     if str(device).startswith("cuda:"):
-        faults.append(f"base.device={device}: give cuda; Ray chooses which GPU")
+        yield f"base.device={device}: give cuda; Ray chooses which GPU"
     elif not spec.resources.gpus and str(device).startswith("cuda"):
-        faults.append(f"base.device={device} without a GPU: give resources.gpus, say 1 or 0.5")
-    return faults
+        yield f"base.device={device} without a GPU: give resources.gpus, say 1 or 0.5"
 
 
-def _reference_faults(spec: SweepSpec) -> list[str]:
-    faults = []
+def _reference_faults(spec: SweepSpec) -> Iterator[str]:
     given = f"references=[{', '.join(spec.references)}]"
     if len(set(spec.references)) < len(spec.references):
-        faults.append(f"{given}: give each of joint and experts once at most")
+        yield f"{given}: give each of joint and experts once at most"
     if "experts" in spec.references and not spec.share:
-        faults.append(
+        yield (
             f"{given} with share=false: experts are read from the shared states; give share=true "
             "or leave experts out"
         )
     if spec.references and spec.tune is not None and spec.final is None:
-        faults.append(f"{given} with tune: references are those of final runs; give final")
-    return faults
+        yield f"{given} with tune: references are those of final runs; give final"
 
 
-def _order_search_faults(spec: SweepSpec, tune: Tune) -> list[str]:
-    faults = []
-    if "curriculum" in spec.axes or "curriculum" in spec.base:
-        faults.append(
-            f"tune.method={tune.method} searches the curriculum: give none in base or axes"
-        )
-    if tune.experiences != "all":
-        faults.append(
-            f"tune.method={tune.method} with tune.experiences={tune.experiences}: give all"
-        )
-    return faults
-
-
-def _axis_key_fault(key: str) -> list[str]:
-    known = [*RunConfig.model_fields, *SHORTHANDS]
-    head = key.partition(".")[0]
-    if head in known:
-        return []
-    return [f"axes: {key!r} is no setting of a run.{suggestion(head, known)}"]
+def _tuning_faults(spec: SweepSpec, tune: Tune) -> Iterator[str]:
+    known = metrics("matrix")
+    if tune.metric not in known:
+        yield f"tune.metric={tune.metric}:{suggestion(tune.metric, known)}"
+    elif tune.mode is None:
+        yield f"tune.metric={tune.metric} has no direction: give tune.mode, max or min"
+    if tune.method in ORDER_METHODS:
+        if "curriculum" in spec.axes or "curriculum" in spec.base:
+            yield f"tune.method={tune.method} searches the curriculum: give none in base or axes"
+        if tune.experiences != "all":
+            yield f"tune.method={tune.method} with tune.experiences={tune.experiences}: give all"
 
 
 def _import_strategies(*sections: Any) -> None:
@@ -268,7 +251,7 @@ def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
         spec = SweepSpec.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(faults_of(error, SweepSpec))) from None
-    if faults := _faults(spec):
+    if faults := list(_faults(spec)):
         raise ConfigError("\n".join(faults))
     return spec
 

@@ -92,11 +92,9 @@ def check_capacity(resources: Resources) -> None:
     most = {name: max(node.get(name, 0.0) for node in _nodes()) for name in wanted}
     short = next((name for name in wanted if most[name] < wanted[name]), None)
     asked = ", ".join(f"{name}={amount:g}" for name, amount in wanted.items())
-    reason = (
-        f"no node has more than {short}={most[short]:g}"
-        if short
-        else "no single node has all of that"
-    )
+    reason = "no single node has all of that"
+    if short:
+        reason = f"no node has more than {short}={most[short]:g}"
     raise BadInput(f"resources {asked} for one run: {reason}; ask for less or add a node")
 
 

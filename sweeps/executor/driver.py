@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -37,6 +38,7 @@ class OutOfTime(ClpError):
     """The time of the budget is over: running work has ended and no other was started."""
 
 
+@dataclass(eq=False, repr=False)
 class Driver:
     """Carries out the runs of one phase after the other on the same workers.
 
@@ -50,23 +52,15 @@ class Driver:
         deadline: of :func:`time.monotonic`, after which no work is started.
     """
 
-    def __init__(
-        self,
-        spec: SweepSpec,
-        out: Path,
-        planner: Planner,
-        address: str = "local",
-        watch: OnTick = lambda phase: None,
-        retry: bool = False,
-        deadline: float = float("inf"),
-    ) -> None:
-        self.spec = spec
-        self.out = out
-        self.planner = planner
-        self.address = address
-        self.watch = watch
-        self.retry = retry
-        self.deadline = deadline
+    spec: SweepSpec
+    out: Path
+    planner: Planner
+    address: str = "local"
+    watch: OnTick = lambda phase: None
+    retry: bool = False
+    deadline: float = float("inf")
+
+    def __post_init__(self) -> None:
         self.pool: Pool | None = None
         self.trained_before: set[str] = set()  # states of the present phase
         self._open = ExitStack()
@@ -220,7 +214,10 @@ class Driver:
             outcome = Outcome({}, f"lost {segment.attempts} workers: {outcome.reason}")
         else:
             again = outcome.error is not None and len(batch) > 1
-        self._print(outcome.stderr)
+        for line in outcome.stderr.splitlines():
+            if line not in self._printed:  # once, however many workers write it
+                self._printed.add(line)
+                print(line, file=sys.stderr)
         if outcome.mismatch:
             raise ClpError(outcome.error)
         if again:
@@ -238,13 +235,6 @@ class Driver:
         if len(batch) == 1:
             ready.extend(reversed(segment.children))
         return True
-
-    def _print(self, stderr: str) -> None:
-        """Print a line once, however many workers write it."""
-        for line in stderr.splitlines():
-            if line not in self._printed:
-                self._printed.add(line)
-                print(line, file=sys.stderr)
 
     def _fail(self, phase: Phase, segment: Segment, error: str, details: str | None) -> None:
         """Record the error with every run that needs the segment."""

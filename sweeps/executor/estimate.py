@@ -42,7 +42,8 @@ def estimate(runs: Sequence[Run], planner: Planner, trained: Collection[str] = (
             continue
         seen.update(run.keys[k] for k in new)
         plan = planner(run.config, run.order)
-        kind = _kind(run.config)
+        settings = run.config.model_dump(exclude={"seed", "curriculum"})
+        kind = json.dumps(_without_fractions(settings), default=str)
         if device_fault(run.config.device):
             return None
         if kind not in paces:
@@ -78,11 +79,6 @@ def pace(plan: Plan) -> tuple[float, float]:
         return seconds, time.perf_counter() - began
     finally:
         torch.set_num_threads(threads)
-
-
-def _kind(config: RunConfig) -> str:
-    settings = config.model_dump(exclude={"seed", "curriculum"})
-    return json.dumps(_without_fractions(settings), default=str)
 
 
 def _without_fractions(value: Any) -> Any:

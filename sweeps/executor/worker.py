@@ -123,11 +123,14 @@ class Worker:
             return Outcome({}, line, details=traceback.format_exc())
 
     def _finish(self, run: Run) -> Mapping[str, float]:
+        """Return the metrics that tuning may use."""
         plan = self._plan(run)
         if run.whole:
             result = execute(plan, self.config.out, sinks=self._sinks(), store=self.store)
-            return _validation(result.metrics)
-        return _validation(advance(plan, self.store, run.upto))
+            metrics = result.metrics
+        else:
+            metrics = advance(plan, self.store, run.upto)
+        return {name: value for name, value in metrics.items() if name.startswith("validation/")}
 
     def _plan(self, run: Run) -> Plan:
         config = run.config
@@ -148,11 +151,6 @@ class Worker:
         from cl_platform.tracking.wandb.sink import background_sink
 
         return [background_sink(self.config.wandb, self.config.out)]  # type: ignore[arg-type]
-
-
-def _validation(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics that tuning may use."""
-    return {name: value for name, value in metrics.items() if name.startswith("validation/")}
 
 
 class CodeMismatch(BadInput):

@@ -103,9 +103,8 @@ class _OrderSearch:
     def _tree_search(self) -> None:
         """Search with whole orders as roll-outs, by the best objective below a beginning."""
         items = range(self.n)
-        search = TreeSearch(
-            lambda prefix: [i for i in items if i not in prefix], seed=self.driver.spec.seed
-        )
+        seed = self.driver.spec.seed
+        search = TreeSearch(lambda prefix: [i for i in items if i not in prefix], seed=seed)
         while wave := self._affordable(search):
             for order, value in zip(wave, self._try(wave), strict=True):
                 search.record(order, value)
