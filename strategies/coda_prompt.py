@@ -92,8 +92,12 @@ class CODAPrompt(FrozenBackbone):
     def penalty(self) -> Tensor:
         """Return the departure of the components learned so far from orthonormality, a scalar."""
         learned = (self.index + 1) * (self.components // self.info.n_experiences)
-        parts = [self.prompts, self.keys, self.attention]
-        return torch.stack([_departure(self._all(p)[:, :learned].flatten(2)) for p in parts]).sum()
+        departures = []
+        for parts in (self.prompts, self.keys, self.attention):
+            rows = self._all(parts)[:, :learned].flatten(2)  # B of each block
+            identity = torch.eye(rows.shape[1], device=rows.device)
+            departures.append((rows @ rows.mT - identity).square().mean((-2, -1)).sum())
+        return torch.stack(departures).sum()
 
     def loss(self, batch: Batch) -> Tensor:
         loss = super().loss(batch)
@@ -117,9 +121,3 @@ def orthonormal(new: Tensor, earlier: Iterable[Tensor]) -> Tensor:
     rows = torch.cat([*earlier, new], dim=-2)
     basis: Tensor = torch.linalg.qr(rows.mT).Q.mT
     return basis[..., -new.shape[-2] :, :]
-
-
-def _departure(rows: Tensor) -> Tensor:
-    """Return the mean square of the entries of B B^T - I, summed over blocks; (n_blocks, k, D)."""
-    identity = torch.eye(rows.shape[1], device=rows.device)
-    return (rows @ rows.mT - identity).square().mean((-2, -1)).sum()

@@ -74,14 +74,9 @@ def _given(kind: Kind, section: str) -> tuple[str, ...]:
     """The parameters of a plugin that would have another value if they were left out."""
     complete = json.loads(section)
     found = []
-    for key in complete:
+    for key in [k for k in complete if k != "name"]:
         rest = {k: v for k, v in complete.items() if k != key}
-        if key != "name" and _checked(kind, rest) != complete:
+        filled, faults = check_section(kind, rest, kind)
+        if faults or json.loads(json.dumps(filled)) != complete:  # faults: it cannot be left out
             found.append(key)
     return tuple(found)
-
-
-def _checked(kind: Kind, section: dict[str, Any]) -> Any:
-    """A section with its defaults, or None if it is not complete or cannot be loaded here."""
-    filled, faults = check_section(kind, section, kind)
-    return None if faults else json.loads(json.dumps(filled))

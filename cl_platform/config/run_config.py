@@ -147,7 +147,11 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
             setattr(config, kind, section)
             faults += more
     if not faults:
-        faults = _recording_faults(config)
+        try:  # values that no record could hold, which only Python callers can give
+            config.model_dump_json()
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            faults = [f"the configuration cannot be written as JSON: {reason}"]
     if faults:
         raise ConfigError("\n".join(faults))
     return config
@@ -158,15 +162,6 @@ def _with_name(kind: Kind, section: Any) -> Any:
     if isinstance(section, Mapping) and "name" not in section:
         return {**RunConfig.model_fields[kind].default, **section}
     return section
-
-
-def _recording_faults(config: RunConfig) -> list[str]:
-    """Values that no record could hold, which only Python callers can give."""
-    try:
-        config.model_dump_json()
-    except ValueError as error:
-        return [f"the configuration cannot be written as JSON: {' '.join(str(error).split())}"]
-    return []
 
 
 def read_file(path: str | Path) -> dict[str, Any]:

@@ -212,49 +212,33 @@ def task_metrics(log: LifelongLog, experts: Sequence[LifelongLog] = ()) -> dict[
         BadInput: as for :func:`lifelong_metrics`.
     """
     prepared = prepare(log, experts)
-    blocks = by_task(prepared.blocks)
+    blocks_of = by_task(prepared.blocks)
     forward, backward = _transfers(prepared.blocks, log.tasks)
-    return {
-        task: _task_metrics(
-            blocks[task],
-            prepared.experts[task],
+    found = {}
+    for task in log.tasks:
+        blocks = blocks_of[task]
+        training = [b for b in blocks if b.kind == "train" and len(b.curve)]
+        evaluation = [b for b in blocks if b.kind == "evaluation"]
+        curve = np.concatenate([np.empty(0), *(b.curve for b in training)])
+        minimum, maximum = extremes([b.curve for b in blocks])
+        saturation, experiences = saturation_of(curve)
+        found[task] = TaskMetrics(
             value_range=prepared.ranges[task],
+            minimum=minimum,
+            maximum=maximum,
+            training_experiences=len(curve),
+            evaluation_experiences=sum(len(b.curve) for b in evaluation),
+            training=tuple(b.mean for b in training),
+            evaluation=tuple(b.mean for b in evaluation),
+            maintenance=_maintenance(blocks),
+            recovery_times=tuple(recovery_time(a.curve, b.curve) for a, b in pairwise(training)),
+            saturation=saturation,
+            experiences_to_saturation=experiences,
+            experts=tuple(_compare(curve, e) for e in prepared.experts[task] if curve.size),
             forward=forward[task],
             backward=backward[task],
         )
-        for task in log.tasks
-    }
-
-
-def _task_metrics(
-    blocks: Sequence[Block],
-    experts: Sequence[np.ndarray],
-    value_range: tuple[float, float],
-    forward: Mapping[str, tuple[Transfer, ...]],
-    backward: Mapping[str, tuple[Transfer, ...]],
-) -> TaskMetrics:
-    """Return the figures of one task from its prepared blocks and its experts' prepared curves."""
-    training = [b for b in blocks if b.kind == "train" and len(b.curve)]
-    evaluation = [b for b in blocks if b.kind == "evaluation"]
-    curve = np.concatenate([np.empty(0), *(b.curve for b in training)])
-    minimum, maximum = extremes([b.curve for b in blocks])
-    saturation, experiences = saturation_of(curve)
-    return TaskMetrics(
-        value_range=value_range,
-        minimum=minimum,
-        maximum=maximum,
-        training_experiences=len(curve),
-        evaluation_experiences=sum(len(b.curve) for b in evaluation),
-        training=tuple(b.mean for b in training),
-        evaluation=tuple(b.mean for b in evaluation),
-        maintenance=_maintenance(blocks),
-        recovery_times=tuple(recovery_time(a.curve, b.curve) for a, b in pairwise(training)),
-        saturation=saturation,
-        experiences_to_saturation=experiences,
-        experts=tuple(_compare(curve, expert) for expert in experts if curve.size),
-        forward=forward,
-        backward=backward,
-    )
+    return found
 
 
 def _maintenance(blocks: Sequence[Block]) -> tuple[tuple[float, ...], ...]:

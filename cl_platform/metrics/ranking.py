@@ -43,7 +43,7 @@ def rank(table: Mapping[str, Sequence[float]]) -> Ranking:
     Raises:
         BadInput: fewer than two strategies or streams, a score too few, or one that is nan.
     """
-    from scipy.stats import rankdata, studentized_range
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 
     scores = _table(table)
     k, n = scores.shape
@@ -52,7 +52,9 @@ def rank(table: Mapping[str, Sequence[float]]) -> Ranking:
     names, ranks = tuple(list(table)[i] for i in order), ranks[order]
     reach = studentized_range.ppf(LEVEL, k, np.inf) * math.sqrt(k * (k + 1) / (12 * n))
     groups = _neighbours(names, ranks, reach)
-    return Ranking(names, ranks, _all_alike_p(scores), float(reach), groups, n)
+    test = friedmanchisquare if k > 2 else wilcoxon
+    p = 1.0 if (scores == scores[0]).all() else float(test(*scores).pvalue)
+    return Ranking(names, ranks, p, float(reach), groups, n)
 
 
 def _table(table: Mapping[str, Sequence[float]]) -> np.ndarray:
@@ -67,15 +69,6 @@ def _table(table: Mapping[str, Sequence[float]]) -> np.ndarray:
     if np.isnan(scores).any():
         raise BadInput("a score that is nan has no rank: give streams that every strategy has done")
     return scores
-
-
-def _all_alike_p(scores: np.ndarray) -> float:
-    from scipy.stats import friedmanchisquare, wilcoxon
-
-    if (scores == scores[0]).all():
-        return 1.0
-    test = friedmanchisquare if len(scores) > 2 else wilcoxon
-    return float(test(*scores).pvalue)
 
 
 def _neighbours(

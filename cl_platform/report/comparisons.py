@@ -76,7 +76,7 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
                 name,
                 best,
                 ACCURACY.text(found.difference),
-                _plain(found.effect),
+                "-" if math.isnan(found.effect) else f"{found.effect:.2f}",
                 p_value(found.p),
                 p_value(row.p),
                 str(found.pairs),
@@ -96,7 +96,3 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
         soft=True,
     )
     yield "</details>"
-
-
-def _plain(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"

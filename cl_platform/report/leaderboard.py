@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SIGNIFICANT = 0.05
 OWN_PARTS = ("strategy", "curriculum")  # axes with a part of a row to themselves
 
-
 COLUMNS = {
     "average_accuracy": True,
     "forgetting": True,
@@ -227,18 +226,9 @@ def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
 
 
 def _marked(rows: Sequence[Row]) -> Iterator[Row]:
-    """Yield the rows with their differences from the best one; mark the best within noise."""
-    first, found = _from_the_best(rows)
-    for i, row in enumerate(rows):
-        difference, p = found.get(i, (None, math.nan))
-        yield replace(row, difference=difference, p=p, best=i == first or p > SIGNIFICANT)
+    """Yield a stream's rows with their differences from its best one; mark the best within noise.
 
-
-def _from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference, float]]]:
-    """Return the best row of a stream and how the others differ from it, with p after Holm.
-
-    Rows are compared over the seeds that they share with the best one; those without any are left
-    out.
+    Rows are compared over the seeds that they share with the best one; those without any are not.
     """
     first = max(range(len(rows)), key=lambda i: rows[i].values["average_accuracy"].value)
     scores = {
@@ -249,4 +239,6 @@ def _from_the_best(rows: Sequence[Row]) -> tuple[int, dict[int, tuple[Difference
         (best,) = scores.keys() - found.keys()
     else:  # each shares others
         best, found = str(first), compare(scores, str(first))
-    return int(best), {int(name): value for name, value in found.items()}
+    for i, row in enumerate(rows):
+        difference, p = found.get(str(i), (None, math.nan))
+        yield replace(row, difference=difference, p=p, best=str(i) == best or p > SIGNIFICANT)

@@ -13,6 +13,7 @@ from cl_platform.config.command import command_of
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.leaderboard import Measure, Row, shown_axes
 from cl_platform.report.runs import Runs
+from cl_platform.results.load import flat
 from cl_platform.results.result import Result
 
 
@@ -102,10 +103,10 @@ def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     A value is in a list of its own, so that null stands for a run without the setting.
     """
-    flat = [dict(_flat(config)) for config in configs]
+    settings = [flat(config) for config in configs]
     columns = {}
-    for key in dict.fromkeys(key for each in flat for key in each):
-        found = [json.dumps([each[key]]) if key in each else "null" for each in flat]
+    for key in dict.fromkeys(key for each in settings for key in each):
+        found = [json.dumps([each[key]]) if key in each else "null" for each in settings]
         values = list(dict.fromkeys(found))
         index = {value: i for i, value in enumerate(values)}
         columns[key] = {
@@ -113,11 +114,3 @@ def _columns(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "of": [index[value] for value in found] if len(values) > 1 else None,
         }
     return columns
-
-
-def _flat(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        (f"{key}.{name}" if name else key, item)
-        for key, value in config.items()
-        for name, item in (value.items() if isinstance(value, Mapping) else [("", value)])
-    ]

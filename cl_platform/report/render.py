@@ -70,10 +70,6 @@ def _paper(runs: Runs, kind: Literal["markdown", "latex"]) -> bytes:
     return write(rows, listed).encode()
 
 
-def _csv(runs: Runs) -> bytes:
-    return plain(runs.frame).to_csv(index=False).encode()
-
-
 def _parquet(runs: Runs) -> bytes:
     content = io.BytesIO()
     try:
@@ -101,6 +97,6 @@ WRITERS: dict[Format, Callable[[Runs], bytes]] = {
     "html": _html,
     "markdown": lambda runs: _paper(runs, "markdown"),
     "latex": lambda runs: _paper(runs, "latex"),
-    "csv": _csv,
+    "csv": lambda runs: plain(runs.frame).to_csv(index=False).encode(),
     "parquet": _parquet,
 }

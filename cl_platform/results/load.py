@@ -62,7 +62,16 @@ def as_frame(results: Iterable[Result], more: Iterable[Mapping[str, float]]) -> 
     import pandas as pd
 
     pairs = zip(results, more, strict=True)
-    return pd.DataFrame([_flat(result, metrics) for result, metrics in pairs])
+    return pd.DataFrame([_row(result, metrics) for result, metrics in pairs])
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a configuration by dotted key."""
+    return {
+        f"{key}.{name}" if name else key: item
+        for key, value in config.items()
+        for name, item in (value.items() if isinstance(value, Mapping) else [("", value)])
+    }
 
 
 def _is_complete(result: Result) -> bool:
@@ -81,8 +90,8 @@ def _is_complete(result: Result) -> bool:
         return False
 
 
-def _flat(result: Result, more: Mapping[str, float]) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _row(result: Result, more: Mapping[str, float]) -> dict[str, Any]:
+    return {
         "run_id": result.run_id,
         "path": str(result.path),
         "scenario": result.scenario,
@@ -90,10 +99,5 @@ def _flat(result: Result, more: Mapping[str, float]) -> dict[str, Any]:
         **result.metrics,
         **more,
         **{f"cost.{k}": v for k, v in result.cost.items()},
+        **flat(result.config),
     }
-    for key, value in result.config.items():
-        if isinstance(value, dict):
-            row.update({f"{key}.{name}": v for name, v in value.items()})
-        else:
-            row[key] = value
-    return row

@@ -51,9 +51,7 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
     axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
     axes.set_xticks(range(1, n + 1, 1 + n // 20))
-    axes.set_title(_text(title), fontsize=9)
-    axes.legend(frameon=False)
-    _plain(axes)
+    _finish(axes, title)
     return figure
 
 
@@ -71,9 +69,7 @@ def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
         names = [f"{j + 1}: {name}"[:20] for j, name in enumerate(matrix.names)]
     axes.set_xticks(range(n), names, rotation=35, ha="right", parse_math=False)
     axes.set(ylabel="accuracy in %", ylim=(-2, 102))
-    axes.set_title(_text(title), fontsize=9)
-    axes.legend(frameon=False)
-    _plain(axes)
+    _finish(axes, title)
     return figure
 
 
@@ -90,9 +86,7 @@ def class_accuracy_figure(accuracies: np.ndarray, title: str) -> Figure:
     axes.bar(range(n), values[-1], color="C0", label="at the end")
     axes.plot(range(n), values[1:].max(axis=0), "_", color="0.5", label="at best")
     axes.set(xlabel="class", ylabel="accuracy in %", ylim=(0, 102))
-    axes.set_title(_text(title), fontsize=9)
-    axes.legend(frameon=False)
-    _plain(axes)
+    _finish(axes, title)
     return figure
 
 
@@ -108,6 +102,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _plain(axes: Axes) -> None:
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_title(_text(title), fontsize=9)
+    axes.legend(frameon=False)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

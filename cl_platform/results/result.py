@@ -11,6 +11,9 @@ import numpy as np
 
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
 from cl_platform.errors import BadInput, ClpError
+from cl_platform.metrics.lifelong import lifelong_metrics
+from cl_platform.metrics.lifelong_logs import from_matrix
+from cl_platform.results import plots
 from cl_platform.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -66,9 +69,6 @@ class Result:
 
         See :mod:`cl_platform.metrics.lifelong`, which also scores logs of other programs.
         """
-        from cl_platform.metrics.lifelong import lifelong_metrics
-        from cl_platform.metrics.lifelong_logs import from_matrix
-
         return lifelong_metrics(from_matrix(self.matrix))
 
     def plot_matrix(self, mask: Mask | None = None) -> Figure:
@@ -77,30 +77,22 @@ class Result:
         Raises:
             BadInput: there is no such mask, or no matplotlib. As for the other plots.
         """
-        from cl_platform.results.plots import matrix_figure
-
-        return matrix_figure(*self._matrix_and_title(mask))
+        return plots.matrix_figure(*self._matrix_and_title(mask))
 
     def plot_accuracy(self, mask: Mask | None = None) -> Figure:
         """Draw accuracy after each experience: of each, and of all learned so far."""
-        from cl_platform.results.plots import accuracy_figure
-
-        return accuracy_figure(*self._matrix_and_title(mask))
+        return plots.accuracy_figure(*self._matrix_and_title(mask))
 
     def plot_forgetting(self, mask: Mask | None = None) -> Figure:
         """Draw for each experience the accuracy once learned and at the end."""
-        from cl_platform.results.plots import forgetting_figure
-
-        return forgetting_figure(*self._matrix_and_title(mask))
+        return plots.forgetting_figure(*self._matrix_and_title(mask))
 
     def plot_class_accuracy(self) -> Figure:
         """Draw accuracy by class under the scenario's own mask, at the end and at best."""
-        from cl_platform.results.plots import class_accuracy_figure
-
         if self.class_accuracy is None:
             raise BadInput(f"run {self.run_id} was made before accuracy by class was measured")
         _, title = self._matrix_and_title(None)
-        return class_accuracy_figure(self.class_accuracy, title)
+        return plots.class_accuracy_figure(self.class_accuracy, title)
 
     def _matrix_and_title(self, mask: Mask | None) -> tuple[AccuracyMatrix, str]:
         """Return the matrix under a mask, the scenario's own unless given, and what it is of."""

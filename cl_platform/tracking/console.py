@@ -35,6 +35,7 @@ class ConsoleSink:
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+            self._progress = None
 
     def _on_start(self, event: Event) -> None:
         self._start = event
@@ -86,7 +87,6 @@ class ConsoleSink:
 
     def _on_end(self, event: Event) -> None:
         self.close()
-        self._progress = None
         result = Result.from_json(event["result"])
         print_result(result, self.console)
         if event["reused"]:
@@ -94,7 +94,6 @@ class ConsoleSink:
 
     def _on_failed(self, event: Event) -> None:
         self.close()
-        self._progress = None
 
 
 def print_result(result: Result, console: Console) -> None:

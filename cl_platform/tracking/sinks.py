@@ -122,8 +122,7 @@ class Background:
     def _serve(self) -> None:
         trackers: Trackers | None = None
         while (event := self._events.get()) is not None:
-            if trackers is None:
-                trackers = self._start()
+            trackers = trackers or self._start()
             trackers.emit(**event)
         if trackers is not None:
             trackers.close()

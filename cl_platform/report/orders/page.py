@@ -11,6 +11,7 @@ import pandas as pd
 
 from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import Interval
+from cl_platform.report.comparisons import ACCURACY
 from cl_platform.report.orders.study import OUTCOMES, TOPS, PointStudy, Study, verdict
 from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
@@ -106,10 +107,10 @@ def _orders_table(points: Sequence[PointStudy]) -> str:
             point.point,
             f"{100 * point.means.mean():.1f}",
             *(
-                f"{' '.join(map(str, order.order))}: {_points(order.accuracy)}"
+                f"{' '.join(map(str, order.order))}: {ACCURACY.text(order.accuracy)}"
                 for order in (point.best, point.median, point.worst)
             ),
-            _points(point.picked) if point.picked is not None else "-",
+            ACCURACY.text(point.picked) if point.picked is not None else "-",
         ]
         for point in points
     ]
@@ -166,12 +167,6 @@ def _method(study: Study) -> str:
             "scores and like outcomes. "
         )
     return text + "Top k: orders in the top k of both, and how many chance would put there."
-
-
-def _points(value: Interval) -> str:
-    if math.isnan(value.low):
-        return f"{100 * value.value:.1f}"
-    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
 def _share(value: Interval) -> str:

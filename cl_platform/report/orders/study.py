@@ -201,13 +201,8 @@ def _study(stream: str, frame: pd.DataFrame, apart: Sequence[str]) -> Study | No
 
 def _tables(group: pd.DataFrame) -> dict[str, pd.DataFrame] | None:
     """Return each outcome by order and seed, for orders with every seed; None if those are few."""
-    tables = {
-        outcome: group.groupby(["order", "seed"], sort=False)[outcome]
-        .mean()
-        .unstack()
-        .round(DIGITS)
-        for outcome in OUTCOMES
-    }
+    grouped = group.groupby(["order", "seed"], sort=False)
+    tables = {outcome: grouped[outcome].mean().unstack().round(DIGITS) for outcome in OUTCOMES}
     rows = tables["average_accuracy"].dropna().index
     if len(rows) < FEWEST:
         return None
@@ -222,6 +217,10 @@ def _point(
     means = accuracy.mean(axis=1).round(DIGITS).to_numpy()
     seeds = accuracy.shape[1]
     ranked = np.argsort(-means, kind="stable")
+    scores = {
+        score: np.array([values[tuple(order)] for order in orders.tolist()])
+        for score, values in scored.items()
+    }
 
     def at(place: int) -> Order:
         row = ranked[place]
@@ -243,18 +242,9 @@ def _point(
         picked=_picked(accuracy.to_numpy()) if seeds > 1 else None,
         first=_first(orders, means),
         positions=_positions(orders, means),
-        scores=_of_orders(orders, scored),
-        predictions=list(_predictions(tables, orders, scored)),
+        scores=scores,
+        predictions=list(_predictions(tables, orders, scores, scored)),
     )
-
-
-def _of_orders(
-    orders: np.ndarray, scored: Mapping[str, Mapping[Any, float]]
-) -> dict[str, np.ndarray]:
-    return {
-        name: np.array([values[tuple(order)] for order in orders.tolist()])
-        for name, values in scored.items()
-    }
 
 
 def _picked(accuracy: np.ndarray) -> Interval:
@@ -293,15 +283,14 @@ def _positions(orders: np.ndarray, means: np.ndarray) -> np.ndarray:
 def _predictions(
     tables: Mapping[str, pd.DataFrame],
     orders: np.ndarray,
+    scores: Mapping[str, np.ndarray],
     scored: Mapping[str, Mapping[Any, float]],
 ) -> Iterator[Prediction]:
-    for score, x in _of_orders(orders, scored).items():
+    for score, x in scores.items():
         rows = _relabelled(orders, scored[score])
         for outcome in OUTCOMES:  # a score that foresees one correlates positively with y
-            y = (
-                metrics()[outcome].sign
-                * tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
-            )
+            means = tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
+            y = metrics()[outcome].sign * means
             if np.isnan(y).any():  # the forgetting of a single experience
                 continue
             found = correlation(x, y)

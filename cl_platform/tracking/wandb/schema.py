@@ -40,7 +40,9 @@ class Logged:
     better: Literal["", "more", "less", "by metric"] = ""
 
     def matches(self, name: str) -> bool:
-        return re.fullmatch(_expression(self.name), name) is not None
+        parts = re.split(r"(<\w+>)", self.name)
+        pattern = "".join(PATTERNS.get(part, re.escape(part)) for part in parts)
+        return re.fullmatch(pattern, name) is not None
 
 
 SCHEMA = (
@@ -143,8 +145,3 @@ def table() -> str:
         by = f"`{row.by}`" if row.by else ""
         lines.append(f"| {row.where} | `{row.name}` | {by} | {row.better} | {row.meaning} |")
     return "\n".join(lines)
-
-
-def _expression(name: str) -> str:
-    parts = re.split(r"(<\w+>)", name)
-    return "".join(PATTERNS.get(part, re.escape(part)) for part in parts)

@@ -119,22 +119,18 @@ class WandbSink:
 
     def _on_end(self, event: Event) -> None:
         result = Result.from_json(event["result"])
-        self._add_rows(result)
-        for name, value in result.metrics.items():
-            self._run.summary[name] = value
-        for name, value in result.cost.items():
-            self._run.summary[f"cost/{name}"] = value
-        self._log_matrices(result)
-
-    def _add_rows(self, result: Result) -> None:
-        """Log the rows that nothing was evaluated for: of a run that had ended before, or whose
-        one state stands for all."""
+        # What nothing was evaluated for: the run had ended before, or one state stands for all.
         for k in range(self._next, len(result.matrix) + 1):
             self._rows[k] = {
                 mask: dict(zip(matrix.experience_ids, map(float, matrix.values[k]), strict=True))
                 for mask, matrix in result.matrices.items()
             }
         self._log_rows()
+        for name, value in result.metrics.items():
+            self._run.summary[name] = value
+        for name, value in result.cost.items():
+            self._run.summary[f"cost/{name}"] = value
+        self._log_matrices(result)
 
     def _log_matrices(self, result: Result) -> None:
         import wandb
