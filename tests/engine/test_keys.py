@@ -18,9 +18,11 @@ from cl_platform.config.registry import load
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import build
 from cl_platform.core.code_digest import code_digest, kernel_digest
+from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING, Planner, make_plan
+from cl_platform.metrics.registry import metric
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 
@@ -353,3 +355,20 @@ def test_the_facade_stands_for_the_modules_behind_its_names(mine: Path) -> None:
             assert (fresh_keys() != before) == bool(changes), source
         with comment_in(ROOT / "cl_platform" / "results" / "plots.py"):
             assert fresh_keys() == before
+
+
+def test_a_metric_of_the_users_changes_the_id_of_a_run_and_no_state(
+    registry_of_metrics: None,
+) -> None:
+    before = plan()
+
+    def registered(share: float) -> Plan:
+        @metric("share_of_the_best", direction="more")
+        def share_of_the_best(r: AccuracyMatrix) -> float:
+            return share * r.values.max()
+
+        return plan()
+
+    first, edited = registered(0.5), registered(0.9)
+    assert len({before.run_id, first.run_id, edited.run_id}) == 3
+    assert before.keys == first.keys == edited.keys
