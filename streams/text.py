@@ -96,13 +96,8 @@ def _by_label(stream: Stream) -> Stream:
     labels = [name.partition("/")[2] for name in stream.class_names]
     names = tuple(dict.fromkeys(labels))
     table = [names.index(label) for label in labels]
-    return replace(
-        stream,
-        scenario="domain",
-        experiences=tuple(e.relabelled(table) for e in stream.experiences),
-        class_names=names,
-        superclasses=(),
-    )
+    parts = tuple(e.relabelled(table) for e in stream.experiences)
+    return replace(stream, scenario="domain", experiences=parts, class_names=names, superclasses=())
 
 
 split_clinc150 = partial(split_text, "clinc150")

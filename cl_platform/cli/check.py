@@ -34,11 +34,8 @@ def check(
 
     verdicts = check_strategy(data.pop("strategy"), **data)
     if json_:
-        print(
-            json.dumps(
-                {name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}
-            )
-        )
+        found = {name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}
+        print(json.dumps(found))
     else:
         from rich.console import Console
 

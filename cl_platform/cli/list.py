@@ -55,8 +55,7 @@ def list_plugins(
         table.show_header = False
         for name, entry in entries.items():
             parameters = "  ".join(f"{k}={v}" for k, v in entry["parameters"].items())
-            table.add_row(
-                name, entry["summary"] + (f"\n[dim]{parameters}[/]" if parameters else "")
-            )
+            below = f"\n[dim]{parameters}[/]" if parameters else ""
+            table.add_row(name, entry["summary"] + below)
         console.print(table)
         console.print()

@@ -81,10 +81,9 @@ def run(
         from cl_platform.tracking.wandb.sink import background_sink
 
         sinks.append(background_sink(wandb, folder))
+    budget = int(state_budget_gb * 1e9)
     try:
-        result = execute(
-            plan, folder, sinks=sinks, keep=keep_states, budget=int(state_budget_gb * 1e9)
-        )
+        result = execute(plan, folder, sinks=sinks, keep=keep_states, budget=budget)
     except KeyboardInterrupt:
         console.close()
         raise interrupted("the experiences finished so far are kept") from None

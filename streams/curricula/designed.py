@@ -118,16 +118,14 @@ class SimilarChain(_Featured):
 
     distance: Distance = "cosine"
     start: NonNegativeInt | None = None
+    _sign = 1  # of the distance that is smallest between neighbours
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
-        return self._chain(stream, 1)
-
-    def _chain(self, stream: Stream, sign: int) -> Sequence[int]:
         matrix = distances(self.items(stream), self.distance)
-        start = int((sign * matrix.mean(1)).argmin()) if self.start is None else self.start
+        start = int((self._sign * matrix.mean(1)).argmin()) if self.start is None else self.start
         if start >= len(matrix):
             raise CurriculumError(f"curriculum.start={start}: give 0 to {len(matrix) - 1}")
-        return nearest_first(matrix, start, sign)
+        return nearest_first(matrix, start, self._sign)
 
 
 class DistantChain(SimilarChain):
@@ -137,8 +135,7 @@ class DistantChain(SimilarChain):
         start: the first one; None takes the one that is least similar to all others.
     """
 
-    def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
-        return self._chain(stream, -1)
+    _sign = -1
 
 
 class Interleaved(Curriculum):

@@ -99,9 +99,7 @@ def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> D
     if not (folder / "meta.json").exists():
         _write(_arrays(name, tokenizer, tokens), folder)
     meta = read_json(folder / "meta.json")
-    arrays = {}
-    for part in PARTS:
-        arrays[part] = _open(folder / f"{part}.npy", meta)
+    arrays = {part: _open(folder / f"{part}.npy", meta) for part in PARTS}
     mapped = _is_mapped(meta)
     n_train, published = len(arrays["train_y"]), DATASETS[name]
     return Dataset(
@@ -143,10 +141,8 @@ def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
         if found != expected:
             raise ValueError(f"it has {found} bytes instead of {expected}")
         # "c": writable to numpy, so that torch takes it, yet never written to the file.
-        labels = path.stem.endswith("_y")
-        array: np.ndarray = np.load(
-            path, mmap_mode="c" if _is_mapped(meta) and not labels else None
-        )
+        mapped = _is_mapped(meta) and not path.stem.endswith("_y")
+        array: np.ndarray = np.load(path, mmap_mode="c" if mapped else None)
         return array
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error

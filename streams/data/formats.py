@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -163,5 +163,4 @@ def decode_image(content: bytes) -> Array:
     """Decode an image to (3, H, W) uint8."""
     from PIL import Image
 
-    image: IO[bytes] = BytesIO(content)
-    return np.asarray(Image.open(image).convert("RGB")).transpose(2, 0, 1)
+    return np.asarray(Image.open(BytesIO(content)).convert("RGB")).transpose(2, 0, 1)

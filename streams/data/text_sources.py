@@ -31,17 +31,13 @@ def _files_source(
 
     def download(raw: Path) -> Texts:
         for file in files:
-            _download(f"{address}/{file}", raw / name / file)
+            path = raw / name / file
+            if not path.exists():
+                with urlopen(f"{address}/{file}", timeout=60) as answer:
+                    write_atomic(path, answer.read())
         return read(raw / name)
 
     return Source(local, download)
-
-
-def _download(address: str, path: Path) -> None:
-    """Download a file unless it is here already."""
-    if not path.exists():
-        with urlopen(address, timeout=60) as answer:
-            write_atomic(path, answer.read())
 
 
 def _newsgroups_local(folder: Path) -> Texts | None:
