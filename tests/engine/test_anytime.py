@@ -92,6 +92,7 @@ class FrozenPart(LwF):
         self.teacher.eval()
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore:l2p-batch-vote")  # what it warns of is not looked at here
 @pytest.mark.parametrize("name", sorted(plugins("strategy")))
 def test_no_strategy_notices_that_it_is_measured_and_counted(name: str) -> None:

@@ -308,6 +308,7 @@ def test_a_comment_changes_the_keys_of_what_trains_with_its_module_and_no_others
 # Entered while a run is trained, without a say in what it learns: names, files, costs, rows.
 BESIDE = (
     "cl_platform.config.",
+    "cl_platform.core.code_digest",
     "cl_platform.core.matrix",
     "cl_platform.engine.cost",
     "cl_platform.engine.evaluation",

@@ -54,6 +54,7 @@ def test_the_untrained_row_is_at_chance() -> None:
     assert sum(values) / len(values) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.system
 def test_domains_that_are_learned_together_stay() -> None:
     stream = {"name": "rotated-digits", "experiences": 3, "largest_angle": 60.0}
     first = outcome("finetune", stream)

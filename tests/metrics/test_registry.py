@@ -224,6 +224,7 @@ def run_beside(folder: Path) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.system
 def test_an_entry_point_reaches_every_process(tmp_path: Path) -> None:
     install(tmp_path, "last_accuracy = their_metrics:last_accuracy")
     code, out, err = run_beside(tmp_path)
@@ -248,6 +249,7 @@ def test_an_entry_point_without_the_decorator_has_its_own_name_and_no_direction(
     assert "named_there" not in metrics()
 
 
+@pytest.mark.system
 def test_a_package_that_takes_a_name_of_ours_is_refused_in_one_line(tmp_path: Path) -> None:
     install(tmp_path, "forgetting = their_metrics:mine", "def mine(r): return 0.0")
     code, out, err = run_beside(tmp_path)

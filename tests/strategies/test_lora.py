@@ -267,6 +267,7 @@ SCENARIOS += [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("name", "stream"), SCENARIOS, ids=str)
 def test_an_experience_is_learned_in_every_scenario_wherever_it_stands(
     name: str, stream: dict

@@ -577,6 +577,7 @@ def plain_on_permuted_digits() -> clp.Result:
     return on_permuted_digits("finetune")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["er", "er-ace", "der", "der++", "mir", "gss", "gdumb", "icarl"])
 def test_methods_with_a_memory_forget_less_than_fine_tuning(
     plain_on_blobs: float, name: str
@@ -585,6 +586,7 @@ def test_methods_with_a_memory_forget_less_than_fine_tuning(
     assert on_blobs(name) > plain_on_blobs + 0.2
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("name", "gain"), [("a-gem", 0.02), ("gem", 0.05), ("ewc", 0.0), ("si", 0.0), ("mas", 0.0)]
 )

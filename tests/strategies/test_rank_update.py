@@ -413,6 +413,7 @@ def test_it_needs_task_labels_and_refresh_a_single_model() -> None:
 # What it is for
 
 
+@pytest.mark.system
 def test_later_tasks_are_learned_better_with_the_terms_of_earlier_ones() -> None:
     stream = {"name": "permuted-digits", "experiences": 6, "scenario": "task"}
     settings = {"optimizer": {"name": "adam", "lr": 0.01}, "epochs": 10, "batch_size": 32}

@@ -150,6 +150,7 @@ def test_groups_whose_classes_are_dealt_out_anew_do_not_keep_their_names(
             assert {stream.superclasses[c] for c in e.classes} == {e.name}
 
 
+@pytest.mark.system
 def test_images_can_be_learned(real_data: Path) -> None:
     stream = {"name": "split-cifar10", "experiences": [5, 5]}
     model = {"name": "slim-resnet18", "width": 4}
@@ -223,6 +224,7 @@ def test_the_official_cifar_files_are_read(
     assert len(data.groups) == (0 if n_classes == 10 else 20)
 
 
+@pytest.mark.system
 def test_the_official_omniglot_folders_are_read(real_data: Path, home: Path) -> None:
     from streams.data.formats import read_omniglot_bits, read_omniglot_folders
 
@@ -421,6 +423,7 @@ def test_arrays_describe_themselves(home: Path) -> None:
     assert not [p for p in arrays_home().iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "name", ["mnist", "fashion-mnist", "cifar10", "tiny-imagenet", "omniglot", "clinc150"]
 )

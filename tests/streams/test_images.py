@@ -256,6 +256,7 @@ for stream in sys.argv[1:]:
 """
 
 
+@pytest.mark.system
 def test_a_stream_imports_only_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "trec").mkdir()
     for name in ("train_5500.label", "TREC_10.label"):

@@ -451,6 +451,7 @@ class BagOfTokens(Classifier):
 TREC: dict[str, Any] = {"name": "split-trec", "tokenizer": "minilm", "samples": 200}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("strategy", ["finetune", "er", "a-gem", "icarl", "ncm", "slda", "joint"])
 def test_models_of_tokens_learn(real_data: Path, strategy: str) -> None:
     adam = {"name": "adam", "lr": 0.02}
