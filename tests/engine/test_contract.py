@@ -33,16 +33,17 @@ NEEDS |= {
 # By default prompts are many and in five blocks; it has two, and few tokens.
 IN_TWO: dict[str, dict] = {"general_blocks": [0], "expert_blocks": [1]}
 SHORT = {**IN_TWO, "general_length": 4, "expert_length": 4}
-FEW_PROMPTS: dict[str, dict] = {
+SMALL: dict[str, dict] = {
     "l2p": {"pool_size": 4, "selected": 2},
     "dualprompt": IN_TWO,
     "coda-prompt": {"blocks": [0, 1], "components": 6, "length": 4},
     "oneprompt": SHORT,
-    "ovor": SHORT,
+    "ovor": {**SHORT, "draws": 60},
+    "gdumb": {"passes": 15},
 }
 NEEDS |= {
-    name: {**NEEDS[name], "strategy": {"name": name, **given}}
-    for name, given in FEW_PROMPTS.items()
+    name: {**NEEDS.get(name, {}), "strategy": {"name": name, **given}}
+    for name, given in SMALL.items()
 }
 for name in ("oneprompt", "ovor"):  # as few steps as these need to be larger
     NEEDS[name]["optimizer"] = {"name": "adam", "lr": 0.03}
@@ -66,7 +67,7 @@ CASES += [
 CASES += [
     {**NEEDS[section["name"]], "strategy": section}
     for section in (
-        {"name": "ovor", **SHORT, "outliers": "code"},
+        {"name": "ovor", **SHORT, "draws": 60, "outliers": "code"},
         {"name": "s-prompts", "shared_head": True},
     )
 ]

@@ -22,6 +22,7 @@ def test_finetuning_keeps_the_last_experience_only() -> None:
     assert result.matrix[5, 4] > 0.98
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "strategy",
     [

@@ -323,6 +323,7 @@ def test_differences_among_streams_are_no_noise() -> None:
     assert apart.high - apart.low < (pooled.high - pooled.low) / 5
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("seeds", "least"), [(3, 0.87), (5, 0.91), (10, 0.92)])
 def test_the_interval_holds_the_interquartile_mean_about_as_often_as_it_says(
     seeds: int, least: float

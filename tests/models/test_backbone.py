@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -293,6 +292,8 @@ def test_what_cannot_be_had_is_said_in_one_line(make: Callable[[], Any], said: s
 
 
 def test_a_pretrained_vit_is_timms_with_its_weights(tmp_path: Path) -> None:
+    import timm  # seconds, for this test alone
+
     body = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     torch.save(body.state_dict(), tmp_path / "vit.pt")
     given = {"architecture": "vit_tiny_patch16_224", "weights": str(tmp_path / "vit.pt")}

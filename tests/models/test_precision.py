@@ -130,6 +130,7 @@ def test_attention_that_is_trained_through_is_in_float32(
 L2P = {"name": "l2p", "pool_size": 4, "selected": 2}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("name", "remembers"),
     [(name, True) for name in ("er", "der++", "gem", "ncm", "ranpac", "refresh")]

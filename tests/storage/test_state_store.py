@@ -78,6 +78,7 @@ def test_a_corrupt_state_is_renamed(base: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.system
 def test_a_process_killed_while_it_saves_leaves_no_state(tmp_path: Path) -> None:
     code = """
 import os, signal, sys

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
 
 import cl_platform as clp
 from cl_platform import Batch
@@ -184,6 +182,9 @@ def test_a_sum_has_the_sum_of_the_weights() -> None:
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
 def test_outputs_and_gradients_are_those_of_peft() -> None:
+    import peft  # seconds, for this test alone
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -283,6 +284,7 @@ def test_an_experience_is_learned_in_every_scenario_wherever_it_stands(
         assert min(gains) > 0.2
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", NAMES)
 def test_bf16(name: str) -> None:
     fold = fold_of(0, name, settings={"precision": "bf16", "epochs": 5})
@@ -293,6 +295,7 @@ def test_bf16(name: str) -> None:
     assert all(v.dtype == torch.float32 and v.isfinite().all() and v.any() for v in learned)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize(("name", "k"), [("lora", 1), ("lora", 2), ("seq-lora", 1), ("o-lora", 2)])
 def test_a_killed_run_goes_on_to_the_same_bits(

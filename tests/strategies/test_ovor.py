@@ -268,6 +268,7 @@ def test_the_task_scenario_is_regularised_as_well(scenario: str) -> None:
     assert all(torch.isfinite(p).all() for p in strategy.parameters())
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("outliers", ["npos", "code"])
 def test_outliers_lower_the_confusion_of_experiences(outliers: Any) -> None:
     """Against as many epochs of cross-entropy alone, where features are the inputs."""

@@ -209,6 +209,7 @@ def test_places_count_and_numbers_do_not(strategy: dict) -> None:
     assert all(torch.equal(states[0][name], fresh[name]) for name in others)
 
 
+@pytest.mark.system
 @both
 def test_they_learn_domains_and_tasks(strategy: dict) -> None:
     blobs = fold_of(strategy, 0).plan.stream

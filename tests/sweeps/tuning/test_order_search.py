@@ -36,6 +36,7 @@ METHODS = pytest.mark.parametrize("method", ["mcts", "halving"])
 # --- what it costs
 
 
+@pytest.mark.system
 @METHODS
 @pytest.mark.parametrize(
     ("budget", "seeds"),
@@ -55,6 +56,7 @@ def test_the_budget_is_kept(tmp_path: Path, method: str, budget: int, seeds: lis
         assert tally.trained == len({o[:k] for o in whole for k in range(1, 5)}) * len(seeds)
 
 
+@pytest.mark.system
 @METHODS
 @pytest.mark.parametrize("budget", [25, 64])
 @pytest.mark.parametrize(
@@ -163,6 +165,7 @@ def test_a_larger_budget_keeps_what_a_smaller_one_tries_first(tmp_path: Path) ->
 # --- halving
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("budget", "grace"), [(10, 2), (25, 2), (25, 1), (64, 2), (64, 3), (40, 9)]
 )
