@@ -58,12 +58,12 @@ def execute(
     if result is None:  # what a strategy's setup refuses is refused before anything is written
         states = root / "states" if root is not None else None
         fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
-        if states is not None and store is None:
-            report_origin(states, plan)
     try:
         if folder is not None and fold is not None:
             write_json(folder / "config.json", plan.config.model_dump(mode="json"))
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
+            if states is not None and store is None:
+                report_origin(states, plan)
         trackers.emit("start", **_introduction(plan))
         if fold is not None:
             result = result_of(plan, fold.run(), folder)

@@ -89,6 +89,7 @@ def test_every_kind_of_name_is_found(form: str, folder: Path) -> None:
     assert config["strategy"]["inner"] == {"name": "strategies.mine:Mine", "beta": 0.25}
 
 
+@pytest.mark.slow
 def test_a_sweep_on_ray_finds_what_its_processes_need(folder: Path) -> None:
     spec = {
         "base": {"stream": "streams/mine.py:named"},

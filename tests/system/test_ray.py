@@ -261,6 +261,7 @@ def test_tuning_chooses_by_validation_data_and_the_final_runs_follow(
         assert tuning.metrics[run.run_id]["validation/learning_accuracy"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_an_adaptive_search_chooses_and_when_started_again_trains_nothing_twice(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -297,6 +298,7 @@ def test_an_adaptive_search_chooses_and_when_started_again_trains_nothing_twice(
     assert len(lines(log)) <= 4 * 3 + 5  # a trial that was stopped early may go further this time
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_dies_goes_on_from_its_states(
     cluster: Cluster, tmp_path: Path
 ) -> None:

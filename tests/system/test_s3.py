@@ -157,8 +157,9 @@ def test_requests_are_few(out: str, requests: list[str]) -> None:
     requests.clear()
     execute(plan(), out)
     steps = 4
-    looked_up = 1 + (steps + 1) + steps + 1  # the result, records, states, events
-    written = 1 + steps + (steps + 1) + (steps + 3) + 1  # config, states, records, events, result
+    looked_up = 1 + (steps + 1) + steps + 2  # the result, records, states, events, origin
+    # config, states, records, events, result, origin
+    written = 1 + steps + (steps + 1) + (steps + 3) + 1 + 1
     assert {name: requests.count(name) for name in set(requests)} == {
         "get_object": looked_up,
         "put_object": written,

@@ -129,6 +129,7 @@ def test_a_job_ends_with_the_results_and_the_exit_code_of_its_sweep(
     assert statuses() == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_a_working_directory_may_have_packages_with_the_names_of_ours(
     head: tuple[str, dict[str, str]], project: Path
 ) -> None:
