@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
         before, wanted = trained(), rng.randrange(1, 12)
         process = start_clp(["sweep", "mine.yaml"], tmp_path)
         wait_until(lambda n=before + wanted: trained() >= n, process)  # type: ignore[misc]
-        workers = psutil.Process(process.pid).children(recursive=True)
+        started = psutil.Process(process.pid).children(recursive=True)
+        workers = [p for p in started if re.match(r"ray::(?!\w*Agent)", p.name())]
         process.send_signal(end)
         _, err = process.communicate(timeout=60)
         assert process.returncode == (-9 if end == signal.SIGKILL else 130), err

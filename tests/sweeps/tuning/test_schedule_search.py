@@ -26,6 +26,7 @@ from sweeps.tuning.schedule_search import (
     tree_search,
 )
 from sweeps.tuning.tree_search import Node
+from tests.conftest import ROOT
 
 VALIDATED = {"name": "split-digits", "experiences": 3, "scenario": "task", "validation": 0.15}
 
@@ -195,6 +196,6 @@ def test_weights_given_per_experience_share_prefixes_too() -> None:
 
 @pytest.mark.slow
 def test_the_example_of_a_search_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    example = Path(__file__).parents[2] / "examples" / "replay_schedule.py"
+    example = ROOT / "examples" / "replay_schedule.py"
     runpy.run_path(str(example), run_name="__main__")
     assert "searched" in capsys.readouterr().out
