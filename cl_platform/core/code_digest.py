@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cl_platform.config.registry import OWN
 from cl_platform.core.digests import array_digest, digest
 
-OWN = ("streams", "strategies", "sweeps")
 # The kernel's code that plugins train with, if they import it. The rest of the kernel turns text
 # into objects, keeps files, or shows results.
 TRAINED_WITH = (
