@@ -10,6 +10,7 @@ import numpy as np
 from cl_platform.metrics.ranking import Ranking
 from cl_platform.report.orders.study import PointStudy, Study
 from cl_platform.report.points import OrderEffect
+from cl_platform.results.plots import literal, new_figure
 
 WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
 SHARES = {"order": "#3b6fb6", "seed": "#e08a3c", "order x seed": "#b9bec7"}
@@ -19,7 +20,7 @@ TICK, LONGEST = 14, 40  # letters of a name
 def order_figure(effects: Sequence[OrderEffect]) -> Any:
     """Draw accuracy by order, sorted, one line per point of the other axes."""
     orders = list(effects[0].means.index)
-    figure = _figure(8, 4.2)
+    figure = new_figure(8, 4.2)
     axes = figure.subplots()
     for effect in effects:
         values = 100 * effect.means.reindex(orders)
@@ -31,25 +32,25 @@ def order_figure(effects: Sequence[OrderEffect]) -> Any:
             marker="o",
             markersize=3,
             elinewidth=1,
-            label=_literal(effect.point),
+            label=literal(effect.point),
         )
     _plain(axes)
     axes.set_ylabel("average accuracy in %")
     axes.set_xlabel(
-        f"order of learning, best first for {_literal(effects[0].point)}; bars: sd over seeds"
+        f"order of learning, best first for {literal(effects[0].point)}; bars: sd over seeds"
     )
     if len(orders) <= WIDEST:
         crowded: dict[str, Any] = (
             {"rotation": 90, "fontsize": 7} if len(orders) > MOST_UPRIGHT else {}
         )
-        axes.set_xticks(range(len(orders)), orders, **crowded)
+        axes.set_xticks(range(len(orders)), map(literal, orders), **crowded)
     axes.legend(frameon=False)
     return figure
 
 
 def overview_figure(study: Study) -> Any:
     """Draw accuracy by order, the shares of its variance, and whether the points agree."""
-    figure = _figure(11, max(3.6, 0.3 * len(study.points) + 1.2))
+    figure = new_figure(11, max(3.6, 0.3 * len(study.points) + 1.2))
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.2, 1, 1])
     for point in study.points:
         left.plot(100 * np.sort(point.means)[::-1], label=_short(point.point))
@@ -64,7 +65,7 @@ def overview_figure(study: Study) -> Any:
 def position_figure(study: Study) -> Any:
     """Draw for each point accuracy averaged over the orders with an item at a position."""
     points = study.points
-    figure = _figure(2.6 * len(points) + 1.2, 3.2)
+    figure = new_figure(2.6 * len(points) + 1.2, 3.2)
     for axes, point in zip(figure.subplots(1, len(points), squeeze=False)[0], points, strict=True):
         values = 100 * (point.positions - point.means.mean())
         reach = max(0.05, float(np.nanmax(np.abs(values))))
@@ -85,7 +86,7 @@ def position_figure(study: Study) -> Any:
 def prediction_figure(study: Study) -> Any:
     """Draw accuracy by score: a row of panels for each score, a column for each point."""
     names, points = list(study.scores), study.points
-    figure = _figure(2.5 * len(points) + 0.8, 2.2 * len(names) + 0.4)
+    figure = new_figure(2.5 * len(points) + 0.8, 2.2 * len(names) + 0.4)
     grid = figure.subplots(len(names), len(points), squeeze=False)
     for row, name in zip(grid, names, strict=True):
         for axes, point in zip(row, points, strict=True):
@@ -101,14 +102,14 @@ def prediction_figure(study: Study) -> Any:
             _plain(axes)
             axes.tick_params(labelsize=8)
         row[0].set_ylabel("accuracy in %", fontsize=9)
-        row[len(row) // 2].set_xlabel(f"score of {_literal(name)}", fontsize=9)
+        row[len(row) // 2].set_xlabel(f"score of {literal(name)}", fontsize=9)
     return figure
 
 
 def ranking_figure(ranking: Ranking) -> Any:
     """Draw mean ranks on a line, with bars that join those that do not differ (Demsar 2006)."""
     n, bars = len(ranking.names), len(ranking.groups)
-    figure = _figure(8, 1.4 + 0.22 * n + 0.15 * bars)
+    figure = new_figure(8, 1.4 + 0.22 * n + 0.15 * bars)
     axes = figure.subplots()
     axes.set(xlim=(n + 0.1, 0.9), ylim=(-(n + 1) / 2 - 0.5 * bars - 0.5, 0.9), yticks=[])
     axes.xaxis.tick_top()
@@ -162,21 +163,10 @@ def _agreement(axes: Any, study: Study) -> None:
     axes.tick_params(length=0)
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _plain(axes: Any) -> None:
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _short(name: str, width: int = TICK) -> str:
-    return _literal(name if len(name) <= width else f"{name[: width - 1]}\N{HORIZONTAL ELLIPSIS}")
-
-
-def _literal(name: str) -> str:
-    """Escape dollars, which matplotlib reads as mathematics."""
-    return name.replace("$", r"\$")
+    return literal(name if len(name) <= width else f"{name[: width - 1]}\N{HORIZONTAL ELLIPSIS}")

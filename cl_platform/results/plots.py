@@ -16,20 +16,24 @@ if TYPE_CHECKING:
 
 WRITTEN = 20  # experiences whose accuracies are written into a heat map
 NAMED = 10  # experiences with a line, or a name, of their own
+LARGEST = 16.0  # inches of a side: streams of hundreds of experiences have figures as well
 
 
 def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     """Draw the accuracy matrix as a heat map."""
     values = 100 * matrix.values
     rows, columns = values.shape
-    figure = _figure(2.5 + 0.55 * columns, 1.6 + 0.45 * rows)
+    figure = new_figure(2.5 + 0.55 * columns, 1.6 + 0.45 * rows)
     axes = figure.subplots()
     image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axes.set_xticks(range(columns), [str(j + 1) for j in range(columns)])
-    axes.set_yticks(range(rows), ["untrained", *(str(i) for i in range(1, rows))])
+    every = _every(columns)
+    axes.set_xticks(range(columns)[::every], [str(j + 1) for j in range(columns)[::every]])
+    axes.set_yticks(
+        range(rows)[::every], ["untrained", *(str(i) for i in range(every, rows, every))]
+    )
     axes.set_xlabel("experience, in the order of learning")
     axes.set_ylabel("after experience")
-    axes.set_title(_text(f"{title}: accuracy in %"), fontsize=9)
+    axes.set_title(literal(f"{title}: accuracy in %"), fontsize=9)
     if columns <= WRITTEN:
         for (i, j), value in np.ndenumerate(values):
             colour = "white" if value < 60 else "black"
@@ -42,7 +46,7 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     """Draw the mean accuracy on what was learned so far, and each experience's own."""
     values = 100 * matrix.values
     n = len(matrix)
-    figure = _figure(6.4, 3.8)
+    figure = new_figure(6.4, 3.8)
     axes = figure.subplots()
     for j in range(n) if n <= NAMED else ():
         axes.plot(range(j + 1, n + 1), values[j + 1 :, j], color="0.7", marker=".", linewidth=1)
@@ -50,7 +54,7 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     mean = [100 * accuracy for accuracy in accuracy_so_far(matrix)]
     axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
     axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
-    axes.set_xticks(range(1, n + 1, 1 + n // 20))
+    axes.set_xticks(range(1, n + 1, _every(n)))
     _finish(axes, title)
     return figure
 
@@ -59,7 +63,7 @@ def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     """Draw for each experience the accuracy once learned and at the end."""
     values, n = 100 * matrix.values, len(matrix)
     learned, last = np.diagonal(values, offset=-1), values[-1]
-    figure = _figure(2 + 0.5 * n, 3.8)
+    figure = new_figure(2 + 0.5 * n, 3.8)
     axes = figure.subplots()
     axes.vlines(range(n), last, learned, color="0.75", linewidth=4)
     axes.plot(range(n), learned, "o", color="C0", label="once learned")
@@ -67,7 +71,8 @@ def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     names = [str(j + 1) for j in range(n)]
     if n <= NAMED:
         names = [f"{j + 1}: {name}"[:20] for j, name in enumerate(matrix.names)]
-    axes.set_xticks(range(n), names, rotation=35, ha="right", parse_math=False)
+    shown = slice(None, None, _every(n))
+    axes.set_xticks(range(n)[shown], names[shown], rotation=35, ha="right", parse_math=False)
     axes.set(ylabel="accuracy in %", ylim=(-2, 102))
     _finish(axes, title)
     return figure
@@ -81,7 +86,7 @@ def class_accuracy_figure(accuracies: np.ndarray, title: str) -> Figure:
     """
     values = 100 * accuracies
     n = values.shape[1]
-    figure = _figure(min(16, 3 + 0.25 * n), 3.8)
+    figure = new_figure(3 + 0.25 * n, 3.8)
     axes = figure.subplots()
     axes.bar(range(n), values[-1], color="C0", label="at the end")
     axes.plot(range(n), values[1:].max(axis=0), "_", color="0.5", label="at best")
@@ -90,20 +95,28 @@ def class_accuracy_figure(accuracies: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def _text(title: str) -> str:
-    return title.replace("$", r"\$")  # else matplotlib reads a formula
+def literal(name: str) -> str:
+    """Escape dollars, which matplotlib reads as mathematics."""
+    return name.replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, each side at most LARGEST."""
     try:
         from matplotlib.figure import Figure  # without pyplot: no global state, no display
     except ImportError as error:
         raise BadInput("pictures need matplotlib: install the extra `report`") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    size = min(width, LARGEST), min(height, LARGEST)
+    return Figure(figsize=size, layout="constrained")
+
+
+def _every(n: int) -> int:
+    """Return the step between labelled items of an axis with n of them: some 20 have room."""
+    return 1 + (n - 1) // WRITTEN
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(_text(title), fontsize=9)
+    axes.set_title(literal(title), fontsize=9)
     axes.legend(frameon=False)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -12,7 +12,7 @@ from cl_platform import Result
 from cl_platform.errors import BadInput
 from tests.helpers.report_runs import HOSTILE, one_run
 
-SIZES = [1, 3, 50]
+SIZES = [1, 3, 50, 300]
 KINDS = ("matrix", "accuracy", "forgetting")
 
 
@@ -63,7 +63,8 @@ def test_the_matrix_has_its_numbers(experiences: int, mask: str) -> None:
     else:
         assert written == {}, "too many to be read"
     ticks = [t.get_text() for t in axes.get_yticklabels()]
-    assert (ticks[0], ticks[-1], len(ticks)) == ("untrained", str(experiences), experiences + 1)
+    every = {50: 3, 300: 15}.get(experiences, 1)
+    assert ticks == ["untrained", *(str(i) for i in range(every, experiences + 1, every))]
     assert mask in axes.get_title()
 
 
@@ -98,7 +99,16 @@ def test_forgetting_is_between_two_points(experiences: int, mask: str) -> None:
         assert sorted(segment[:, 1]) == pytest.approx(sorted([learned[j], wanted[-1, j]]))
     names = [t.get_text() for t in figure.axes[0].get_xticklabels()]
     assert names[0] == ("1: name 0" if experiences <= 10 else "1")
-    assert len(names) == experiences
+    assert len(names) == min(
+        experiences, 1 + (experiences - 1) // {50: 3, 300: 15}.get(experiences, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_stream_has_a_figure_of_bounded_size(kind: str) -> None:
+    """One of 300 experiences had 25,125 x 20,557 pixels."""
+    for side in plot(made_up(300), kind).get_size_inches():
+        assert side <= 16
 
 
 @pytest.mark.parametrize("kind", KINDS)
