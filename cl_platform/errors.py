@@ -17,11 +17,22 @@ of them can be pickled (and so cross process borders) unchanged.
 
 from __future__ import annotations
 
+import re
+
+# Control characters (a terminal obeys them), separators of lines, marks that change the direction
+# of the text after them, and lone surrogates, which no file can hold.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
 
 class ClpError(Exception):
-    """Root of the platform's errors."""
+    """Root of the platform's errors; what is unprintable in a message becomes escapes."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__("\n".join(map(printable, str(message).split("\n"))))
 
 
 class BadInput(ClpError):
@@ -63,8 +74,13 @@ class ContractError(ClpError):
 
 
 def one_line(error: BaseException, length: int | None = None) -> str:
-    """Return the message of an error in one line of at most `length` characters.
+    """Return the message of an error in one printable line of at most `length` characters.
 
     An error without a message gives the name of its type.
     """
-    return " ".join(str(error).split())[:length] or type(error).__name__
+    return printable(" ".join(str(error).split()))[:length] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return text with the characters that no terminal, page or file should get as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

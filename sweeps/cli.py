@@ -58,12 +58,11 @@ def sweep(
 
     parsed = parse_spec(read_spec(spec, settings))
 
-    from rich.console import Console
-
+    from cl_platform.tracking.console import new_console
     from sweeps import console as show
     from sweeps.api import preview, sweep as carry_out
 
-    console = Console(highlight=False, stderr=json_)
+    console = new_console(stderr=json_)
     if dry_run:
         plan = preview(parsed, out, address)
         if json_:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -133,7 +132,8 @@ def plan(preview: Preview, console: Console) -> None:
     table.add_row("time", elsewhere if preview.seconds is None else about)
     if preview.then:
         table.add_row("then", preview.then)
-    console.print(f"[bold]{preview.name}[/] [dim]in {preview.path}[/]", soft_wrap=True)
+    title = Text.assemble((preview.name, "bold"), (f" in {preview.path}", "dim"))
+    console.print(title, soft_wrap=True)
     console.print(table)
 
 
@@ -143,12 +143,11 @@ def outcome(sweep: Sweep, console: Console) -> None:
         group = " ".join(choice.group.values())
         own = [f"{k}={v}" for k, v in choice.point.items() if v != choice.group.get(k)]
         seeds = f"{choice.seeds} seeds" if choice.seeds > 1 else "1 seed"
-        console.print(
-            f"chosen for [bold]{escape(group)}[/]: {escape(', '.join(own)) or 'its defaults'} "
-            f"[dim](validation {choice.objective:.4f}, {seeds})[/]"
-        )
+        chosen = f": {', '.join(own) or 'its defaults'} "
+        about = f"(validation {choice.objective:.4f}, {seeds})"
+        console.print(Text.assemble("chosen for ", (group, "bold"), chosen, (about, "dim")))
         if (tried := _tried(sweep, choice.group)) is not None:
-            console.print(f"[dim]  {tried}[/]")
+            console.print(f"  {tried}", style="dim")
     frame = sweep.results()
     if not frame.empty:
         console.print()
@@ -156,7 +155,8 @@ def outcome(sweep: Sweep, console: Console) -> None:
         _about_orders(sweep, frame, console)
     for phase in sweep.phases:
         for error, n in Counter(phase.errors.values()).most_common(SHOWN_ERRORS):
-            console.print(f"[red]{n} of {phase.tally.runs} runs failed:[/] {escape(error)}")
+            failed = f"{n} of {phase.tally.runs} runs failed:"
+            console.print(Text.assemble((failed, "red"), f" {error}"))
     console.print()
     for phase in sweep.phases:
         tally = phase.tally
@@ -164,10 +164,10 @@ def outcome(sweep: Sweep, console: Console) -> None:
         sharing = f", {saved} saved by sharing" if saved else ""
         known = f", {tally.known} known before" if tally.known else ""
         trained = f"{tally.trained} experiences trained{sharing}{known}"
-        console.print(f"[dim]{phase.name}: {_runs(tally)}; {trained}[/]")
+        console.print(f"{phase.name}: {_runs(tally)}; {trained}", style="dim")
     if sweep.stopped is not None:
-        console.print(f"[yellow]stopped: {sweep.stopped}; the same command goes on[/]")
-    console.print(f"[dim]{duration(sweep.seconds)}; {sweep.path}[/]", soft_wrap=True)
+        console.print(f"stopped: {sweep.stopped}; the same command goes on", style="yellow")
+    console.print(f"{duration(sweep.seconds)}; {sweep.path}", style="dim", soft_wrap=True)
 
 
 def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
@@ -189,12 +189,13 @@ def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
     found = sweep.studies()
     if not found:
         for effect in order_effects(frame):
-            console.print(str(effect), style="dim", markup=False)
+            console.print(str(effect), style="dim")
     for study in found:
-        console.print(f"\n[bold]{escape(study.stream)}[/]: {len(study.points[0].orders)} orders")
+        orders = f": {len(study.points[0].orders)} orders"
+        console.print(Text.assemble("\n", (study.stream, "bold"), orders))
         console.print(_orders_table(study))
         for number, score in enumerate(study.scores, 1):
-            console.print(f"[dim]rho {number}: {escape(verdict(study, score))}[/]")
+            console.print(f"rho {number}: {verdict(study, score)}", style="dim")
 
 
 def _orders_table(study: Study) -> Table:
@@ -208,7 +209,7 @@ def _orders_table(study: Study) -> Table:
         shares = point.shares.get("average_accuracy")
         parts = shares.parts if shares else ()
         table.add_row(
-            escape(point.point),
+            point.point,
             *(f"{100 * order.accuracy.value:.1f}" for order in (point.worst, point.best)),
             *([f"{100 * part.value:.0f} %" for part in parts] or ["-"] * 3),
             *(
@@ -235,5 +236,5 @@ def results_table(frame: pd.DataFrame) -> Table:
         if len(shown) < len(groups) and i == SHOWN_ROWS - 3:
             table.add_row(f"... {len(groups) - len(shown)} more")
         cells = [spread(group[metric]) for metric in metrics]
-        table.add_row(*map(escape, point), str(len(group)), *cells)
+        table.add_row(*point, str(len(group)), *cells)
     return table

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cl_platform.errors import one_line
 from cl_platform.report.pictures import order_figure
 from cl_platform.report.points import METRICS, axes_of, by_point, order_effects
 
@@ -42,7 +43,7 @@ def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
         mode = reachable_mode() if mode == "online" else mode
         log_sweep(mode, out, name, columns, rows, figures)
     except Exception as error:
-        print(f"W&B has no summary: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"W&B has no summary: {one_line(error)}", file=sys.stderr)
 
 
 def _mean_and_sd(values: pd.Series) -> tuple[float, float | None]:

@@ -20,7 +20,7 @@ REAL_DATA = ROOT.parent / "shared" / "data"
 if REAL_DATA.is_dir():
     os.environ["CLP_DATA"] = str(REAL_DATA)
 # Ray's workers are as nice as the rest: beside other tests they would hardly get a turn.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 # A failing example is printed with the line that replays it; a loaded machine fails no test.

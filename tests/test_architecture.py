@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,12 @@ def test_folders_are_small_and_the_root_of_the_kernel_is_bare() -> None:
     assert not [folder for folder, n in sizes.items() if n > MOST_FILES and folder not in many]
     for folder in sizes:  # one sentence says what belongs there
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+
+
+def test_only_one_place_makes_consoles() -> None:
+    """One that reads names as markup ends at a class called [/INST]."""
+    makers = {m for m, path in MODULES.items() if re.search(r"\bConsole\(", path.read_text())}
+    assert makers == {"cl_platform.tracking.console"}
 
 
 def test_there_is_something_to_check() -> None:

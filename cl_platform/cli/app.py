@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError
 
 from cl_platform._version import __version__
 from cl_platform.config.registry import load, plugins
-from cl_platform.errors import ClpError
+from cl_platform.errors import ClpError, one_line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +27,7 @@ def call(argv: list[str]) -> int:
     try:
         app()(argv, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except ClpError as error:
         if os.environ.get("CLP_DEBUG"):

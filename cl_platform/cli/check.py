@@ -37,12 +37,15 @@ def check(
         found = {name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}
         print(json.dumps(found))
     else:
-        from rich.console import Console
+        from rich.text import Text
 
-        console = Console(highlight=False)
+        from cl_platform.tracking.console import new_console
+
+        console = new_console()
         for name, fault in verdicts.items():
-            console.print(f"[green]ok  [/] {name}" if not fault else f"[red]FAIL[/] {name}")
+            verdict = ("FAIL", "red") if fault else ("ok  ", "green")
+            console.print(Text.assemble(verdict, f" {name}"))
             if fault:
-                console.print(f"       {fault}", style="red", markup=False)
+                console.print(f"       {fault}", style="red")
     if any(verdicts.values()):
         raise SystemExit(1)

@@ -44,10 +44,12 @@ def list_plugins(
     if json_:
         print(json.dumps(found))
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from cl_platform.tracking.console import new_console
+
+    console = new_console()
     for section, entries in found.items():
         table = Table(title=section, title_justify="left", title_style="bold", box=None)
         table.add_column(style="cyan", no_wrap=True)
@@ -55,7 +57,7 @@ def list_plugins(
         table.show_header = False
         for name, entry in entries.items():
             parameters = "  ".join(f"{k}={v}" for k, v in entry["parameters"].items())
-            below = f"\n[dim]{parameters}[/]" if parameters else ""
-            table.add_row(name, entry["summary"] + below)
+            below = f"\n{parameters}" if parameters else ""
+            table.add_row(name, Text.assemble(entry["summary"], (below, "dim")))
         console.print(table)
         console.print()

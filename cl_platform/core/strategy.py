@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from cl_platform.core.samples import Samples
 from cl_platform.core.stream import Experience, StreamInfo
-from cl_platform.errors import ContractError
+from cl_platform.errors import ContractError, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +244,6 @@ class Strategy(nn.Module):
                 raise RuntimeError(f"its entries do not fit: {', '.join(sorted(faults)[:5])}")
         except RuntimeError as error:
             raise ContractError(
-                f"{type(self).__name__} cannot load its state ({' '.join(str(error).split())}); "
+                f"{type(self).__name__} cannot load its state ({one_line(error)}); "
                 "keep the buffers that setup() makes, or override restore()"
             ) from error

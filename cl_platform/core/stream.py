@@ -15,7 +15,7 @@ from cl_platform.core.digests import digest
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
 from cl_platform.core.samples import Samples
-from cl_platform.errors import BadInput, CurriculumError
+from cl_platform.errors import BadInput, CurriculumError, printable
 
 Scenario = Literal["class", "task", "domain"]
 
@@ -39,6 +39,7 @@ class Experience:
     test: Samples
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(str(self.name)))
         object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
 
     def without_test_data(self) -> Experience:
@@ -96,8 +97,10 @@ class Stream:
     superclasses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "superclasses", tuple(str(name) for name in self.superclasses))
-        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        object.__setattr__(self, "name", printable(str(self.name)))
+        for names in ("superclasses", "class_names"):
+            printables = tuple(printable(str(name)) for name in getattr(self, names))
+            object.__setattr__(self, names, printables)
         object.__setattr__(self, "experiences", tuple(self.experiences))
         faults = list(self._faults())
         if faults:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cl_platform.config.registry import suggestion
+from cl_platform.errors import one_line, printable
 
 if TYPE_CHECKING:
     from cl_platform.config.run_config import LRSchedule, Optimizer
@@ -135,7 +136,7 @@ def device_fault(device: str) -> list[str]:
     try:
         torch.empty(0, device=device)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = printable(str(error).splitlines()[0])
         return [f"device={device} cannot be used here ({reason}); give device=cpu"]
     return []
 
@@ -151,5 +152,5 @@ def _failure(attempt: Any, where: str) -> list[str]:
     try:
         attempt()
     except Exception as error:
-        return [f"{where}: {' '.join(str(error).split())}"]
+        return [f"{where}: {one_line(error)}"]
     return []

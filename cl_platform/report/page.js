@@ -324,7 +324,12 @@ function saveText(filename, text, type) {
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
-const quoted = (cell) => (/[",\n]/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : cell ?? "");
+// No spreadsheet takes a text for a formula.
+const harmless = (cell) => (typeof cell === "string" && /^[=@+-]/.test(cell) ? `'${cell}` : cell ?? "");
+const quoted = (cell) => {
+  const text = String(harmless(cell));
+  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+};
 const csv = (table) => table.map((line) => line.map(quoted).join(",")).join("\n") + "\n";
 
 async function saveFigure(id, kind) {

@@ -62,11 +62,13 @@ def figure(made: Any, name: str, title: str, data: Any) -> str:
         name: of the files it is saved as.
         data: a data frame of what it shows.
     """
+    from cl_platform.report.tables import csv
+
     content = io.StringIO()
     made.savefig(content, format="svg")
     text = content.getvalue()
     drawn = f'<div class=drawn id="{name}">{text[text.index("<svg") :]}</div>'
-    return _figure(name, title, drawn) + embedded(f"{name}-csv", data.to_csv(index=False))
+    return _figure(name, title, drawn) + embedded(f"{name}-csv", csv(data))
 
 
 def chart(name: str, title: str, controls: str = "") -> str:

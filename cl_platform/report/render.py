@@ -89,6 +89,12 @@ def plain(frame: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def _csv(runs: Runs) -> bytes:
+    from cl_platform.report.tables import csv
+
+    return csv(plain(runs.frame)).encode()
+
+
 def _missing(package: str | None) -> BadInput:
     return BadInput(f"this needs the package {package}: install the extra `report`")
 
@@ -97,6 +103,6 @@ WRITERS: dict[Format, Callable[[Runs], bytes]] = {
     "html": _html,
     "markdown": lambda runs: _paper(runs, "markdown"),
     "latex": lambda runs: _paper(runs, "latex"),
-    "csv": lambda runs: plain(runs.frame).to_csv(index=False).encode(),
+    "csv": _csv,
     "parquet": _parquet,
 }

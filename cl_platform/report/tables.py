@@ -1,11 +1,15 @@
-"""Tables for papers: the leaderboard as Markdown or LaTeX."""
+"""Tables for papers and spreadsheets: the leaderboard as Markdown or LaTeX, any frame as CSV."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from cl_platform.report.leaderboard import Measure, Row, shown_axes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NOTE = (
     "Mean with 95 % interval over seeds; bold: the best of its stream, and what cannot be told "
@@ -46,6 +50,15 @@ def latex(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
             "",
         ]
     )
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Return a data frame as CSV; no spreadsheet takes its texts for formulas."""
+
+    def text(value: object) -> object:
+        return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=@+-") else value
+
+    return frame.map(text).rename(columns=text).to_csv(index=False)
 
 
 def _cells(

@@ -14,6 +14,12 @@ from cl_platform.core.matrix import OWN_MASK
 from cl_platform.results.result import Result
 from cl_platform.tracking.sinks import Event
 
+
+def new_console(**options: Any) -> Console:
+    """Return a console that prints text as it is: names that people give are no markup."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
 WIDEST_MATRIX = 20  # columns that fit 80 characters with two digits each
 
 
@@ -21,7 +27,7 @@ class ConsoleSink:
     """Shows a run to a person; without a terminal it prints the outcome only."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or new_console()
         self.steps_done = 0
         self._start: Event = {}
         self._progress: Progress | None = None
@@ -41,10 +47,11 @@ class ConsoleSink:
         self._start = event
         config = event["config"]
         strategy, order, model = (config[k]["name"] for k in ("strategy", "curriculum", "model"))
-        self.console.print(f"[bold]{strategy}[/] on [bold]{event['stream']}[/]")
+        self.console.print(Text.assemble((strategy, "bold"), " on ", (event["stream"], "bold")))
         self.console.print(
-            f"[dim]{event['scenario']}-incremental, order {order}, model {model}, "
-            f"seed {config['seed']}, run {event['run_id']}[/]"
+            f"{event['scenario']}-incremental, order {order}, model {model}, "
+            f"seed {config['seed']}, run {event['run_id']}",
+            style="dim",
         )
         if self.console.is_terminal:
             self._progress = Progress(
@@ -78,11 +85,10 @@ class ConsoleSink:
         learned = self._start["experiences"][: event["step"]]
         rows = event["rows"]["test"][OWN_MASK[self._start["scenario"]]]
         mean = sum(rows[e["identity"]] for e in learned) / len(learned)
-        again = " [dim](kept)[/]" if event["reused"] else ""
         name = _shorten(learned[-1]["name"], 40)
-        self._progress.console.print(
-            f"  {event['step']:>2}  {name:<40}  mean accuracy so far {mean:6.1%}{again}"
-        )
+        line = f"  {event['step']:>2}  {name:<40}  mean accuracy so far {mean:6.1%}"
+        again = " (kept)" if event["reused"] else ""
+        self._progress.console.print(Text.assemble(line, (again, "dim")))
         self._progress.update(self._bar, completed=event["step"])
 
     def _on_end(self, event: Event) -> None:
@@ -90,7 +96,8 @@ class ConsoleSink:
         result = Result.from_json(event["result"])
         print_result(result, self.console)
         if event["reused"]:
-            self.console.print("[dim]This run had ended before; its result was read, not made.[/]")
+            note = "This run had ended before; its result was read, not made."
+            self.console.print(note, style="dim")
 
     def _on_failed(self, event: Event) -> None:
         self.close()
@@ -100,9 +107,8 @@ def print_result(result: Result, console: Console) -> None:
     """Return the accuracy matrix and the metrics, within 80 columns."""
     n = len(result.matrix)
     console.print()
-    console.print(
-        f"[bold]Accuracy in % on experience 1..{n}[/] (mask: {OWN_MASK[result.scenario]})"
-    )
+    title = f"Accuracy in % on experience 1..{n}"
+    console.print(Text.assemble((title, "bold"), f" (mask: {OWN_MASK[result.scenario]})"))
     if n <= WIDEST_MATRIX:
         console.print(_matrix_table(result))
     else:
@@ -113,8 +119,9 @@ def print_result(result: Result, console: Console) -> None:
     flops = f", {cost['flops']:.3g} FLOPs" if "flops" in cost else ""
     console.print()
     console.print(
-        f"[dim]{cost['steps']:,} steps in {cost['train_seconds']:.1f} s{flops}, evaluated in "
-        f"{cost['eval_seconds']:.1f} s, {cost['trainable_parameters']:,} parameters[/]"
+        f"{cost['steps']:,} steps in {cost['train_seconds']:.1f} s{flops}, evaluated in "
+        f"{cost['eval_seconds']:.1f} s, {cost['trainable_parameters']:,} parameters",
+        style="dim",
     )
 
 

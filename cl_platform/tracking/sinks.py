@@ -131,5 +131,5 @@ class Background:
         try:
             return Trackers([self._make()])
         except Exception as error:
-            print(f"tracking is off: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"tracking is off: {one_line(error)}", file=sys.stderr)
             return Trackers()

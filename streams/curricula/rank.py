@@ -59,12 +59,12 @@ def rank(
     flags = {"stream": stream, "curriculum": curriculum, "scenario": scenario}
     data = overridden(config or [], flags, set_ or [])
 
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import instantiate
     from cl_platform.core.curriculum import arrange
+    from cl_platform.tracking.console import new_console
     from streams.curricula.designed import Designer
     from streams.curricula.designer import EXHAUSTIVE, ranked, variances
 
@@ -97,18 +97,18 @@ def rank(
         print(json.dumps(document))
         return
 
-    console = Console(highlight=False)
+    console = new_console()
     search = "all orders scored" if len(items) <= EXHAUSTIVE else "the best of a beam search"
     about = (
         f"{len(items)} {chosen.level}; {chosen.distance} distances of {chosen.encoder}; {search}"
     )
-    console.print(f"[bold]{escape(given.name)}[/] [dim]{escape(about)}[/]\n")
+    console.print(Text.assemble((given.name, "bold"), " ", (about, "dim"), "\n"))
     console.print(_table(best, worst))
     if len(items) <= LABELLED:
         legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(items.names))
-        console.print(f"\n[dim]{escape(legend)}[/]")
+        console.print(f"\n{legend}", style="dim")
     if figure is not None:
-        console.print(f"\n[dim]{escape(str(figure))}[/]", soft_wrap=True)
+        console.print(f"\n{figure}", style="dim", soft_wrap=True)
 
 
 Ranked = Sequence[tuple[float, list[int]]]

@@ -6,13 +6,12 @@ import io
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 import cl_platform as clp
 from cl_platform import Batch, Experience
 from cl_platform.config.signatures import build
-from cl_platform.tracking.console import ConsoleSink
+from cl_platform.tracking.console import ConsoleSink, new_console
 from strategies.baselines import Finetune
 
 HIDDEN, CLASSES = 8, 6
@@ -92,7 +91,7 @@ def test_parameters_are_counted_frozen_ones_apart() -> None:
 
 
 def test_the_console_shows_flops_and_what_only_the_own_mask_has() -> None:
-    console = Console(file=io.StringIO(), width=80, highlight=False, color_system=None)
+    console = new_console(file=io.StringIO(), width=80, color_system=None)
     settings = {"count_flops": True, "evaluate_every": 5, "model": MODEL}
     result = clp.run(STREAM, "finetune", out=None, sinks=[ConsoleSink(console)], **settings)  # type: ignore[arg-type]
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]

@@ -312,6 +312,7 @@ BESIDE = (
     "cl_platform.core.matrix",
     "cl_platform.engine.cost",
     "cl_platform.engine.evaluation",
+    "cl_platform.errors",
     "cl_platform.storage.",
     "cl_platform.tracking.",
 )

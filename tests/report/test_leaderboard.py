@@ -24,6 +24,7 @@ from cl_platform.report.leaderboard import measures_of, rows_of, shown_axes
 from cl_platform.report.orders.study import studies
 from cl_platform.report.render import MOST_ROWS, render, write_report
 from cl_platform.report.runs import Runs, read_runs
+from cl_platform.report.tables import csv
 from cl_platform.results.load import read_results
 from sweeps.record import Phase, write_failure, write_sweep
 from tests.cli.test_cli import Clp
@@ -553,6 +554,13 @@ def test_parquet_keeps_numbers_and_what_is_missing(tmp_path: Path, model: dict[s
         assert found[column].isna().sum() == 1, column
     text = render(runs, "csv").decode()
     assert "nan" not in text
+
+
+def test_no_spreadsheet_takes_a_text_for_a_formula() -> None:
+    frame = pd.DataFrame({"=name": ["=1+1", "@x", "+y", "-z", "a=b", None], "value": [-1.5] * 6})
+    found = pd.read_csv(io.StringIO(csv(frame)), keep_default_na=False)
+    assert found["'=name"].tolist() == ["'=1+1", "'@x", "'+y", "'-z", "a=b", ""]
+    assert found["value"].tolist() == [-1.5] * 6
 
 
 # --- the command

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError
 from cl_platform.results.result import Result
+from cl_platform.tracking.console import new_console
 from sweeps import console as show
 from sweeps.api import Sweep, sweep
 from sweeps.executor.cluster import connected
@@ -83,7 +83,7 @@ def test_the_final_runs_are_of_that_order_with_unused_seeds(whole: Sweep) -> Non
 
 
 def test_the_console_says_how_the_orders_that_were_tried_did(whole: Sweep) -> None:
-    console = Console(file=io.StringIO(), width=80, highlight=False, color_system=None)
+    console = new_console(file=io.StringIO(), width=80, color_system=None)
     show.outcome(whole, console)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()

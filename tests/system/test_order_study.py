@@ -14,12 +14,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 from scipy import stats
 
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.report.orders.study import verdict
+from cl_platform.tracking.console import new_console
 from streams.curricula import designer
 from streams.curricula.designed import Designer
 from sweeps import console as show
@@ -110,7 +110,7 @@ def test_its_study_is_of_its_results(real: Sweep) -> None:
 
 
 def shown(found: Sweep) -> list[str]:
-    console = Console(file=io.StringIO(), width=80, highlight=False, color_system=None)
+    console = new_console(file=io.StringIO(), width=80, color_system=None)
     show.outcome(found, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 
 import pytest
+import torch
 from rich.console import Console
 
 import cl_platform as clp
-from cl_platform.tracking.console import ConsoleSink
+from cl_platform.tracking.console import ConsoleSink, new_console
 
 
 @pytest.fixture
 def terminal() -> Console:
-    return Console(
-        file=io.StringIO(), force_terminal=True, width=80, highlight=False, color_system=None
-    )
+    return new_console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
 
 
 def shown(console: Console) -> str:
@@ -31,6 +30,19 @@ def test_progress_is_shown_in_a_terminal(terminal: Console) -> None:
     for step, name in enumerate(["0 1", "2 3", "4 5", "6 7", "8 9"], 1):
         assert f"{step}  {name} " in text
     assert text.count("mean accuracy so far") == 5
+
+
+def test_names_are_no_markup(terminal: Console) -> None:
+    """`[/INST]` ended the console, "odd [names]" was printed as "odd "."""
+    x, y = torch.arange(8, dtype=torch.uint8)[:, None], torch.arange(8) // 2
+    names = ["[/INST]", "[red]", ":smile:", "\\[bold]"]
+    samples = clp.Samples.of(x, y)
+    stream = clp.class_incremental("odd [names]", [[0, 1], [2, 3]], names, samples, samples)
+    clp.run(stream, "finetune", out=None, sinks=[ConsoleSink(terminal)])
+    text = shown(terminal)
+    assert "finetune on odd [names]" in text
+    for name in names:
+        assert text.count(name) == 2, name  # as progress, and in the matrix
 
 
 def test_diagnostics_do_not_end_what_is_shown(terminal: Console) -> None:
