@@ -111,9 +111,10 @@ class NearestClassMean(Prototypes):
     def scores(self, features: Tensor) -> Tensor:
         if self.metric == "cosine":
             return normalize(features, dim=1) @ normalize(self.means, dim=1).T
-        # With products of matrices, small differences of large norms would lose digits.
-        exact = "donot_use_mm_for_euclid_dist"
-        return -torch.cdist(features, self.means, compute_mode=exact).square()
+        # Around the mean of all, so that small differences of large norms lose no digits.
+        centre = self.sums.sum(0) / self.counts.sum().clamp(min=1)
+        x, means = features - centre, self.means - centre
+        return 2 * x @ means.T - x.square().sum(1, keepdim=True) - means.square().sum(1)
 
 
 class StreamingLDA(Prototypes):

@@ -135,7 +135,9 @@ class ReplayBuffer(nn.Module):
 
     def _last_wins(self, slots: Tensor) -> Tensor:
         """Keep the last of the samples sent to the same row: writing a row twice has no order."""
-        overwritten = (slots[:, None] == slots).triu_(1).any(1)
+        ordered, order = slots.sort(stable=True)
+        overwritten = torch.zeros_like(slots, dtype=torch.bool)
+        overwritten.index_copy_(0, order[:-1], ordered[:-1] == ordered[1:])
         return slots.masked_fill(overwritten, self.size)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -143,6 +145,13 @@ class ReplayBuffer(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.seen = int(state["seen"])
+
+
+def rank_within(groups: Tensor) -> Tensor:
+    """Return how many samples before it share each sample's group, (B,); O(B log B)."""
+    ordered, order = groups.sort(stable=True)
+    rank = torch.arange(len(groups), device=groups.device)
+    return torch.empty_like(rank).index_copy_(0, order, rank - torch.searchsorted(ordered, ordered))
 
 
 class ClassBalancedBuffer(ReplayBuffer):
@@ -183,15 +192,17 @@ class ClassBalancedBuffer(ReplayBuffer):
         new = [c for c in classes if c not in present]
         if not new:
             return
+        kept_with = [f"extra_{name}" for name in self._extra]
         quota, order = self.size // (len(present) + len(new)), sorted(present + new)
-        old = {c: self.rows_of(c) for c in present}
-        kept = {c: rows[self._permutation(len(rows))[:quota]] for c, rows in old.items()}
-        kept_with = [self.get_buffer(f"extra_{name}") for name in self._extra]
-        for buffer in (self.x, self.y, self.task, *kept_with):
-            before = buffer.clone()
-            for i, c in enumerate(order):
-                if c in kept:
-                    buffer[i * quota : i * quota + len(kept[c])] = before[kept[c]]
+        sources, targets = [self.y.new_empty(0)], [self.y.new_empty(0)]
+        for c in present:
+            rows, first = self.rows_of(c), order.index(c) * quota
+            kept = rows[self._permutation(len(rows))[:quota]]
+            sources.append(kept)
+            targets.append(torch.arange(first, first + len(kept), device=kept.device))
+        source, target = torch.cat(sources), torch.cat(targets)
+        for buffer in (self.x, self.y, self.task, *map(self.get_buffer, kept_with)):
+            buffer[target] = buffer[source]
         self.quota = quota
         self.start[order] = torch.arange(len(order), device=self.start.device) * quota
 
@@ -210,8 +221,7 @@ class ClassBalancedBuffer(ReplayBuffer):
     def _slots(self, batch: Batch) -> Tensor:
         if not self.quota:
             raise ContractError("call make_room(experience.classes) in begin_experience")
-        earlier = (batch.y[:, None] == batch.y).tril(-1).sum(1)  # of the same class in this batch
-        position = self.counts[batch.y] + earlier
+        position = self.counts[batch.y] + rank_within(batch.y)
         chosen = self._uniform(len(batch)).mul_(position + 1).long()
         within = torch.where(position < self.quota, position, chosen)
         slots = torch.where(within < self.quota, self.start[batch.y] + within, self.size)
@@ -279,8 +289,7 @@ class RingBuffer(ReplayBuffer):
 
     def _slots(self, batch: Batch) -> Tensor:
         groups = batch.y if self._by_class else torch.full_like(batch.y, self._index)
-        earlier = (groups[:, None] == groups).tril(-1).sum(1)  # of the same group in this batch
-        position = self.counts[groups] + earlier
+        position = self.counts[groups] + rank_within(groups)
         self.counts.index_add_(0, groups, torch.ones_like(groups))
         return self._last_wins(groups * self.quota + position % self.quota)
 

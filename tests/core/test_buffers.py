@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, RingBuffer, StreamInfo
-from cl_platform.core.buffers import make_memory
+from cl_platform.core.buffers import make_memory, rank_within
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
 from cl_platform.errors import BadInput, ContractError
@@ -70,6 +70,29 @@ def test_a_batch_larger_than_the_memory() -> None:
     memory.add(batch(torch.arange(64)))
     assert len(memory) == 5
     assert len(held(memory).unique()) == 5
+
+
+@pytest.mark.parametrize("kind", ["reservoir", "balanced", "ring"])
+def test_a_full_batch_of_60000_takes_no_room(kind: str) -> None:
+    """All pairs of its samples would: balanced and ring asked for 28.8 GB."""
+    memory = make_memory(kind, 400, info())  # type: ignore[arg-type]
+    memory.make_room((0, 1, 2, 3))
+    ids = torch.arange(60_000)
+    memory.add(batch(ids, ids % 4))
+    rows = memory.rows()
+    assert len(rows) == len(memory.x[rows, 0].unique()) == 400
+    if kind != "reservoir":
+        assert memory.y[rows].bincount().tolist() == [100] * 4
+    if kind == "ring":
+        assert memory.x[rows, 0].sort().values.tolist() == list(range(59_600, 60_000))
+
+
+def test_ranks_and_overwritten_rows_are_those_of_all_pairs() -> None:
+    groups = torch.randint(5, (200,))
+    pairs = groups[:, None] == groups
+    assert torch.equal(rank_within(groups), pairs.tril(-1).sum(1))
+    once = ReplayBuffer(5, info())._last_wins(groups)
+    assert torch.equal(once, groups.masked_fill(pairs.triu(1).any(1), 5))
 
 
 def test_sampling_is_uniform_over_what_is_held() -> None:

@@ -98,6 +98,15 @@ def test_ncm_is_sklearns_nearest_centroid() -> None:
     assert torch.allclose(test_logits(fold), by_hand)
 
 
+def test_ncm_is_the_squared_distance_to_a_dozen_digits() -> None:
+    """Far from the origin as well, where products lose the digits that distances are made of."""
+    strategy = fold_of("ncm").strategy
+    strategy.sums += 1000 * strategy.counts[:, None]
+    features = strategy.means[:5] + torch.randn(5, strategy.means.shape[1], dtype=torch.float64)
+    wanted = -(features[:, None] - strategy.means).square().sum(2)
+    assert torch.allclose(strategy.scores(features), wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_by_cosine_ncm_ignores_lengths() -> None:
     fold = fold_of({"name": "ncm", "metric": "cosine"})
     x, y = data_of(fold)
