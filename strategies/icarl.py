@@ -92,11 +92,11 @@ class ICaRL(Strategy):
     @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:
         """Return features (B, F) of unit length."""
-        return normalize(self.model.features(x), dim=1)  # type: ignore[operator]
+        return normalize(self.model.features(x).float(), dim=1)  # type: ignore[operator]
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Return minus the squared distance to each class's mean, -inf without exemplars."""
-        features = normalize(self.model.features(x), dim=1)  # type: ignore[operator]
+        features = normalize(self.model.features(x).float(), dim=1)  # type: ignore[operator]
         closeness = 2 * features @ self.means.T - 2  # both have unit length
         return self.restrict(closeness.masked_fill(~self.seen, -torch.inf), task)
 
