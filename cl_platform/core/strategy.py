@@ -146,10 +146,23 @@ class Strategy(nn.Module):
         return self.restrict(self.model(x), task)
 
     def restrict(self, logits: Tensor, task: Tensor | None) -> Tensor:
-        """Return logits (B, n_classes), -inf for classes of other tasks where tasks are given."""
-        if task is None:
-            return logits
-        return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
+        """Return logits (B, n_classes), -inf for classes that do not compete; see `competing`.
+
+        What a loss compares passes through here.
+        """
+        allowed = self.competing(task)
+        return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+
+    def competing(self, task: Tensor | None) -> Tensor | None:
+        """Return which classes a sample's logits are compared over, (B or 1, n_classes) bool.
+
+        They are those of its task, if `task` (B,) is given. In training on a class-incremental
+        stream with ``loss_classes=seen`` they are the classes seen so far. None stands for all.
+        """
+        if task is not None:
+            return self.info.task_classes[task]
+        seen_only = self.info.loss_classes == "seen" and self.info.scenario == "class"
+        return self.info.seen[None] if self.training and seen_only else None
 
     @property
     def index(self) -> int:
