@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
+from cl_platform.models.precision import comparing
 from strategies.parts.gradients import flatten, frozen_statistics, trainable, views
 
 
@@ -109,7 +110,8 @@ class GEM(GradientProjection):
     def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
         for reference, rows in zip(self.references, self.past, strict=True):
             torch._foreach_copy_(views(reference, gradients), self.memory_gradients(rows))
-        projected = constrained_projection(flatten(gradients), self.references, self.margin)
+        with comparing(self.info.device):
+            projected = constrained_projection(flatten(gradients), self.references, self.margin)
         return views(projected, gradients)
 
 

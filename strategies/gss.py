@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
+from cl_platform.models.precision import comparing
 from strategies.er import joined
 from strategies.parts.gradients import loss_gradients
 
@@ -45,7 +46,8 @@ class GSS(Strategy):
                 normalize(torch.cat(list(loss_gradients(self, b.x, b.y, b.task))), dim=1)
                 for b in (batch, self.buffer.sample(self.comparisons))
             )
-            score = 1 + (new @ old.T).amax(1)
+            with comparing(score.device):
+                score = 1 + (new @ old.T).amax(1).float()
         self.buffer.add(batch, score=score)
 
 
