@@ -104,8 +104,7 @@ class GEM(GradientProjection):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        width = sum(p.numel() for p in trainable(self.model))
-        self.references = torch.empty(len(self.past), width, device=self.info.device)
+        self.references = flatten(trainable(self.model)).repeat(len(self.past), 1)  # room for them
 
     def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
         for reference, rows in zip(self.references, self.past, strict=True):

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+import cl_platform as clp
 from cl_platform.config.registry import load, plugins
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
+from cl_platform.models.mlp import MLP
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.gem import GEM
@@ -131,3 +133,20 @@ def test_every_method_trains_in_bf16(name: str) -> None:
     )
     state = fold.strategy.state_dict().values()
     assert not {v.dtype for v in state if isinstance(v, Tensor)} & {torch.bfloat16, torch.float16}
+
+
+class Double(MLP):
+    """A model of double precision."""
+
+    def __init__(self, input_shape: tuple[int, ...], n_classes: int) -> None:
+        super().__init__(input_shape, n_classes, hidden=[8])
+        self.double()
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(x.double())
+
+
+@pytest.mark.parametrize("name", ["der++", "gem", "gss", "refresh", "rank-update", "icarl", "ewc"])
+def test_models_may_compute_in_double_precision(name: str) -> None:
+    stream = {**BLOBS, "scenario": "task" if name == "rank-update" else "class"}
+    clp.run(stream, name, model=Double, out=None)
