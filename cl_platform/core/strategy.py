@@ -28,6 +28,7 @@ class Batch:
         extra: further values that a memory stores with each sample, by name, each (B, ...).
         features: the frozen model's features, (B, D), where the kernel has them cached; see
             :attr:`Strategy.takes_features`.
+        epoch: which pass over the experience's data it belongs to, from 0.
     """
 
     x: Tensor
@@ -36,6 +37,7 @@ class Batch:
     raw: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
+    epoch: int = 0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -45,7 +47,8 @@ class Batch:
         task = None if self.task is None else self.task[rows]
         extra = {name: value[rows] for name, value in self.extra.items()}
         features = None if self.features is None else self.features[rows]
-        return Batch(self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+        parts = (self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+        return Batch(*parts, self.epoch)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)

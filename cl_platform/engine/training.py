@@ -73,9 +73,9 @@ def train_experience(
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
     total, shown = config.epochs * per_epoch, 0
     watch = _LossWatch(config.optimizer.lr, total, on_progress)
-    for _ in range(config.epochs):
+    for epoch in range(config.epochs):
         for batch in batches(
-            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features
+            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features, epoch
         ):
             loss = strategy.training_step(batch)
             strategy.after_step(batch)
@@ -137,6 +137,7 @@ def batches(
     shuffle: torch.Generator,
     augment: torch.Generator,
     features: Samples | None = None,
+    epoch: int = 0,
 ) -> Iterator[Batch]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
@@ -158,7 +159,7 @@ def batches(
     for raw, y, task, cached in _ahead(
         read, order.split(batch_sizes(len(order), chunk)), data.mapped
     ):
-        whole = Batch(preprocess(raw, augment), y, task, raw, features=cached)
+        whole = Batch(preprocess(raw, augment), y, task, raw, features=cached, epoch=epoch)
         start = 0
         for size in batch_sizes(len(y), batch_size):
             yield whole[start : start + size]
