@@ -61,10 +61,14 @@ def train_experience(
     """
     info = strategy.info
     strategy.train()
+    before = dict(strategy.named_parameters())
     strategy.begin_experience(experience)
     optimizer = build_optimizer(strategy, config.optimizer)
     if optimizer is not None:
-        restore_optimizer(strategy, optimizer, optimizer_memory)
+        # A parameter that was replaced just now (a new model) has nothing to do with old moments.
+        kept = {name for name, p in strategy.named_parameters() if before.get(name) is p}
+        stored = {name: moments for name, moments in optimizer_memory.items() if name in kept}
+        restore_optimizer(strategy, optimizer, stored)
         strategy.optimizer = optimizer
     per_epoch = len(batch_sizes(len(data), config.batch_size))
     after_batch, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, per_epoch)
