@@ -32,6 +32,7 @@ class Prototypes(Strategy):
     """
 
     takes_features = True
+    freezes_model = True
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info

@@ -84,6 +84,9 @@ class Strategy(nn.Module):
     argument. Of pretrained models they are computed once per sample, by the kernel, and cached for
     all runs; augmented samples have none. ``forward`` computes what it is not given."""
 
+    freezes_model: ClassVar[bool] = False
+    """If true, ``model`` never changes: planning says so where its weights are random."""
+
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
     effect before experience k, so that runs equal up to there share their states."""

@@ -236,6 +236,7 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"strategy": "er", "model": "cnn", "stream": "split-digits"},
         {
             "strategies.er",
+            "strategies.parts.memory",
             "cl_platform.core.buffers",
             "cl_platform.models.classifier",
             "cl_platform.models.cnn",
@@ -248,6 +249,7 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
             "strategies.der",
             "strategies.parts.fisher",
             "strategies.parts.gradients",
+            "strategies.parts.memory",
             "streams.transforms",
             "cl_platform.core.buffers",
             "cl_platform.core.wrapper",
