@@ -34,7 +34,8 @@ class WeightedReplay(Strategy):
         return loss
 
     def after_step(self, batch: Batch) -> None:
-        self.memory.add(batch)
+        if batch.epoch == 0:  # each sample once
+            self.memory.add(batch)
 
 
 class LargestFirst(Curriculum):

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.errors import BadInput
+from cl_platform.models.precision import comparing
 from strategies.parts.frozen import FrozenBackbone
 from strategies.parts.prefixes import Length, check_blocks, prefixes
 
@@ -81,8 +82,9 @@ class CODAPrompt(FrozenBackbone):
         """Weigh components for queries (B, width): (n_blocks, B, n_components)."""
         keys, attention = self._all(self.keys), self._all(self.attention)
         # cos(q * A, K) as two products of matrices: q * A would have B n_components rows.
-        dots = query @ (attention * normalize(keys, dim=-1)).mT
-        squared_norms = query.square() @ attention.square().mT
+        with comparing(query.device):
+            dots = query @ (attention * normalize(keys, dim=-1)).mT
+            squared_norms = query.square() @ attention.square().mT
         return dots / squared_norms.clamp_min(1e-12).sqrt()
 
     def prompts_for(self, query: Tensor) -> Tensor:
@@ -96,7 +98,8 @@ class CODAPrompt(FrozenBackbone):
         for parts in (self.prompts, self.keys, self.attention):
             rows = self._all(parts)[:, :learned].flatten(2)  # B of each block
             identity = torch.eye(rows.shape[1], device=rows.device)
-            departures.append((rows @ rows.mT - identity).square().mean((-2, -1)).sum())
+            with comparing(rows.device):
+                departures.append((rows @ rows.mT - identity).square().mean((-2, -1)).sum())
         return torch.stack(departures).sum()
 
     def loss(self, batch: Batch) -> Tensor:

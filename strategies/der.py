@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
-from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
+from strategies.parts.memory import Offering
 
 
-class DER(Strategy):
+class DER(Offering):
     """Dark experience replay: a penalty on changes of the logits that old samples were stored with.
 
     Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning", Algorithm 1. As
@@ -24,12 +27,15 @@ class DER(Strategy):
         memory_batch_size: samples drawn per term and step; None draws as many as the batch has.
         memory: how it is shared out, see ``er``.
         alpha: weight of the distance to the stored logits.
+        offer: see :class:`strategies.parts.memory.Offering`; ``every-epoch`` as in the authors'
+            code, since logits of the first epoch are worth little.
     """
 
     memory_size: PositiveInt = 200
     memory_batch_size: PositiveInt | None = None
     memory: MemoryKind = "reservoir"
     alpha: NonNegativeFloat = 0.3
+    offer: Literal["once", "every-epoch"] = "every-epoch"
 
     draws = 1  # batches from the memory at each step
 
@@ -46,7 +52,8 @@ class DER(Strategy):
 
     def training_step(self, batch: Batch) -> Tensor:
         loss, logits = self._loss_and_logits(batch)
-        self.buffer.add(batch, logits=logits)
+        if self.offers(batch):
+            self.buffer.add(batch, logits=logits)
         return self.minimise(loss)
 
     def _loss_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:

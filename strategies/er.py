@@ -6,22 +6,24 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from cl_platform import Batch, Experience, Strategy, StreamInfo
+from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
+from strategies.parts.memory import Offering
 
 
-class ER(Strategy):
+class ER(Offering):
     """Experience replay: each step trains on the new batch and as many samples from a memory.
 
     Source: Chaudhry et al. 2019, "On Tiny Episodic Memories in Continual Learning", Algorithm 1;
     the loss is the mean cross-entropy over new and old samples together. As there, the memory also
-    holds samples of the present experience. With several epochs, each offers its samples again.
+    holds samples of the present experience.
 
     Args:
         memory_size: number of stored samples.
         memory_batch_size: samples drawn per step; None draws as many as the batch has.
         memory: how it is shared out: a uniform ``reservoir``, the same number of every class seen
             (``balanced``), or the latest samples of every class (``ring``).
+        offer: see :class:`strategies.parts.memory.Offering`.
     """
 
     memory_size: PositiveInt = 200
@@ -45,7 +47,8 @@ class ER(Strategy):
         return self.buffer.sample(self.memory_batch_size or len(batch))
 
     def after_step(self, batch: Batch) -> None:
-        self.buffer.add(batch)
+        if self.offers(batch):
+            self.buffer.add(batch)
 
 
 def joined(new: Batch, old: Batch) -> Batch:

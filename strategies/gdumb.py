@@ -8,24 +8,26 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform import Batch, ClassBalancedBuffer, Experience, StreamInfo
 from cl_platform.engine.training import batch_sizes
 from cl_platform.errors import BadInput
+from strategies.parts.memory import Offering
 
 
-class GDumb(Strategy):
+class GDumb(Offering):
     """GDumb: collect a class-balanced memory, then train a new model on the memory alone.
 
     Source: Prabhu et al. 2020, "GDumb: A Simple Approach that Questions Our Progress in Continual
     Learning", Section 3; the learning rate is annealed by cosine from the optimizer's to a
     hundredth of it, with restarts after 1, 3, 7, ... passes. Here a full class goes on as a
     reservoir (there the first samples stay); there is no CutMix, no warm-up pass and no clipping of
-    gradients. Every epoch offers its samples to the memory: give ``--epochs 1``.
+    gradients. Epochs of the run after the first one only cost time: give ``--epochs 1``.
 
     Args:
         memory_size: number of stored samples, at least one for every class.
         passes: epochs over the memory at the end of each experience.
         memory_batch_size: samples of a batch of the memory.
+        offer: see :class:`strategies.parts.memory.Offering`.
     """
 
     memory_size: PositiveInt = 1000
@@ -48,7 +50,8 @@ class GDumb(Strategy):
         return torch.zeros((), device=batch.y.device)
 
     def after_step(self, batch: Batch) -> None:
-        self.buffer.add(batch)
+        if self.offers(batch):
+            self.buffer.add(batch)
 
     def end_experience(self, experience: Experience) -> None:
         lr = float(self.optimizer.param_groups[0]["lr"])

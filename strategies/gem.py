@@ -11,16 +11,19 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
+from cl_platform import Batch, Experience, RingBuffer, StreamInfo
+from cl_platform.models.precision import comparing
 from strategies.parts.gradients import flatten, frozen_statistics, trainable, views
+from strategies.parts.memory import Offering
 
 
-class GradientProjection(Strategy):
+class GradientProjection(Offering):
     """Training by gradients that are projected so as not to harm past experiences.
 
     Args:
         memory_size: number of stored samples, shared equally by all experiences of the stream; of
             each, its latest.
+        offer: see :class:`strategies.parts.memory.Offering`.
     """
 
     memory_size: PositiveInt = 500
@@ -57,7 +60,8 @@ class GradientProjection(Strategy):
         return list(torch.autograd.grad(loss, trainable(self.model), materialize_grads=True))
 
     def after_step(self, batch: Batch) -> None:
-        self.buffer.add(batch)
+        if self.offers(batch):
+            self.buffer.add(batch)
 
 
 class AGEM(GradientProjection):
@@ -68,6 +72,7 @@ class AGEM(GradientProjection):
     Args:
         memory_size: number of stored samples, shared equally by all experiences of the stream; of
             each, its latest.
+        offer: see :class:`strategies.parts.memory.Offering`.
         memory_batch_size: samples of past experiences for the reference gradient; None takes as
             many as the batch has.
     """
@@ -96,6 +101,7 @@ class GEM(GradientProjection):
     Args:
         memory_size: number of stored samples, shared equally by all experiences of the stream; of
             each, its latest.
+        offer: see :class:`strategies.parts.memory.Offering`.
         margin: added to the dual variables, which biases updates towards past experiences.
     """
 
@@ -103,13 +109,13 @@ class GEM(GradientProjection):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        width = sum(p.numel() for p in trainable(self.model))
-        self.references = torch.empty(len(self.past), width, device=self.info.device)
+        self.references = flatten(trainable(self.model)).repeat(len(self.past), 1)  # room for them
 
     def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
         for reference, rows in zip(self.references, self.past, strict=True):
             torch._foreach_copy_(views(reference, gradients), self.memory_gradients(rows))
-        projected = constrained_projection(flatten(gradients), self.references, self.margin)
+        with comparing(self.info.device):
+            projected = constrained_projection(flatten(gradients), self.references, self.margin)
         return views(projected, gradients)
 
 

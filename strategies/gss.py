@@ -7,12 +7,14 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
+from cl_platform import Batch, ReplayBuffer, StreamInfo
+from cl_platform.models.precision import comparing
 from strategies.er import joined
 from strategies.parts.gradients import loss_gradients
+from strategies.parts.memory import Offering
 
 
-class GSS(Strategy):
+class GSS(Offering):
     """GSS-greedy: a replay memory of samples whose gradients point in different directions.
 
     Source: Aljundi et al. 2019, "Gradient based sample selection for online continual learning",
@@ -23,6 +25,7 @@ class GSS(Strategy):
         memory_size: number of stored samples.
         memory_batch_size: samples replayed per step; None draws as many as the batch has.
         comparisons: samples of the memory that a new one is compared with.
+        offer: see :class:`strategies.parts.memory.Offering`.
     """
 
     memory_size: PositiveInt = 200
@@ -39,13 +42,16 @@ class GSS(Strategy):
         return super().loss(batch)
 
     def after_step(self, batch: Batch) -> None:
+        if not self.offers(batch):
+            return
         score = torch.full_like(batch.y, 0.1, dtype=torch.float32)
         if self.buffer.seen:  # the largest cosine of the gradient of each with those of old samples
             new, old = (
                 normalize(torch.cat(list(loss_gradients(self, b.x, b.y, b.task))), dim=1)
                 for b in (batch, self.buffer.sample(self.comparisons))
             )
-            score = 1 + (new @ old.T).amax(1)
+            with comparing(score.device):
+                score = 1 + (new @ old.T).amax(1).float()
         self.buffer.add(batch, score=score)
 
 

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
 from cl_platform.errors import BadInput
+from cl_platform.models.precision import comparing
 from strategies.parts.snapshot import Snapshot
 
 
@@ -91,13 +92,14 @@ class ICaRL(Strategy):
 
     @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:
-        """Return features (B, F) of unit length."""
+        """Return features (B, F) of unit length, which are compared in float32."""
         return normalize(self.model.features(x).float(), dim=1)  # type: ignore[operator]
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Return minus the squared distance to each class's mean, -inf without exemplars."""
         features = normalize(self.model.features(x).float(), dim=1)  # type: ignore[operator]
-        closeness = 2 * features @ self.means.T - 2  # both have unit length
+        with comparing(features.device):
+            closeness = 2 * features @ self.means.T - 2  # both have unit length
         return self.restrict(closeness.masked_fill(~self.seen, -torch.inf), task)
 
 
@@ -118,7 +120,8 @@ def herd(features: Tensor, n: int) -> Tensor:
     chosen = []
     for k in range(1, min(n, len(features)) + 1):
         # |k mean - total - f|^2 without what is the same for all f
-        distance = squares - 2 * (features @ (k * mean - total))
+        with comparing(features.device):
+            distance = squares - 2 * (features @ (k * mean - total))
         best = distance.argmin(0, keepdim=True)
         chosen.append(best)
         total = total + features.index_select(0, best)[0]

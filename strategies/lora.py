@@ -144,8 +144,9 @@ class SLoRA(LoRA):
     Source: Wistuba et al. 2024, "Choice of PEFT Technique in Continual Learning: Prompt Tuning is
     Not All You Need": S-Prompts (Wang et al. 2022) with low-rank updates in place of prompts.
     Centroids are K-means centres of the frozen model's features; each sample of a batch uses the
-    adapters and the head of its recognised task, whose classes alone it can get. Centroids are
-    added before training, so that an evaluation during an experience works in the same way.
+    adapters and the head of its recognised task, whose classes alone it can get: all other logits
+    are the lowest number. Centroids are added before training, so that an evaluation during an
+    experience works in the same way.
 
     Args:
         centroids: K; five in S-Prompts.
@@ -171,9 +172,11 @@ class SLoRA(LoRA):
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
     ) -> Tensor:
-        if task is None:
-            task = self.selector.nearest(self.query(x, features))
-        return super().forward(x, task)
+        if task is not None:
+            return super().forward(x, task)
+        logits = super().forward(x, self.selector.nearest(self.query(x, features)))
+        # Finite, so that a sample of a task that is known but was not recognised has probabilities.
+        return logits.clamp(min=torch.finfo(logits.dtype).min)
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return the share of each task's training samples recognised when the task was new."""

@@ -18,7 +18,7 @@ class LwF(Strategy):
 
     Source: Li & Hoiem 2017, "Learning without Forgetting", Eq. 2 and 3, as a Kullback-Leibler
     divergence (the cross-entropy up to a constant). Task-incremental streams have one distillation
-    per past task, others one over all classes seen.
+    per past head, others one over all classes seen. Tasks with the same classes share a head.
 
     Args:
         alpha: weight of the distillation; a list has one weight per experience.
@@ -47,7 +47,8 @@ class LwF(Strategy):
 
     def begin_experience(self, experience: Experience) -> None:
         self.teacher.take(self.model)
-        self.heads = [torch.nonzero(head).flatten() for head in self.seen if head.any()]
+        distinct = dict.fromkeys(tuple(head.nonzero().flatten().tolist()) for head in self.seen)
+        self.heads = [self.seen.new_tensor(head, dtype=torch.int64) for head in distinct if head]
         new = torch.zeros_like(self.seen[0])
         if self.rivals == "seen" and len(self.seen) == 1:
             new[list(experience.classes)] = True

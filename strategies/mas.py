@@ -17,6 +17,9 @@ class MAS(Penalised):
     Source: Aljundi et al. 2018, "Memory Aware Synapses: Learning what (not) to forget", Eq. 3 and
     4: the importance is the mean over samples of the absolute gradient of the squared norm of the
     logits, summed over experiences. The authors' code takes it of whole batches, which is smaller.
+    The logits are those of the classes seen so far, or in task-incremental streams of the
+    experience's own (there, a head per task): others mean nothing yet and would only be held at
+    random values.
 
     Args:
         strength: the loss is cross-entropy + strength/2 sum Omega (theta - theta*)^2; twice the
@@ -32,10 +35,14 @@ class MAS(Penalised):
         self.penalty.replace(importance, flatten(trainable(self.model)))
 
     def sensitivity(self, experience: Experience) -> Tensor:
-        """Compute the mean absolute gradient of the squared norm of the logits, (P,)."""
+        """Compute the mean absolute gradient of the squared norm of the trained logits, (P,)."""
+        trained = self.info.seen
+        if self.info.scenario == "task":
+            trained = self.info.task_classes[experience.task]
+        classes = trained.nonzero().flatten()
 
         def squared_norm(logits: Tensor) -> Tensor:
-            return logits.square().sum()
+            return logits[:, classes].square().sum()
 
         total, n = torch.zeros_like(self.penalty.importance), 0
         for batch in self.batches(experience, samples=self.samples):

@@ -9,6 +9,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, StreamInfo
+from cl_platform.models.precision import comparing
 from strategies.lora import Adapted, each
 from strategies.parts.adapters import Updates, summed
 
@@ -50,7 +51,9 @@ class OLoRA(Adapted):
     def penalty(self) -> Tensor:
         """Return the overlap of the present adapters with earlier ones, a scalar."""
         *earlier, now = [a.down for a in each(self.adapters)[: self.index + 1]]
-        overlaps = torch.cat([now.new_zeros(1), *((down @ now.mT).flatten() for down in earlier)])
+        with comparing(now.device):
+            products = [(down @ now.mT).flatten() for down in earlier]
+        overlaps = torch.cat([now.new_zeros(1), *products])
         return (overlaps.abs() if self.overlap == "absolute" else overlaps.square()).sum()
 
     def loss(self, batch: Batch) -> Tensor:

@@ -32,6 +32,7 @@ class Prototypes(Strategy):
     """
 
     takes_features = True
+    freezes_model = True
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info
@@ -169,8 +170,10 @@ class RanPAC(Prototypes):
     Args:
         projections: number of random directions, normal with unit variance.
         ridge: the penalty; None takes the power of ten from 1e-8 to 1e8 that, fitted to 80 % of the
-            present experience, has the least squared error on the other 20 %, as in the authors'
-            code. Weights then depend on the last experience, and its data are read once more.
+            samples of each experience so far, has the least squared error on the other 20 % (drawn
+            at random). In the authors' code these are of the present experience alone: a small one
+            may then choose almost no penalty, which harms the classes of all. The sums over the
+            20 % double the state, and their data are read once more.
     """
 
     projections: PositiveInt = 1000
@@ -182,37 +185,40 @@ class RanPAC(Prototypes):
         self.weights = self.zeros(self.info.n_classes, self.projections)
         self.directions = self.zeros(width, self.projections)
         self.directions.normal_(generator=self.info.rng.generator("ranpac/directions"))
-        self.held_out = self.info.rng.generator("ranpac/held-out")
+        self.choice = self.info.rng.generator("ranpac/held-out")
+        if self.ridge is None:
+            self.held_gram, self.held_sums = (
+                torch.zeros_like(self.gram),
+                torch.zeros_like(self.sums),
+            )
 
     def embed(self, features: Tensor) -> Tensor:
         """Return the rectified projections, (B, projections) float64."""
         return relu(super().embed(features) @ self.directions)
 
     def end_experience(self, experience: Experience) -> None:
-        ridge = self.ridge or self.best_ridge(experience)
         super().end_experience(experience)
+        if self.ridge is None:
+            self.hold_out(experience)
+        ridge = self.ridge or self.best_ridge()
         self.weights.copy_(next(ridge_weights(self.gram, self.sums, [ridge])))
 
-    def best_ridge(self, experience: Experience) -> float:
-        """Return the one of ``RIDGES`` that is best on a random fifth of the training data."""
-        n, device = len(experience.train), self.held_out.device
-        order = torch.randperm(n, generator=self.held_out, device=device)
-        parts = order.to(experience.train.index.device).tensor_split([max(1, n // 5)])
-        (held_gram, held_sums), (gram, sums) = (self.moments(experience.subset(p)) for p in parts)
-        # The squared error from its sums, without what is the same for all.
-        errors = [
-            ((w @ held_gram - 2 * held_sums) * w).sum() for w in ridge_weights(gram, sums, RIDGES)
-        ]
-        return RIDGES[int(torch.stack(errors).argmin())]
-
-    def moments(self, experience: Experience) -> tuple[Tensor, Tensor]:
-        """Compute the Gram matrix (projections, projections) and sums (n_classes, projections)."""
-        gram, sums = torch.zeros_like(self.gram), torch.zeros_like(self.sums)
-        for batch in self.batches(experience):
+    def hold_out(self, experience: Experience) -> None:
+        """Add a random fifth of an experience to the sums that choose the ridge; none of one."""
+        n, device = len(experience.train), self.choice.device
+        order = torch.randperm(n, generator=self.choice, device=device)
+        rows = order[: min(max(1, n // 5), n - 1)].to(experience.train.index.device)
+        for batch in self.batches(experience.subset(rows)):
             features = self.embed(self.seen(batch.x, batch.features))
-            gram += features.T @ features
-            sums += one_hot(batch.y, self.info.n_classes).double().T @ features
-        return gram, sums
+            self.held_gram.add_(features.T @ features)
+            self.held_sums.add_(one_hot(batch.y, self.info.n_classes).double().T @ features)
+
+    def best_ridge(self) -> float:
+        """Return the one of ``RIDGES`` that, fitted to the others, is best on what was held out."""
+        fitted = ridge_weights(self.gram - self.held_gram, self.sums - self.held_sums, RIDGES)
+        # The squared error from its sums, without what is the same for all.
+        errors = [((w @ self.held_gram - 2 * self.held_sums) * w).sum() for w in fitted]
+        return RIDGES[int(torch.stack(errors).argmin())]
 
     def add(self, features: Tensor, y: Tensor) -> None:
         super().add(features, y)

@@ -80,7 +80,8 @@ class RankUpdate(Strategy):
         for name, layer in hidden_layers(model).items():
             before = [cast(RankLayer, other.get_submodule(name)) for other in shared]
             model.set_submodule(name, RankLayer(layer, rank, before))
-        model.classifier = Head(classifier.in_features, self.info.task_classes[task])
+        head = Head(classifier.in_features, self.info.task_classes[task])
+        model.classifier = head.to(classifier.weight.dtype)
         return model
 
     def loss(self, batch: Batch) -> Tensor:
@@ -93,7 +94,7 @@ class RankUpdate(Strategy):
         for model, label in zip(self.models, self.learned.tolist(), strict=True):
             rows = (task == label).nonzero().flatten()
             if len(rows):
-                logits[rows] = model(x[rows])
+                logits[rows] = model(x[rows]).to(logits.dtype)
         return logits
 
     def restore(self, state: Mapping[str, Any]) -> None:

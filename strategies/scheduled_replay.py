@@ -24,15 +24,22 @@ class ScheduledReplay(Strategy):
     learned before experience k. ``clp.run`` takes fixed schedules;
     :func:`sweeps.tuning.schedule_search.search_schedule` searches a good one.
 
+    Samples of an experience are taken evenly from its classes, when stored and when replayed. As in
+    the authors' code, in class-incremental streams a schedule deals out only what is left after one
+    sample for each past class, unless all its shares are 0. In that code the loss of such streams
+    compares the classes seen so far: give ``--loss-classes seen``.
+
     Args:
         schedule: ``equal``, or one list of proportions per experience: ``[[], [1], [0.5, 0.5]]``.
         memory_size: samples replayed in every step, the same throughout an experience.
         history: samples stored of each experience, evenly over its classes.
+        every_class: one sample for each past class first, in class-incremental streams.
     """
 
     schedule: Literal["equal"] | list[list[Share]] = "equal"
     memory_size: PositiveInt = 10
     history: PositiveInt = 10
+    every_class: bool = True
 
     per_experience = ("schedule",)
 
@@ -53,11 +60,32 @@ class ScheduledReplay(Strategy):
         past = self.index
         shares = [1.0] * past if self.schedule == "equal" else self.schedule[past]
         parts = [self.rows[:0]]
-        for j, count in enumerate(counts(shares, self.memory_size)):
+        for j, count in enumerate(self.dealt(shares)):
             rows = self.stored.group(j)
-            order = torch.randperm(len(rows), generator=self.choice, device=rows.device)
-            parts.append(rows[order].repeat(self.memory_size)[:count])
+            rows = rows[self.evenly(self.stored.y[rows])]
+            parts.append(rows.repeat(self.memory_size)[:count])
         self.rows = torch.cat(parts)
+
+    def dealt(self, shares: Sequence[float]) -> list[int]:
+        """Return how many samples of each past experience are replayed."""
+        size, least = self.memory_size, [0] * len(shares)
+        if self.every_class and self.info.scenario == "class" and sum(shares):
+            classes = [
+                len(self.stored.y[self.stored.group(j)].unique()) for j in range(len(shares))
+            ]
+            least = counts(classes, min(sum(classes), size))
+        rest = counts(shares, size - sum(least))
+        return [one + more for one, more in zip(least, rest, strict=True)]
+
+    def evenly(self, y: Tensor) -> Tensor:
+        """Return samples of classes (N,) in a random order that takes one of each class in turn."""
+        order = torch.randperm(len(y), generator=self.choice, device=self.choice.device)
+        y = y[order.to(y.device)]
+        rank = torch.zeros_like(y)  # of each sample within its class
+        for c in y.unique():
+            mine = y == c
+            rank[mine] = torch.arange(int(mine.sum()), device=y.device)
+        return order.to(y.device)[rank.argsort(stable=True)]
 
     def loss(self, batch: Batch) -> Tensor:
         if len(self.rows):
@@ -65,14 +93,7 @@ class ScheduledReplay(Strategy):
         return super().loss(batch)
 
     def end_experience(self, experience: Experience) -> None:
-        y = experience.train.y
-        order = torch.randperm(len(y), generator=self.choice, device=self.choice.device)
-        y = y[order.to(y.device)]
-        rank = torch.zeros_like(y)  # of each sample within its class
-        for c in experience.classes:
-            mine = y == c
-            rank[mine] = torch.arange(int(mine.sum()), device=y.device)
-        chosen = order.to(y.device)[rank.argsort(stable=True)[: self.history]]
+        chosen = self.evenly(experience.train.y)[: self.history]
         for batch in self.batches(experience.subset(chosen)):
             self.stored.add(batch)
 

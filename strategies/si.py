@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from cl_platform import Batch, Experience, StreamInfo
+from cl_platform import Experience, StreamInfo
 from strategies.parts.gradients import flatten, trainable, views
 from strategies.parts.quadratic import Penalised
 
@@ -38,17 +38,22 @@ class SI(Penalised):
     def begin_experience(self, experience: Experience) -> None:
         self.path.zero_()
         self.before = [torch.empty_like(p) for p in trainable(self.model)]
+        self.slopes = [torch.empty_like(p) for p in trainable(self.model)]
 
-    def training_step(self, batch: Batch) -> Tensor:
+    def minimise(self, loss: Tensor) -> Tensor:
         parameters = trainable(self.model)
+        self.optimizer.zero_grad()
+        loss.backward()
         with torch.no_grad():
+            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
             torch._foreach_copy_(self.before, parameters)
-        loss = super().training_step(batch)
+            # A copy, since some optimizers change gradients in place (Nesterov's step, for one).
+            torch._foreach_copy_(self.slopes, gradients)
+        self.optimizer.step()
         with torch.no_grad():
             torch._foreach_sub_(self.before, parameters)  # minus the step
-            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-            torch._foreach_addcmul_(views(self.path, parameters), self.before, gradients)
-        return loss
+            torch._foreach_addcmul_(views(self.path, parameters), self.before, self.slopes)
+        return loss.detach()
 
     def end_experience(self, experience: Experience) -> None:
         here = flatten(trainable(self.model))

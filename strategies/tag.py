@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.errors import BadInput
+from cl_platform.models.precision import comparing
 from strategies.parts.gradients import flatten, trainable, views
 
 
@@ -90,9 +91,10 @@ class TAG(Strategy):
 
     def weighted(self, first: Tensor, second: Tensor) -> Tensor:
         """Sum the second moments (T, n), weighted by the alignment of the first ones; (n,)."""
-        weights = task_weights(first, self.b)
-        weights[-1] /= self.bias
-        return weights @ second
+        with comparing(first.device):
+            weights = task_weights(first, self.b)
+            weights[-1] /= self.bias
+            return weights @ second
 
     def end_experience(self, experience: Experience) -> None:
         for m in views(self.first[self.index], trainable(self.model)):

@@ -41,7 +41,8 @@ class {class_name}(Strategy):
         return loss
 
     def after_step(self, batch: Batch) -> None:
-        self.memory.add(batch)
+        if batch.epoch == 0:  # each sample once
+            self.memory.add(batch)
 '''
 
 TEST = '''"""{class_name} keeps the contract of a strategy."""

@@ -95,6 +95,8 @@ class RunConfig(BaseModel):
     """Passes over each experience's data."""
     batch_size: PositiveInt = 10
     """New samples per step."""
+    loss_classes: Literal["all", "seen"] = "all"
+    """Classes that compete in the loss of class-incremental streams: all, or those seen so far."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
     count_flops: bool = False

@@ -101,7 +101,8 @@ class ReplayBuffer(nn.Module):
         if batch.task is not None:
             self.task.index_copy_(0, slots, batch.task)
         for name, value in extra.items():
-            self.get_buffer(f"extra_{name}").index_copy_(0, slots, value.detach())
+            stored = self.get_buffer(f"extra_{name}")
+            stored.index_copy_(0, slots, value.detach().to(stored.dtype))
 
     def make_room(self, classes: tuple[int, ...]) -> None:
         """Prepare for an experience's classes before it begins; a reservoir needs nothing."""

@@ -28,6 +28,7 @@ class Batch:
         extra: further values that a memory stores with each sample, by name, each (B, ...).
         features: the frozen model's features, (B, D), where the kernel has them cached; see
             :attr:`Strategy.takes_features`.
+        epoch: which pass over the experience's data it belongs to, from 0.
     """
 
     x: Tensor
@@ -36,6 +37,7 @@ class Batch:
     raw: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
+    epoch: int = 0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -45,7 +47,8 @@ class Batch:
         task = None if self.task is None else self.task[rows]
         extra = {name: value[rows] for name, value in self.extra.items()}
         features = None if self.features is None else self.features[rows]
-        return Batch(self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+        parts = (self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+        return Batch(*parts, self.epoch)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -80,6 +83,9 @@ class Strategy(nn.Module):
     """If true, ``model`` is ``info.frozen_model()`` and ``forward`` takes its features as a third
     argument. Of pretrained models they are computed once per sample, by the kernel, and cached for
     all runs; augmented samples have none. ``forward`` computes what it is not given."""
+
+    freezes_model: ClassVar[bool] = False
+    """If true, ``model`` never changes: planning says so where its weights are random."""
 
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
@@ -146,10 +152,23 @@ class Strategy(nn.Module):
         return self.restrict(self.model(x), task)
 
     def restrict(self, logits: Tensor, task: Tensor | None) -> Tensor:
-        """Return logits (B, n_classes), -inf for classes of other tasks where tasks are given."""
-        if task is None:
-            return logits
-        return logits.masked_fill(~self.info.task_classes[task], -torch.inf)
+        """Return logits (B, n_classes), -inf for classes that do not compete; see `competing`.
+
+        What a loss compares passes through here.
+        """
+        allowed = self.competing(task)
+        return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+
+    def competing(self, task: Tensor | None) -> Tensor | None:
+        """Return which classes a sample's logits are compared over, (B or 1, n_classes) bool.
+
+        They are those of its task, if `task` (B,) is given. In training on a class-incremental
+        stream with ``loss_classes=seen`` they are the classes seen so far. None stands for all.
+        """
+        if task is not None:
+            return self.info.task_classes[task]
+        seen_only = self.info.loss_classes == "seen" and self.info.scenario == "class"
+        return self.info.seen[None] if self.training and seen_only else None
 
     @property
     def index(self) -> int:

@@ -296,6 +296,10 @@ class StreamInfo:
         features: makes of a frozen model a function that gives the same samples with the model's
             features (D,) as inputs; None for random models.
         device: where parameters, buffers and batches live.
+        loss_classes: which classes compete in the loss of a class-incremental stream: all of it, or
+            those seen so far. :meth:`Strategy.restrict` sees to it.
+        seen: (n_classes,) bool, the classes of the experiences learned so far, the present one
+            included; the kernel sets it before each step.
     """
 
     scenario: Scenario
@@ -310,6 +314,8 @@ class StreamInfo:
     frozen_model: Callable[[], torch.nn.Module]
     features: Callable[[torch.nn.Module], Callable[[Samples], Samples]] | None
     device: torch.device
+    loss_classes: Literal["all", "seen"]
+    seen: Tensor
 
     @property
     def n_classes(self) -> int:

@@ -39,6 +39,7 @@ class Wrapper(Strategy):
     needs_task = _inner("needs_task")
     trains_on = _inner("trains_on")
     takes_features = _inner("takes_features")
+    freezes_model = _inner("freezes_model")
     grows = _inner("grows")
     model = _inner("model")
 

@@ -84,8 +84,9 @@ class Fold:
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
+        self.info = self.plan.info(self.rng)
         with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
-            self.strategy.setup(self.plan.info(self.rng))
+            self.strategy.setup(self.info)
             self.strategy.to(self.device)
         self.state = State(self.strategy.state_dict())
         self.position = 0
@@ -96,7 +97,7 @@ class Fold:
         if state is None:
             return False
         self.begin()
-        self.rng.restart(k)  # as after training
+        self._enter(k)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
         with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
@@ -104,12 +105,18 @@ class Fold:
         self._saved, self._unsaved = self.plan.keys[k], 0.0
         return True
 
+    def _enter(self, k: int) -> None:
+        """Set what a strategy is told of the k-th step: random numbers, and the classes seen."""
+        self.rng.restart(k)
+        self.info.seen.zero_()
+        self.info.seen[[c for e in self._learned(k) for c in e.classes]] = True
+
     def train(self) -> None:
         """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
         data = step.data()
-        self.rng.restart(k)
+        self._enter(k)
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
 

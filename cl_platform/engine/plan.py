@@ -101,6 +101,8 @@ class Plan:
             frozen_model=self._frozen_model,
             features=self._features if self.pretrained else None,
             device=device,
+            loss_classes=self.config.loss_classes,
+            seen=torch.zeros(stream.n_classes, dtype=torch.bool, device=device),
         )
 
     def _model(self) -> nn.Module:

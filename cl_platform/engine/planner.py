@@ -7,10 +7,11 @@ part; key(k) covers key(k-1) and the k-th step. It holds nothing that cannot cha
 from __future__ import annotations
 
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from inspect import isroutine
 from typing import Any
 
@@ -117,6 +118,11 @@ class Planner:
         preprocess = _of_model(model, "preprocess", parameters)
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         pretrained = bool(_of_model(model, "pretrained", parameters))
+        if template.freezes_model and not pretrained:
+            _say_once(
+                f"strategy {config.strategy['name']!r} leaves the model as it is, and "
+                f"{config.model['name']!r} has random weights: give a pretrained model"
+            )
         code = self._code(config, template, model, arranged.unordered)
         if weights := _of_model(model, "fingerprint", parameters):
             code["model"] = digest(code["model"], weights)
@@ -273,6 +279,11 @@ class Planner:
                 found.popitem(last=False)
         found.move_to_end(key)
         return found[key]
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _key(section: dict[str, Any]) -> str:

@@ -61,10 +61,14 @@ def train_experience(
     """
     info = strategy.info
     strategy.train()
+    before = dict(strategy.named_parameters())
     strategy.begin_experience(experience)
     optimizer = build_optimizer(strategy, config.optimizer)
     if optimizer is not None:
-        restore_optimizer(strategy, optimizer, optimizer_memory)
+        # A parameter that was replaced just now (a new model) has nothing to do with old moments.
+        kept = {name for name, p in strategy.named_parameters() if before.get(name) is p}
+        stored = {name: moments for name, moments in optimizer_memory.items() if name in kept}
+        restore_optimizer(strategy, optimizer, stored)
         strategy.optimizer = optimizer
     per_epoch = len(batch_sizes(len(data), config.batch_size))
     after_batch, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, per_epoch)
@@ -73,9 +77,9 @@ def train_experience(
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
     total, shown = config.epochs * per_epoch, 0
     watch = _LossWatch(config.optimizer.lr, total, on_progress)
-    for _ in range(config.epochs):
+    for epoch in range(config.epochs):
         for batch in batches(
-            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features
+            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features, epoch
         ):
             loss = strategy.training_step(batch)
             strategy.after_step(batch)
@@ -137,6 +141,7 @@ def batches(
     shuffle: torch.Generator,
     augment: torch.Generator,
     features: Samples | None = None,
+    epoch: int = 0,
 ) -> Iterator[Batch]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
@@ -158,7 +163,7 @@ def batches(
     for raw, y, task, cached in _ahead(
         read, order.split(batch_sizes(len(order), chunk)), data.mapped
     ):
-        whole = Batch(preprocess(raw, augment), y, task, raw, features=cached)
+        whole = Batch(preprocess(raw, augment), y, task, raw, features=cached, epoch=epoch)
         start = 0
         for size in batch_sizes(len(y), batch_size):
             yield whole[start : start + size]

@@ -21,9 +21,14 @@ def computing(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
 
+def comparing(device: torch.device) -> torch.autocast:
+    """Return the context for products that are compared or summed: float32 in any precision."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """Return a layer in float32 whatever the context: logits in bfloat16 would tie by the dozen."""
-    with torch.autocast(x.device.type, enabled=False):
+    with comparing(x.device):
         output: Tensor = layer(x.float() if x.dtype == torch.bfloat16 else x)
         return output
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cl_platform import Experience, Strategy
+from cl_platform.models.precision import comparing
 from strategies.parts.gradients import flat_gradient, flatten, loss_gradients, trainable
 
 Estimate = Literal["empirical", "sampled", "batch"]
@@ -54,7 +55,8 @@ def diagonal_fisher(
                 weights = chances.gather(1, y[:, None]).squeeze(1)
         start = 0
         for gradients in loss_gradients(strategy, batch.x, y, batch.task):  # in chunks
-            total += weights[start : start + len(gradients)] @ gradients.square_()
+            with comparing(total.device):
+                total += weights[start : start + len(gradients)] @ gradients.square_()
             start += len(gradients)
     model.train(was_training)
     n = min(len(experience.train), samples or len(experience.train))

@@ -29,6 +29,7 @@ class FrozenBackbone(Strategy):
     """
 
     takes_features = True
+    freezes_model = True
 
     train_mask: bool = True
     clip: PositiveFloat | None = 1.0

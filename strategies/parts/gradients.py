@@ -73,17 +73,18 @@ def loss_gradients(
     """Yield the gradient of every sample's cross-entropy, in order, in chunks (m, P).
 
     Args:
-        x, y, task: as in a :class:`Batch`; with task labels only classes of the task compete.
+        x, y, task: as in a :class:`Batch`; the classes of :meth:`Strategy.competing` compete.
     """
-    if task is None:
+    allowed = strategy.competing(task)
+    if allowed is None:
         yield from sample_gradients(strategy.model, cross_entropy, x, y)
         return
 
-    def within_task(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
+    def among_competing(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
         return cross_entropy(logits.masked_fill(~allowed, -torch.inf), y)
 
-    allowed = strategy.info.task_classes[task]
-    yield from sample_gradients(strategy.model, within_task, x, y, allowed)
+    allowed = allowed.expand(len(x), -1)
+    yield from sample_gradients(strategy.model, among_competing, x, y, allowed)
 
 
 @contextmanager

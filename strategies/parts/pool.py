@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.errors import BadInput
+from cl_platform.models.precision import comparing
 from strategies.parts.frozen import FrozenBackbone
 
 
@@ -74,7 +75,8 @@ class Pool(FrozenBackbone):
 
     def similarity(self, query: Tensor) -> Tensor:
         """Return the cosines (B, pool_size) between queries (B, width) and keys."""
-        return normalize(query, dim=1) @ normalize(self.keys, dim=1).T
+        with comparing(query.device):
+            return normalize(query, dim=1) @ normalize(self.keys, dim=1).T
 
     def choose(self, similarity: Tensor) -> Tensor:
         """Choose the items that each sample uses, (B, selected)."""

@@ -205,7 +205,7 @@ def test_every_optimizer_comes_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", flag_fields())
 def test_every_flag_is_in_the_command(name: str) -> None:
-    others = {"precision": "bf16", "device": "mps", "scenario": "task"}
+    others = {"precision": "bf16", "device": "mps", "scenario": "task", "loss_classes": "seen"}
     value = others.get(name) or another(flag_fields()[name].default)
     if name in SECTIONS:
         value = {"stream": "blobs", "strategy": "ewc", "curriculum": "random", "model": "cnn"}[name]

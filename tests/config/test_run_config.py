@@ -38,6 +38,7 @@ def test_defaults_are_complete() -> None:
         "memory_size": 200,
         "memory_batch_size": None,
         "memory": "reservoir",
+        "offer": "once",
     }
     assert parse_config(config.model_dump()) == config
 

@@ -27,6 +27,8 @@ def info(n_classes: int = 4, seed: int = 0, scenario: str = "class") -> StreamIn
         frozen_model=torch.nn.Identity,
         features=None,
         device=torch.device("cpu"),
+        loss_classes="all",
+        seen=torch.zeros(n_classes, dtype=torch.bool),
     )
 
 

@@ -78,6 +78,8 @@ def set_up(strategy: Strategy, stream: clp.Stream) -> Strategy:
             frozen_model=nn.Identity,
             features=None,
             device=CPU,
+            loss_classes="all",
+            seen=torch.zeros(stream.n_classes, dtype=torch.bool),
         )
     )
     return strategy

@@ -69,6 +69,7 @@ def test_a_change_of_the_order_after_position_k_keeps_the_keys_up_to_k() -> None
         {"optimizer": {"name": "adam"}},
         {"optimizer": {"reset": False}},
         {"schedule": {"name": "CosineAnnealingLR"}},
+        {"loss_classes": "seen"},
         {"strategy": {"name": "er", "memory_size": 100}},
         {"strategy": "finetune"},
         {"model": {"name": "mlp", "hidden": [10]}},
@@ -235,6 +236,7 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"strategy": "er", "model": "cnn", "stream": "split-digits"},
         {
             "strategies.er",
+            "strategies.parts.memory",
             "cl_platform.core.buffers",
             "cl_platform.models.classifier",
             "cl_platform.models.cnn",
@@ -247,6 +249,7 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
             "strategies.der",
             "strategies.parts.fisher",
             "strategies.parts.gradients",
+            "strategies.parts.memory",
             "streams.transforms",
             "cl_platform.core.buffers",
             "cl_platform.core.wrapper",

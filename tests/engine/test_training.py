@@ -136,6 +136,35 @@ def test_optimizers_are_reset_or_kept(reset: bool, expected: list[int]) -> None:
     assert expected == MEMORIES
 
 
+class Anew(Rates):
+    """Learns each experience with a new model."""
+
+    def begin_experience(self, experience: Experience) -> None:
+        super().begin_experience(experience)
+        self.model = self.info.build_model()
+
+
+def test_a_new_model_does_not_inherit_the_moments_of_the_one_before() -> None:
+    stream = {"name": "blobs", "experiences": 2}
+    clp.run(stream, Anew, optimizer={"name": "adam", "reset": False}, out=None)
+    assert MEMORIES == [0, 0]
+
+
+@pytest.mark.parametrize("optimizer", [{"name": "adam", "lr": 0.01}, {"name": "adagrad"}])
+def test_gdumb_is_the_same_whether_the_optimizer_is_reset_or_not(optimizer: dict) -> None:
+    ends = []
+    for reset in (True, False):
+        given = {**optimizer, "reset": reset}
+        strategy = {"name": "gdumb", "passes": 3}
+        config = {"stream": {"name": "blobs", "experiences": 2}, "strategy": strategy}
+        fold = Fold(
+            make_plan(parse_config({**config, "optimizer": given})), StateStore(None), Trackers()
+        )
+        fold.run()
+        ends.append(torch.cat([p.detach().flatten() for p in fold.strategy.model.parameters()]))
+    assert torch.equal(*ends)
+
+
 def test_a_kept_optimizer_gives_other_results_than_a_reset_one() -> None:
     results = [
         clp.run("blobs", "finetune", optimizer={"name": "adam", "reset": r}, out=None).matrix

@@ -349,9 +349,25 @@ def test_each_sample_goes_the_way_of_its_nearest_centroid() -> None:
         task = strategy.selector.nearest(strategy.model.features(x))
         assert len(task.unique()) == 3
         expected = torch.stack([strategy(x[i : i + 1], task[i : i + 1])[0] for i in range(len(x))])
-        assert torch.allclose(strategy(x), expected, atol=1e-5)
+        logits, own = strategy(x), strategy.info.task_classes[task]
+        assert torch.allclose(logits[own], expected[own], atol=1e-5)
         # Classes of other tasks are out of question.
-        assert torch.equal(strategy(x).isfinite(), strategy.info.task_classes[task])
+        assert (logits[~own] == torch.finfo(logits.dtype).min).all()
+
+
+def test_samples_that_are_not_recognised_have_a_calibration_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fold = fold_of(3, "s-lora", settings={"stream": TASKS})
+    monkeypatch.setattr(
+        fold.strategy.selector, "nearest", lambda query: torch.zeros(len(query)).long()
+    )
+    fold.evaluate()
+    identities = [e.identity for e in fold.plan.stream.experiences]
+    errors = [fold.records[3].calibration[i] for i in identities]
+    # The task that every sample was taken for, and two whose classes are tossed up.
+    assert errors == [pytest.approx(0, abs=0.2), 0.0, 0.0]
+    assert [fold.records[3].rows["test"]["task"][i] for i in identities[1:]] == [0.5, 0.5]
 
 
 def test_a_task_that_was_not_learned_has_equal_logits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import cl_platform as clp
 from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
+from cl_platform.engine.optimization import OPTIMIZERS
 from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -367,13 +369,22 @@ def test_the_fisher_information_of_some_samples_estimates_that_of_all() -> None:
     assert some.mean(0).sum().item() == pytest.approx(full.sum().item(), rel=0.25)
 
 
-def test_mas_takes_the_absolute_gradient_of_the_squared_output() -> None:
-    fold = fold_of("mas", steps=1)
-    strategy, experience = fold.strategy, fold.plan.steps[0].experience
+@pytest.mark.parametrize(
+    ("scenario", "trained"), [("class", [0, 1, 2, 3]), ("task", [2, 3]), ("domain", [0, 1])]
+)
+def test_mas_takes_the_absolute_gradient_of_the_squared_outputs_that_are_trained(
+    scenario: str, trained: list[int]
+) -> None:
+    stream = {**BLOBS, "scenario": scenario}
+    if scenario == "domain":
+        stream = {"name": "split-digits", "scenario": "domain", "samples": 30}
+    fold = fold_of("mas", steps=2, stream=stream)
+    strategy, experience = fold.strategy, fold.plan.steps[1].experience
     assert isinstance(strategy, MAS)
     by_hand = torch.zeros_like(strategy.penalty.importance)
     for b in strategy.batches(experience, 1):
-        gradient = flat_gradient(strategy.model(b.x).square().sum(), trainable(strategy.model))
+        norm = strategy.model(b.x)[:, trained].square().sum()
+        gradient = flat_gradient(norm, trainable(strategy.model))
         by_hand += gradient.abs() / len(experience.train)
     assert torch.allclose(strategy.sensitivity(experience), by_hand, rtol=1e-3, atol=1e-6)
 
@@ -398,6 +409,35 @@ def test_sis_path_integral_is_the_fall_of_the_loss_for_small_steps() -> None:
     assert float(strategy.path.sum()) == pytest.approx(fall, rel=0.02)
 
 
+KERNELS = [
+    (name, kernel)
+    for name, cls in OPTIMIZERS.items()
+    for kernel in ("plain", "foreach", "fused")
+    if kernel == "plain" or kernel in signature(cls).parameters
+]
+
+
+@pytest.mark.parametrize(("name", "kernel"), KERNELS)
+def test_sis_path_integral_takes_the_gradients_from_before_the_step(name: str, kernel: str) -> None:
+    settings: dict[str, object] = {} if kernel == "plain" else {kernel: True}
+    if name == "sgd":
+        settings |= {"momentum": 0.9, "nesterov": True}
+    fold = fold_of("si", steps=0)
+    strategy = fold.strategy
+    model = strategy.model = nn.Linear(5, 6, bias=name != "muon")  # muon takes matrices only
+    strategy.path = nn.Buffer(torch.zeros_like(flatten(trainable(model))))
+    strategy.begin_experience(fold.plan.steps[0].experience)
+    strategy.optimizer = OPTIMIZERS[name](model.parameters(), lr=0.02, **settings)
+    expected = torch.zeros_like(strategy.path)
+    for _ in range(3):
+        loss = model(vectors(8, 5)).square().mean()
+        slope = flat_gradient(loss, trainable(model))
+        before = flatten(trainable(model))
+        strategy.minimise(model(vectors(8, 5)).square().mean())
+        expected += slope * (before - flatten(trainable(model)))
+    assert torch.allclose(strategy.path, expected, rtol=1e-4, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", ["ewc", "si", "mas"])
 def test_a_penalty_keeps_parameters_near_where_they_were(name: str) -> None:
     distances = []
@@ -412,6 +452,18 @@ def test_a_penalty_keeps_parameters_near_where_they_were(name: str) -> None:
 
 
 # Distillation
+
+
+def test_tasks_that_share_their_classes_are_one_head_for_lwf() -> None:
+    losses = []
+    for scenario in ("domain", "task"):
+        stream = {"name": "permuted-digits", "experiences": 4, "scenario": scenario}
+        fold = fold_of({"name": "lwf", "alpha": 3.0}, stream=stream, epochs=1)
+        fold.train()
+        fold.rng.restart(4)
+        fold.strategy.begin_experience(fold.plan.steps[3].experience)
+        losses.append(fold.strategy.loss(next_batch(fold)).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("scenario", ["class", "task"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.nn.functional import one_hot
 
 import cl_platform as clp
 from cl_platform.config.run_config import parse_config
+from cl_platform.config.signatures import build
+from cl_platform.engine import planner
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
@@ -170,25 +173,42 @@ def test_ranpacs_directions_are_normal_and_of_the_seed() -> None:
     assert first.std().item() == pytest.approx(1, abs=0.05)
 
 
-def test_ranpac_chooses_the_ridge_on_a_fifth_of_the_present_experience() -> None:
+def test_ranpac_chooses_the_ridge_on_a_fifth_of_every_experience_so_far() -> None:
     strategy = {"name": "ranpac", "projections": 60}
-    fold = fold_of(strategy, steps=2)
-    fold.rng.restart(3)
-    experience = fold.plan.steps[2].experience
-    order = torch.randperm(60, generator=fold.rng.generator("ranpac/held-out"))
-    x, y = experience.train.gather(order).double(), one_hot(experience.train.y[order], 6).double()
-    h = (x @ fold.strategy.directions).clamp(min=0).numpy()
+    fold = fold_of(strategy, steps=3)
+    fitted_to, held_out = [], []
+    for k in (1, 2, 3):
+        fold.rng.restart(k)
+        train = fold.plan.steps[k - 1].experience.train
+        order = torch.randperm(60, generator=fold.rng.generator("ranpac/held-out"))
+        x, y = train.gather(order).double(), one_hot(train.y[order], 6).double()
+        h = (x @ fold.strategy.directions).clamp(min=0)
+        held_out.append((h[:12], y[:12]))
+        fitted_to.append((h[12:], y[12:]))
+    (h, y), (held, labels) = (
+        [torch.cat(parts).numpy() for parts in zip(*pairs, strict=True)]
+        for pairs in (fitted_to, held_out)
+    )
     errors = []
     for ridge in RIDGES:
-        fitted = Ridge(ridge, fit_intercept=False, solver="svd").fit(h[12:], y[12:])
-        errors.append(np.square(fitted.predict(h[:12]) - y[:12].numpy()).sum())
+        fitted = Ridge(ridge, fit_intercept=False, solver="svd").fit(h, y)
+        errors.append(np.square(fitted.predict(held) - labels).sum())
     best = RIDGES[int(np.argmin(errors))]
     assert RIDGES[0] < best < RIDGES[-1]
-    fold.rng.restart(3)
-    assert fold.strategy.best_ridge(experience) == best
-    fold.train()
+    assert fold.strategy.best_ridge() == best
     fixed = fold_of({**strategy, "ridge": best})
     assert torch.allclose(fold.strategy.weights, fixed.strategy.weights)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_small_last_experience_does_not_harm_the_classes_before_it(k: int) -> None:
+    """Of its own k samples a class, ranpac would choose no penalty and forget everything."""
+    digits = build("stream", {"name": "split-digits"})
+    last = digits[4]
+    rows = torch.cat([torch.nonzero(last.train.y == c).flatten()[:k] for c in last.classes])
+    stream = replace(digits, experiences=(*digits.experiences[:4], last.subset(rows)))
+    matrix = clp.run(stream, {"name": "ranpac", "projections": 200}, out=None).matrix
+    assert matrix.values[-1, :4].mean() > matrix.values[-2, :4].mean() - 0.02
 
 
 def test_a_tiny_ridge_and_a_singular_gram_matrix_give_the_shortest_solution() -> None:
@@ -199,6 +219,21 @@ def test_a_tiny_ridge_and_a_singular_gram_matrix_give_the_shortest_solution() ->
 
 
 # What holds for all three
+
+
+def test_planning_says_where_features_are_random_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(strategy: str, model: str) -> str:
+        planner._say_once.cache_clear()
+        for seed in (0, 1):
+            parts = {"stream": "blobs", "strategy": strategy, "model": model, "seed": seed}
+            make_plan(parse_config(parts))
+        return capsys.readouterr().err
+
+    line = said("ncm", "mlp")
+    assert line.count("\n") == 1
+    assert "'ncm' leaves the model as it is, and 'mlp' has random weights" in line
+    assert said("er", "mlp") == ""
+    assert said("oneprompt", "tiny-transformer") == ""  # its weights count as pretrained ones
 
 
 @closed_forms
