@@ -32,6 +32,7 @@ class Prototypes(Strategy):
     """
 
     takes_features = True
+    needs_second_pass = True
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info

@@ -30,6 +30,8 @@ class ScheduledReplay(Strategy):
         history: samples stored of each experience, evenly over its classes.
     """
 
+    needs_second_pass = True
+
     schedule: Literal["equal"] | list[list[Share]] = "equal"
     memory_size: PositiveInt = 10
     history: PositiveInt = 10

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from cl_platform.core.digests import digest
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
-from cl_platform.core.samples import Samples
+from cl_platform.core.samples import Samples, SeenOnce
 from cl_platform.errors import BadInput, CurriculumError
 
 Scenario = Literal["class", "task", "domain"]
@@ -42,8 +42,20 @@ class Experience:
         object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
 
     def without_test_data(self) -> Experience:
-        """Return the experience as curricula and strategies see it."""
-        return replace(self, test=self.test.emptied())
+        """Return the experience as curricula see it."""
+        shared = self.train.source is self.test.source  # then test rows could be reached
+        train = self.train.own() if shared else self.train
+        return replace(self, train=train, test=self.test.emptied())
+
+    def own(self) -> Experience:
+        """Return the experience as strategies get it: no test data, and no rows but its own."""
+        parts = {split: getattr(self, split).own() for split in ("train", "validation")}
+        return replace(self, **parts, test=self.test.emptied())
+
+    def seen_once(self, reader: str) -> Experience:
+        """Return the experience with training data that the strategy `reader` cannot read."""
+        hidden: Any = SeenOnce(len(self.train), reader)
+        return replace(self, train=hidden)
 
     def subset(self, rows: Tensor) -> Experience:
         """Return the experience with the given rows (int64 or a mask) of its training data only."""
@@ -290,8 +302,7 @@ class StreamInfo:
         rng: the run's random generators.
         build_model: makes a model for this stream: freshly initialised, or as it was pretrained.
         frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
-        features: makes of a frozen model a function that gives the same samples with the model's
-            features (D,) as inputs; None for random models.
+        online: each sample is shown once; see :attr:`Strategy.needs_second_pass`.
         device: where parameters, buffers and batches live.
     """
 
@@ -305,8 +316,8 @@ class StreamInfo:
     rng: RNG
     build_model: Callable[[], torch.nn.Module]
     frozen_model: Callable[[], torch.nn.Module]
-    features: Callable[[torch.nn.Module], Callable[[Samples], Samples]] | None
     device: torch.device
+    online: bool = False
 
     @property
     def n_classes(self) -> int:

@@ -7,6 +7,7 @@ part; key(k) covers key(k-1) and the k-th step. It holds nothing that cannot cha
 from __future__ import annotations
 
 import json
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -324,5 +325,15 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         for e in stream.experiences
         if not len(e.test)
     ]
+    try:
+        strategy.check(stream.task_classes())
+    except BadInput as error:
+        faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
+    if stream.online and strategy.needs_second_pass:
+        warnings.warn(
+            f"strategy {config.strategy['name']!r} reads the data of an experience besides its "
+            f"batches (needs_second_pass), although stream {stream.name!r} is online",
+            stacklevel=2,
+        )

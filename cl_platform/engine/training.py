@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -52,7 +53,9 @@ def train_experience(
     """Train on one experience, and return the optimizer's state by parameter name.
 
     Args:
-        data: what to train on, the experience's own data for most strategies.
+        experience: what the strategy's hooks get, its own rows alone.
+        data: what to train on, the experience's own data for most strategies; with their features
+            where the strategy takes those of a pretrained model.
         tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
         optimizer_memory: what this returned for the experience before; empty to start anew.
 
@@ -68,14 +71,14 @@ def train_experience(
         strategy.optimizer = optimizer
     per_epoch = len(batch_sizes(len(data), config.batch_size))
     after_batch, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, per_epoch)
-    augmented = info.preprocess.augmentation != "none"
-    features = None if augmented else strategy.features_of(data)
+    if info.preprocess.augmentation != "none":
+        data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
     total, shown = config.epochs * per_epoch, 0
     watch = _LossWatch(config.optimizer.lr, total, on_progress)
     for _ in range(config.epochs):
         for batch in batches(
-            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features
+            data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online
         ):
             loss = strategy.training_step(batch)
             strategy.after_step(batch)
@@ -136,13 +139,14 @@ def batches(
     preprocess: Preprocess,
     shuffle: torch.Generator,
     augment: torch.Generator,
-    features: Samples | None = None,
+    online: bool = False,
 ) -> Iterator[Batch]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
     Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a slice
     of its chunk: preparing one costs a few views. If the data are memory-mapped, the next chunk is
-    read while the present one is used.
+    read while the present one is used. In online streams a batch is a copy: a slice would lead to
+    those that follow.
     """
     device = shuffle.device
     order = torch.randperm(len(data), generator=shuffle, device=device)
@@ -152,16 +156,19 @@ def batches(
     def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
         labels = None if tasks is None else tasks[rows].to(device)
-        cached = None if features is None else features.gather(rows).to(device)
+        features = data.gather_features(rows)
+        cached = None if features is None else features.to(device)
         return data.gather(rows).to(device), data.y[rows].to(device), labels, cached
 
     for raw, y, task, cached in _ahead(
         read, order.split(batch_sizes(len(order), chunk)), data.mapped
     ):
         whole = Batch(preprocess(raw, augment), y, task, raw, features=cached)
+        places = torch.arange(len(y), device=device) if online else None
         start = 0
         for size in batch_sizes(len(y), batch_size):
-            yield whole[start : start + size]
+            rows = slice(start, start + size)
+            yield whole[rows if places is None else places[rows]]
             start += size
 
 
