@@ -60,6 +60,8 @@ class Samples:
     def of(cls, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Samples:
         """Copy arrays into samples of their own: x (n, ...) as in `source`, y (n,) integers.
 
+        Inputs of bool become uint8, those of float64 float32, as models read them.
+
         Raises:
             BadInput: these are no arrays, not as many labels as inputs, or labels are no integers.
         """
@@ -74,6 +76,7 @@ class Samples:
             )
         if len(x) != len(given):
             raise BadInput(f"{len(x)} inputs with {len(given)} labels: give one label per input")
+        x = x.to({torch.bool: torch.uint8, torch.float64: torch.float32}.get(x.dtype, x.dtype))
         y = given.long().clone()
         if not torch.equal(y, given) or (y < 0).any():
             raise BadInput("labels must be integers from 0: give class indices")

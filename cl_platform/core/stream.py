@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl_platform.core.digests import digest
+from cl_platform.core.inputs import Part, input_faults
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
 from cl_platform.core.samples import Samples, SeenOnce
@@ -136,6 +137,16 @@ class Stream:
                 strange = sorted(samples.classes - set(e.classes))
                 if strange:
                     yield f"experience {e.name!r} has labels {strange} of no class of its own"
+        without = [e.name for e in self.experiences if not len(e.validation)]
+        if 0 < len(without) < len(self.experiences):
+            yield (
+                f"experience {without[0]!r} has no validation data, but others have: give every "
+                "experience enough samples to hold some out, or none any (stream.validation=0)"
+            )
+        splits = {"training": "train", "validation": "validation", "test": "test"}
+        yield from input_faults(
+            [Part(e.name, s, getattr(e, n)) for e in self.experiences for s, n in splits.items()]
+        )
 
     def __len__(self) -> int:
         return len(self.experiences)
@@ -243,6 +254,12 @@ def class_incremental(
 ) -> Stream:
     """Return a stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
     names = tuple(str(name) for name in class_names)
+    largest = max(int(s.y.max()) for s in (train, validation, test) if s is not None and len(s))
+    if largest >= len(names):
+        raise BadInput(
+            f"stream {name!r}: labels reach {largest}, but there are {len(names)} class names "
+            f"(0..{len(names) - 1}): name every class, or number the classes from 0"
+        )
     chosen = [int(c) for g in groups for c in g]
     if sorted(chosen) != list(range(len(names))):
         raise BadInput(

@@ -38,6 +38,7 @@ TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum":
 # only some plugins train with, such as replay buffers, is in the digest of their own code.
 TRAINING = (
     "cl_platform.core.digests",  # which name the data
+    "cl_platform.core.inputs",
     "cl_platform.core.preprocess",
     "cl_platform.core.rng",
     "cl_platform.core.samples",
