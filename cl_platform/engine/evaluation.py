@@ -16,7 +16,8 @@ from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, Mask
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
-from cl_platform.errors import ContractError
+from cl_platform.engine.finite import broken_inputs, broken_parameters
+from cl_platform.errors import ContractError, RunFailed
 
 CHUNK = 1000  # samples that are read at a time
 # On a CPU, fewer are in one forward pass: what a convolution makes of 1000 images does not stay in
@@ -137,11 +138,31 @@ class Evaluator:
     def _predictions(
         self, strategy: Strategy, features: Featured, tasks: Collection[int] | None = None
     ) -> Iterator[tuple[_Chunk, Tensor]]:
-        """Yield chunks with their logits, (B, n_classes); of some tasks if given."""
+        """Yield chunks with their logits, (B, n_classes); of some tasks if given.
+
+        Raises:
+            RunFailed: logits are not finite; -inf, for what may not be predicted, is.
+        """
+        broken = self._zeros(len(self.experiences))
         with _evaluating(strategy):
             for chunk in self._resident if self._resident is not None else self._read():
                 if tasks is None or not chunk.tasks.isdisjoint(tasks):
-                    yield chunk, self._logits(strategy, chunk, features)
+                    logits = self._logits(strategy, chunk, features)
+                    broken.index_add_(0, chunk.task, (~(logits.amax(1) < torch.inf)).double())
+                    yield chunk, logits
+        for e, n in zip(self.experiences, broken.tolist(), strict=True):
+            if n:
+                samples, what = getattr(e, self.split), f"{self.split} samples"
+                names = broken_parameters(strategy)
+                why = broken_inputs(samples, self.stream.preprocess, what) or (
+                    f"parameters are not finite, {names[0]!r} first; lower lr"
+                    if names
+                    else "inputs and parameters are finite; look at forward and the buffers"
+                )
+                raise RunFailed(
+                    f"evaluation: logits of {n:.0f} of {len(samples)} {what} of experience "
+                    f"{e.name!r} are nan or infinite: {why}"
+                )
 
     def _logits(self, strategy: Strategy, chunk: _Chunk, features: Featured) -> Tensor:
         """Return a strategy's logits for a chunk, (B, n_classes)."""

@@ -44,6 +44,7 @@ TRAINING = (
     "cl_platform.core.samples",
     "cl_platform.core.strategy",
     "cl_platform.core.stream",
+    "cl_platform.engine.finite",
     "cl_platform.engine.fold",
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
@@ -52,7 +53,11 @@ TRAINING = (
     "cl_platform.models.precision",
 )
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
-EVALUATION = ("cl_platform.core.matrix", "cl_platform.engine.evaluation")
+EVALUATION = (
+    "cl_platform.core.matrix",
+    "cl_platform.engine.evaluation",
+    "cl_platform.engine.finite",
+)
 METRICS = ("cl_platform.metrics.matrix_metrics",)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.

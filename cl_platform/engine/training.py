@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Experience
+from cl_platform.engine.finite import broken_inputs, broken_parameters
 from cl_platform.engine.optimization import (
     build_optimizer,
     optimizer_state,
@@ -60,7 +62,8 @@ def train_experience(
         optimizer_memory: what this returned for the experience before; empty to start anew.
 
     Raises:
-        RunFailed: the loss is not finite; the message gives the step.
+        RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
+            and inputs that are not finite before any advice.
     """
     info = strategy.info
     strategy.train()
@@ -75,7 +78,9 @@ def train_experience(
         data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
     total, shown = config.epochs * per_epoch, 0
-    watch = _LossWatch(config.optimizer.lr, total, on_progress)
+    lr = f"lr={config.optimizer.lr:g}; lower lr"
+    inputs = partial(broken_inputs, data, info.preprocess, "training samples")
+    watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
     for _ in range(config.epochs):
         for batch in batches(
             data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online
@@ -92,6 +97,11 @@ def train_experience(
             after_epoch()
     watch.look()
     strategy.end_experience(experience)
+    if names := broken_parameters(strategy, trainable=True):
+        raise RunFailed(
+            f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite with "
+            f"{inputs() or lr}"
+        )
     if optimizer is None or config.optimizer.reset:
         return {}
     return optimizer_state(strategy, optimizer)
@@ -100,8 +110,8 @@ def train_experience(
 class _LossWatch:
     """Collects losses and looks at them now and then, since each look waits for the device."""
 
-    def __init__(self, lr: float, total: int, on_progress: OnProgress) -> None:
-        self.lr, self.total, self.on_progress = lr, total, on_progress
+    def __init__(self, why: Callable[[], str], total: int, on_progress: OnProgress) -> None:
+        self.why, self.total, self.on_progress = why, total, on_progress
         self.done = 0
         self.losses: list[Tensor] = []
         self.looked = time.perf_counter()
@@ -126,7 +136,7 @@ class _LossWatch:
             first = int(np.argmin(finite))
             raise RunFailed(
                 f"step {self.done - len(values) + first + 1}: loss is {values[first]} with "
-                f"lr={self.lr:g}; lower lr"
+                f"{self.why()}"
             )
         self.on_progress(self.done, self.total, float(np.mean(values)))
         self.losses, self.looked = [], time.perf_counter()
