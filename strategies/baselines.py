@@ -16,6 +16,7 @@ class Cumulative(Strategy):
     """
 
     trains_on = "seen"
+    needs_second_pass = True  # and more
 
 
 class Joint(Strategy):

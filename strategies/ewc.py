@@ -30,6 +30,8 @@ class EWC(Penalised):
         fisher_batch_size: for ``fisher=batch``, whose result depends on it.
     """
 
+    needs_second_pass = True
+
     strength: NonNegativeFloat = 10.0
     mode: Literal["separate", "online"] = "separate"
     decay: NonNegativeFloat = 1.0

@@ -30,6 +30,8 @@ class ICaRL(Strategy):
             data.
     """
 
+    needs_second_pass = True
+
     memory_size: PositiveInt = 1000
     memory_batch_size: PositiveInt | None = None
 

@@ -63,6 +63,11 @@ class Initialised(Adapted):
     init: Init = "kaiming"
     calibration: PositiveInt = 256
 
+    @property
+    def needs_second_pass(self) -> bool:  # type: ignore[override]
+        """Whether adapters start from the data: they are read before training then."""
+        return self.init != "kaiming"
+
     def start(self, adapters: Adapters, experience: Experience) -> None:
         if self.init == "kaiming":
             adapters.start()
@@ -153,6 +158,7 @@ class SLoRA(LoRA):
     """
 
     needs_task = False
+    needs_second_pass = True
 
     centroids: PositiveInt = 5
 

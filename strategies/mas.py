@@ -27,6 +27,8 @@ class MAS(Penalised):
         samples: samples of an experience for the estimate; None uses all.
     """
 
+    needs_second_pass = True
+
     strength: NonNegativeFloat = 0.1
     samples: PositiveInt | None = 1000
 

@@ -41,6 +41,8 @@ class OVOR(OnePrompt):
             and `noise` is called a covariance in the code, which multiplies draws by it.
     """
 
+    needs_second_pass = True
+
     outliers: Literal["npos", "code"] = "npos"
     strength: NonNegativeFloat = 0.1
     sample_energy: float = -15.0

@@ -33,6 +33,7 @@ class Prototypes(Strategy):
 
     takes_features = True
     freezes_model = True
+    needs_second_pass = True
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info

@@ -35,6 +35,8 @@ class SPrompts(FrozenBackbone):
             predicts classes of its experience only: all other logits are the lowest number.
     """
 
+    needs_second_pass = True
+
     length: PositiveInt = 10
     centroids: PositiveInt = 5
     shared_head: bool = False

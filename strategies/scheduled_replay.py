@@ -36,6 +36,8 @@ class ScheduledReplay(Strategy):
         every_class: one sample for each past class first, in class-incremental streams.
     """
 
+    needs_second_pass = True
+
     schedule: Literal["equal"] | list[list[Share]] = "equal"
     memory_size: PositiveInt = 10
     history: PositiveInt = 10

@@ -25,6 +25,7 @@ from cl_platform.errors import BadInput
 from streams.data.datasets import Dataset, load_dataset
 from streams.transforms import PermutePixels, Rotate
 
+Heads = Literal["shared", "task"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -104,19 +105,30 @@ def permuted(
     scenario: Literal["domain", "task"] = "domain",
     experiences: PositiveInt = 10,
     permutation_seed: NonNegativeInt = 0,
+    heads: Heads = "shared",
     validation: Fraction = 0.0,
+    normalise: bool = True,
     online: bool = False,
 ) -> Stream:
     """Make domains of a data set by permutations of the pixels; the first has none.
 
     Source: Goodfellow et al. 2013; Kirkpatrick et al. 2017.
+
+    Args:
+        scenario: ``task`` gives the task label at test time, ``domain`` hides it.
+        heads: ``shared``: the classes are the same in every experience; ``task`` (in the task
+            scenario): each experience has classes, and so outputs, of its own.
+        validation: share of each class's training samples that is held out.
+        normalise: by the mean and standard deviation of the training images; if not, inputs lie in
+            [0, 1], as in many published results.
+        online: train on each sample once only.
     """
     data = load_dataset(dataset)
     n_pixels = math.prod(data.train.source.shape[2:])
     domains: dict[str, Transform | None] = {"unpermuted": None}
     for i in range(1, experiences):
         domains[f"permutation {i}"] = PermutePixels(permutation_seed * 1000 + i, n_pixels)
-    return _domains("permuted", data, domains, scenario, validation, online)
+    return _domains("permuted", data, domains, scenario, heads, validation, normalise, online)
 
 
 def rotated(
@@ -125,19 +137,23 @@ def rotated(
     scenario: Literal["domain", "task"] = "domain",
     experiences: PositiveInt = 10,
     largest_angle: PositiveFloat = 180.0,
+    heads: Heads = "shared",
     validation: Fraction = 0.0,
+    normalise: bool = True,
     online: bool = False,
 ) -> Stream:
     """Make domains of a data set by rotations, evenly spaced from 0 to `largest_angle` degrees.
 
     Source: Lopez-Paz & Ranzato 2017, who draw the angles at random.
+
+    The other arguments are those of :func:`permuted`.
     """
     data = load_dataset(dataset)
     step = largest_angle / max(1, experiences - 1)
     domains: dict[str, Transform | None] = {"rotation 0": None}
     for i in range(1, experiences):
         domains[f"rotation {i * step:g}"] = Rotate(i * step)
-    return _domains("rotated", data, domains, scenario, validation, online)
+    return _domains("rotated", data, domains, scenario, heads, validation, normalise, online)
 
 
 def blobs(
@@ -285,19 +301,28 @@ def _domains(
     data: Dataset,
     domains: Mapping[str, Transform | None],
     scenario: Literal["domain", "task"],
+    heads: Heads,
     validation: float,
+    normalise: bool,
     online: bool,
 ) -> Stream:
     """Make an experience of all classes from each transformation, by its name."""
+    if heads == "task" and scenario != "task":
+        raise BadInput(
+            "stream.heads=task: a head per task is chosen by the task label; give --scenario task"
+        )
     train, held_out = hold_out(data.train, validation)
-    classes = tuple(range(len(data.class_names)))
+    n, names = len(data.class_names), data.class_names
+    if heads == "task":
+        names = tuple(f"{name}: {c}" for name in domains for c in data.class_names)
     experiences = []
     for task, (name, transform) in enumerate(domains.items()):
         parts = [replace(s, transform=transform) for s in (train, held_out, data.test)]
-        experiences.append(Experience(name, classes, task, *parts))
-    preprocess = Preprocess(data.mean, data.std)
-    name = _name(kind, data)
-    return Stream(name, scenario, tuple(experiences), data.class_names, preprocess, online)
+        e = Experience(name, tuple(range(n)), task, *parts)
+        first = n * task if heads == "task" else 0
+        experiences.append(e.relabelled(range(first, first + n)))
+    preprocess = Preprocess(*_scaling(data, normalise))
+    return Stream(_name(kind, data), scenario, tuple(experiences), names, preprocess, online)
 
 
 def _name(kind: str, data: Dataset) -> str:

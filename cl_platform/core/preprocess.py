@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from cl_platform.errors import BadInput
 
 Augmentation = Literal["none", "crop", "crop-flip"]
 
@@ -33,6 +36,10 @@ class Preprocess:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(float(v) for v in value))
+        if not all(0 < std < math.inf for std in self.std or ()):
+            raise BadInput(
+                f"std {self.std}: give positive numbers, 1 for a channel that does not vary"
+            )
 
     def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Turn stored inputs (B, C, H, W) or (B, D) into float32; token ids stay as they are.

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cl_platform.core.samples import Samples
 from cl_platform.core.stream import Experience, StreamInfo
 from cl_platform.errors import ContractError, one_line
 
@@ -87,6 +86,10 @@ class Strategy(nn.Module):
     freezes_model: ClassVar[bool] = False
     """If true, ``model`` never changes: planning says so where its weights are random."""
 
+    needs_second_pass: ClassVar[bool] = False
+    """If true, hooks read ``experience.train`` besides the batches they get, in online streams
+    as well, where that is a second pass. If not, it cannot be read there."""
+
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
     effect before experience k, so that runs equal up to there share their states."""
@@ -97,7 +100,6 @@ class Strategy(nn.Module):
     info: StreamInfo
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    _frozen_features: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,8 +109,17 @@ class Strategy(nn.Module):
         self = super().__new__(cls)
         nn.Module.__init__(self)  # before the dataclass assigns fields, which may be modules
         self.given = kwargs
-        self._frozen_features = None
         return self
+
+    def check(self, task_classes: Tensor) -> None:
+        """Refuse, when a run is planned, a stream that the strategy cannot learn.
+
+        Args:
+            task_classes: (n_tasks, n_classes) bool, the classes of each experience.
+
+        Raises:
+            BadInput: says what to change.
+        """
 
     def setup(self, info: StreamInfo) -> None:
         """Build the model and everything that depends on the stream's shape."""
@@ -116,7 +127,10 @@ class Strategy(nn.Module):
         self.model = info.build_model()
 
     def begin_experience(self, experience: Experience) -> None:
-        """Prepare for an experience; the optimizer is built afterwards, from all parameters."""
+        """Prepare for an experience; the optimizer is built afterwards, from all parameters.
+
+        The experience holds its own training and validation samples and leads to no others.
+        """
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar. It may draw random numbers, and changes nothing."""
@@ -192,21 +206,12 @@ class Strategy(nn.Module):
             ]
             data = data.select(chosen.to(data.index.device))
         known = self.info.scenario == "task"
-        features = self.features_of(data)
         for rows in torch.arange(len(data), device=data.index.device).split(size):
             raw, y = data.gather(rows).to(self.info.device), data.y[rows].to(self.info.device)
             task = torch.full_like(y, experience.task) if known else None
-            given = None if features is None else features.gather(rows).to(y.device)
+            features = data.gather_features(rows)
+            given = None if features is None else features.to(y.device)
             yield Batch(self.info.preprocess(raw), y, task, raw, features=given)
-
-    def features_of(self, data: Samples) -> Samples | None:
-        """Return the samples with features (D,) as inputs, if the frozen model is pretrained."""
-        if not self.takes_features or self.info.features is None:
-            return None
-        if self._frozen_features is None:
-            self._frozen_features = self.info.features(self.model)
-        known: Samples = self._frozen_features(data)
-        return known
 
     def hyperparameters(self) -> dict[str, Any]:
         """Return all hyper-parameters, given or default; an inner strategy as ``{"name": ...}``."""

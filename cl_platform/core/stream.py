@@ -6,15 +6,16 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from cl_platform.core.digests import digest
+from cl_platform.core.inputs import Part, input_faults
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
-from cl_platform.core.samples import Samples
+from cl_platform.core.samples import Samples, SeenOnce
 from cl_platform.errors import BadInput, CurriculumError, printable
 
 Scenario = Literal["class", "task", "domain"]
@@ -43,8 +44,20 @@ class Experience:
         object.__setattr__(self, "classes", tuple(sorted({int(c) for c in self.classes})))
 
     def without_test_data(self) -> Experience:
-        """Return the experience as curricula and strategies see it."""
-        return replace(self, test=self.test.emptied())
+        """Return the experience as curricula see it."""
+        shared = self.train.source is self.test.source  # then test rows could be reached
+        train = self.train.own() if shared else self.train
+        return replace(self, train=train, test=self.test.emptied())
+
+    def own(self) -> Experience:
+        """Return the experience as strategies get it: no test data, and no rows but its own."""
+        parts = {split: getattr(self, split).own() for split in ("train", "validation")}
+        return replace(self, **parts, test=self.test.emptied())
+
+    def seen_once(self, reader: str) -> Experience:
+        """Return the experience with training data that the strategy `reader` cannot read."""
+        hidden: Any = SeenOnce(len(self.train), reader)
+        return replace(self, train=hidden)
 
     def subset(self, rows: Tensor) -> Experience:
         """Return the experience with the given rows (int64 or a mask) of its training data only."""
@@ -127,6 +140,16 @@ class Stream:
                 strange = sorted(samples.classes - set(e.classes))
                 if strange:
                     yield f"experience {e.name!r} has labels {strange} of no class of its own"
+        without = [e.name for e in self.experiences if not len(e.validation)]
+        if 0 < len(without) < len(self.experiences):
+            yield (
+                f"experience {without[0]!r} has no validation data, but others have: give every "
+                "experience enough samples to hold some out, or none any (stream.validation=0)"
+            )
+        splits = {"training": "train", "validation": "validation", "test": "test"}
+        yield from input_faults(
+            [Part(e.name, s, getattr(e, n)) for e in self.experiences for s, n in splits.items()]
+        )
 
     def __len__(self) -> int:
         return len(self.experiences)
@@ -234,6 +257,12 @@ def class_incremental(
 ) -> Stream:
     """Return a stream whose experiences partition the classes; `fields` go to :class:`Stream`."""
     names = tuple(str(name) for name in class_names)
+    largest = max(int(s.y.max()) for s in (train, validation, test) if s is not None and len(s))
+    if largest >= len(names):
+        raise BadInput(
+            f"stream {name!r}: labels reach {largest}, but there are {len(names)} class names "
+            f"(0..{len(names) - 1}): name every class, or number the classes from 0"
+        )
     chosen = [int(c) for g in groups for c in g]
     if sorted(chosen) != list(range(len(names))):
         raise BadInput(
@@ -293,8 +322,7 @@ class StreamInfo:
         rng: the run's random generators.
         build_model: makes a model for this stream: freshly initialised, or as it was pretrained.
         frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
-        features: makes of a frozen model a function that gives the same samples with the model's
-            features (D,) as inputs; None for random models.
+        online: each sample is shown once; see :attr:`Strategy.needs_second_pass`.
         device: where parameters, buffers and batches live.
         loss_classes: which classes compete in the loss of a class-incremental stream: all of it, or
             those seen so far. :meth:`Strategy.restrict` sees to it.
@@ -312,10 +340,10 @@ class StreamInfo:
     rng: RNG
     build_model: Callable[[], torch.nn.Module]
     frozen_model: Callable[[], torch.nn.Module]
-    features: Callable[[torch.nn.Module], Callable[[Samples], Samples]] | None
     device: torch.device
     loss_classes: Literal["all", "seen"]
     seen: Tensor
+    online: bool = False
 
     @property
     def n_classes(self) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Experience, StreamInfo
 from cl_platform.errors import BadInput
@@ -41,6 +40,7 @@ class Wrapper(Strategy):
     takes_features = _inner("takes_features")
     freezes_model = _inner("freezes_model")
     grows = _inner("grows")
+    needs_second_pass = _inner("needs_second_pass")
     model = _inner("model")
 
     @property
@@ -50,6 +50,9 @@ class Wrapper(Strategy):
     @optimizer.setter
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         self.inner.optimizer = optimizer
+
+    def check(self, task_classes: Tensor) -> None:
+        self.inner.check(task_classes)
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info
@@ -72,9 +75,6 @@ class Wrapper(Strategy):
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         return self.inner.diagnostics()
-
-    def features_of(self, data: Samples) -> Samples | None:
-        return self.inner.features_of(data)
 
     def forward(self, x: Tensor, task: Tensor | None = None, *features: Tensor) -> Tensor:
         logits: Tensor = self.inner(x, task, *features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,7 +16,8 @@ from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, Mask
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
-from cl_platform.errors import ContractError
+from cl_platform.engine.finite import broken_inputs, broken_parameters
+from cl_platform.errors import ContractError, RunFailed
 
 CHUNK = 1000  # samples that are read at a time
 # On a CPU, fewer are in one forward pass: what a convolution makes of 1000 images does not stay in
@@ -57,6 +58,7 @@ class _Chunk:
     parts: list[tuple[Samples, Tensor]]  # and their rows
 
 
+Featured = Callable[[Samples], Samples] | None
 _Part = tuple[Samples, Tensor, int]  # samples, their rows, and their task label
 
 
@@ -88,18 +90,21 @@ class Evaluator:
             self._resident = list(self._read())
 
     @torch.inference_mode()
-    def __call__(self, strategy: Strategy, seen: Collection[int]) -> Scores:
+    def __call__(
+        self, strategy: Strategy, seen: Collection[int], features: Featured = None
+    ) -> Scores:
         """Return the scores of a strategy on each experience.
 
         Args:
             seen: classes of the experiences learned so far, for the mask ``seen``.
+            features: gives the samples with features as inputs, for strategies that take them.
         """
         masks: tuple[Mask, ...] = ("task",) if strategy.needs_task else MASKS
         n, n_classes = len(self.experiences), self.stream.n_classes
         correct = {mask: self._zeros(n) for mask in masks}
         correct_by_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
         allowed = self._allowed(seen)
-        for chunk, logits in self._predictions(strategy):
+        for chunk, logits in self._predictions(strategy, features):
             for mask in masks:
                 possible = allowed[mask][chunk.task]
                 score = credit(logits, chunk.y, possible)
@@ -118,29 +123,51 @@ class Evaluator:
         )
 
     @torch.inference_mode()
-    def mean_accuracy(self, strategy: Strategy, learned: Sequence[Experience]) -> float:
+    def mean_accuracy(
+        self, strategy: Strategy, learned: Sequence[Experience], features: Featured = None
+    ) -> float:
         """Return the mean accuracy on some experiences under the scenario's own mask, their classes
         seen."""
         tasks = sorted(e.task for e in learned)
         allowed = self._allowed({c for e in learned for c in e.classes})[self.own]
         correct = self._zeros(len(self.experiences))
-        for chunk, logits in self._predictions(strategy, tasks):
+        for chunk, logits in self._predictions(strategy, features, tasks):
             correct.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
         return fmean((correct.cpu() / self.sizes)[tasks].tolist())
 
     def _predictions(
-        self, strategy: Strategy, tasks: Collection[int] | None = None
+        self, strategy: Strategy, features: Featured, tasks: Collection[int] | None = None
     ) -> Iterator[tuple[_Chunk, Tensor]]:
-        """Yield chunks with their logits, (B, n_classes); of some tasks if given."""
+        """Yield chunks with their logits, (B, n_classes); of some tasks if given.
+
+        Raises:
+            RunFailed: logits are not finite; -inf, for what may not be predicted, is.
+        """
+        broken = self._zeros(len(self.experiences))
         with _evaluating(strategy):
             for chunk in self._resident if self._resident is not None else self._read():
                 if tasks is None or not chunk.tasks.isdisjoint(tasks):
-                    yield chunk, self._logits(strategy, chunk)
+                    logits = self._logits(strategy, chunk, features)
+                    broken.index_add_(0, chunk.task, (~(logits.amax(1) < torch.inf)).double())
+                    yield chunk, logits
+        for e, n in zip(self.experiences, broken.tolist(), strict=True):
+            if n:
+                samples, what = getattr(e, self.split), f"{self.split} samples"
+                names = broken_parameters(strategy)
+                why = broken_inputs(samples, self.stream.preprocess, what) or (
+                    f"parameters are not finite, {names[0]!r} first; lower lr"
+                    if names
+                    else "inputs and parameters are finite; look at forward and the buffers"
+                )
+                raise RunFailed(
+                    f"evaluation: logits of {n:.0f} of {len(samples)} {what} of experience "
+                    f"{e.name!r} are nan or infinite: {why}"
+                )
 
-    def _logits(self, strategy: Strategy, chunk: _Chunk) -> Tensor:
+    def _logits(self, strategy: Strategy, chunk: _Chunk, features: Featured) -> Tensor:
         """Return a strategy's logits for a chunk, (B, n_classes)."""
         task = chunk.task if strategy.needs_task else None
-        inputs = [chunk.x, task, *self._features(strategy, chunk)]
+        inputs = [chunk.x, task, *self._features(chunk, features)]
         size = CPU_ROWS if self.device.type == "cpu" else CHUNK
         found = []
         for start in range(0, len(chunk.y), size):
@@ -150,14 +177,12 @@ class Evaluator:
             found.append(logits)
         return torch.cat(found)
 
-    def _features(self, strategy: Strategy, chunk: _Chunk) -> list[Tensor]:
-        """Return the frozen model's features of a chunk, (B, D), for strategies that take them."""
-        parts = [
-            features.gather(rows)
-            for samples, rows in chunk.parts
-            if (features := strategy.features_of(samples)) is not None
-        ]
-        return [torch.cat(parts).to(self.device)] if parts else []
+    def _features(self, chunk: _Chunk, features: Featured) -> list[Tensor]:
+        """Return the frozen model's features of a chunk, (B, D), if there are any."""
+        if features is None:
+            return []
+        parts = [features(samples).gather(rows) for samples, rows in chunk.parts]
+        return [torch.cat(parts).to(self.device)]
 
     def _allowed(self, seen: Collection[int]) -> dict[Mask, Tensor]:
         """Return by mask which classes each task label allows, (n_tasks, n_classes) bool."""
@@ -197,7 +222,12 @@ class Evaluator:
 
 @contextmanager
 def _evaluating(strategy: Strategy) -> Iterator[None]:
-    """Put every module into eval mode, and back: a frozen part may be in it while training."""
+    """Put every module into eval mode, and back: a frozen part may be in it while training.
+
+    Raises:
+        ContractError: the state has changed meanwhile: test data would leave a trace.
+    """
+    before = _versions(strategy)
     modes = [(module, module.training) for module in strategy.modules()]
     strategy.eval()
     try:
@@ -205,6 +235,19 @@ def _evaluating(strategy: Strategy) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+    after = _versions(strategy)
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
+    if changed:
+        raise ContractError(
+            f"forward changed {changed[0]!r} during an evaluation: test data must leave no trace; "
+            "change state in after_step"
+        )
+
+
+def _versions(strategy: Strategy) -> dict[str, tuple[int, int]]:
+    """Return of each parameter and buffer which tensor it is and how often it was written to."""
+    state = (*strategy.named_parameters(), *strategy.named_buffers())
+    return {name: (id(t), 0 if t.is_inference() else t._version) for name, t in state}
 
 
 def check_logits(logits: Tensor, n: int, n_classes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import fmean
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from cl_platform.config.signatures import blame
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
+from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
@@ -88,6 +90,7 @@ class Fold:
         with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
+        self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
         self.position = 0
 
@@ -106,7 +109,7 @@ class Fold:
         return True
 
     def _enter(self, k: int) -> None:
-        """Set what a strategy is told of the k-th step: random numbers, and the classes seen."""
+        """Set what the k-th step decides: its random numbers, and the classes seen."""
         self.rng.restart(k)
         self.info.seen.zero_()
         self.info.seen[[c for e in self._learned(k) for c in e.classes]] = True
@@ -115,7 +118,7 @@ class Fold:
         """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
         step = plan.steps[k - 1]
-        data = step.data()
+        data = self._featured(step.data())
         self._enter(k)
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
@@ -128,13 +131,14 @@ class Fold:
                 # No trace of it is left in training.
                 with meter.evaluating(), self.rng.rewound(), global_generators(plan.config.seed):
                     evaluator, learned = self._evaluator("test"), self._learned(k)
-                    curve.append([samples, evaluator.mean_accuracy(self.strategy, learned)])
+                    accuracy = evaluator.mean_accuracy(self.strategy, learned, self.features)
+                    curve.append([samples, accuracy])
 
         seed = seed_for(plan.config.seed, k, "global")
         with self._blaming(k), global_generators(seed), meter.training(), self._computing():
             memory = train_experience(
                 self.strategy,
-                step.experience,
+                self.shown(step.experience),
                 data,
                 step.tasks() if plan.stream.scenario == "task" else None,
                 plan.config,
@@ -153,6 +157,17 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
+
+    def _featured(self, data: Samples) -> Samples:
+        return replace(data, features=self.features.reader(data)) if self.features else data
+
+    def shown(self, experience: Experience) -> Experience:
+        """Return an experience as the strategy gets it: in online streams it cannot read the
+        training data, unless it declares that it does."""
+        own = replace(experience, train=self._featured(experience.train)).own()
+        if self.plan.stream.online and not self.strategy.needs_second_pass:
+            return own.seen_once(type(self.strategy).__name__)
+        return own
 
     @contextmanager
     def _blaming(self, k: int) -> Iterator[None]:
@@ -190,7 +205,7 @@ class Fold:
         scores: dict[str, Scores] = {}
         for split in self._splits():
             with self._blaming(k), global_generators(self.plan.config.seed), self._computing():
-                scores[split] = self._evaluator(split)(self.strategy, seen)
+                scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
             self._cost(clock.seconds()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,6 +89,9 @@ class Plan:
     def info(self, rng: RNG) -> StreamInfo:
         """Return what the strategy receives in ``setup``."""
         stream, device = self.stream, torch.device(self.config.device)
+        # Functions that hold what they need: a method of the plan would lead to all data.
+        build = partial(_build, self.make_model, stream.input_shape, stream.n_classes, device)
+        frozen = partial(_pretrained, build, self._pretrained_key()) if self.pretrained else None
         return StreamInfo(
             scenario=stream.scenario,
             class_names=stream.class_names,
@@ -97,41 +101,46 @@ class Plan:
             task_classes=stream.task_classes().to(device),
             preprocess=stream.preprocess,
             rng=rng,
-            build_model=self._model,
-            frozen_model=self._frozen_model,
-            features=self._features if self.pretrained else None,
+            build_model=build,
+            frozen_model=frozen or (lambda: freeze(build())),
             device=device,
             loss_classes=self.config.loss_classes,
             seen=torch.zeros(stream.n_classes, dtype=torch.bool, device=device),
+            online=stream.online,
         )
 
-    def _model(self) -> nn.Module:
-        """Build a model on the device, drawn from the global generator or as it was pretrained."""
-        shape, n_classes = self.stream.input_shape, self.stream.n_classes
-        model = self.make_model(input_shape=shape, n_classes=n_classes)
-        return model.to(self.config.device)
+    def features(self, strategy: Strategy) -> Features | None:
+        """Return the features of a strategy's frozen model, if it takes them and is pretrained."""
+        if not (self.pretrained and strategy.takes_features):
+            return None
+        config, preprocess = self.config, self.stream.preprocess
+        device, identity = torch.device(config.device), self._model_identity()
+        return Features(strategy.model, identity, preprocess, config.precision, device)
 
-    def _frozen_model(self) -> nn.Module:
-        """Return the same as a constant. Pretrained ones exist once in a process."""
-        if not self.pretrained:
-            return freeze(self._model())
-        key = digest(self._model_identity(), self.stream.n_classes, self.config.device)
-        if key not in _PRETRAINED:
-            _PRETRAINED.clear()  # one is enough: the runs of a process follow each other
-            with global_generators(0):  # the draws that follow must not depend on who built it
-                _PRETRAINED[key] = freeze(self._model())
-        return _PRETRAINED[key]
+    def _pretrained_key(self) -> str:
+        return digest(self._model_identity(), self.stream.n_classes, self.config.device)
 
     def _model_identity(self) -> str:
         return digest(self.code["model"], self.config.model, self.stream.input_shape)
 
-    def _features(self, model: nn.Module) -> Features:
-        config, preprocess = self.config, self.stream.preprocess
-        device = torch.device(config.device)
-        return Features(model, self._model_identity(), preprocess, config.precision, device)
-
 
 _PRETRAINED: dict[str, nn.Module] = {}  # frozen, by identity
+
+
+def _build(
+    make: Callable[..., nn.Module], shape: tuple[int, ...], n_classes: int, device: torch.device
+) -> nn.Module:
+    """Build a model on the device, drawn from the global generator or as it was pretrained."""
+    return make(input_shape=shape, n_classes=n_classes).to(device)
+
+
+def _pretrained(build: Callable[[], nn.Module], key: str) -> nn.Module:
+    """Return a pretrained model as a constant, which exists once in a process."""
+    if key not in _PRETRAINED:
+        _PRETRAINED.clear()  # one is enough: the runs of a process follow each other
+        with global_generators(0):  # the draws that follow must not depend on who built it
+            _PRETRAINED[key] = freeze(build())
+    return _PRETRAINED[key]
 
 
 def steps_of(stream: Stream, trains_on: str) -> tuple[Step, ...]:
@@ -140,7 +149,7 @@ def steps_of(stream: Stream, trains_on: str) -> tuple[Step, ...]:
     if trains_on == "stream":  # once, and the same whatever the order
         parts = tuple(sorted(experiences, key=lambda e: e.task))
         train = Samples.concat([e.train for e in parts])
-        nothing = train.select(train.index[:0])
+        nothing = train.emptied()
         classes = tuple(range(stream.n_classes))
         everything = Experience("all", classes, 0, train, nothing, nothing)
         return (Step(everything, parts, digest("stream", [e.identity for e in parts])),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum":
 # only some plugins train with, such as replay buffers, is in the digest of their own code.
 TRAINING = (
     "cl_platform.core.digests",  # which name the data
+    "cl_platform.core.inputs",
     "cl_platform.core.preprocess",
     "cl_platform.core.rng",
     "cl_platform.core.samples",
     "cl_platform.core.strategy",
     "cl_platform.core.stream",
+    "cl_platform.engine.finite",
     "cl_platform.engine.fold",
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
@@ -51,7 +54,11 @@ TRAINING = (
     "cl_platform.models.precision",
 )
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
-EVALUATION = ("cl_platform.core.matrix", "cl_platform.engine.evaluation")
+EVALUATION = (
+    "cl_platform.core.matrix",
+    "cl_platform.engine.evaluation",
+    "cl_platform.engine.finite",
+)
 METRICS = ("cl_platform.metrics.matrix_metrics",)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
@@ -335,5 +342,15 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         for e in stream.experiences
         if not len(e.test)
     ]
+    try:
+        strategy.check(stream.task_classes())
+    except BadInput as error:
+        faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
+    if stream.online and strategy.needs_second_pass:
+        warnings.warn(
+            f"strategy {config.strategy['name']!r} reads the data of an experience besides its "
+            f"batches (needs_second_pass), although stream {stream.name!r} is online",
+            stacklevel=2,
+        )

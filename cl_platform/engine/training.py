@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Experience
+from cl_platform.engine.finite import broken_inputs, broken_parameters
 from cl_platform.engine.optimization import (
     build_optimizer,
     optimizer_state,
@@ -52,12 +55,15 @@ def train_experience(
     """Train on one experience, and return the optimizer's state by parameter name.
 
     Args:
-        data: what to train on, the experience's own data for most strategies.
+        experience: what the strategy's hooks get, its own rows alone.
+        data: what to train on, the experience's own data for most strategies; with their features
+            where the strategy takes those of a pretrained model.
         tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
         optimizer_memory: what this returned for the experience before; empty to start anew.
 
     Raises:
-        RunFailed: the loss is not finite; the message gives the step.
+        RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
+            and inputs that are not finite before any advice.
     """
     info = strategy.info
     strategy.train()
@@ -72,14 +78,16 @@ def train_experience(
         strategy.optimizer = optimizer
     per_epoch = len(batch_sizes(len(data), config.batch_size))
     after_batch, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, per_epoch)
-    augmented = info.preprocess.augmentation != "none"
-    features = None if augmented else strategy.features_of(data)
+    if info.preprocess.augmentation != "none":
+        data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
     total, shown = config.epochs * per_epoch, 0
-    watch = _LossWatch(config.optimizer.lr, total, on_progress)
+    lr = f"lr={config.optimizer.lr:g}; lower lr"
+    inputs = partial(broken_inputs, data, info.preprocess, "training samples")
+    watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
     for epoch in range(config.epochs):
         for batch in batches(
-            data, tasks, config.batch_size, info.preprocess, shuffle, augment, features, epoch
+            data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online, epoch
         ):
             loss = strategy.training_step(batch)
             strategy.after_step(batch)
@@ -93,6 +101,11 @@ def train_experience(
             after_epoch()
     watch.look()
     strategy.end_experience(experience)
+    if names := broken_parameters(strategy, trainable=True):
+        raise RunFailed(
+            f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite with "
+            f"{inputs() or lr}"
+        )
     if optimizer is None or config.optimizer.reset:
         return {}
     return optimizer_state(strategy, optimizer)
@@ -101,8 +114,8 @@ def train_experience(
 class _LossWatch:
     """Collects losses and looks at them now and then, since each look waits for the device."""
 
-    def __init__(self, lr: float, total: int, on_progress: OnProgress) -> None:
-        self.lr, self.total, self.on_progress = lr, total, on_progress
+    def __init__(self, why: Callable[[], str], total: int, on_progress: OnProgress) -> None:
+        self.why, self.total, self.on_progress = why, total, on_progress
         self.done = 0
         self.losses: list[Tensor] = []
         self.looked = time.perf_counter()
@@ -127,7 +140,7 @@ class _LossWatch:
             first = int(np.argmin(finite))
             raise RunFailed(
                 f"step {self.done - len(values) + first + 1}: loss is {values[first]} with "
-                f"lr={self.lr:g}; lower lr"
+                f"{self.why()}"
             )
         self.on_progress(self.done, self.total, float(np.mean(values)))
         self.losses, self.looked = [], time.perf_counter()
@@ -140,14 +153,15 @@ def batches(
     preprocess: Preprocess,
     shuffle: torch.Generator,
     augment: torch.Generator,
-    features: Samples | None = None,
+    online: bool = False,
     epoch: int = 0,
 ) -> Iterator[Batch]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
     Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a slice
     of its chunk: preparing one costs a few views. If the data are memory-mapped, the next chunk is
-    read while the present one is used.
+    read while the present one is used. In online streams a batch is a copy: a slice would lead to
+    those that follow.
     """
     device = shuffle.device
     order = torch.randperm(len(data), generator=shuffle, device=device)
@@ -157,16 +171,19 @@ def batches(
     def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
         labels = None if tasks is None else tasks[rows].to(device)
-        cached = None if features is None else features.gather(rows).to(device)
+        features = data.gather_features(rows)
+        cached = None if features is None else features.to(device)
         return data.gather(rows).to(device), data.y[rows].to(device), labels, cached
 
     for raw, y, task, cached in _ahead(
         read, order.split(batch_sizes(len(order), chunk)), data.mapped
     ):
         whole = Batch(preprocess(raw, augment), y, task, raw, features=cached, epoch=epoch)
+        places = torch.arange(len(y), device=device) if online else None
         start = 0
         for size in batch_sizes(len(y), batch_size):
-            yield whole[start : start + size]
+            rows = slice(start, start + size)
+            yield whole[rows if places is None else places[rows]]
             start += size
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.digests import digest
 from cl_platform.core.preprocess import Preprocess
-from cl_platform.core.samples import Samples
+from cl_platform.core.samples import Reader, Samples
 from cl_platform.errors import StorageError
 from cl_platform.models.precision import computing
 from cl_platform.storage.files import evict, locked, replacing
@@ -56,12 +56,22 @@ class Features:
 
     def __call__(self, samples: Samples) -> Samples:
         """Return the samples with features (D,) as inputs; on the CPU, memory-mapped."""
+        key = self._key(samples)
+        return Samples(self._all(samples), samples.index.cpu(), samples.y.cpu(), key, mapped=True)
+
+    def reader(self, samples: Samples) -> Reader:
+        """Return what gives the features at rows of `samples.source`, computed when first asked."""
+        return lambda rows: self._all(samples)[rows.cpu()]
+
+    def _key(self, samples: Samples) -> str:
         transform = samples.transform.identity if samples.transform else ""
-        key = digest(self.identity, samples.fingerprint, transform)
+        return digest(self.identity, samples.fingerprint, transform)
+
+    def _all(self, samples: Samples) -> Tensor:
+        key = self._key(samples)
         if key not in self._cached:
             self._cached[key] = self._load_or_compute(key, samples)
-        source, index = self._cached[key], samples.index.cpu()
-        return Samples(source, index, samples.y.cpu(), key, mapped=True)
+        return self._cached[key]
 
     def _load_or_compute(self, key: str, samples: Samples) -> Tensor:
         path = features_home() / f"{key}.npy"

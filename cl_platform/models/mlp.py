@@ -39,6 +39,9 @@ class MLP(Classifier):
 
     def features(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
-            raise BadInput("inputs are token ids, which an mlp cannot read; give --model minilm")
+            raise BadInput(
+                "inputs are whole numbers, token ids, which an mlp cannot read; "
+                "give --model minilm, or store numbers as float32"
+            )
         features: Tensor = self.body(x)
         return features

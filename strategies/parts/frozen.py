@@ -24,18 +24,29 @@ class FrozenBackbone(Strategy):
     Args:
         train_mask: compare the classes of the present experience alone in the loss, the logits of
             all others being -inf, as the papers of these methods do. It removes competition between
-            experiences from the gradient, which is a large part of what they gain.
+            experiences from the gradient, which is a large part of what they gain. With a single
+            class in an experience nothing would be left to compare: None, the default, masks unless
+            the stream has such an experience, and true is refused there.
         clip: largest norm of the gradient of all trained parameters; None leaves it as it is.
     """
 
     takes_features = True
     freezes_model = True
 
-    train_mask: bool = True
+    train_mask: bool | None = None
     clip: PositiveFloat | None = 1.0
+
+    def check(self, task_classes: Tensor) -> None:
+        if self.train_mask and _fewest(task_classes) < 2:
+            raise BadInput(
+                "strategy.train_mask=true compares the classes of an experience with each other, "
+                "but the stream has an experience of a single class, which would learn nothing; "
+                "leave train_mask out, or give false"
+            )
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info
+        self.masks = _fewest(info.task_classes) > 1 if self.train_mask is None else self.train_mask
         model = info.frozen_model()
         if not isinstance(model, Backbone):
             raise BadInput(
@@ -70,7 +81,7 @@ class FrozenBackbone(Strategy):
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy, under `train_mask` between the present classes only."""
-        if self.train_mask:
+        if self.masks:
             logits = logits.masked_fill(~self.present, -torch.inf)
         return cross_entropy(logits, y)
 
@@ -84,3 +95,8 @@ class FrozenBackbone(Strategy):
             clip_grad_norm_(self.parameters(), self.clip)
         self.optimizer.step()
         return loss.detach()
+
+
+def _fewest(task_classes: Tensor) -> int:
+    """Return the smallest number of classes of an experience, of (n_tasks, n_classes) bool."""
+    return int(task_classes.sum(1).min())

@@ -101,6 +101,8 @@ class Pool(FrozenBackbone):
         return self.classify(self.represent(x, chosen), task)
 
     def end_experience(self, experience: Experience) -> None:
+        if self.info.online:  # the data were seen, and learning goes on without these numbers
+            return
         for batch in self.batches(experience):
             with torch.no_grad():
                 chosen = self.choose(self.similarity(self.query(batch.x, batch.features)))
@@ -109,4 +111,6 @@ class Pool(FrozenBackbone):
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return each item's share of all uses by the samples of the last experience."""
         used = self.usage[self.index]
+        if self.info.online:
+            return {}
         return {"pool_usage": (used / used.sum()).tolist()}

@@ -25,7 +25,6 @@ def info(n_classes: int = 4, seed: int = 0, scenario: str = "class") -> StreamIn
         rng=RNG(seed),
         build_model=torch.nn.Identity,
         frozen_model=torch.nn.Identity,
-        features=None,
         device=torch.device("cpu"),
         loss_classes="all",
         seen=torch.zeros(n_classes, dtype=torch.bool),

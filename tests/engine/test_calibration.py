@@ -120,16 +120,6 @@ def test_nothing_seen_has_no_confidence_and_no_right_answer() -> None:
     assert found.class_accuracy == [0.0] * 6
 
 
-def test_a_logit_that_is_nan_spoils_its_experience_only() -> None:
-    logits = torch.zeros(4, 4)
-    logits[3, 3] = float("nan")
-    stream = stream_of(logits, torch.tensor([0, 1, 2, 3]), [(0, 1), (2, 3)])
-    found = scores_of(stream, {0, 1, 2, 3})
-    assert found.calibration[stream[1].identity] is None
-    assert found.calibration[stream[0].identity] == 0
-    assert found.class_accuracy == [0.25, 0.25, 0.25, 0.0]
-
-
 def test_details_do_not_depend_on_chunks_or_order(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(500, 4, generator=torch.Generator().manual_seed(2))
     y = torch.arange(4).repeat(125)

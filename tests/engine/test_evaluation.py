@@ -76,7 +76,6 @@ def set_up(strategy: Strategy, stream: clp.Stream) -> Strategy:
             rng=RNG(0),
             build_model=nn.Identity,
             frozen_model=nn.Identity,
-            features=None,
             device=CPU,
             loss_classes="all",
             seen=torch.zeros(stream.n_classes, dtype=torch.bool),

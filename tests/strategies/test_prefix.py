@@ -54,7 +54,7 @@ def fold_of(strategy: dict, steps: int = 2, **settings: Any) -> Fold:
 def next_batch(fold: Fold, size: int = 8) -> Batch:
     """Samples of the experience that comes next, or of the last one."""
     step = fold.plan.steps[min(fold.position, len(fold.plan.steps) - 1)]
-    return next(fold.strategy.batches(step.experience, size))
+    return next(fold.strategy.batches(fold.shown(step.experience), size))
 
 
 def begin_next(fold: Fold) -> None:

@@ -40,7 +40,7 @@ def fold_of(strategy: SPrompts, steps: int = 1, stream: Any = STREAM, **settings
 
 
 def data(fold: Fold, step: int) -> Batch:
-    return next(fold.strategy.batches(fold.plan.steps[step].experience))
+    return next(fold.strategy.batches(fold.shown(fold.plan.steps[step].experience)))
 
 
 def cloud(centre: list[float], n: int = 30, seed: int = 0) -> Tensor:

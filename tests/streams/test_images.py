@@ -136,6 +136,37 @@ def test_permuted_pixels() -> None:
     assert torch.equal(again[1].train.x.flatten(1), second)
 
 
+@pytest.mark.parametrize("name", ["permuted-digits", "rotated-digits"])
+def test_domains_have_inputs_from_0_to_1_on_request(name: str) -> None:
+    unit, usual = (
+        build("stream", {"name": name, "experiences": 3, "normalise": normalise})
+        for normalise in (False, True)
+    )
+    for given in unit.experiences:
+        x = unit.preprocess(given.train.x)
+        assert (x.min(), x.max()) == (0, 1)
+    x = usual.preprocess(usual[0].train.x)
+    assert abs(x.mean()) < 1e-4
+    assert abs(x.std() - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["permuted-digits", "rotated-digits"])
+def test_tasks_have_heads_of_their_own_on_request(name: str) -> None:
+    settings = {"name": name, "experiences": 3, "scenario": "task"}
+    shared, apart = (build("stream", {**settings, "heads": h}) for h in ("shared", "task"))
+    assert shared.n_classes == 10
+    assert [e.classes for e in shared.experiences] == [tuple(range(10))] * 3
+    assert apart.n_classes == 30
+    assert [e.classes for e in apart.experiences] == [tuple(range(k, k + 10)) for k in (0, 10, 20)]
+    assert apart.class_names[10].endswith("1: 0") or apart.class_names[10] == "rotation 90: 0"
+    for e, same in zip(apart.experiences, shared.experiences, strict=True):
+        assert torch.equal(e.train.y, same.train.y + 10 * e.task)
+        assert torch.equal(e.test.x, same.test.x)
+    assert torch.equal(apart.task_classes().sum(0), torch.ones(30, dtype=torch.int64))
+    with pytest.raises(BadInput, match="give --scenario task"):
+        build("stream", {"name": name, "heads": "task"})
+
+
 def test_rotation_by_right_angles_is_exact() -> None:
     stream = build("stream", {"name": "rotated-digits", "experiences": 3, "largest_angle": 180.0})
     upright, quarter, half = (e.test.x for e in stream.experiences)
