@@ -71,7 +71,7 @@ class ScheduledReplay(Strategy):
     def dealt(self, shares: Sequence[float]) -> list[int]:
         """Return how many samples of each past experience are replayed."""
         size, least = self.memory_size, [0] * len(shares)
-        if self.every_class and self.info.scenario == "class" and sum(shares):
+        if self.every_class and self.info.scenario == "class" and any(shares):
             classes = [
                 len(self.stored.y[self.stored.group(j)].unique()) for j in range(len(shares))
             ]
