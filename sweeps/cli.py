@@ -121,9 +121,7 @@ def submit(
     """
     from sweeps.submit import submit_job
 
-    arguments = [*(f"--set={setting}" for setting in set_ or [])]
-    if workers is not None:
-        arguments.append(f"--workers={workers}")
-    code = submit_job(spec, address, out, arguments, env or [], working_dir)
+    settings = [*(set_ or []), *([f"workers={workers}"] if workers is not None else [])]
+    code = submit_job(spec, address, out, settings, env or [], working_dir)
     if code:
         raise SystemExit(code)

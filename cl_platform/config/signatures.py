@@ -177,9 +177,12 @@ def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
     first = faults[0]
     if first["type"] == "extra_forbidden":
         return f"{key} is unknown.{registry.suggestion(key.rpartition('.')[2], model.model_fields)}"
-    if first["type"] == "missing":
+    if first["type"] == "missing" and first["loc"][-1] == key.rpartition(".")[2]:
         return f"{key} is missing: give --set {key}=VALUE"
-    messages = dict.fromkeys(f["msg"].removeprefix("Value error, ") for f in faults)
+    too_few = {"Field required": "Too few items"}  # of a tuple
+    messages = dict.fromkeys(
+        too_few.get(f["msg"], f["msg"].removeprefix("Value error, ")) for f in faults
+    )
     text = "; or ".join(m[0].lower() + m[1:] for m in messages)
     given = str(first["input"])
     given = given if len(given) <= 60 else f"{given[:60]}..."
