@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cl_platform.errors import one_line
-from cl_platform.storage.files import cannot, is_remote, read_bytes, write_atomic
+from cl_platform.storage.files import append, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
 
@@ -82,11 +82,7 @@ class EventLog:
             self._content += line.encode()
             write_atomic(self.path, self._content)
         else:
-            try:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            except OSError as error:
-                raise cannot("write", self.path, error) from error
+            append(self.path, line)
         self._before = ""
 
     def close(self) -> None:
