@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cl_platform.cli.app import interrupted
+from cl_platform.cli.app import interrupted, print_json
 
 Settings = Annotated[list[str] | None, Parameter(name=["--set"], negative="")]
 
@@ -67,7 +66,7 @@ def sweep(
     if dry_run:
         plan = preview(parsed, out, address)
         if json_:
-            print(json.dumps(plan.to_json()))
+            print_json(plan.to_json())
         else:
             show.plan(plan, console)
         return
@@ -82,7 +81,7 @@ def sweep(
     finally:
         progress.close()
     if json_:
-        print(json.dumps(found.to_json()))
+        print_json(found.to_json())
     else:
         show.outcome(found, console)
     if found.failed:

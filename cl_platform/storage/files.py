@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from cl_platform.core.json_text import json_text
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.storage.local import is_standard_output, open_own, replacing
 
@@ -121,7 +122,7 @@ def append(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document; see :func:`write_atomic`."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_atomic(path, f"{json_text(value, indent=1)}\n".encode())
 
 
 def read_bytes(path: Path) -> bytes:

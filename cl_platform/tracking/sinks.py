@@ -14,7 +14,6 @@ Events are dictionaries with a key ``event``:
 
 from __future__ import annotations
 
-import json
 import queue
 import sys
 import threading
@@ -23,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cl_platform.core.json_text import json_text
 from cl_platform.errors import one_line
 from cl_platform.storage.files import append, is_remote, read_bytes, write_atomic
 
@@ -77,7 +77,7 @@ class EventLog:
     def emit(self, event: Event) -> None:
         if event["event"] == "progress":
             return
-        line = f"{self._before}{json.dumps({'time': time.time(), **event})}\n"
+        line = f"{self._before}{json_text({'time': time.time(), **event})}\n"
         if is_remote(self.path):
             self._content += line.encode()
             write_atomic(self.path, self._content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cl_platform.cli.app import overridden
+from cl_platform.cli.app import overridden, print_json
 from cl_platform.errors import BadInput, one_line
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def rank(
             "variances": variances(matrix).tolist(),
             "distances": matrix.tolist(),
         }
-        print(json.dumps(document))
+        print_json(document)
         return
 
     console = Console(highlight=False)

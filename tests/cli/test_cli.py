@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.cli.app import call
 from cl_platform.config.run_config import flag_fields
+from cl_platform.engine.optimization import OPTIMIZERS
 from tests.conftest import one_result
 
 Clp = Callable[..., tuple[int, str, str]]
@@ -43,6 +45,47 @@ def test_json_is_one_document_and_nothing_else(clp: Clp, tmp_path: Path) -> None
     assert code == 0
     assert err == ""
     assert json.loads(out) == one_result(tmp_path / "o")
+
+
+@pytest.mark.parametrize("lr", ["1e-12", "1e30"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_json_is_one_document_for_any_optimizer(clp: Clp, optimizer: str, lr: str) -> None:
+    flags = ("--set", f"optimizer={{name: {optimizer}, lr: {lr}}}")
+    small = ("--set", "stream.samples_per_class=8", "--set", "stream.experiences=2")
+    code, out, err = clp("run", *FAST, *flags, *small, "--json")
+    document = json.loads(out, parse_constant=pytest.fail)
+    assert (code == 0) == ("metrics" in document)
+    assert ("error" in document) == ("error: " in err)
+
+
+NOISY = """
+import os
+from cl_platform import Strategy
+print("at import")
+class Noisy(Strategy):
+    def begin_experience(self, experience):
+        super().begin_experience(experience)
+        print("in training")
+        os.system("echo from a child")
+"""
+
+
+def test_json_stands_alone_whatever_a_strategy_prints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noisy.py").write_text(NOISY)
+    strategy = "noisy.py:Noisy"
+    assert call(["run", "--stream", "blobs", "--strategy", strategy, "--json"]) == 0
+    found = capfd.readouterr()
+    assert json.loads(found.out)["config"]["strategy"]["name"] == strategy
+    assert {"at import", "in training", "from a child"} <= set(found.err.splitlines())
+    assert call(["run", *FAST, "--lr", "inf", "--json"]) == 2
+    assert json.loads(capfd.readouterr().out) == {
+        "error": ["optimizer.lr=inf: give a finite number"]
+    }
+    assert call(["run", *FAST, "--lr", "0.1"]) == 0
+    assert "average_accuracy" in capfd.readouterr().out  # back where it was
 
 
 def test_the_same_command_again_returns_the_finished_result(clp: Clp) -> None:
@@ -127,7 +170,7 @@ def test_all_faults_of_a_command_line_are_reported(clp: Clp) -> None:
 def test_a_run_that_fails_exits_with_1(clp: Clp, tmp_path: Path) -> None:
     code, out, err = clp("run", "--lr", "1e20", "--strategy", "finetune", "--json")
     assert code == 1
-    assert out == ""
+    assert "loss is" in json.loads(out)["error"][0]
     assert "step" in err
     assert "lower lr" in err
     assert len(err.splitlines()) == 1
