@@ -67,6 +67,7 @@ def new(name: str, /, *, folder: Path = Path()) -> None:
     folder
         Where to write the two files.
     """
+    folder = folder.expanduser()  # a shell leaves --folder=~/x as it is
     if not name.isidentifier() or keyword.iskeyword(name):
         raise BadInput(f"{name!r} is no name for a class; give one like WeightedReplay")
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)

@@ -7,6 +7,7 @@ YAML 1.1, where `1e-4` is text, `off` is false and `2024-01-01` a date, and know
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def read(path: str | Path) -> Any:
         BadInput: as for :func:`parse`, or the file cannot be read or is no UTF-8.
     """
     try:
-        with Path(path).open("rb") as file:
+        with Path(os.path.expanduser(path)).open("rb") as file:
             content = file.read(4 * CHARACTERS + 4)  # a device may have no end
         utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return parse(content.decode("utf-16" if utf16 else "utf-8-sig"))

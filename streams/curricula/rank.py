@@ -69,6 +69,7 @@ def rank(
 
     if top < 1 or bottom < 0:
         raise BadInput(f"top={top}, bottom={bottom}: give at least one for top, and 0 for bottom")
+    figure = figure.expanduser() if figure is not None else None
     if figure is not None and (not figure.suffix or figure.is_dir()):
         raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
