@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 from cl_platform._version import __version__
 from cl_platform.config.registry import load, plugins
 from cl_platform.core.json_text import json_text
-from cl_platform.errors import ClpError
+from cl_platform.errors import ClpError, one_line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,6 +73,10 @@ def _documents_alone() -> Iterator[None]:
 
 def _carry_out(argv: list[str]) -> int:
     try:
+        os.getcwd()  # before commands are loaded: plugins are looked for there
+    except FileNotFoundError:
+        return _refuse(["the working folder has been removed; change to another one"], 2)
+    try:
         app()(argv, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _refuse([" ".join(str(error).split())], 2)
@@ -83,6 +87,13 @@ def _carry_out(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a path that someone gave, or of the working folder
+        if os.environ.get("CLP_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse([f"{where}{error.strerror or one_line(error)}; give another path"], 1)
     return 0
 
 

@@ -165,7 +165,7 @@ def _unwritable(value: Any, where: str) -> Iterator[str]:
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{where}={value}: give a finite number"
     elif isinstance(value, int) and not -INTEGER <= value < INTEGER:
-        yield f"{where} is an integer of {value.bit_length()} bits: give one of 64 bits at most"
+        yield f"{where} is an integer of {value.bit_length() + 1} bits: give one of 64 bits at most"
     elif isinstance(value, Mapping | list | tuple):
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _unwritable(item, f"{where}.{key}" if where else str(key))

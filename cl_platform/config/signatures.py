@@ -194,10 +194,14 @@ def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], dict[str, Any
     """A pydantic model of a plugin's parameters, and the classes of those that are plugins too."""
     if not callable(plugin):
         raise TypeError(f"it is {plugin!r:.40}, no class or function")
+    parameters = inspect.signature(plugin).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any and (missing := set(CONTEXT.get(kind, ())) - parameters.keys()):
+        raise TypeError(f"it takes no {' and no '.join(sorted(missing))}")
     hints = _type_hints(plugin)
     fields: dict[str, Any] = {}
     nested: dict[str, Any] = {}
-    for name, parameter in inspect.signature(plugin).parameters.items():
+    for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if name in CONTEXT.get(kind, ()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -70,7 +71,7 @@ def rank(
     if top < 1 or bottom < 0:
         raise BadInput(f"top={top}, bottom={bottom}: give at least one for top, and 0 for bottom")
     figure = figure.expanduser() if figure is not None else None
-    if figure is not None and (not figure.suffix or figure.is_dir()):
+    if figure is not None and (not figure.suffix or os.path.isdir(figure)):
         raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
     chosen = instantiate("curriculum", settings.curriculum)

@@ -183,7 +183,7 @@ def test_scientific_notation_is_a_number_in_every_section(settings: list[str]) -
         ({"optimizer": {"lr": float("inf")}}, "optimizer.lr=inf: give a finite number"),
         ({"optimizer": {"name": "adam", "eps": float("inf")}}, "optimizer.eps=inf: give a finite number"),
         ({"strategy": {"name": "ewc", "strength": float("inf")}}, "strategy.strength=inf: give a finite number"),
-        ({"seed": 10**399}, "seed is an integer of 1326 bits: give one of 64 bits at most"),
+        ({"seed": 10**399}, "seed is an integer of 1327 bits: give one of 64 bits at most"),
         ({"schedule": {"name": "StepLR", "step_size": 0}}, "schedule StepLR with step_size=0: integer modulo by zero"),
         ({"schedule": {"name": "MultiStepLR", "milestones": 3}}, "schedule.milestones=3: input should be iterable"),
         ({"schedule": {"name": "LambdaLR"}}, "unknown schedule 'LambdaLR'"),
