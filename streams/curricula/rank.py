@@ -65,6 +65,7 @@ def rank(
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import instantiate
     from cl_platform.core.curriculum import arrange
+    from cl_platform.tracking.console import Whole
     from streams.curricula.designed import Designer
     from streams.curricula.designer import EXHAUSTIVE, ranked, variances
 
@@ -104,7 +105,7 @@ def rank(
         f"{len(items)} {chosen.level}; {chosen.distance} distances of {chosen.encoder}; {search}"
     )
     console.print(f"[bold]{escape(given.name)}[/] [dim]{escape(about)}[/]\n")
-    console.print(_table(best, worst))
+    console.print(Whole(_table(best, worst)), crop=False)
     if len(items) <= LABELLED:
         legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(items.names))
         console.print(f"\n[dim]{escape(legend)}[/]")
