@@ -284,6 +284,7 @@ def read_spec(path: str | Path, settings: Iterable[str] = ()) -> dict[str, Any]:
             axes[key.strip()] = value["value"]
         else:
             data = apply_settings(data, [setting])
-    if axes:
-        data["axes"] = {**(data.get("axes") or {}), **axes}
+    present = data.get("axes") or {}
+    if axes and isinstance(present, dict):  # anything else is refused when it is checked
+        data["axes"] = {**present, **axes}
     return data

@@ -56,7 +56,8 @@ def _documents_alone() -> Iterator[None]:
     """Send what anyone prints to standard error (a plugin, a worker, a library in C), then print
     the documents."""
     global _waiting
-    _waiting = documents = []
+    documents: list[str] = []
+    _waiting = documents
     sys.stdout.flush()
     saved = os.dup(1)
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cl_platform.config.documents import parse
+from cl_platform.config.run_config import RunConfig, parse_config, read_file
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from sweeps.planning import config_of, plan_runs
@@ -591,3 +594,30 @@ def test_the_budget_of_a_sweep_that_shares_nothing_counts_every_experience(tmp_p
     one = spec({"curriculum": ["all"]}, budget={"experiences": 325}, share=False)
     with pytest.raises(BadInput, match=r"600 experiences"):
         preview(one, tmp_path)
+
+
+VALUES = [
+    *("1e-4", "off", "2024-13-45", "!!int x", "!!binary =", "9" * 5000, "[" * 60, "&a [*a]", "*b"),
+    *("!!python/name:os.system", ".nan", "1e400", "{range: 100000000000}", "{range: [5, 0]}"),
+    *("{uniform: [1e-3, .inf]}", "{integers: [0, 9223372036854775807]}", "{grid: [{range: 3}]}"),
+    *("[er, {name: ewc, strength: {uniform: [0, 1]}}]", "[]", "{}", "er", "-1", "null", "true"),
+    *("{x: 1, x: 2}", "{<<: {a: 1}}", "{<<: 1}", "? a", "a: b: c", "'\\0'", '"\\ud800"', "|", "%"),
+]
+KEYS = [*SweepSpec.model_fields, *RunConfig.model_fields, "lr", "a.b", "strategy.memory_size", "<<"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=4),
+    st.sampled_from(["axes.lr", "axes", "base.lr", "base", "samples", "name", "a." * 60]),
+    st.sampled_from(VALUES),
+)
+def test_whatever_is_written_is_read_or_refused_in_lines(
+    lines: list[tuple[str, str]], key: str, value: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sweep.yaml")
+        path.write_text("".join(f"{k}: {v}\n" for k, v in lines))
+        with suppress(ClpError):  # and nothing else
+            points(parse_spec(read_spec(path, [f"{key}={value}"])))
+        with suppress(ClpError):
+            parse_config(read_file(path))
