@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cl_platform.cli.app import interrupted
+from cl_platform.cli.app import interrupted, print_json
 
 Settings = Annotated[list[str] | None, Parameter(name=["--set"], negative="")]
 
@@ -66,7 +65,7 @@ def sweep(
     if dry_run:
         plan = preview(parsed, out, address)
         if json_:
-            print(json.dumps(plan.to_json()))
+            print_json(plan.to_json())
         else:
             show.plan(plan, console)
         return
@@ -81,7 +80,7 @@ def sweep(
     finally:
         progress.close()
     if json_:
-        print(json.dumps(found.to_json()))
+        print_json(found.to_json())
     else:
         show.outcome(found, console)
     if found.failed:
@@ -120,9 +119,7 @@ def submit(
     """
     from sweeps.submit import submit_job
 
-    arguments = [*(f"--set={setting}" for setting in set_ or [])]
-    if workers is not None:
-        arguments.append(f"--workers={workers}")
-    code = submit_job(spec, address, out, arguments, env or [], working_dir)
+    settings = [*(set_ or []), *([f"workers={workers}"] if workers is not None else [])]
+    code = submit_job(spec, address, out, settings, env or [], working_dir)
     if code:
         raise SystemExit(code)

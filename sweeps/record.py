@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +87,8 @@ class Phase:
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Return numbers for JSON, with None for nan."""
-    return {name: None if value != value else value for name, value in values.items()}
+    """Return numbers for JSON, with None for nan and infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 Scores = Mapping[str, Mapping[str, float]]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from cl_platform.config.labels import label
 from cl_platform.config.run_config import SHORTHANDS, put
 from cl_platform.core.rng import seed_for
 from cl_platform.errors import ConfigError
-from sweeps.spec import SweepSpec
+from sweeps.spec import MOST_POINTS, SweepSpec
 
 Point = dict[str, Any]
 """The value of each axis, by dotted key."""
@@ -73,7 +73,10 @@ def points(spec: SweepSpec) -> list[Point]:
         ConfigError: an axis is malformed; one line per fault.
     """
     drawn: list[Point] = []
-    for point in templates(spec):
+    grid = templates(spec)
+    if (number := spec.samples * sum(map(is_random, grid))) > MOST_POINTS:
+        raise _too_many(f"axes with samples={spec.samples}", number)
+    for point in grid:
         if is_random(point):
             draws = [fill(point, spec.seed, i) for i in range(spec.samples)]
             drawn += {repr(p): p for p in draws}.values()
@@ -98,7 +101,7 @@ def templates(spec: SweepSpec) -> list[Point]:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
-    return [dict(zip(spec.axes, values, strict=True)) for values in itertools.product(*axes)]
+    return [dict(zip(spec.axes, values, strict=True)) for values in _product(axes, "axes")]
 
 
 def randoms(value: Any, where: str = "") -> dict[str, Random]:
@@ -175,7 +178,7 @@ def _alternatives(value: Any, where: str) -> list[Any]:
         return [Random(form, tuple(value[form]))]
     if isinstance(value, Mapping):
         parts = [_alternatives(item, f"{where}.{key}") for key, item in value.items()]
-        return [dict(zip(value, chosen, strict=True)) for chosen in itertools.product(*parts)]
+        return [dict(zip(value, chosen, strict=True)) for chosen in _product(parts, where)]
     return [value]
 
 
@@ -183,7 +186,20 @@ def _range(bounds: Any, where: str) -> list[int]:
     given = [0, bounds] if isinstance(bounds, int) else bounds
     if not (isinstance(given, list) and len(given) == 2 and all(type(b) is int for b in given)):
         raise ConfigError(f"{where}: range={bounds!r}: expected n or [from, to]")
+    if given[1] - given[0] > MOST_POINTS:
+        raise _too_many(where, given[1] - given[0])
     return list(range(*given))
+
+
+def _product(alternatives: Sequence[Sequence[Any]], where: str) -> Iterator[tuple[Any, ...]]:
+    """Return one of each in every combination, unless they are too many for any sweep."""
+    if (number := math.prod(map(len, alternatives))) > MOST_POINTS:
+        raise _too_many(where, number)
+    return itertools.product(*alternatives)
+
+
+def _too_many(where: str, number: int) -> ConfigError:
+    return ConfigError(f"{where} has {number:,} points, above {MOST_POINTS:,}; give fewer values")
 
 
 def _random_fault(form: str, arguments: Any) -> str | None:
@@ -194,7 +210,7 @@ def _random_fault(form: str, arguments: Any) -> str | None:
     if len(arguments) != 2 or not all(
         isinstance(a, int | float) and not isinstance(a, bool) for a in arguments
     ):
-        return "expected two numbers, [low, high] (write 1.0e-3 for a power of ten)"
+        return "expected two numbers, [low, high]"
     low, high = arguments
     if not all(math.isfinite(a) and abs(a) < 2**63 for a in arguments):
         return "expected finite numbers"

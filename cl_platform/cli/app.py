@@ -6,42 +6,104 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any
 
 from cyclopts import App, CycloptsError
 
 from cl_platform._version import __version__
 from cl_platform.config.registry import load, plugins
+from cl_platform.core.json_text import json_text
 from cl_platform.errors import ClpError, one_line
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run ``clp`` and exit: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # files in the making are removed
-    sys.exit(call(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        sys.exit(call(argv))
+    finally:
+        if "--json" in argv:  # what threads and exit handlers print is no part of the document
+            with suppress(OSError):
+                os.dup2(2, 1)
 
 
 def call(argv: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
-        app()(argv, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except ClpError as error:
-        if os.environ.get("CLP_DEBUG"):
-            raise
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        with _documents_alone() if "--json" in argv else nullcontext():
+            return _carry_out(argv)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output, and nothing else with ``--json``."""
+    if _waiting is None:
+        print(json_text(value))
+    else:
+        _waiting.append(json_text(value))
+
+
+_waiting: list[str] | None = None  # documents, while all else goes to standard error
+
+
+@contextmanager
+def _documents_alone() -> Iterator[None]:
+    """Send what anyone prints to standard error (a plugin, a worker, a library in C), then print
+    the documents."""
+    global _waiting
+    documents: list[str] = []
+    _waiting = documents
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _waiting = None
+        os.dup2(saved, 1)
+        os.close(saved)
+        for text in documents:
+            print(text, flush=True)
+
+
+def _carry_out(argv: list[str]) -> int:
+    try:
+        os.getcwd()  # before commands are loaded: plugins are looked for there
+    except FileNotFoundError:
+        return _refuse(["the working folder has been removed; change to another one"], 2)
+    try:
+        app()(argv, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _refuse([one_line(error)], 2)
+    except ClpError as error:
+        if os.environ.get("CLP_DEBUG"):
+            raise
+        return _refuse(str(error).splitlines(), error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a path that someone gave, or of the working folder
+        if os.environ.get("CLP_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse([f"{where}{error.strerror or one_line(error)}; give another path"], 1)
     return 0
+
+
+def _refuse(lines: list[str], code: int) -> int:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    if _waiting is not None:
+        print_json({"error": lines})
+    return code
 
 
 def app() -> App:

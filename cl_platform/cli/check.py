@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from cl_platform.cli.app import overridden
+from cl_platform.cli.app import overridden, print_json
 
 
 def check(
@@ -35,7 +34,7 @@ def check(
     verdicts = check_strategy(data.pop("strategy"), **data)
     if json_:
         found = {name: {"ok": not fault, "fault": fault} for name, fault in verdicts.items()}
-        print(json.dumps(found))
+        print_json(found)
     else:
         from rich.text import Text
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from cl_platform.cli.app import print_json
 
 
 def dashboard(
@@ -39,6 +40,6 @@ def dashboard(
         raise BadInput("dashboards need wandb-workspaces; install the extra `wandb`") from error
     board = Dashboard.of(entity, default_project() if project is None else project, name)
     if dry_run:
-        print(json.dumps(board.to_json(), indent=1))
+        print_json(board.to_json())
     else:
         print(*board.save(), sep="\n")

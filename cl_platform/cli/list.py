@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from cl_platform.cli.app import print_json
 from cl_platform.config.registry import Kind, load, plugins
 
 Section = Literal["streams", "strategies", "curricula", "encoders", "models"]
@@ -42,7 +42,7 @@ def list_plugins(
         if kind in (None, section)
     }
     if json_:
-        print(json.dumps(found))
+        print_json(found)
         return
     from rich.table import Table
     from rich.text import Text

@@ -68,20 +68,21 @@ def new(name: str, /, *, folder: Path = Path()) -> None:
     folder
         Where to write the two files.
     """
+    folder = folder.expanduser()  # a shell leaves --folder=~/x as it is
     if not name.isidentifier() or keyword.iskeyword(name):
         raise BadInput(f"{name!r} is no name for a class; give one like WeightedReplay")
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", name)
     module = "_".join(word.lower() for word in words) or name.lower()
-    if (folder / f"{module}.py").exists() or importlib.util.find_spec(module):
-        raise BadInput(f"a module {module!r} exists; give another name or --folder")
     values = {"class_name": name, "module": module, "title": " ".join(words).capitalize()}
     files = {folder / f"{module}.py": STRATEGY, folder / f"test_{module}.py": TEST}
     try:
+        if (folder / f"{module}.py").exists() or importlib.util.find_spec(module):
+            raise BadInput(f"a module {module!r} exists; give another name or --folder")
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
             path.write_text(text.format(**values), encoding="utf-8")
     except OSError as error:
-        raise BadInput(f"cannot write to {folder}: {error.strerror}") from error
+        raise BadInput(f"cannot write to {folder}: {error.strerror}; give --folder") from error
     print(f"wrote {' and '.join(map(str, files))}")
     print(f"clp check {folder / module}.py:{name}")
     print(f"clp run --strategy {folder / module}.py:{name}")

@@ -38,7 +38,7 @@ def report(
     from cl_platform.errors import BadInput
     from cl_platform.report.render import render, write_report
     from cl_platform.report.runs import read_runs
-    from cl_platform.storage.files import location, write_atomic
+    from cl_platform.storage.files import location, write_atomic, write_output
 
     if not every > 0 or (watch and (format_ != "html" or out is not None)):
         raise BadInput(
@@ -50,8 +50,8 @@ def report(
         return
     runs = read_runs(folder)
     if out is not None:
-        write_atomic(location(out).absolute(), render(runs, format_))
-        print(out)
+        if write_output(location(out).absolute(), render(runs, format_)):
+            print(out)
     elif format_ == "html":
         print(write_report(runs))
     elif format_ == "parquet":

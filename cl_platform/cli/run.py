@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import make_dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from pydantic.fields import FieldInfo
 
-from cl_platform.cli.app import interrupted, overridden
+from cl_platform.cli.app import interrupted, overridden, print_json
 from cl_platform.config.run_config import flag_fields, parse_config
 
 
@@ -88,6 +87,6 @@ def run(
         console.close()
         raise interrupted("the experiences finished so far are kept") from None
     if json_:
-        print(json.dumps(result.to_json()))
+        print_json(result.to_json())
     else:
         console.console.print(str(result.path), style="dim", soft_wrap=True)

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
-
+from cl_platform.config.documents import dump_line
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import SECTIONS, SHORTHANDS, RunConfig
 from cl_platform.config.signatures import check_section
@@ -26,8 +25,7 @@ def command_of(config: Mapping[str, Any]) -> str:
         words += [f"--{section}", _plugin(section, config[section])]
     shorthands = {key: name for name, key in SHORTHANDS.items()}
     for key, value in _settings(config):
-        text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n")
-        text, flag = text.rstrip("\n"), shorthands.get(key, key).replace("_", "-")
+        text, flag = dump_line(value), shorthands.get(key, key).replace("_", "-")
         if "." in flag:
             words += ["--set", f"{key}={text}"]
         elif isinstance(value, bool):

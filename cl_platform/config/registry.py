@@ -122,6 +122,7 @@ def _of_file(path: str) -> ModuleType:
     Its name depends on the path from the working folder, so that all processes of a sweep, and the
     machines of a cluster, agree on it. Modules beside the file can be imported, as in a script.
     """
+    path = os.path.expanduser(path)
     file, folder = os.path.abspath(path), os.path.dirname(os.path.abspath(path))
     if _named.get(file) not in sys.modules:
         _extend_search_paths()

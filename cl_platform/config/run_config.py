@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -21,9 +21,11 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from cl_platform.config import documents
+from cl_platform.config.documents import DEPTH, INTEGER
 from cl_platform.config.registry import Kind
 from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
-from cl_platform.errors import BadInput, ConfigError, one_line
+from cl_platform.errors import BadInput, ConfigError
 
 
 def _named(value: Any) -> Any:
@@ -149,14 +151,26 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
             setattr(config, kind, section)
             faults += more
     if not faults:
-        try:  # values that no record could hold, which only Python callers can give
+        try:
+            faults = list(_unwritable(config.model_dump(), ""))
             config.model_dump_json()
-        except ValueError as error:
-            reason = " ".join(str(error).split())
+        except ValueError as error:  # objects, which only Python callers can give
+            reason = one_line(error)
             faults = [f"the configuration cannot be written as JSON: {reason}"]
     if faults:
         raise ConfigError("\n".join(faults))
     return config
+
+
+def _unwritable(value: Any, where: str) -> Iterator[str]:
+    """Yield the faults of numbers that JSON, or a program that reads it, does not hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}={value}: give a finite number"
+    elif isinstance(value, int) and not -INTEGER <= value < INTEGER:
+        yield f"{where} is an integer of {value.bit_length() + 1} bits: give one of 64 bits at most"
+    elif isinstance(value, Mapping | list | tuple):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _unwritable(item, f"{where}.{key}" if where else str(key))
 
 
 def _with_name(kind: Kind, section: Any) -> Any:
@@ -173,9 +187,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read or is no mapping.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {path} cannot be read: {one_line(error)}") from error
+        data = documents.read(path)
+    except BadInput as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -184,7 +198,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Apply ``key=value`` settings to `data` in order; keys are dotted, values are YAML.
+    """Apply ``key=value`` settings to `data` in order; keys are dotted, values are YAML
+    (see :mod:`cl_platform.config.documents`).
 
     Raises:
         ConfigError: a setting is not of the form key=value.
@@ -196,9 +211,9 @@ def apply_settings(data: dict[str, Any], settings: Iterable[str]) -> dict[str, A
             faults.append(f"setting {setting!r} is not of the form key=value")
             continue
         try:
-            put(data, key.strip(), yaml.safe_load(text))
-        except (yaml.YAMLError, BadInput) as error:
-            faults.append(f"setting {setting!r} cannot be read: {' '.join(str(error).split())}")
+            put(data, key.strip(), documents.parse(text))
+        except BadInput as error:
+            faults.append(f"setting {setting!r:.200} cannot be read: {error}")
     if faults:
         raise ConfigError("\n".join(faults))
     return data
@@ -211,6 +226,8 @@ def put(data: dict[str, Any], key: str, value: Any) -> None:
     """
     here = data
     *path, last = key.split(".")
+    if len(path) > DEPTH:
+        raise BadInput(f"key {key[:20]}... has more than {DEPTH} parts")
     for part in path:
         present = here.get(part)
         if isinstance(present, str):

@@ -177,9 +177,12 @@ def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
     first = faults[0]
     if first["type"] == "extra_forbidden":
         return f"{key} is unknown.{registry.suggestion(key.rpartition('.')[2], model.model_fields)}"
-    if first["type"] == "missing":
+    if first["type"] == "missing" and first["loc"][-1] == key.rpartition(".")[2]:
         return f"{key} is missing: give --set {key}=VALUE"
-    messages = dict.fromkeys(f["msg"].removeprefix("Value error, ") for f in faults)
+    too_few = {"Field required": "Too few items"}  # of a tuple
+    messages = dict.fromkeys(
+        too_few.get(f["msg"], f["msg"].removeprefix("Value error, ")) for f in faults
+    )
     text = "; or ".join(m[0].lower() + m[1:] for m in messages)
     given = str(first["input"])
     given = given if len(given) <= 60 else f"{given[:60]}..."
@@ -191,10 +194,14 @@ def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], dict[str, Any
     """A pydantic model of a plugin's parameters, and the classes of those that are plugins too."""
     if not callable(plugin):
         raise TypeError(f"it is {plugin!r:.40}, no class or function")
+    parameters = inspect.signature(plugin).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any and (missing := set(CONTEXT.get(kind, ())) - parameters.keys()):
+        raise TypeError(f"it takes no {' and no '.join(sorted(missing))}")
     hints = _type_hints(plugin)
     fields: dict[str, Any] = {}
     nested: dict[str, Any] = {}
-    for name, parameter in inspect.signature(plugin).parameters.items():
+    for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if name in CONTEXT.get(kind, ()):

@@ -12,7 +12,9 @@ import importlib.util
 import inspect
 import sys
 import sysconfig
+import tokenize
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -183,11 +185,20 @@ def _sources(modules: Iterable[str]) -> dict[str, str]:
         path = None if module in found else _source_path(module)
         if path is None:
             continue
-        found[module] = source = path.read_text(encoding="utf-8")
+        found[module] = source = _text(path)
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         imported = _imported_names(source, package)
         waiting += [n for n in imported if n.startswith(TRAINED_WITH) or _is_covered(n)]
     return found
+
+
+def _text(path: Path) -> str:
+    """Return a source as Python reads it: it may begin with a byte-order mark or a coding line."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (SyntaxError, UnicodeDecodeError):  # edited since its import
+        return path.read_text(encoding="latin-1")
 
 
 @functools.cache
@@ -199,7 +210,9 @@ def _imported_names(source: str, package: str) -> list[str]:
     names: list[str] = []
     facade: set[str] = set()  # what `cl_platform` is called here
     attributes: list[ast.Attribute] = []
-    waiting: list[ast.AST] = [ast.parse(source)]
+    waiting: list[ast.AST] = []
+    with suppress(SyntaxError, ValueError):  # edited since its import: the text itself counts
+        waiting.append(ast.parse(source))
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
+import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ConfigDict, ValidationError, create_model
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cl_platform.config.registry import suggestion
+from cl_platform.config.signatures import faults_of
 from cl_platform.errors import one_line, printable
 
 if TYPE_CHECKING:
@@ -27,13 +31,19 @@ def _classes(module: Any, base: type, excluded: tuple[str, ...]) -> dict[str, An
     }
 
 
-# LBFGS wants a closure, SparseAdam sparse gradients and the plateau schedule a metric: none of
-# them fits one step per batch.
-OPTIMIZERS = _classes(torch.optim, torch.optim.Optimizer, ("Optimizer", "LBFGS", "SparseAdam"))
+# LBFGS wants a closure, SparseAdam sparse gradients, Muon matrices only and the plateau schedule a
+# metric: none of them fits one step per batch of any model. Others want functions, which no
+# configuration can hold.
+OPTIMIZERS = _classes(
+    torch.optim, torch.optim.Optimizer, ("Optimizer", "LBFGS", "SparseAdam", "Muon")
+)
 SCHEDULES = _classes(
     torch.optim.lr_scheduler,
     LRScheduler,
-    ("LRScheduler", "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler"),
+    (
+        *("LRScheduler", "_LRScheduler", "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler"),
+        *("LambdaLR", "MultiplicativeLR"),
+    ),
 )
 
 
@@ -114,8 +124,8 @@ def try_optimizer(config: Optimizer) -> list[str]:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
     if not config.model_extra:  # nothing to try, and torch takes seconds for its first optimizer
         return []
-    faults = _unknown(cls, config.model_extra, "optimizer")
-    return faults or _failure(lambda: build_optimizer(nn.Linear(1, 1), config), "optimizer")
+    attempt = lambda: build_optimizer(nn.Linear(1, 1), config)  # noqa: E731
+    return _faults(cls, config.model_extra, "optimizer", attempt)
 
 
 def try_schedule(optimizer: Optimizer, config: LRSchedule | None) -> list[str]:
@@ -125,10 +135,15 @@ def try_schedule(optimizer: Optimizer, config: LRSchedule | None) -> list[str]:
     cls = SCHEDULES.get(config.name.lower())
     if cls is None:
         return [f"unknown schedule {config.name!r}.{suggestion(config.name.lower(), SCHEDULES)}"]
-    trial = build_optimizer(nn.Linear(1, 1), optimizer)
-    assert trial is not None
-    faults = _unknown(cls, config.model_extra or {}, "schedule")
-    return faults or _failure(lambda: build_schedule(trial, config, 10), "schedule")
+
+    def attempt() -> None:
+        trial = build_optimizer(nn.Linear(1, 1), optimizer)
+        assert trial is not None
+        schedule = build_schedule(trial, config, 10)
+        trial.step()
+        schedule.step()  # some values are divided by only now
+
+    return _faults(cls, config.model_extra or {}, "schedule", attempt)
 
 
 def device_fault(device: str) -> list[str]:
@@ -141,16 +156,42 @@ def device_fault(device: str) -> list[str]:
     return []
 
 
-def _unknown(cls: Any, given: dict[str, Any], where: str) -> list[str]:
+def _faults(
+    cls: Any, given: dict[str, Any], where: str, attempt: Callable[[], object]
+) -> list[str]:
+    """Return what is wrong with the arguments of a class of torch, one line each.
+
+    Args:
+        attempt: makes and uses the object, for what only torch knows.
+    """
     own = ("self", "params", "optimizer", "lr")
-    known = [name for name in inspect.signature(cls).parameters if name not in own]
-    return [f"{where}.{k} is unknown.{suggestion(k, known)}" for k in given if k not in known]
-
-
-def _failure(attempt: Any, where: str) -> list[str]:
-    """Return torch's own message if something cannot be built."""
+    parameters = inspect.signature(cls).parameters
+    known = [name for name in parameters if name not in own]
+    needed = [k for k in known if parameters[k].default is inspect.Parameter.empty]
+    needed = [k for k in needed if k not in HORIZONS]
+    if unknown := [k for k in given if k not in known]:
+        return [f"{where}.{k} is unknown.{suggestion(k, known)}" for k in unknown]
+    names = {
+        **vars(collections.abc),
+        **cls.__init__.__globals__,
+    }  # torch imports some for mypy only
+    hints = typing.get_type_hints(cls.__init__, names)
+    fields: dict[str, Any] = {k: (hints[k], ...) for k in [*given, *needed]}
+    model = create_model("Arguments", __config__=ConfigDict(arbitrary_types_allowed=True), **fields)
+    try:
+        checked = model.model_validate(given)
+    except ValidationError as error:
+        return faults_of(error, model, where)
+    # Checking turns text into numbers, torch would get the text: "no" would be true there.
+    if text := [k for k, v in given.items() if _is_text(v) > _is_text(getattr(checked, k))]:
+        return [f"{where}.{k}={given[k]!r} is text: give it without quotes" for k in text]
     try:
         attempt()
     except Exception as error:
-        return [f"{where}: {one_line(error)}"]
+        values = " ".join(f"{k}={v!r}" for k, v in given.items())
+        return [f"{where} {cls.__name__} with {values}: {one_line(error)}; give other values"]
     return []
+
+
+def _is_text(value: Any) -> bool:
+    return any(isinstance(v, str) for v in (value if isinstance(value, list | tuple) else [value]))

@@ -22,7 +22,8 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Reader, Samples
 from cl_platform.errors import StorageError
 from cl_platform.models.precision import computing
-from cl_platform.storage.files import evict, locked, replacing
+from cl_platform.storage.files import evict
+from cl_platform.storage.local import locked, replacing
 from cl_platform.storage.paths import user_cache
 
 ROWS = 128  # in one forward pass; fixed, so that no bit of a feature depends on the caller

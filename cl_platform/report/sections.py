@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from cl_platform._version import __version__
+from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
 from cl_platform.metrics.registry import metrics
 from cl_platform.report.comparisons import differences, over_streams
@@ -230,7 +230,7 @@ def _failures(runs: Runs) -> Iterator[str]:
 def _specification(runs: Runs) -> Iterator[str]:
     if runs.sweep:
         given = {k: v for k, v in runs.sweep["spec"].items() if v not in (None, [], {})}
-        text = html.escape(yaml.safe_dump(given, sort_keys=False))
+        text = html.escape(dump(given))
         yield "<h2>Specification</h2>"
         yield f"<details><summary>The sweep as it was given</summary><pre>{text}</pre></details>"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cl_platform.errors import StorageError
 from cl_platform.results.references import compared, read_references
 from cl_platform.results.result import Result
-from cl_platform.storage.files import each, is_remote, listed, location
+from cl_platform.storage.files import cannot, each, is_remote, listed, location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,13 @@ def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[
             raise no_folder
         folders = sorted(path.parent for path in files if path.name == "result.json")
     else:
-        folders = [path.parent for path in sorted(root.glob("runs/*/result.json"))]
+        try:  # `glob` takes what it may not read for empty
+            names = sorted(os.listdir(root / "runs"))
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise cannot("read", root / "runs", error) from error
+        folders = [root / "runs" / name for name in names]
     found = each(root, Result.load, folders)
     return [result for result in found if result is not None and _is_complete(result)]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cl_platform.core.json_text import finite
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.metrics.lifelong import lifelong_metrics
@@ -103,8 +104,8 @@ class Result:
         return self.matrices[mask], title
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of `result.json`; undefined metrics become null."""
-        return {
+        """Return the content of `result.json`; undefined metrics become null, with a note."""
+        document = {
             "run_id": self.run_id,
             "config": self.config,
             "stream": self.stream,
@@ -113,13 +114,14 @@ class Result:
             "experiences": self.experiences,
             "matrix": {mask: m.tolist() for mask, m in self.matrices.items()},
             "validation": {mask: m.tolist() for mask, m in self.validation.items()},
-            "metrics": {k: None if math.isnan(v) else v for k, v in self.metrics.items()},
+            "metrics": self.metrics,
             "cost": self.cost,
             "versions": self.versions,
             "calibration": None if self.calibration is None else _nulled(self.calibration.values),
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
         }
+        return finite(document)
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import sys
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from cl_platform.core.json_text import json_text
 from cl_platform.errors import BadInput, StorageError
+from cl_platform.storage.local import is_standard_output, open_own, replacing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +39,7 @@ def location(out: str | Path) -> Path:
     """
     protocol, separator, _ = str(out).partition("://")
     if not separator:
-        return Path(out)
+        return Path(os.path.expanduser(out))  # a shell leaves --out=~/x as it is
     try:
         from fsspec import get_filesystem_class
         from upath import UPath
@@ -59,49 +62,6 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
-@contextmanager
-def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Yield a temporary local path for a file or folder that is renamed to `path` when it is done.
-
-    Nothing is left behind if the block fails.
-
-    Args:
-        sync: whether the content must survive a power failure.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-        written = temporary.rglob("*") if temporary.is_dir() else (temporary,)
-        for part in filter(Path.is_file, written if sync else ()):
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        discard(temporary)
-        raise
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time make a local file or folder.
-
-    Where the file system has no locks, none of them waits: they must all make the same. The lock
-    file is hidden, so that :func:`evict` removes it as it does temporary ones.
-    """
-    from filelock import FileLock
-
-    # A soft lock in its place would outlive a killed process and block all others.
-    lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
     """Write a file that readers see as it was before or with all of the content.
 
@@ -121,19 +81,61 @@ def write_atomic(path: Path, content: bytes, sync: bool = True) -> None:
         raise cannot("write", path, error) from error
 
 
+def write_output(path: Path, content: bytes) -> bool:
+    """Write a file that a person named, and return whether it is a file.
+
+    A link is followed; into devices, pipes and standard output the content is written as it is.
+
+    Raises:
+        StorageError: see :func:`write_atomic`.
+    """
+    try:
+        found = None if is_remote(path) else path.stat()
+        if found is not None and is_standard_output(found):
+            sys.stdout.flush()
+            with open(1, "wb", closefd=False) as file:  # a file too, at the place it has come to
+                file.write(content)
+            return False
+        if found is not None and not stat.S_ISREG(found.st_mode) and not path.is_dir():
+            path.write_bytes(content)
+            return False
+    except FileNotFoundError:
+        pass  # or a link that leads to nothing yet
+    except OSError as error:
+        raise cannot("write", path, error) from error
+    write_atomic(path if is_remote(path) else Path(os.path.realpath(path)), content)
+    return True
+
+
+def append(path: Path, text: str) -> None:
+    """Append text to a local file.
+
+    Raises:
+        StorageError: it cannot be written, or is a link, a pipe or a device.
+    """
+    try:
+        with open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise cannot("write", path, error) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document; see :func:`write_atomic`."""
-    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_atomic(path, f"{json_text(value, indent=1)}\n".encode())
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
+    """Return the content of a file. A local link, pipe or device is none: nobody asked for it.
 
     Raises:
         FileNotFoundError: there is none.
         StorageError: it cannot be read.
     """
     with _driver("read", path) as (driver, name):
+        if not is_remote(path):
+            with open_own(path, os.O_RDONLY) as file:
+                return file.read()
         # With a start, since for a whole file some drivers ask for its size first.
         return bytes(driver.cat_file(name, start=0))
 
@@ -157,7 +159,10 @@ def exists(path: Path) -> bool:
         StorageError: it cannot be read.
     """
     with suppress(FileNotFoundError), _driver("read", path) as (driver, name):
-        driver.cat_file(name, start=0, end=1)  # the `exists` of some drivers lists the folder
+        if is_remote(path):
+            driver.cat_file(name, start=0, end=1)  # the `exists` of some drivers lists the folder
+        else:
+            open_own(path, os.O_RDONLY).close()
         return True
     return False
 
@@ -216,14 +221,16 @@ def evict(folder: Path, budget: int, suffixes: Collection[str], keep: Path) -> i
     files = listed(folder)
     for used, _, path in () if is_remote(folder) else files:
         if path.name.startswith(".") and time.time() - used > ABANDONED_SECONDS:
-            remove(path)
+            with suppress(StorageError):
+                remove(path)
     counted = sorted(file for file in files if file[2].suffix in suffixes)
     total = sum(size for _, size, _ in counted)
     room = budget if total <= budget else budget * (1 - SLACK)
     for _, size, path in counted:
         if total > room and path != keep:
-            remove(path)
-            total -= size
+            with suppress(StorageError):  # another user's; it stays, and counts
+                remove(path)
+                total -= size
     return total
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeGuard, get_args
 import torch
 
 from cl_platform.core.matrix import Accuracies
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, StorageError
 from cl_platform.storage.files import (
     SLACK,
     evict,
@@ -181,7 +181,8 @@ class StateStore:
         write_atomic(path, b"".join((MAGIC, hashlib.sha256(content).digest(), content)))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
-            remove(self._path(previous))
+            with suppress(StorageError):  # another user's
+                remove(self._path(previous))
         self._added += len(content)
         total = None if self._total is None else self._total + self._added
         # Listing takes long, but other processes add states as well: count again now and then.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -103,6 +103,20 @@ class ConsoleSink:
         self.close()
 
 
+class Whole:
+    """A table that a narrow console wraps instead of cutting its numbers.
+
+    Args:
+        table: at most 80 columns wide. To be printed with `crop=False`.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.table, options.update(width=max(80, options.max_width)))
+
+
 def print_result(result: Result, console: Console) -> None:
     """Return the accuracy matrix and the metrics, within 80 columns."""
     n = len(result.matrix)
@@ -110,11 +124,11 @@ def print_result(result: Result, console: Console) -> None:
     title = f"Accuracy in % on experience 1..{n}"
     console.print(Text.assemble((title, "bold"), f" (mask: {OWN_MASK[result.scenario]})"))
     if n <= WIDEST_MATRIX:
-        console.print(_matrix_table(result))
+        console.print(Whole(_matrix_table(result)), crop=False)
     else:
         console.print("  too wide to be shown here: see result.json")
     console.print()
-    console.print(_metrics_table(result))
+    console.print(Whole(_metrics_table(result)), crop=False)
     cost = result.cost
     flops = f", {cost['flops']:.3g} FLOPs" if "flops" in cost else ""
     console.print()

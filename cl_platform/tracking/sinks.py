@@ -14,7 +14,6 @@ Events are dictionaries with a key ``event``:
 
 from __future__ import annotations
 
-import json
 import queue
 import sys
 import threading
@@ -23,8 +22,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cl_platform.core.json_text import json_text
 from cl_platform.errors import one_line
-from cl_platform.storage.files import cannot, is_remote, read_bytes, write_atomic
+from cl_platform.storage.files import append, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
 
@@ -77,16 +77,12 @@ class EventLog:
     def emit(self, event: Event) -> None:
         if event["event"] == "progress":
             return
-        line = f"{self._before}{json.dumps({'time': time.time(), **event})}\n"
+        line = f"{self._before}{json_text({'time': time.time(), **event})}\n"
         if is_remote(self.path):
             self._content += line.encode()
             write_atomic(self.path, self._content)
         else:
-            try:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(line)
-            except OSError as error:
-                raise cannot("write", self.path, error) from error
+            append(self.path, line)
         self._before = ""
 
     def close(self) -> None:

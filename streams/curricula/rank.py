@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cl_platform.cli.app import overridden
+from cl_platform.cli.app import overridden, print_json
 from cl_platform.errors import BadInput, one_line
 
 if TYPE_CHECKING:
@@ -64,13 +64,14 @@ def rank(
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import instantiate
     from cl_platform.core.curriculum import arrange
-    from cl_platform.tracking.console import new_console
+    from cl_platform.tracking.console import Whole, new_console
     from streams.curricula.designed import Designer
     from streams.curricula.designer import EXHAUSTIVE, ranked, variances
 
     if top < 1 or bottom < 0:
         raise BadInput(f"top={top}, bottom={bottom}: give at least one for top, and 0 for bottom")
-    if figure is not None and (not figure.suffix or figure.is_dir()):
+    figure = figure.expanduser() if figure is not None else None
+    if figure is not None and (not figure.suffix or os.path.isdir(figure)):
         raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
     chosen = instantiate("curriculum", settings.curriculum)
@@ -94,7 +95,7 @@ def rank(
             "variances": variances(matrix).tolist(),
             "distances": matrix.tolist(),
         }
-        print(json.dumps(document))
+        print_json(document)
         return
 
     console = new_console()
@@ -103,7 +104,7 @@ def rank(
         f"{len(items)} {chosen.level}; {chosen.distance} distances of {chosen.encoder}; {search}"
     )
     console.print(Text.assemble((given.name, "bold"), " ", (about, "dim"), "\n"))
-    console.print(_table(best, worst))
+    console.print(Whole(_table(best, worst)), crop=False)
     if len(items) <= LABELLED:
         legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(items.names))
         console.print(f"\n{legend}", style="dim")

@@ -21,7 +21,8 @@ import torch
 from cl_platform import Samples
 from cl_platform.core.digests import array_digest, digest
 from cl_platform.errors import ClpError, DataError, one_line
-from cl_platform.storage.files import cannot, locked, read_json, replacing
+from cl_platform.storage.files import cannot, read_json
+from cl_platform.storage.local import locked, replacing
 from cl_platform.storage.paths import data_home, user_cache
 
 if TYPE_CHECKING:

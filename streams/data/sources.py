@@ -7,11 +7,11 @@ To add a data set of images, add a ``Source`` to ``SOURCES`` and its size to ``d
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
-from cl_platform.storage.files import read_json
 from streams.data.formats import (
     Arrays,
     Source,
@@ -65,7 +65,7 @@ def _cifar_source(n_classes: int) -> Source[Arrays]:
     def sheets(folder: Path) -> Arrays | None:
         if not list(folder.glob("train*/*.webp")):
             return None
-        meta = read_json(folder / "meta.json")
+        meta = json.loads((folder / "meta.json").read_text("utf-8-sig"))
         names = meta.get("label_names") or meta["fine_label_names"]
         coarse = meta.get("coarse_of_fine", [])
         groups = _by_group(coarse, meta.get("coarse_label_names", []))
@@ -149,8 +149,8 @@ def _tiny_local(folder: Path) -> Arrays | None:
     if not archives:
         return None
     arrays = read_tiny_imagenet(archives)
-    listed = read_json(folder / "classes.json")
-    if listed:
+    if (folder / "classes.json").exists():
+        listed = json.loads((folder / "classes.json").read_text("utf-8-sig"))
         by_wnid = {c["wnid"]: c["words"] for c in listed}
         arrays.class_names[:] = [by_wnid.get(w, w) for w in arrays.class_names]
     return arrays
@@ -160,7 +160,7 @@ def _tiny_download(raw: Path) -> Arrays:
     from torchvision.datasets.utils import download_url
 
     name = "tiny-imagenet-200.zip"
-    address = f"http://cs231n.stanford.edu/{name}"
+    address = f"https://cs231n.stanford.edu/{name}"
     download_url(address, str(raw), name, "90528d7ca1a48142e341f4ef8d21d0de")
     return read_tiny_imagenet([raw / name])
 

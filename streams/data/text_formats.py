@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +108,7 @@ def read_banking(folder: Path) -> Texts:
     """Read Banking77 (Casanueva et al. 2020)."""
 
     def part(name: str) -> Labelled:
-        with (folder / name).open(encoding="utf-8", newline="") as file:
+        with (folder / name).open(encoding="utf-8-sig", newline="") as file:
             return [(row["text"], row["category"]) for row in csv.DictReader(file)]
 
     return Texts(part("train.csv"), part("test.csv"), _json(folder / "categories.json"))
@@ -130,6 +132,21 @@ def read_newsgroups(folder: Path) -> Texts:
     names: list[str] = _json(folder / "meta.json")["labels"]
     train, test = (_labelled(folder / f"{part}.jsonl.gz", names) for part in ("train", "test"))
     return Texts(train, test, names, by_prefix(names, "."))
+
+
+def read_newsgroups_archive(content: bytes) -> Texts:
+    """Read the published archive, ``20news-bydate-train/GROUP/NUMBER``; without the headers, which
+    name the group."""
+    splits: dict[str, Labelled] = {"train": [], "test": []}
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        posts = {member.name: archive.extractfile(member) for member in archive.getmembers()}
+        for path, file in sorted(posts.items()):
+            if file is not None:
+                folder, group, _ = path.split("/")[-3:]
+                _, _, text = file.read().decode("latin-1").partition("\n\n")
+                splits[folder.rpartition("-")[2]].append((text, group))
+    names = sorted({group for _, group in splits["train"]})
+    return Texts(splits["train"], splits["test"], names, by_prefix(names, "."))
 
 
 def read_sequence(folders: dict[str, Path]) -> Texts:
@@ -160,9 +177,9 @@ def by_prefix(names: Iterable[str], separator: str) -> dict[str, list[str]]:
 def _labelled(path: Path, names: Sequence[str]) -> Labelled:
     """Read packed lines of {"text", "label"}; a label is an index into the names."""
     name_of = dict(enumerate(names))  # where -1 is not the last one
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with gzip.open(path, "rt", encoding="utf-8-sig") as lines:
         return [(row["text"], name_of[row["label"]]) for row in map(json.loads, lines)]
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8-sig"))

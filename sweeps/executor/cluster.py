@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 
 import ray
 
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, one_line
 from sweeps.spec import Resources
 
 PROBE_SECONDS = 5.0
@@ -41,16 +42,25 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        cause = error.__cause__ or error
         raise BadInput(
-            f"no Ray at address {address!r}: {reason[:200]}; this machine must be a node of the "
-            "cluster (else use `clp submit`), with RAY_AUTH_MODE=token and the token where it asks "
-            "for one"
+            f"no Ray at address {address!r}: {one_line(cause, 200)}; {_advice(address, cause)}"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _advice(address: str, cause: BaseException) -> str:
+    if address != "local":
+        return (
+            "this machine must be a node of the cluster (else use `clp submit`), with "
+            "RAY_AUTH_MODE=token and the token where it asks for one"
+        )
+    if isinstance(cause, PermissionError) or getattr(cause, "errno", None) == errno.EROFS:
+        return "Ray keeps files there: give a home folder that can be written, HOME=FOLDER"
+    return "Ray could not be started on this machine: look for free memory, disk and ports"
 
 
 def probe(address: str) -> None:

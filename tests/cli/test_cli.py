@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import io
 import json
 import os
 import stat
@@ -10,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.cli.app import call
 from cl_platform.config.run_config import flag_fields
+from cl_platform.engine.optimization import OPTIMIZERS
 from tests.conftest import one_result
 
 Clp = Callable[..., tuple[int, str, str]]
@@ -43,6 +48,47 @@ def test_json_is_one_document_and_nothing_else(clp: Clp, tmp_path: Path) -> None
     assert code == 0
     assert err == ""
     assert json.loads(out) == one_result(tmp_path / "o")
+
+
+@pytest.mark.parametrize("lr", ["1e-12", "1e30"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_json_is_one_document_for_any_optimizer(clp: Clp, optimizer: str, lr: str) -> None:
+    flags = ("--set", f"optimizer={{name: {optimizer}, lr: {lr}}}")
+    small = ("--set", "stream.samples_per_class=8", "--set", "stream.experiences=2")
+    code, out, err = clp("run", *FAST, *flags, *small, "--json")
+    document = json.loads(out, parse_constant=pytest.fail)
+    assert (code == 0) == ("metrics" in document)
+    assert ("error" in document) == ("error: " in err)
+
+
+NOISY = """
+import os
+from cl_platform import Strategy
+print("at import")
+class Noisy(Strategy):
+    def begin_experience(self, experience):
+        super().begin_experience(experience)
+        print("in training")
+        os.system("echo from a child")
+"""
+
+
+def test_json_stands_alone_whatever_a_strategy_prints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noisy.py").write_text(NOISY)
+    strategy = "noisy.py:Noisy"
+    assert call(["run", "--stream", "blobs", "--strategy", strategy, "--json"]) == 0
+    found = capfd.readouterr()
+    assert json.loads(found.out)["config"]["strategy"]["name"] == strategy
+    assert {"at import", "in training", "from a child"} <= set(found.err.splitlines())
+    assert call(["run", *FAST, "--lr", "inf", "--json"]) == 2
+    assert json.loads(capfd.readouterr().out) == {
+        "error": ["optimizer.lr=inf: give a finite number"]
+    }
+    assert call(["run", *FAST, "--lr", "0.1"]) == 0
+    assert "average_accuracy" in capfd.readouterr().out  # back where it was
 
 
 def test_the_same_command_again_returns_the_finished_result(clp: Clp) -> None:
@@ -127,7 +173,7 @@ def test_all_faults_of_a_command_line_are_reported(clp: Clp) -> None:
 def test_a_run_that_fails_exits_with_1(clp: Clp, tmp_path: Path) -> None:
     code, out, err = clp("run", "--lr", "1e20", "--strategy", "finetune", "--json")
     assert code == 1
-    assert out == ""
+    assert "loss is" in json.loads(out)["error"][0]
     assert "step" in err
     assert "lower lr" in err
     assert len(err.splitlines()) == 1
@@ -198,3 +244,87 @@ def test_an_output_folder_marked_read_only(clp: Clp, tmp_path: Path) -> None:
     assert code == 1
     assert "cannot write" in err
     assert len(err.splitlines()) == 1
+
+
+def test_without_a_working_folder(clp: Clp, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in (("run",), ("report", "."), ("list", "--json")):
+        code, out, err = clp(*command)
+        assert code == 2
+        assert err == "error: the working folder has been removed; change to another one\n"
+        assert not out or json.loads(out)["error"]
+
+
+def test_folders_that_may_not_be_used_are_one_line(
+    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may use any folder, so the system's answer is put in its place."""
+    clp("run", *FAST, "--out", "o")
+    os.rename(tmp_path / "o", tmp_path / "locked")
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def call(path: object, *args: object, **kwargs: object) -> object:
+            if "locked" in str(path):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *args, **kwargs)
+
+        return call
+
+    for module, name in (
+        (os, "open"),
+        (os, "stat"),
+        (os, "listdir"),
+        (os, "mkdir"),
+        (io, "open"),
+        (builtins, "open"),
+    ):
+        monkeypatch.setattr(module, name, refusing(getattr(module, name)))
+    for command in (
+        ("run", *FAST, "--out", "locked"),
+        ("report", "locked"),
+        ("report", "locked", "--out", "locked/x.html"),
+        ("new", "Mine", "--folder", "locked/x"),
+        ("rank", "--stream", "blobs", "--figure", "locked/x.png"),
+        ("run", "--config", "locked/x.yaml"),
+    ):
+        code, out, err = clp(*command)
+        assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), command
+        assert "Permission denied" in err
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_names_without_a_file_are_one_line(clp: Clp, tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for command in (
+        ("run", *FAST, "--out", name),
+        ("report", name),
+        ("new", "Mine", "--folder", name),
+        ("rank", "--stream", "blobs", "--figure", f"{name}/{name}.png"),
+        ("run", "--config", name),
+        ("run", "--strategy", f"{name}.py:Mine"),
+        ("new", "A" + "x" * 300),
+    ):
+        code, out, err = clp(*command)
+        assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), command
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--model", "os:getcwd"),
+        ("--strategy", "os:getcwd"),
+        ("--seed", "9" * 400),
+        ("--set", "seed=" + "9" * 5000),
+        ("--set", "schedule={name: StepLR, step_size: 0}"),
+        ("--lr", "inf"),
+    ],
+    ids=lambda a: " ".join(a)[:40],
+)
+def test_bad_input_exits_with_2_before_anything_is_written(
+    clp: Clp, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    code, out, err = clp("run", "--stream", "blobs", *arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert not list(tmp_path.iterdir())

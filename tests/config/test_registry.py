@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.config import documents
 from cl_platform.config.registry import load, name_of
 from cl_platform.core.code_digest import code_digest
 from cl_platform.errors import BadInput
+from cl_platform.storage.files import location
 
 MINE = """
 import {helper}
@@ -133,3 +135,35 @@ def test_a_folder_named_like_our_package_shares_its_name(folder: Path) -> None:
     theirs = load("strategy", "strategies/er.py:ER")
     assert theirs is not ours
     assert name_of("strategy", theirs) == "strategies/er.py:ER"
+
+
+@pytest.mark.parametrize(
+    ("coding", "line"),
+    [("utf-8-sig", ""), ("latin-1", "# -*- coding: latin-1 -*-\n"), ("utf-16", "")],
+)
+def test_files_of_any_coding_that_python_reads_can_be_run(
+    folder: Path, coding: str, line: str
+) -> None:
+    source = f"{line}from cl_platform import Strategy\nclass Mine(Strategy):\n    'Größe é'\n"
+    file = folder / f"mine_{coding[:5].replace('-', '')}.py"
+    file.write_bytes(source.encode(coding))
+    name = f"{file.name}:Mine"
+    if coding == "utf-16":  # which Python does not
+        with pytest.raises(BadInput, match="cannot be imported"):
+            load("strategy", name)
+        return
+    before = code_digest(load("strategy", name))
+    assert before == code_digest(load("strategy", name))
+    for later in (source.replace("é", "è"), source + "(", source + "\0"):  # edited meanwhile
+        file.write_bytes(later.encode(coding))
+        assert code_digest(load("strategy", name)) != before
+
+
+def test_a_home_folder_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "home").mkdir()
+    (folder / "home" / "at_home.py").write_text("class Mine: pass")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    assert load("strategy", "~/at_home.py:Mine").__name__ == "Mine"
+    (folder / "home" / "run.yaml").write_text("seed: 3")
+    assert documents.read("~/run.yaml") == {"seed": 3}
+    assert location("~/out") == folder / "home" / "out"

@@ -87,10 +87,13 @@ def test_all_faults_are_reported_at_once() -> None:
         ({"strategy": 5}, "strategy=5: 5 names nothing: give a name"),
         ({"optimizer": {"name": "sdg"}}, "unknown optimizer 'sdg'. Did you mean 'sgd'?"),
         ({"optimizer": {"momentun": 1}}, "optimizer.momentun is unknown. Did you mean 'momentum'?"),
-        ({"optimizer": {"momentum": -1}}, "optimizer: Invalid momentum value: -1"),
+        (
+            {"optimizer": {"momentum": -1}},
+            "optimizer SGD with momentum=-1: Invalid momentum value: -1",
+        ),
         ({"schedule": {"name": "cosine"}}, "unknown schedule 'cosine'."),
         ({"schedule": {}}, "schedule.name is missing"),
-        ({"schedule": {"name": "StepLR"}}, "schedule: "),
+        ({"schedule": {"name": "StepLR"}}, "schedule.step_size is missing"),
         ({"device": "gpu"}, "device=gpu: string should match pattern"),
         ({"device": "cuda:7"}, "device=cuda:7 cannot be used here"),
         ({"curriculum": "1,2,x"}, "unknown curriculum '1,2,x'"),
@@ -153,7 +156,58 @@ def test_inner_strategies_are_set_by_dotted_keys() -> None:
     assert data["strategy"] == {"name": "refresh", "inner": {"name": "der", "alpha": 0.1}}
 
 
-@pytest.mark.parametrize("setting", ["seed", "=3", "seed.deeper=[", "a={"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer.weight_decay=1e-4", "optimizer.momentum=9E-1"],
+        ["optimizer={name: adam, eps: 1e-8, betas: [9e-1, 0.99]}"],
+        ["schedule={name: OneCycleLR, max_lr: 1e-1, interval: step}"],
+        ["schedule.name=StepLR", "schedule.step_size=1", "schedule.gamma=1e-1"],
+    ],
+    ids=str,
+)
+def test_scientific_notation_is_a_number_in_every_section(settings: list[str]) -> None:
+    config = make_plan(parse_config(apply_settings({}, settings))).config
+    values = {**(config.optimizer.model_extra or {}), **vars(config.schedule or config.optimizer)}
+    assert not [v for v in values.values() if isinstance(v, str) and v[0].isdigit()]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"optimizer": {"nesterov": "no"}}, "optimizer.nesterov='no' is text: give it without quotes"),
+        ({"optimizer": {"weight_decay": "1e-4"}}, "optimizer.weight_decay='1e-4' is text: "),
+        ({"optimizer": {"name": "adam", "betas": ["0.9", 0.9]}}, "optimizer.betas=['0.9', 0.9] is text"),
+        ({"optimizer": {"name": "adam", "betas": [0.9]}}, "optimizer.betas=[0.9]: too few items"),
+        ({"optimizer": {"weight_decay": None}}, "optimizer.weight_decay=None: input should be a valid number"),
+        ({"optimizer": {"name": "muon"}}, "unknown optimizer 'muon'."),
+        ({"optimizer": {"lr": float("inf")}}, "optimizer.lr=inf: give a finite number"),
+        ({"optimizer": {"name": "adam", "eps": float("inf")}}, "optimizer.eps=inf: give a finite number"),
+        ({"strategy": {"name": "ewc", "strength": float("inf")}}, "strategy.strength=inf: give a finite number"),
+        ({"seed": 10**399}, "seed is an integer of 1327 bits: give one of 64 bits at most"),
+        ({"schedule": {"name": "StepLR", "step_size": 0}}, "schedule StepLR with step_size=0: integer modulo by zero"),
+        ({"schedule": {"name": "MultiStepLR", "milestones": 3}}, "schedule.milestones=3: input should be iterable"),
+        ({"schedule": {"name": "LambdaLR"}}, "unknown schedule 'LambdaLR'"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_torch_would_take_amiss_or_no_record_holds_is_one_line(data: dict, line: str) -> None:
+    (found,) = faults(data)
+    assert found.startswith(line)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed",
+        "=3",
+        "seed.deeper=[",
+        "a={",
+        "a={b: 1, b: 2}",
+        "a." * 60 + "=1",
+        "seed=" + "9" * 5000,
+    ],
+)
 def test_settings_that_cannot_be_read(setting: str) -> None:
     with pytest.raises(ConfigError, match="setting"):
         apply_settings({"seed": 3}, [setting])

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,20 +18,21 @@ from upath import UPath
 
 from cl_platform.errors import StorageError
 from cl_platform.storage.files import (
+    append,
     discard,
     each,
     evict,
     exists,
     is_remote,
     listed,
-    locked,
     read_bytes,
     read_json,
     remove,
-    replacing,
     write_atomic,
     write_json,
+    write_output,
 )
+from cl_platform.storage.local import locked, replacing
 from cl_platform.tracking.sinks import EventLog
 
 
@@ -109,7 +111,7 @@ def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from cl_platform.storage.files import replacing
+from cl_platform.storage.local import replacing
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"ha")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -129,11 +131,18 @@ def test_a_killed_writer_leaves_nothing_to_read(tmp_path: Path, before: bytes | 
         assert read_bytes(path) == before
     (left,) = names(tmp_path) - {"x.json"}
     assert left.startswith(".x.json.")
+    host, process = left.split(".")[3].split("-")
+    others = tmp_path / left.replace(f".{host}-", ".zzzz-")  # of another machine
+    mine = tmp_path / left.replace(f"-{process}.", f"-{os.getpid()}.")
+    for kept in (others, mine):
+        kept.write_bytes(b"")
     write_atomic(path, b"next")
     assert read_bytes(path) == b"next"
-    evict(tmp_path, 100, (".json",), keep=path)  # it may still be written
-    assert left in names(tmp_path)
-    os.utime(tmp_path / left, (0, 0))
+    assert names(tmp_path) == {"x.json", others.name, mine.name}
+    evict(tmp_path, 100, (".json",), keep=path)  # they may still be written
+    assert names(tmp_path) == {"x.json", others.name, mine.name}
+    for kept in (others, mine):
+        os.utime(kept, (0, 0))
     evict(tmp_path, 100, (".json",), keep=path)
     assert names(tmp_path) == {"x.json"}
 
@@ -188,7 +197,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from cl_platform.storage.files import locked, replacing
+from cl_platform.storage.local import locked, replacing
 path = Path(sys.argv[1])
 with locked(path):
     if not path.exists():
@@ -222,6 +231,95 @@ def test_a_lock_where_nothing_can_be_written_is_none(tmp_path: Path) -> None:
     with locked(tmp_path / "file" / "x"):
         entered = True
     assert entered
+
+
+def test_what_a_person_names_is_written_as_what_it_is(tmp_path: Path) -> None:
+    file, link, dangling = (tmp_path / name for name in ("file", "link", "dangling"))
+    file.write_bytes(b"old")
+    link.symlink_to("file")
+    dangling.symlink_to("new")
+    for path in (file, link, dangling):
+        assert write_output(path, b"content")
+        assert path.read_bytes() == b"content"
+    assert link.readlink() == Path("file")
+    assert dangling.readlink() == Path("new")
+    assert names(tmp_path) == {"file", "link", "dangling", "new"}
+    link.unlink()
+    link.symlink_to("link")
+    for path in (link, tmp_path / "x" / ("y" * 300), tmp_path):
+        with pytest.raises(StorageError) as caught:
+            write_output(path, b"content")
+        assert len(str(caught.value).splitlines()) == 1
+    assert write_output(tmp_path / ("y" * 250), b"content")  # a temporary name is no longer
+
+
+def test_a_pipe_and_a_device_stay_what_they_are(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert not write_output(pipe, b"content")
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        device.write_bytes(b"")
+    except OSError:
+        return  # only root makes devices, and not everywhere
+    assert not write_output(device, b"content")
+    assert stat.S_ISCHR(device.lstat().st_mode)
+
+
+def test_standard_output_is_written_where_it_has_come_to(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w+b") as out:
+        saved = os.dup(1)
+        try:
+            os.dup2(out.fileno(), 1)
+            os.write(1, b"before ")
+            assert not write_output(Path("/dev/stdout"), b"content")
+            os.write(1, b" after")
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+        out.seek(0)
+        assert out.read() == b"before content after"
+
+
+def test_links_and_pipes_among_our_files_are_none(tmp_path: Path) -> None:
+    precious, link, pipe = (tmp_path / name for name in ("precious", "link.json", "pipe.json"))
+    precious.write_text('{"a": 1}')
+    link.symlink_to("precious")
+    os.mkfifo(pipe)
+    for path in (link, pipe):  # a pipe without a writer must not block
+        assert read_json(path) is None
+        assert not exists(path)
+        with pytest.raises(StorageError, match="no regular file"):
+            append(path, "{}")
+        write_json(path, {"b": 2})
+        assert read_json(path) == {"b": 2}
+        assert path.lstat().st_nlink == 1
+        assert stat.S_ISREG(path.lstat().st_mode)
+    assert precious.read_text() == '{"a": 1}'
+
+
+def test_what_another_user_owns_is_not_evicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, name in enumerate("abc"):
+        (tmp_path / f"{name}.pt").write_bytes(b"x" * 10)
+        os.utime(tmp_path / f"{name}.pt", (i, i))
+    theirs = os.path.realpath(tmp_path / "a.pt")
+    unlink = os.remove
+
+    def refuse(path: Any, **kwargs: Any) -> None:
+        if os.path.realpath(path) == theirs:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, **kwargs)
+
+    monkeypatch.setattr(os, "remove", refuse)
+    assert evict(tmp_path, 15, (".pt",), keep=tmp_path / "c.pt") == 20
+    assert names(tmp_path) == {"a.pt", "c.pt"}
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:

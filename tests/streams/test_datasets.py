@@ -9,6 +9,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,6 +223,28 @@ def test_the_official_cifar_files_are_read(
     assert np.array_equal(data.test.x.numpy(), x)
     assert data.test.y.tolist() == labels.tolist()
     assert len(data.groups) == (0 if n_classes == 10 else 20)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("called"),)
+
+
+@pytest.mark.parametrize("file", ["batches.meta", "data_batch_3", "test_batch"])
+def test_a_pickle_among_the_data_is_not_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.chdir(home)
+    folder = home / "cifar10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    batch: dict[str, Any] = {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("ab")}))
+    (folder / file).write_bytes(pickle.dumps({**batch, "label_names": [Evil()]}))
+    with pytest.raises(DataError, match=r"it would call pathlib.*which no data need"):
+        load_dataset("cifar10")
+    assert not Path("called").exists()
 
 
 @pytest.mark.system

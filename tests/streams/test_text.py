@@ -8,6 +8,7 @@ import gzip
 import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -23,10 +24,10 @@ from cl_platform.config.signatures import build
 from cl_platform.errors import BadInput, ClpError, DataError
 from cl_platform.models.classifier import Classifier
 from cl_platform.models.hub import load_tokenizer, text_weights
-from streams.data import text_sources
+from streams.data import fetch, text_sources
 from streams.data.datasets import arrays_home, load_dataset
 from streams.data.text_formats import token_ids
-from streams.data.text_sources import CL5, CL15
+from streams.data.text_sources import CL5, CL15, TEXT_SOURCES
 from tests.helpers.hand_made import assert_one_line
 
 CLS, SEP, PAD = 101, 102, 0  # of MiniLM's vocabulary
@@ -377,27 +378,41 @@ def test_a_label_below_zero_is_no_label_from_the_end(home: Path) -> None:
 # Downloads.
 
 
-@pytest.mark.parametrize("name", ["banking77", "trec"])
-def test_files_are_fetched_once(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_published_files_are_fetched_once(
+    real_data: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    MADE[name](tmp_path / "server")
     asked = []
 
     def answer(address: str, timeout: float) -> BytesIO:
         asked.append(address)
-        with (home / "raw" / f".{name}.lock").open() as lock, pytest.raises(BlockingIOError):
+        with (home / "raw" / ".banking77.lock").open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # other processes wait
-        return BytesIO((tmp_path / "server" / address.rpartition("/")[2]).read_bytes())
+        return BytesIO((real_data / "banking77" / address.rpartition("/")[2]).read_bytes())
 
-    monkeypatch.setattr(text_sources, "urlopen", answer)
-    data = load_dataset(name)
+    monkeypatch.setattr(fetch, "urlopen", answer)
+    assert len(load_dataset("banking77").train) == 10003
     assert {a.partition("://")[0] for a in asked} == {"https"}
-    assert len(data.train) == 2
     n = len(asked)
-    assert n == len(set(asked)) == len(list((tmp_path / "server").iterdir()))
-    load_dataset(name, "minilm")  # from the files that lie there now
+    assert n == len(set(asked)) == 3
+    TEXT_SOURCES["banking77"].download(home / "raw")  # from the files that lie there now
     assert len(asked) == n
+    (home / "raw" / "banking77" / "test.csv").write_text("text,category")
+    with pytest.raises(DataError, match=r"test.csv is not the published file.*delete it") as caught:
+        TEXT_SOURCES["banking77"].download(home / "raw")
+    assert_one_line(caught.value)
+
+
+@pytest.mark.parametrize("name", ["clinc150", "banking77", "trec", "newsgroups20"])
+def test_what_was_not_published_is_not_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(fetch, "urlopen", lambda address, timeout: BytesIO(b"{}"))
+    with pytest.raises(
+        DataError, match=r"https://.* is not the published file \(sha256 44136"
+    ) as caught:
+        load_dataset(name)
+    assert_one_line(caught.value)
+    assert [p.name for p in home.rglob("*") if p.is_file()] == [f".{name}.lock"]
 
 
 def test_a_download_that_breaks_off_leaves_nothing(
@@ -407,28 +422,46 @@ def test_a_download_that_breaks_off_leaves_nothing(
         def read(self, *_: object) -> bytes:
             raise ConnectionError("connection\nlost")
 
-    monkeypatch.setattr(text_sources, "urlopen", lambda address, timeout: Broken())
+    monkeypatch.setattr(fetch, "urlopen", lambda address, timeout: Broken())
     with pytest.raises(DataError, match=r"connection lost.*put its official files into") as caught:
         load_dataset("trec")
     assert_one_line(caught.value)
     assert [p.name for p in home.rglob("*") if p.is_file()] == [".trec.lock"]
 
 
-def test_newsgroups_come_from_scikit_learn(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sklearn import datasets
-    from sklearn.utils import Bunch
-
-    def fetch(data_home: Path, subset: str, remove: tuple[str, ...]) -> Bunch:
-        assert remove == ("headers",)
-        names = ["rec.autos", "sci.med"]
-        return Bunch(data=[f"{subset} pill", "car"], target=np.array([1, 0]), target_names=names)
-
-    monkeypatch.setattr(datasets, "fetch_20newsgroups", fetch)
+def test_newsgroups_come_from_their_archive(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pickle that scikit-learn would have loaded lies beside it."""
+    posts = {
+        "20news-bydate-train/sci.med/1": b"Newsgroups: sci.med\n\ntrain pill\n\nend",
+        "20news-bydate-train/rec.autos/2": b"Subject: x\n\ncaf\xe9",
+        "20news-bydate-test/sci.med/3": b"Subject: y\n\ntest pill",
+        "20news-bydate-test/rec.autos/4": b"Subject: z\n\ncar",
+    }
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in posts.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, BytesIO(text))
+    (home / "raw").mkdir(parents=True)
+    (home / "raw" / "20news-bydate_py3.pkz").write_bytes(b"evil")
+    monkeypatch.setattr(text_sources, "fetch", lambda *_: packed.getvalue())
     data = load_dataset("newsgroups20", "minilm")
     assert data.class_names == ("rec.autos", "sci.med")
     assert data.groups == {"rec": [0], "sci": [1]}
-    assert data.train.y.tolist() == [1, 0]
-    assert decoded(data.test.source[0]) == "[CLS] test pill [SEP]"
+    assert data.train.y.tolist() == [0, 1]
+    assert decoded(data.train.source[0]) == "[CLS] cafe [SEP] [PAD]"[: -len(" [PAD]")]
+    assert decoded(data.test.source[1]) == "[CLS] test pill [SEP]"
+
+
+def test_files_may_begin_with_a_byte_order_mark(home: Path) -> None:
+    folder = home / "banking77"
+    banking(folder)
+    plain = load_dataset("banking77")
+    for path in folder.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    shutil.rmtree(arrays_home())
+    assert load_dataset("banking77").train.fingerprint == plain.train.fingerprint
 
 
 # Learning from tokens.

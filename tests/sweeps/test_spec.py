@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given, settings, strategies as st
 
+from cl_platform.config.documents import parse
+from cl_platform.config.run_config import RunConfig, parse_config, read_file
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError, ConfigError
 from sweeps.planning import config_of, plan_runs
@@ -300,6 +303,33 @@ def test_the_example_is_sound() -> None:
     assert len(plan_runs(parse_spec(read_spec(path)), PLANNER)) == 36
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my sweep.yaml", "my-sweep"),
+        (".hidden.yaml", "hidden"),
+        ("größe (2).yaml", "gr-e-2-"),
+        ("...yaml", "sweep"),
+        ("x" * 240 + ".yaml", "x" * 100),
+    ],
+)
+def test_a_file_of_any_name_gives_a_name_that_is_accepted(
+    tmp_path: Path, file: str, name: str
+) -> None:
+    (tmp_path / file).write_text("axes: {seed: [0]}")
+    assert parse_spec(read_spec(tmp_path / file)).name == name.strip("-")
+
+
+def test_values_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("axes: {optimizer.weight_decay: [1e-4, 5e-4], lr: {loguniform: [1e-3, 1E-1]}}")
+    spec = parse_spec(read_spec(path, ["wandb.mode=off", "axes.batch_size=[1e1]"]))
+    assert spec.wandb.mode == "off"  # what `clp sweep --wandb off` sets
+    assert spec.axes["optimizer.weight_decay"] == [0.0001, 0.0005]
+    assert spec.axes["lr"] == {"loguniform": [0.001, 0.1]}
+    assert spec.axes["batch_size"] == [10.0]
+
+
 # --- faults
 
 
@@ -323,7 +353,13 @@ def test_the_example_is_sound() -> None:
         ("axes: {seed: {range: true}}", ["axes.seed: range=True: expected n or [from, to]"]),
         ("axes: {lr: {uniform: 1}}", ["axes.lr: uniform=1: expected a list"]),
         ("axes: {lr: {uniform: [1]}}", ["axes.lr: uniform=[1]: expected two numbers, [low, high]"]),
-        ("axes: {lr: {uniform: [1e-3, 1]}}", ["axes.lr: uniform=['1e-3', 1]: expected two numbers, [low, high] (write 1.0e-3"]),
+        ("axes: {lr: {uniform: ['1e-3', 1]}}", ["axes.lr: uniform=['1e-3', 1]: expected two numbers, [low, high]"]),
+        ("axes: {seed: {range: 100000000000}}", ["axes.seed has 100,000,000,000 points, above 100,000; give fewer values"]),
+        ("axes: {seed: {range: 1000}, epochs: {range: [1, 1001]}}", ["axes has 1,000,000 points, above 100,000"]),
+        ("axes: {strategy: [{name: er, memory_size: {range: 400}, seed: {range: 400}}]}", ["axes.strategy has 160,000 points"]),
+        ("samples: 2147483648", ["samples=2147483648: input should be less than or equal to 100000"]),
+        ("samples: 60000\naxes: {lr: {uniform: [0.1, 1]}, seed: [0, 1]}", ["axes with samples=60000 has 120,000 points"]),
+        ("tune: {}\nfinal: {seeds: 2147483648}", ["final.seeds=2147483648: "]),
         ("axes: {lr: {uniform: [2, 1]}}", ["axes.lr: uniform=[2, 1]: low must be below high"]),
         ("axes: {lr: {uniform: [.nan, 1]}}", ["axes.lr: uniform=[nan, 1]: expected finite numbers"]),
         ("axes: {lr: {loguniform: [0, 1]}}", ["axes.lr: loguniform=[0, 1]: low must be positive"]),
@@ -351,7 +387,7 @@ def test_the_example_is_sound() -> None:
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line_with_what_was_given(text: str, lines: Sequence[str]) -> None:
-    found = faults(yaml.safe_load(text))
+    found = faults(parse(text))
     assert len(found) == len(lines)
     assert all(f.startswith(line) for f, line in zip(found, lines, strict=True)), found
 
@@ -558,3 +594,30 @@ def test_the_budget_of_a_sweep_that_shares_nothing_counts_every_experience(tmp_p
     one = spec({"curriculum": ["all"]}, budget={"experiences": 325}, share=False)
     with pytest.raises(BadInput, match=r"600 experiences"):
         preview(one, tmp_path)
+
+
+VALUES = [
+    *("1e-4", "off", "2024-13-45", "!!int x", "!!binary =", "9" * 5000, "[" * 60, "&a [*a]", "*b"),
+    *("!!python/name:os.system", ".nan", "1e400", "{range: 100000000000}", "{range: [5, 0]}"),
+    *("{uniform: [1e-3, .inf]}", "{integers: [0, 9223372036854775807]}", "{grid: [{range: 3}]}"),
+    *("[er, {name: ewc, strength: {uniform: [0, 1]}}]", "[]", "{}", "er", "-1", "null", "true"),
+    *("{x: 1, x: 2}", "{<<: {a: 1}}", "{<<: 1}", "? a", "a: b: c", "'\\0'", '"\\ud800"', "|", "%"),
+]
+KEYS = [*SweepSpec.model_fields, *RunConfig.model_fields, "lr", "a.b", "strategy.memory_size", "<<"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=4),
+    st.sampled_from(["axes.lr", "axes", "base.lr", "base", "samples", "name", "a." * 60]),
+    st.sampled_from(VALUES),
+)
+def test_whatever_is_written_is_read_or_refused_in_lines(
+    lines: list[tuple[str, str]], key: str, value: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sweep.yaml")
+        path.write_text("".join(f"{k}: {v}\n" for k, v in lines))
+        with suppress(ClpError):  # and nothing else
+            points(parse_spec(read_spec(path, [f"{key}={value}"])))
+        with suppress(ClpError):
+            parse_config(read_file(path))

@@ -63,3 +63,13 @@ def test_validation_and_undefined_metrics_are_printed(terminal: Console) -> None
     clp.run(stream, "finetune", out=None, sinks=[ConsoleSink(terminal)])
     row = next(line for line in shown(terminal).splitlines() if line.startswith("forgetting"))
     assert row.split() == ["forgetting", "-", "-", "-"]
+
+
+@pytest.mark.parametrize("width", [1, 20, 60])
+def test_a_narrow_terminal_loses_no_number(width: int, terminal: Console) -> None:
+    narrow = Console(file=io.StringIO(), width=width, highlight=False, color_system=None)
+    result = clp.run("blobs", "finetune", out=None, sinks=[ConsoleSink(narrow)])
+    text = shown(narrow)
+    rows = {row[0]: row[1:] for line in text.splitlines() if (row := line.split())}
+    assert rows["average_accuracy"][0] == f"{result.metrics['average_accuracy']:.4f}"
+    assert rows["5:"][-5:] == [f"{100 * result.matrix[5, j]:.1f}" for j in range(5)]

@@ -20,6 +20,7 @@ from cl_platform.tracking.wandb.pictures import as_image
 from cl_platform.tracking.wandb.schema import axes
 
 INIT_SECONDS = 10.0
+DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # as the user has set it; W&B's own is in the home
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
 
@@ -155,11 +156,14 @@ def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
     """Start or resume a W&B run; give up soon if no server answers."""
     import wandb
 
+    folder = local_folder(out)
+    if folder is not None and DATA_DIR is None:  # where tables and pictures wait to be sent
+        os.environ["WANDB_DATA_DIR"] = os.path.join(folder, "wandb")
     return wandb.init(
         project=default_project(),
         resume="allow",
         reinit="finish_previous",
-        dir=local_folder(out),
+        dir=folder,
         mode=mode,  # type: ignore[arg-type]
         settings=wandb.Settings(
             init_timeout=INIT_SECONDS,
