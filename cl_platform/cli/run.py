@@ -90,4 +90,4 @@ def run(
     if json_:
         print(json.dumps(result.to_json()))
     else:
-        console.console.print(f"[dim]{result.path}[/]", soft_wrap=True)
+        console.console.print(f"[dim]{folder / 'runs' / result.run_id}[/]", soft_wrap=True)

@@ -12,7 +12,7 @@ import numpy as np
 from cl_platform.config.registry import name_of
 from cl_platform.core.rng import seed_for
 from cl_platform.core.stream import Stream, check_permutation
-from cl_platform.errors import ClpError, CurriculumError
+from cl_platform.errors import ClpError, CurriculumError, one_line
 
 Level = Literal["experiences", "classes"]
 
@@ -65,11 +65,11 @@ def ask(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[int, ...]:
     try:
         returned = curriculum(stream.without_test_data(), rng)
         return check_permutation(returned, n, f"curriculum {name!r} returned")
-    except ClpError:
+    except (ClpError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a user's curriculum raises
+    except BaseException as error:  # whatever a user's curriculum raises
         raise CurriculumError(
-            f"curriculum {name!r} failed ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"curriculum {name!r} failed ({type(error).__name__}: {one_line(error)}); "
             f"it must return a permutation of 0..{n - 1}"
         ) from error
 
