@@ -185,8 +185,9 @@ def sweep(
         running.write(status, references=found, seconds=seconds)
     done = Sweep(spec, folder, running.phases, running.chosen, seconds, stopped)
     write_report(done.runs)
-    if spec.wandb.mode != "off":
-        log_summary(done.results(), spec.wandb.mode, folder, spec.name)
+    frame = done.results()
+    if not frame.empty and driver.tracking != "off":
+        log_summary(frame, driver.tracking, folder, spec.name)
     return done
 
 

@@ -73,7 +73,7 @@ def check_alive() -> None:
 
     Ray itself would end this process some seconds later, with a dump and without our record.
     """
-    node = ray._private.worker._global_node
+    node: Any = ray._private.worker._global_node
     dead = {name for name, _ in node.dead_processes()} & {"raylet", "gcs_server"}  # started by us
     if "raylet" not in node.all_processes and not _listens(node.raylet_socket_name):
         dead.add("raylet")

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -222,19 +223,20 @@ class Driver:
                 share=self.spec.share,
                 resources=self.spec.resources,
                 streams=shared_streams(configs, self.planner),
-                wandb=self._tracking(),
+                wandb=self.tracking,
                 group=self.spec.name,
             )
             self.pool = Pool(config, self.spec.workers)
         return self.pool
 
-    def _tracking(self) -> str:
-        """Return the mode of W&B; one request finds out for all workers if its server answers."""
+    @cached_property
+    def tracking(self) -> Literal["off", "offline", "online"]:
+        """The mode of W&B: whether its server takes runs is found out once for the whole sweep."""
         if self.spec.wandb.mode != "online":
             return self.spec.wandb.mode
-        from cl_platform.tracking.wandb.login import reachable_mode
+        from cl_platform.tracking.wandb.sink import decided_mode
 
-        return reachable_mode()
+        return decided_mode(self.out, self.spec.name)
 
     def record_outcome(
         self,

@@ -13,7 +13,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -56,7 +56,7 @@ class WorkerConfig:
     share: bool
     resources: Resources
     streams: Mapping[str, Any]
-    wandb: str = "off"
+    wandb: Literal["off", "offline", "online"] = "off"
     group: str = ""
 
 
@@ -179,7 +179,7 @@ class Worker:
             return []
         from cl_platform.tracking.wandb.sink import background_sink
 
-        return [background_sink(self.config.wandb, self.config.out)]  # type: ignore[arg-type]
+        return [background_sink(self.config.wandb, self.config.out, decided=True)]
 
 
 class CannotGoOn(BadInput):
