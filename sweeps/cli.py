@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -85,7 +86,10 @@ def sweep(
         print(json.dumps(found.to_json()))
     else:
         show.outcome(found, console)
-    if found.failed:
+    nothing = found.stopped is not None and not any(p.tally.done for p in found.phases)
+    if nothing:
+        print(f"error: no run has ended: {found.stopped}; raise budget.hours", file=sys.stderr)
+    if found.failed or nothing:
         raise SystemExit(1)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import signal
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from cl_platform.cli import app
 from cl_platform.config.run_config import flag_fields
 from tests.conftest import one_result
 
@@ -198,3 +204,53 @@ def test_an_output_folder_marked_read_only(clp: Clp, tmp_path: Path) -> None:
     assert code == 1
     assert "cannot write" in err
     assert len(err.splitlines()) == 1
+
+
+class Unwritable(io.StringIO):
+    """A standard output whose disk is full."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__()
+        self.file = file
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+def test_a_full_standard_output_is_one_line(
+    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "full").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", Unwritable(file))
+        code, _, err = clp("list", "models", "--json")
+    assert (code, err) == (
+        1,
+        "error: cannot write to the standard output: No space left on device\n",
+    )
+
+
+def test_an_ascii_standard_output_shows_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
+    monkeypatch.setattr(app, "call", lambda arguments: print("━" * 3, flush=True))
+    try:
+        with pytest.raises(SystemExit):
+            app.main([])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert content.getvalue() == b"???\n"
+
+
+def test_sys_exit_that_nobody_caught_is_no_success(
+    clp: Clp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cl_platform.cli.list.plugins", lambda kind: sys.exit(0))
+    code, _, err = clp("list", "models")
+    assert code == 1
+    assert err.startswith("error: a user's code ended the process")
