@@ -8,13 +8,15 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import ray
 
 from cl_platform.errors import BadInput, ClpError
+from sweeps.executor.watcher import watched
 from sweeps.spec import Resources
 
 PROBE_SECONDS = 5.0
@@ -25,10 +27,13 @@ class RayDied(ClpError):
 
 
 @contextmanager
-def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
+def connected(
+    address: str, working_dir: str | None = None, out: Path | None = None
+) -> Iterator[None]:
     """Connect to Ray, and disconnect in the end; a local Ray (``address="local"``) ends with it.
 
     Args:
+        out: folder of a sweep, whose record is to say so if Ray ends this process.
         working_dir: folder to send to the workers of a cluster, for the user's own modules.
 
     Raises:
@@ -59,7 +64,8 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
     if in_main:  # Ray's own handler would print a dump and end the process before the record
         signal.signal(signal.SIGTERM, handler if callable(handler) else signal.default_int_handler)
     # Ray's messages, such as the log of a raylet that died, would go to the standard output.
-    with patch("ray._private.worker.print_to_stdstream", lambda *_, **__: None):
+    quiet = patch("ray._private.worker.print_to_stdstream", lambda *_, **__: None)
+    with quiet, watched(out) if out is not None else nullcontext():
         try:
             yield
         finally:

@@ -184,7 +184,7 @@ class Driver:
         if self._connected:
             return
         own_code = any(OWN_CODE.search(c.model_dump_json()) for c in configs)
-        self._open.enter_context(connected(self.address, "." if own_code else None))
+        self._open.enter_context(connected(self.address, "." if own_code else None, self.out))
         self._connected = True
         check_capacity(self.spec.resources)
 
