@@ -119,8 +119,8 @@ class Driver:
         pool = self._start(segments)
         left = sum(segment.size for segment in segments)
         leaves = sum(not segment.children for segment in segments)  # most that run at a time
-        while ready or pool.busy():
-            if not pool.busy():
+        while ready or pool.unfinished():
+            if not pool.unfinished():
                 self.check_time()
             if time.monotonic() < self.deadline:
                 pool.grow(leaves)

@@ -93,6 +93,10 @@ class Pool:
         """Return the workers that have a batch."""
         return [w for w in self.workers if w.batches]
 
+    def unfinished(self) -> bool:
+        """Return whether any batch is to come back, from a worker or from one that was ended."""
+        return any(batch is not None for _, batch in self._pending.values())
+
     def assign(self, worker: WorkerHandle, segment: Segment, left: int) -> None:
         """Let a worker carry out a segment, along with all segments below it if that is short.
 

@@ -72,10 +72,10 @@ class Exploding(Strategy):
 
 
 class Hung(Strategy):
-    """Never ends its second experience."""
+    """Never ends its second experience, with seed 0."""
 
     def end_experience(self, experience: Experience) -> None:
-        while experience.task == 1 and self.info.n_classes != 6:
+        while experience.task == 1 and self.info.rng.seed == 0 and self.info.n_classes != 6:
             time.sleep(0.01)
 
 

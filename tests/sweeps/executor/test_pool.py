@@ -49,9 +49,13 @@ class FakeRay:
         return actor
 
     def wait(self, references: list[Reference], **_: Any) -> tuple[list[Reference], list[Any]]:
+        hanging = []  # workers do one thing after the other
         for reference in references:
             if reference.answer is None and reference.actor.alive:
-                reference.answer = reference.call()
+                if reference.actor not in hanging:
+                    reference.answer = reference.call()
+                if reference.answer is None:
+                    hanging.append(reference.actor)
         return [r for r in references if r.answer is not None or not r.actor.alive], []
 
     def get(self, reference: Reference) -> Any:
@@ -78,13 +82,13 @@ class FakeDriver(Driver):
 def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Carries out a sweep; `work` is what a worker answers to a task, None while it hangs.
 
-    Ten seconds pass with every look at the workers.
+    With every look at the workers `tick` seconds pass.
     """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("WANDB_RUN_GROUP", "")
-    clock = [10.0]
+    clock, ticks = [10.0], [10.0]
     monkeypatch.setattr(pooling, "capacity", lambda resources: 1)
-    monkeypatch.setattr(driving, "check_alive", lambda: clock.__setitem__(0, clock[0] + 10))
+    monkeypatch.setattr(driving, "check_alive", lambda: clock.__setitem__(0, clock[0] + ticks[0]))
     for module in (driving, pooling):
         monkeypatch.setattr(
             module,
@@ -93,8 +97,12 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         )
 
     def carried(
-        work: Callable[[Worker, Task], Outcome | None], hours: float | None = None, **given: Any
+        work: Callable[[Worker, Task], Outcome | None],
+        hours: float | None = None,
+        tick: float = 10.0,
+        **given: Any,
     ) -> tuple[Phase, FakeRay]:
+        ticks[0] = tick
         worker = Worker(WorkerConfig(tmp_path, "all", 10**9, True, Resources(), {}))
         worker.planner = PLANNER
         ray = FakeRay(lambda task: work(worker, task))  # type: ignore[arg-type, return-value]
@@ -142,6 +150,20 @@ def test_a_run_that_hangs_is_ended_and_the_others_go_on(
     assert (phase.tally.done, phase.tally.failed) == (1, 1)
     assert line in (tmp_path / "runs" / failed.run_id / "failed.json").read_text()
     assert ray.killed == 2  # the one that hung, and the last one at the end
+
+
+@pytest.mark.parametrize("hanging", range(4, 6))
+def test_what_a_worker_had_ahead_is_done_by_another_one(
+    carry_out: Callable[..., Any], hanging: int
+) -> None:
+    """Short work is assigned ahead, here behind a run that hangs."""
+
+    def hang_late(worker: Worker, task: Task) -> Outcome | None:
+        return None if task.run.config.seed == hanging else worker.carry_out(task)
+
+    axes, budget = {"seed": {"range": 6}}, {"minutes_per_run": 0.1}
+    phase, _ = carry_out(hang_late, tick=0.1, axes=axes, budget=budget)
+    assert (phase.tally.done, phase.tally.failed) == (5, 1)
 
 
 def test_what_is_slow_but_goes_on_is_within_its_limit(carry_out: Callable[..., Any]) -> None:
