@@ -73,12 +73,16 @@ class ContractError(ClpError):
     """A strategy that does not keep the contract of :class:`cl_platform.Strategy`."""
 
 
-def one_line(error: BaseException, length: int | None = None) -> str:
+def one_line(error: BaseException, length: int = 1000) -> str:
     """Return the message of an error in one printable line of at most `length` characters.
 
-    An error without a message gives the name of its type.
+    An error without a message, or whose message cannot be made, gives the name of its type.
     """
-    return printable(" ".join(str(error).split()))[:length] or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # it is a user's code as well
+        text = ""
+    return printable(" ".join(text[: 10 * length].split()))[:length] or type(error).__name__
 
 
 def printable(text: str) -> str:

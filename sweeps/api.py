@@ -19,7 +19,7 @@ from cl_platform.results.references import References, read_references
 from cl_platform.storage.files import location
 from sweeps import record, reference_runs
 from sweeps.executor import tree
-from sweeps.executor.cluster import needs
+from sweeps.executor.cluster import RayDied, needs
 from sweeps.executor.driver import Driver, OnTick, OutOfTime
 from sweeps.executor.estimate import estimate
 from sweeps.planning import Run, plan_runs
@@ -174,6 +174,8 @@ def sweep(
         status = "done"
     except OutOfTime as error:
         status = stopped = str(error)
+    except RayDied:
+        raise
     except ClpError as error:
         status = str(error)
         raise
@@ -183,8 +185,9 @@ def sweep(
         running.write(status, references=found, seconds=seconds)
     done = Sweep(spec, folder, running.phases, running.chosen, seconds, stopped)
     write_report(done.runs)
-    if spec.wandb.mode != "off":
-        log_summary(done.results(), spec.wandb.mode, folder, spec.name)
+    frame = done.results()
+    if not frame.empty and driver.tracking != "off":
+        log_summary(frame, driver.tracking, folder, spec.name)
     return done
 
 

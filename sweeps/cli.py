@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,7 +84,10 @@ def sweep(
         print_json(found.to_json())
     else:
         show.outcome(found, console)
-    if found.failed:
+    nothing = found.stopped is not None and not any(p.tally.done for p in found.phases)
+    if nothing:
+        print(f"error: no run has ended: {found.stopped}; raise budget.hours", file=sys.stderr)
+    if found.failed or nothing:
         raise SystemExit(1)
 
 

@@ -132,9 +132,9 @@ def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | No
     stream = planner.stream(config).without_test_data()
     try:
         return [as_section(v) for v in curriculum.variants(stream)] or [None]
-    except ClpError:
+    except (ClpError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a user's curriculum raises
+    except BaseException as error:  # whatever a user's curriculum raises
         name = config.curriculum["name"]
         raise CurriculumError(f"curriculum {name!r} gives no variants: {blame(error)}") from error
 

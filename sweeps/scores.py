@@ -33,9 +33,9 @@ def scores_of(
             try:
                 scored = [float(v) for v in curriculum.scores(given, [run.order for run in same])]
                 values |= {r.run_id: v for r, v in zip(same, scored, strict=True)}
-            except ClpError:
+            except (ClpError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # whatever a user's curriculum raises
+            except BaseException as error:  # whatever a user's curriculum raises
                 name = section["name"]
                 raise CurriculumError(
                     f"scored_by: curriculum {name!r} gives no scores: {blame(error)}"

@@ -56,12 +56,22 @@ class Resources(_Strict):
 
 
 class Budget(_Strict):
-    """Limits: a plan above ``runs`` or ``experiences`` (distinct ones, with references, without
-    final runs) is refused before it starts; after ``hours`` nothing new begins."""
+    """Limits; None for none.
+
+    Args:
+        runs, experiences: a plan above them (distinct experiences, with references, without final
+            runs) is refused before it starts.
+        hours: of the sweep; after them nothing new begins, and what still runs when they have
+            passed once more is stopped, to go on the next time.
+        minutes_per_experience, minutes_per_run: to train and evaluate; what takes longer is ended
+            with its worker, and the runs that need it have failed.
+    """
 
     runs: PositiveInt | None = None
     experiences: PositiveInt | None = None
     hours: PositiveFloat | None = None
+    minutes_per_experience: PositiveFloat | None = None
+    minutes_per_run: PositiveFloat | None = None
 
 
 Reference = Literal["joint", "experts"]

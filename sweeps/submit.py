@@ -9,10 +9,13 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-from cl_platform.errors import BadInput, ConfigError
+from cl_platform.errors import BadInput, ConfigError, one_line
 from sweeps.executor.cluster import probe
 from sweeps.spec import parse_spec, read_spec
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 EXCLUDED = (".git", ".venv", "venv", "clp-results", "__pycache__", ".mypy_cache", ".pytest_cache")
 TOO_LARGE = ("413", "exceeds the maximum size")  # in Ray's error for an upload
 STARTING_SECONDS = 60.0
+ANSWER_SECONDS = 20.0
 # Stopping the job interrupts the sweep and leaves it time to write its record.
 STOP_GENTLY = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
 
@@ -58,6 +62,7 @@ def submit_job(
     command = ["clp", "sweep", str(inside)]  # `python -m` would import from the working directory
     command += ["--address", "auto", "--out", out, *(f"--set={s}" for s in settings)]
     probe(address)
+    _check_answer(address)
     from ray.job_submission import JobStatus
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -84,6 +89,21 @@ def submit_job(
     reason = f"exit code {code}" if code else (info.message or "no reason given").splitlines()[0]
     print(f"job {job} {info.status.lower()}: {reason}", file=sys.stderr)
     return code or 1
+
+
+def _check_answer(address: str) -> None:
+    """Raise BadInput if the job server says nothing; Ray's client would wait for ever."""
+    if not address.startswith(("http://", "https://")):
+        return
+    try:
+        urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_SECONDS).close()
+    except HTTPError:  # an error page is an answer
+        return
+    except (OSError, HTTPException) as error:
+        raise BadInput(
+            f"the job server at {address} does not answer ({one_line(error, 200)}); give the "
+            "address of a cluster's dashboard, for example http://head:8265"
+        ) from error
 
 
 def _submit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cl_platform.errors import one_line
 from cl_platform.report.pictures import order_figure
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
+def log_summary(
+    frame: pd.DataFrame, mode: Literal["offline", "online"], out: Path, name: str
+) -> None:
     """Log the table of results and the effect of the order on W&B, as one more run of the group.
 
     Any error is printed in one line: the sweep is complete without the summary.
@@ -25,11 +27,8 @@ def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
         out: folder of the sweep.
         name: of the sweep and its group.
     """
-    from cl_platform.tracking.wandb.login import reachable_mode
     from cl_platform.tracking.wandb.sink import log_sweep
 
-    if frame.empty:
-        return
     metrics = [m for m in METRICS if m in frame.columns]
     columns = [*(a.removeprefix("axis.") for a in axes_of(frame)), "runs"]
     columns += [f"{metric} {part}" for metric in metrics for part in ("mean", "sd")]
@@ -40,7 +39,6 @@ def log_summary(frame: pd.DataFrame, mode: str, out: Path, name: str) -> None:
     effects = order_effects(frame)
     figures = {"order_sensitivity": order_figure(effects)} if effects else {}
     try:
-        mode = reachable_mode() if mode == "online" else mode
         log_sweep(mode, out, name, columns, rows, figures)
     except Exception as error:
         print(f"W&B has no summary: {one_line(error)}", file=sys.stderr)

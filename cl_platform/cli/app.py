@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from typing import Any
@@ -17,10 +20,16 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.core.json_text import json_text
 from cl_platform.errors import ClpError, one_line
 
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_terminated = threading.Event()  # SIGTERM was received: libraries make a KeyboardInterrupt of it
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run ``clp`` and exit: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # files in the making are removed
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot encode stops nothing
+            stream.reconfigure(errors="replace")
     argv = sys.argv[1:] if argv is None else argv
     try:
         sys.exit(call(argv))
@@ -30,12 +39,21 @@ def main(argv: list[str] | None = None) -> None:
                 os.dup2(2, 1)
 
 
+def _terminate(*_: object) -> None:
+    _terminated.set()
+    raise KeyboardInterrupt  # files in the making are removed
+
+
 def call(argv: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
         with _documents_alone() if "--json" in argv else nullcontext():
             return _carry_out(argv)
-    except BrokenPipeError:  # the reader of our output has gone
+    except OSError as error:
+        if not _of_the_output(error):
+            raise
+        if error.errno != errno.EPIPE:  # else the reader of our output has gone, and knows
+            print(f"error: cannot write to the standard output: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -79,6 +97,11 @@ def _carry_out(argv: list[str]) -> int:
         return _refuse(["the working folder has been removed; change to another one"], 2)
     try:
         app()(argv, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except SystemExit as end:
+        if end.code:
+            raise
+        return _refuse(["a user's code ended the process; it must raise an error"], 1)
     except CycloptsError as error:
         return _refuse([one_line(error)], 2)
     except ClpError as error:
@@ -86,16 +109,19 @@ def _carry_out(argv: list[str]) -> int:
             raise
         return _refuse(str(error).splitlines(), error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        raise
+        word, code = _ended()
+        print(word, file=sys.stderr)
+        return code
     except OSError as error:  # of a path that someone gave, or of the working folder
-        if os.environ.get("CLP_DEBUG"):
+        if os.environ.get("CLP_DEBUG") or _of_the_output(error):
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _refuse([f"{where}{error.strerror or one_line(error)}; give another path"], 1)
     return 0
+
+
+def _of_the_output(error: OSError) -> bool:
+    return error.filename is None and error.errno in UNWRITABLE
 
 
 def _refuse(lines: list[str], code: int) -> int:
@@ -123,10 +149,15 @@ def app() -> App:
 
 
 def interrupted(kept: str) -> SystemExit:
-    """Print what is kept and how to go on after Ctrl-C; return the exit to raise."""
+    """Print what is kept and how to go on after Ctrl-C or SIGTERM; return the exit to raise."""
+    word, code = _ended()
     again = shlex.join(["clp", *sys.argv[1:]])
-    print(f"interrupted; {kept}. Go on with: {again}", file=sys.stderr)
-    return SystemExit(130)
+    print(f"{word}; {kept}. Go on with: {again}", file=sys.stderr)
+    return SystemExit(code)
+
+
+def _ended() -> tuple[str, int]:
+    return ("terminated", 143) if _terminated.is_set() else ("interrupted", 130)
 
 
 def overridden(files: list[Any], flags: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:

@@ -89,4 +89,5 @@ def run(
     if json_:
         print_json(result.to_json())
     else:
-        console.console.print(str(result.path), style="dim", soft_wrap=True)
+        path = folder / "runs" / result.run_id
+        console.console.print(str(path), style="dim", soft_wrap=True)

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
@@ -23,7 +24,8 @@ from pkgutil import extend_path
 from types import ModuleType
 from typing import Any, Literal
 
-from cl_platform.errors import BadInput, UnknownName
+from cl_platform.config.process import process_restored
+from cl_platform.errors import BadInput, UnknownName, one_line
 
 Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "metric", "command"]
 GROUPS: dict[Kind, str] = {
@@ -87,8 +89,10 @@ def _import(kind: Kind, path: str) -> Any:
     where, _, attribute = path.rpartition(":")
     try:
         module = _of_file(where) if where.endswith(".py") else _of_name(where)
-    except (Exception, SystemExit) as error:  # whatever a user's module raises at its import
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's module raises at its import, SystemExit too
+        reason = f"{type(error).__name__}: {one_line(error, 300)}"
         raise BadInput(_refusal(kind, path, reason)) from error
     try:
         return attrgetter(attribute)(module)
@@ -107,9 +111,11 @@ def _refusal(kind: Kind, path: str, reason: str) -> str:
 
 
 def _of_name(name: str) -> ModuleType:
+    known = name in sys.modules or name.partition(".")[0] in ("cl_platform", *OWN)
     if name not in sys.modules:
         _extend_search_paths()
-    module = importlib.import_module(name)
+    with nullcontext() if known else process_restored():
+        module = importlib.import_module(name)
     file = getattr(module, "__file__", None)
     if _is_shadowed(name, file):
         raise ImportError(f"{file} was imported before under this name")
@@ -132,7 +138,8 @@ def _of_file(path: str) -> ModuleType:
         name = f"{re.sub(r'[^0-9a-zA-Z]', '_', Path(path).stem)}_{digest[:8]}"
         while name in sys.modules:  # the same path in another working folder
             name += "_"
-        _execute(name, file)
+        with process_restored():
+            _execute(name, file)
         _named[file] = name
     return sys.modules[_named[file]]
 

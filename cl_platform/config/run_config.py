@@ -25,7 +25,7 @@ from cl_platform.config import documents
 from cl_platform.config.documents import DEPTH, INTEGER
 from cl_platform.config.registry import Kind
 from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
-from cl_platform.errors import BadInput, ConfigError
+from cl_platform.errors import BadInput, ConfigError, one_line
 
 
 def _named(value: Any) -> Any:

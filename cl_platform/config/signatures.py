@@ -112,9 +112,9 @@ def instantiate(kind: Kind, section: Section, **context: Any) -> Any:
         values[name] = instantiate(base.plugin_kind, values[name])
     try:
         return plugin(**context, **values)
-    except ClpError:
+    except (ClpError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a fault in a user's plugin
+    except BaseException as error:  # a fault in a user's plugin
         raise BadInput(f"{kind} {section['name']!r} cannot be made: {blame(error)}") from error
 
 

@@ -65,9 +65,9 @@ def ask(stream: Stream, curriculum: Curriculum, seed: int) -> tuple[int, ...]:
     try:
         returned = curriculum(stream.without_test_data(), rng)
         return check_permutation(returned, n, f"curriculum {name!r} returned")
-    except ClpError:
+    except (ClpError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a user's curriculum raises
+    except BaseException as error:  # whatever a user's curriculum raises
         raise CurriculumError(
             f"curriculum {name!r} failed ({type(error).__name__}: {one_line(error)}); "
             f"it must return a permutation of 0..{n - 1}"

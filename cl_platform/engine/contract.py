@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import Section, as_section, build, instantiate
+from cl_platform.config.signatures import Section, as_section, blame, build, instantiate
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Stream
@@ -51,11 +52,31 @@ def check_strategy(strategy: str | Section, **settings: Any) -> dict[str, str]:
     verdicts = {}
     for name, check in CHECKS.items():
         try:
-            check(case)
+            with process_restored():
+                check(case)
             verdicts[name] = ""
+        except KeyboardInterrupt:
+            raise
         except ClpError as error:
             verdicts[name] = str(error)
+        except BaseException as error:  # of a method that was called outside of a run
+            verdicts[name] = blame(error)
     return verdicts
+
+
+def resume_fault(strategy: Section) -> str | None:
+    """Return why states of a strategy cannot be shared, in one line; None if nothing is known.
+
+    It takes a small run of its own. A strategy that cannot be trained in it is not judged.
+    """
+    try:
+        with process_restored():
+            resumes_at_every_experience({"strategy": strategy})
+    except ContractError as error:
+        return str(error)
+    except ClpError:
+        return None
+    return None
 
 
 def trains(case: Case) -> None:

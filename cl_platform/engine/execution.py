@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from cl_platform._version import __version__
+from cl_platform.config.process import process_restored
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
@@ -50,9 +52,20 @@ def execute(
         RunFailed: training went wrong.
         StorageError: `out` cannot be written.
     """
-    root = location(out) if out is not None else None
+    root = location(out).absolute() if out is not None else None  # a strategy may change directory
+    with _restoring(plan):
+        return _execute(plan, root, Trackers(sinks), keep, budget, store)
+
+
+def _execute(
+    plan: Plan,
+    root: Path | None,
+    trackers: Trackers,
+    keep: Keep,
+    budget: int,
+    store: StateStore | None,
+) -> Result:
     folder = root / "runs" / plan.run_id if root is not None else None
-    trackers = Trackers(sinks)
     result = Result.load(folder) if folder is not None else None
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
@@ -124,8 +137,25 @@ def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
         RunFailed, StorageError: see :func:`execute`.
     """
     upto = min(upto, len(plan.stream))
-    records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
-    return _metrics(plan, records, upto) if upto else {}
+    with _restoring(plan):
+        records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
+        return _metrics(plan, records, upto) if upto else {}
+
+
+@contextmanager
+def _restoring(plan: Plan) -> Iterator[None]:
+    """Put back what a run changes of its process; print a line about what cannot be put back."""
+    left: list[str] = []
+    try:
+        with process_restored() as left:
+            yield
+    finally:
+        if left:
+            print(
+                f"run {plan.run_id} changed what cannot be put back: {', '.join(left)}; make other "
+                "runs in a new process",
+                file=sys.stderr,
+            )
 
 
 def _introduction(plan: Plan) -> dict[str, Any]:

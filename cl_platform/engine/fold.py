@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from statistics import fmean
 
 import torch
@@ -19,7 +21,7 @@ from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.training import batch_sizes, train_experience
-from cl_platform.errors import ClpError, RunFailed
+from cl_platform.errors import ClpError, RunFailed, one_line
 from cl_platform.models.precision import computing
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -83,6 +85,8 @@ class Fold:
 
     def begin(self) -> None:
         """Start with a strategy as it is before the first experience."""
+        # The first optimizer would import it, in seconds that are not training.
+        import_module("torch._dynamo")
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
@@ -146,8 +150,7 @@ class Fold:
                 progress,
                 evaluate if plan.config.evaluate_every else None,
             )
-        if diagnostics := self.strategy.diagnostics():
-            self.trackers.emit("diagnosed", step=k, values=diagnostics)
+        self._diagnose(k)
         epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
         cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
         self.state = State(self.strategy.state_dict(), memory, cost, curve)
@@ -169,6 +172,20 @@ class Fold:
             return own.seen_once(type(self.strategy).__name__)
         return own
 
+    def _diagnose(self, k: int) -> None:
+        """Emit what the strategy tells of itself; a fault there is said, and fails no run."""
+        try:
+            with global_generators(self.plan.config.seed):
+                values = self.strategy.diagnostics()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            place = f"run {self.plan.run_id} has no diagnostics of experience {k}"
+            print(f"{place}: {blame(error)}", file=sys.stderr)
+            return
+        if values:
+            self.trackers.emit("diagnosed", step=k, values=values)
+
     @contextmanager
     def _blaming(self, k: int) -> Iterator[None]:
         """Turn whatever a strategy or model raises into one line that says where."""
@@ -177,10 +194,10 @@ class Fold:
             yield
         except RunFailed as error:
             raise RunFailed(f"{place}, {error}") from error
-        except ClpError:
+        except (ClpError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            batch_norm = "more than 1 value per channel" in str(error)
+        except BaseException as error:  # a strategy that calls sys.exit has failed as well
+            batch_norm = "more than 1 value per channel" in one_line(error)
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 

@@ -235,7 +235,9 @@ def _value(metric: Metric, r: AccuracyMatrix) -> float:
         value = float(metric.function(r))
         if math.isinf(value):
             raise ValueError("it is infinite")
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's metric raises
         _warn_once(f"metric {metric.name!r} is nan: {one_line(error)}")
         return math.nan
     return value

@@ -125,9 +125,9 @@ def _features(encode: Any, part: Samples, rows: torch.Tensor) -> np.ndarray:
         raw = part.gather(chunk).cpu()
         try:
             features = encode(raw)
-        except ClpError:
+        except (ClpError, KeyboardInterrupt):
             raise
-        except Exception as error:  # whatever a user's encoder raises
+        except BaseException as error:  # whatever a user's encoder raises
             raise ContractError(f"the encoder failed on inputs: {blame(error)}") from error
         fault = _fault(features, len(chunk), found)
         if fault is not None:

@@ -5,24 +5,36 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ray
 
-from cl_platform.errors import BadInput, one_line
+from cl_platform.errors import BadInput, ClpError, one_line
+from sweeps.executor.watcher import watched
 from sweeps.spec import Resources
 
 PROBE_SECONDS = 5.0
 
 
+class RayDied(ClpError):
+    """A process of Ray's on this machine has died, and the sweep with it."""
+
+
 @contextmanager
-def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
+def connected(
+    address: str, working_dir: str | None = None, out: Path | None = None
+) -> Iterator[None]:
     """Connect to Ray, and disconnect in the end; a local Ray (``address="local"``) ends with it.
 
     Args:
+        out: folder of a sweep, whose record is to say so if Ray ends this process.
         working_dir: folder to send to the workers of a cluster, for the user's own modules.
 
     Raises:
@@ -39,6 +51,7 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # workers get the job's directory
     if working_dir is not None and address != "local" and not in_job:
         options["runtime_env"] = {"working_dir": working_dir}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:
@@ -46,10 +59,43 @@ def connected(address: str, working_dir: str | None = None) -> Iterator[None]:
         raise BadInput(
             f"no Ray at address {address!r}: {one_line(cause, 200)}; {_advice(address, cause)}"
         ) from error
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main:  # Ray's own handler would print a dump and end the process before the record
+        signal.signal(signal.SIGTERM, handler if callable(handler) else signal.default_int_handler)
+    # Ray's messages, such as the log of a raylet that died, would go to the standard output.
+    quiet = patch("ray._private.worker.print_to_stdstream", lambda *_, **__: None)
+    with quiet, watched(out) if out is not None else nullcontext():
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            if in_main:
+                signal.signal(signal.SIGTERM, handler)
+
+
+def check_alive() -> None:
+    """Raise RayDied if Ray's processes on this machine have died.
+
+    Ray itself would end this process some seconds later, with a dump and without our record.
+    """
+    node: Any = ray._private.worker._global_node
+    dead = {name for name, _ in node.dead_processes()} & {"raylet", "gcs_server"}  # started by us
+    if "raylet" not in node.all_processes and not _listens(node.raylet_socket_name):
+        dead.add("raylet")
+    if dead:
+        raise RayDied(
+            f"Ray's {' and '.join(sorted(dead))} died; what was trained is kept, and the same "
+            "command goes on"
+        )
+
+
+def _listens(path: str) -> bool:
     try:
-        yield
-    finally:
-        ray.shutdown()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+    except OSError:
+        return False
+    return True
 
 
 def _advice(address: str, cause: BaseException) -> str:

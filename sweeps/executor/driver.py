@@ -7,19 +7,22 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import ray
 
+from cl_platform.config.registry import plugins
 from cl_platform.config.run_config import RunConfig
 from cl_platform.engine.execution import report_origin
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import each, exists
-from sweeps.executor.cluster import capacity, check_capacity, connected
+from sweeps.executor.cluster import capacity, check_alive, check_capacity, connected
 from sweeps.executor.pool import Pool, SegmentBatch, WorkerDied, WorkerHandle
 from sweeps.executor.tree import Segment, grow, states
 from sweeps.executor.worker import Outcome, WorkerConfig, shared_streams
@@ -66,6 +69,7 @@ class Driver:
         self._open = ExitStack()
         self._connected = False
         self._printed: set[str] = set()
+        self._checked: set[str] = set()  # own strategies that a segment checks
 
     def survey(self, phase: Phase) -> list[Segment]:
         """Fill in the tally of a phase from the files, and return the work that is left."""
@@ -92,7 +96,14 @@ class Driver:
         tally.distinct, tally.known = len(distinct), len(self.trained_before)
         if not self.spec.share:
             tally.distinct = tally.experiences
-        return grow(left) if self.spec.share else [s for run in left for s in grow([run])]
+        if not self.spec.share:
+            return [s for run in left for s in grow([run])]
+        roots = grow(left)
+        for root in roots:
+            names = own_strategies(root.run.config.strategy)
+            root.check = not names <= self._checked
+            self._checked |= names
+        return sorted(roots, key=lambda root: not root.check)  # their fault is said first
 
     def carry_out(self, phase: Phase) -> None:
         """Do the work of a phase that is left.
@@ -108,22 +119,53 @@ class Driver:
         pool = self._start(segments)
         left = sum(segment.size for segment in segments)
         leaves = sum(not segment.children for segment in segments)  # most that run at a time
-        while ready or pool.busy():
-            if not pool.busy():
+        while ready or pool.unfinished():
+            if not pool.unfinished():
                 self.check_time()
             if time.monotonic() < self.deadline:
                 pool.grow(leaves)
                 while ready and (worker := pool.available()) is not None:
                     pool.assign(worker, _next(ready, worker), left)
-            for batch, outcome in pool.wait(TICK_SECONDS):
+            check_alive()
+            for batch, outcome in [*pool.wait(TICK_SECONDS), *self._end_overdue(pool)]:
                 if self.record_outcome(phase, batch, outcome, ready):
                     left -= sum(segment.size for segment in batch)
             self.watch(phase)
 
-    def check_time(self) -> None:
-        """Raise OutOfTime if the budget's time is over."""
-        if time.monotonic() >= self.deadline:
+    def check_time(self, grace: float = 0.0) -> None:
+        """Raise OutOfTime if the budget's time is over, and seconds of grace as well."""
+        if time.monotonic() >= self.deadline + grace:
             raise OutOfTime(f"the budget of {self.spec.budget.hours:g} hours is used up")
+
+    def _end_overdue(self, pool: Pool) -> list[tuple[SegmentBatch, Outcome]]:
+        """End the workers whose work takes longer than it may, and return that work.
+
+        Raises:
+            OutOfTime: there are workers that have not ended when all hours have passed twice.
+        """
+        self.check_time(grace=3600 * (self.spec.budget.hours or 0))
+        overdue = [(worker, line) for worker in pool.busy() if (line := self._overdue(worker))]
+        return [(pool.end(worker), Outcome({}, line)) for worker, line in overdue]
+
+    def _overdue(self, worker: WorkerHandle) -> str | None:
+        """Return which limit the present work of a worker is beyond, in one line."""
+        budget, batch = self.spec.budget, worker.batches[0]
+        minutes = (time.monotonic() - worker.since) / 60
+        limit = budget.minutes_per_run
+        if limit is not None and minutes + batch[0].spent / 60 > limit:
+            return f"took longer than budget.minutes_per_run={limit:g} allows, and was ended"
+        limit = budget.minutes_per_experience
+        if limit is None or minutes <= limit:
+            return None
+        states = [key for segment in batch for key in segment.keys]
+        # Without sharing nothing tells how far it is.
+        done = len(self._trained(states)) if self.spec.share else len(states) - 1
+        if minutes <= limit * (done + 1):
+            return None
+        return (
+            f"an experience took longer than budget.minutes_per_experience={limit:g} allows, and "
+            "was ended"
+        )
 
     def __enter__(self) -> Driver:
         return self
@@ -142,7 +184,7 @@ class Driver:
         if self._connected:
             return
         own_code = any(OWN_CODE.search(c.model_dump_json()) for c in configs)
-        self._open.enter_context(connected(self.address, "." if own_code else None))
+        self._open.enter_context(connected(self.address, "." if own_code else None, self.out))
         self._connected = True
         check_capacity(self.spec.resources)
 
@@ -181,19 +223,20 @@ class Driver:
                 share=self.spec.share,
                 resources=self.spec.resources,
                 streams=shared_streams(configs, self.planner),
-                wandb=self._tracking(),
+                wandb=self.tracking,
                 group=self.spec.name,
             )
             self.pool = Pool(config, self.spec.workers)
         return self.pool
 
-    def _tracking(self) -> str:
-        """Return the mode of W&B; one request finds out for all workers if its server answers."""
+    @cached_property
+    def tracking(self) -> Literal["off", "offline", "online"]:
+        """The mode of W&B: whether its server takes runs is found out once for the whole sweep."""
         if self.spec.wandb.mode != "online":
             return self.spec.wandb.mode
-        from cl_platform.tracking.wandb.login import reachable_mode
+        from cl_platform.tracking.wandb.sink import decided_mode
 
-        return reachable_mode()
+        return decided_mode(self.out, self.spec.name)
 
     def record_outcome(
         self,
@@ -218,7 +261,7 @@ class Driver:
             if line not in self._printed:  # once, however many workers write it
                 self._printed.add(line)
                 print(line, file=sys.stderr)
-        if outcome.mismatch:
+        if outcome.fatal:
             raise ClpError(outcome.error)
         if again:
             segment.alone = True  # to find which of several is to blame
@@ -233,6 +276,8 @@ class Driver:
         phase.done |= outcome.metrics.keys()
         phase.tally.done = len(phase.done)
         if len(batch) == 1:
+            for child in segment.children:
+                child.spent = segment.spent
             ready.extend(reversed(segment.children))
         return True
 
@@ -252,6 +297,15 @@ class Driver:
         states = self.out / "states"
         found = each(self.out, lambda key: exists(states / key[:2] / f"{key}.json"), keys)
         return {key for key, there in zip(keys, found, strict=True) if there}
+
+
+def own_strategies(section: Mapping[str, Any]) -> set[str]:
+    """Return the names of the strategies of a section that do not come with the platform."""
+    inner = [v for v in section.values() if isinstance(v, Mapping) and "name" in v]
+    entry = plugins("strategy").get(section["name"])
+    shipped = entry is not None and entry.value.startswith("strategies.")
+    names = set() if shipped else {section["name"]}
+    return names.union(*map(own_strategies, inner))
 
 
 def _next(ready: deque[Segment], worker: WorkerHandle) -> Segment:

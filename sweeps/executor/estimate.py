@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import RunConfig
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.optimization import device_fault
@@ -65,10 +66,9 @@ def pace(plan: Plan) -> tuple[float, float]:
     size = plan.config.batch_size
     short = tuple(_shortened(step, BATCHES * size) for step in plan.steps[:2])
     config = plan.config.model_copy(update={"epochs": 1, "evaluate_every": 0})
-    fold = Fold(replace(plan, config=config, steps=short), StateStore(None), Trackers())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with process_restored():
+        torch.set_num_threads(1)
+        fold = Fold(replace(plan, config=config, steps=short), StateStore(None), Trackers())
         for step in short:
             began = time.perf_counter()
             fold.train()
@@ -77,8 +77,6 @@ def pace(plan: Plan) -> tuple[float, float]:
         began = time.perf_counter()
         fold.evaluate()
         return seconds, time.perf_counter() - began
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _without_fractions(value: Any) -> Any:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from cl_platform.errors import ClpError
+from cl_platform.errors import ClpError, one_line
 from sweeps.executor.cluster import capacity, needs
 from sweeps.executor.tree import Segment
 from sweeps.executor.worker import Outcome, Task, WorkerConfig
@@ -93,6 +93,10 @@ class Pool:
         """Return the workers that have a batch."""
         return [w for w in self.workers if w.batches]
 
+    def unfinished(self) -> bool:
+        """Return whether any batch is to come back, from a worker or from one that was ended."""
+        return any(batch is not None for _, batch in self._pending.values())
+
     def assign(self, worker: WorkerHandle, segment: Segment, left: int) -> None:
         """Let a worker carry out a segment, along with all segments below it if that is short.
 
@@ -122,13 +126,29 @@ class Pool:
             if batch is None:
                 self._note_start(worker, outcome)
                 continue
-            if worker.batches[0] is batch:  # else its worker died before
-                seconds = (time.monotonic() - worker.since) / sum(s.size for s in batch)
-                self._pace = seconds if self._pace == float("inf") else (self._pace + seconds) / 2
+            if worker in self.workers and worker.batches[0] is batch:  # else its worker died
+                took = time.monotonic() - worker.since
+                pace = took / sum(s.size for s in batch)
+                self._pace = pace if self._pace == float("inf") else (self._pace + pace) / 2
+                batch[0].spent += took
             worker.batches.remove(batch)
             worker.since, worker.last = time.monotonic(), batch[0]
+            if isinstance(outcome, Outcome) and outcome.spoilt:
+                self._end(worker)
             found.append((batch, outcome))
         return found
+
+    def end(self, worker: WorkerHandle) -> SegmentBatch:
+        """End a worker at once, and return what it was doing; other work it had comes back."""
+        self._end(worker)
+        batch = worker.batches.pop(0)
+        reference = next(r for r, (_, pending) in self._pending.items() if pending is batch)
+        del self._pending[reference]
+        return batch
+
+    def _end(self, worker: WorkerHandle) -> None:
+        self.workers.remove(worker)
+        ray.kill(worker.actor)
 
     def _note_start(self, worker: WorkerHandle, outcome: Any) -> None:
         worker.starting = None
@@ -150,7 +170,8 @@ class Pool:
                 return WorkerDied("its node ran out of memory; give resources.memory", begun)
             if isinstance(error, RayActorError) and batch is not None:
                 return WorkerDied("its process or node died", begun)
-            return WorkerDied(" ".join(str(error).split())[:300], begun)
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            return WorkerDied(one_line(cause, 300), begun)
 
     def close(self) -> None:
         """Stop all workers at once."""
@@ -191,4 +212,5 @@ def task_of(batch: SegmentBatch) -> Task:
         branches=frozenset().union(*(segment.branches for segment in batch)),
         transient=frozenset(s.run.keys[s.end] for s in batch if several and s.children),
         ending=tuple(run for segment in batch for run in segment.runs),
+        check=any(segment.check for segment in batch),
     )

@@ -22,6 +22,8 @@ class Segment:
         runs: the runs that end here.
         children: the segments that follow.
         attempts: how many workers died with it.
+        spent: seconds that workers took for it and for the segments above it.
+        check: whether its worker sees first that the strategy goes on from a stored state.
         alone: whether it is assigned by itself, and not along with the segments below it.
     """
 
@@ -32,6 +34,8 @@ class Segment:
     runs: list[Run] = field(default_factory=list)
     children: list[Segment] = field(default_factory=list)
     attempts: int = 0
+    spent: float = 0.0
+    check: bool = False
     alone: bool = False
 
     @property

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
 import torch
 import torch._dynamo  # which the first optimizer imports, in seconds
 
+from cl_platform.config.process import process_restored
 from cl_platform.config.registry import load
 from cl_platform.config.run_config import RunConfig
+from cl_platform.config.signatures import blame
 from cl_platform.core.stream import Stream
+from cl_platform.engine.contract import resume_fault
 from cl_platform.engine.execution import advance, execute
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
@@ -28,6 +34,9 @@ from cl_platform.storage.state_store import Keep, StateStore
 from cl_platform.tracking.sinks import Sink
 from sweeps.planning import Run
 from sweeps.spec import Resources
+
+MOST_DETAILS = 20_000  # characters of a traceback
+PARENT_SECONDS = 1.0  # between looks whether the parent process is alive
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class WorkerConfig:
     share: bool
     resources: Resources
     streams: Mapping[str, Any]
-    wandb: str = "off"
+    wandb: Literal["off", "offline", "online"] = "off"
     group: str = ""
 
 
@@ -59,6 +68,7 @@ class Task:
         branches: addresses of the states to keep.
         transient: of these, the ones that only this task needs; they stay in memory.
         ending: runs to finish.
+        check: whether to see first that the strategy goes on from a stored state.
     """
 
     run: Run
@@ -66,6 +76,7 @@ class Task:
     branches: frozenset[str]
     transient: frozenset[str]
     ending: tuple[Run, ...]
+    check: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,16 +86,19 @@ class Outcome:
     Args:
         metrics: of validation data, by run and name, of the runs that ended.
         error: one line; the runs that need this segment failed.
-        details: the traceback of an error that is not a :class:`ClpError`.
+        details: the end of the traceback of an error that is not a :class:`ClpError`.
         stderr: text written to standard error meanwhile.
-        mismatch: the worker's code or data differ from the driver's; the sweep cannot go on.
+        fatal: the sweep cannot go on: the worker has other code or data than the driver, or the
+            strategy cannot share states.
+        spoilt: a run changed of the worker's process what cannot be put back; it takes no more.
     """
 
     metrics: Mapping[str, Mapping[str, float]]
     error: str | None = None
     details: str | None = None
     stderr: str = ""
-    mismatch: bool = False
+    fatal: bool = False
+    spoilt: bool = False
 
 
 class Worker:
@@ -97,6 +111,7 @@ class Worker:
         self.planner = Planner()
         states = config.out / "states" if config.share else None
         self.store = StateStore(states, config.keep, config.budget)
+        self.spoilt = False
 
     def where(self) -> tuple[str, int]:
         """Return the node and the process id."""
@@ -104,23 +119,37 @@ class Worker:
 
     def carry_out(self, task: Task) -> Outcome:
         """Carry out a task; errors of runs are part of the outcome."""
-        with redirect_stderr(io.StringIO()) as stderr:
+        if self.spoilt:
+            raise RuntimeError("this process takes no more work")
+        with redirect_stderr(io.StringIO()) as stderr, process_restored() as left:
             outcome = self._try(task)
-        return replace(outcome, stderr=stderr.getvalue())
+        self.spoilt = bool(left)
+        return replace(outcome, stderr=stderr.getvalue(), spoilt=self.spoilt)
 
     def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
         self.store.keep_in_memory(task.transient)
         try:
+            if task.check:
+                self._check(task.run)
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:
                 advance(self._plan(task.run), self.store, task.upto)
             return Outcome(metrics)
         except ClpError as error:
-            return Outcome({}, str(error), mismatch=isinstance(error, CodeMismatch))
-        except Exception as error:
-            line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return Outcome({}, line, details=traceback.format_exc())
+            return Outcome({}, str(error), fatal=isinstance(error, CannotGoOn))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            details = traceback.format_exc()[-MOST_DETAILS:]
+            return Outcome({}, blame(error), details=details)
+
+    def _check(self, run: Run) -> None:
+        strategy = run.config.strategy
+        if fault := resume_fault(strategy):
+            raise CannotGoOn(
+                f"strategy {strategy['name']!r} cannot share states: {fault}; or give share=false"
+            )
 
     def _finish(self, run: Run) -> Mapping[str, float]:
         """Return the metrics that tuning may use."""
@@ -137,7 +166,7 @@ class Worker:
         fetch(self.planner, config, self.config.streams)
         plan = self.planner(config, run.order)
         if plan.run_id != run.run_id:
-            raise CodeMismatch(
+            raise CannotGoOn(
                 f"a worker on node {ray.get_runtime_context().get_node_id()[:8]} has other code or "
                 f"data for strategy {config.strategy['name']!r} on {config.stream['name']!r} than "
                 "this process: install the same versions everywhere, and start again if you edited "
@@ -150,21 +179,35 @@ class Worker:
             return []
         from cl_platform.tracking.wandb.sink import background_sink
 
-        return [background_sink(self.config.wandb, self.config.out)]  # type: ignore[arg-type]
+        return [background_sink(self.config.wandb, self.config.out, decided=True)]
 
 
-class CodeMismatch(BadInput):
-    """Code or data of a worker differ from the driver's."""
+class CannotGoOn(BadInput):
+    """Code or data of a worker differ from the driver's, or a strategy cannot share states."""
 
 
 def set_up_process(resources: Resources) -> None:
-    """Use one thread per CPU, and no GPU unless the run has one.
+    """Use one thread per CPU, and no GPU unless the run has one; end when the parent process does.
 
     The bits of a run are promised for the same number of threads.
     """
+    _end_with_parent()
     if not resources.gpus:  # before CUDA is touched
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(max(1, int(resources.cpus)))
+
+
+@cache  # one thread is enough
+def _end_with_parent() -> None:
+    """End this process soon after the one that started it, whatever threads a strategy left."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def shared_streams(configs: Iterable[RunConfig], planner: Planner) -> dict[str, Any]:

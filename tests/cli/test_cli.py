@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cl_platform.cli.app import call
 from cl_platform.config.run_config import flag_fields
 from cl_platform.engine.optimization import OPTIMIZERS
 from tests.conftest import one_result
@@ -79,15 +78,15 @@ def test_json_stands_alone_whatever_a_strategy_prints(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "noisy.py").write_text(NOISY)
     strategy = "noisy.py:Noisy"
-    assert call(["run", "--stream", "blobs", "--strategy", strategy, "--json"]) == 0
+    assert app.call(["run", "--stream", "blobs", "--strategy", strategy, "--json"]) == 0
     found = capfd.readouterr()
     assert json.loads(found.out)["config"]["strategy"]["name"] == strategy
     assert {"at import", "in training", "from a child"} <= set(found.err.splitlines())
-    assert call(["run", *FAST, "--lr", "inf", "--json"]) == 2
+    assert app.call(["run", *FAST, "--lr", "inf", "--json"]) == 2
     assert json.loads(capfd.readouterr().out) == {
         "error": ["optimizer.lr=inf: give a finite number"]
     }
-    assert call(["run", *FAST, "--lr", "0.1"]) == 0
+    assert app.call(["run", *FAST, "--lr", "0.1"]) == 0
     assert "average_accuracy" in capfd.readouterr().out  # back where it was
 
 

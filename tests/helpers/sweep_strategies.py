@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,22 +16,29 @@ from cl_platform import Batch, Experience, Strategy, StreamInfo
 class Noted(Strategy):
     """Fine-tuning that writes a line to a file whenever it is trained on an experience.
 
-    The line: process, visible GPUs, beginning and end of the training, and the experience.
+    The line: process, visible GPUs, beginning and end of the training, and the experience. The
+    small run that a sweep makes to see whether states can be shared, of 6 classes, has none.
 
     Args:
         die_in: number of an experience in which the process dies the first time.
+        leak: whether to leave a thread behind that never ends.
     """
 
     log: str
     seconds: float = 0.0
     rate: float = 1.0
     die_in: int = 0
+    leak: bool = False
 
     def begin_experience(self, experience: Experience) -> None:
         died = Path(f"{self.log}.died")
+        if self.info.n_classes == 6:
+            return
         if experience.task + 1 == self.die_in and not died.exists():
             died.touch()
             os.kill(os.getpid(), 9)
+        if self.leak:
+            threading.Thread(target=threading.Event().wait).start()
         self.began = time.time()
         time.sleep(self.seconds)
 
@@ -37,6 +46,8 @@ class Noted(Strategy):
         return self.rate * super().loss(batch)
 
     def end_experience(self, experience: Experience) -> None:
+        if self.info.n_classes == 6:
+            return
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         line = f"{os.getpid()} {gpus or '-'} {self.began} {time.time()} {experience.name}\n"
         with Path(self.log).open("a") as file:
@@ -58,6 +69,35 @@ class Exploding(Strategy):
     def loss(self, batch: Batch) -> Tensor:
         factor = 1.0 if self.tame or self.experiences < 2 else float("nan")
         return factor * super().loss(batch)
+
+
+class Hung(Strategy):
+    """Never ends its second experience, with seed 0."""
+
+    def end_experience(self, experience: Experience) -> None:
+        while experience.task == 1 and self.info.rng.seed == 0 and self.info.n_classes != 6:
+            time.sleep(0.01)
+
+
+class Forgetful(Strategy):
+    """Remembers outside its buffers how many experiences there were, and weighs its loss by it."""
+
+    def setup(self, info: StreamInfo) -> None:
+        super().setup(info)
+        self.experiences = 0
+
+    def begin_experience(self, experience: Experience) -> None:
+        self.experiences += 1
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) / self.experiences**2
+
+
+class Leaving(Strategy):
+    """Ends the process with code 0, as a script does."""
+
+    def begin_experience(self, experience: Experience) -> None:
+        sys.exit(0)
 
 
 class Deadly(Strategy):

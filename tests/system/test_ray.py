@@ -151,19 +151,26 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(cluster: Cluster, tmp_pat
         "name": "tests.helpers.sweep_strategies:Exploding",
         "tame": {"grid": [True, False]},
     }
+    hung = {"name": "tests.helpers.sweep_strategies:Hung"}
     spec = {
         "base": {"stream": STREAM},
-        "axes": {"strategy": [exploding], "seed": [0, 1]},
+        "axes": {"strategy": [exploding, hung], "seed": [0, 1]},
         "workers": 1,
+        "budget": {"minutes_per_experience": 0.05},
     }
     found = sweep(spec, tmp_path)
     assert found.complete
-    assert (found.phases[0].tally.done, found.failed) == (2, 2)
-    (error,) = set(found.phases[0].errors.values())
-    assert error == "failed at experience 3 of 4, step 1: loss is nan with lr=0.05; lower lr"
-    assert len(list(tmp_path.glob("runs/*/failed.json"))) == 2
-    assert error in (tmp_path / "report.html").read_text()
+    assert (found.phases[0].tally.done, found.failed) == (3, 3)
+    errors = set(found.phases[0].errors.values())
+    exploded = "failed at experience 3 of 4, step 1: loss is nan with lr=0.05; lower lr"
+    ended = (
+        "an experience took longer than budget.minutes_per_experience=0.05 allows, and was ended"
+    )
+    assert errors == {exploded, ended}
+    assert len(list(tmp_path.glob("runs/*/failed.json"))) == 3
+    assert exploded in (tmp_path / "report.html").read_text()
 
+    del spec["axes"]["strategy"][1]
     kept = sweep(spec, tmp_path)  # without being tried again
     assert (kept.phases[0].tally.kept, kept.failed, kept.phases[0].tally.trained) == (2, 2, 0)
     retried = sweep(spec, tmp_path, retry_failed=True)

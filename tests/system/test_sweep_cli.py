@@ -41,7 +41,12 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
     clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: random.Random
 ) -> None:
     log, out = tmp_path / "log", tmp_path / "clp-results" / "mine"
-    noted = {"name": "tests.helpers.sweep_strategies:Noted", "log": str(log), "seconds": 0.05}
+    noted = {
+        "name": "tests.helpers.sweep_strategies:Noted",
+        "log": str(log),
+        "seconds": 0.05,
+        "leak": True,
+    }
     spec = {
         "base": {"stream": {"name": "blobs", "experiences": 4}},
         "axes": {"strategy": [noted], "curriculum": ["all"]},
@@ -52,7 +57,7 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
     def trained() -> int:
         return len(log.read_text().splitlines()) if log.exists() else 0
 
-    for end in (signal.SIGKILL, signal.SIGINT):
+    for end in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         before, wanted = trained(), rng.randrange(1, 12)
         process = start_clp(["sweep", "mine.yaml"], tmp_path)
         wait_until(lambda n=before + wanted: trained() >= n, process)  # type: ignore[misc]
@@ -60,20 +65,21 @@ def test_killed_and_interrupted_it_ends_as_if_undisturbed(
         workers = [p for p in started if re.match(r"ray::(?!\w*Agent)", p.name())]
         process.send_signal(end)
         _, err = process.communicate(timeout=60)
-        assert process.returncode == (-9 if end == signal.SIGKILL else 130), err
-        if end == signal.SIGINT:
-            assert err.strip() == (
-                "interrupted; what was trained is kept. Go on with: clp sweep mine.yaml"
-            )
-            assert json.loads((out / "sweep.json").read_text())["status"] == "interrupted"
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(end, -9), err
+        if end == signal.SIGKILL:
+            assert err.startswith("error: the process of the sweep was ended, by Ray or from outs")
         else:
-            assert psutil.wait_procs(workers, timeout=60)[1] == [], "a killed driver leaves none"
+            word = "interrupted" if end == signal.SIGINT else "terminated"
+            again = "Go on with: clp sweep mine.yaml"
+            assert err.strip() == f"{word}; what was trained is kept. {again}"
+        assert json.loads((out / "sweep.json").read_text())["status"] == "interrupted"
+        assert psutil.wait_procs(workers, timeout=60)[1] == [], "whatever threads they have"
     monkeypatch.setattr(show, "LINE_SECONDS", 1.0)
     code, printed, err = clp("sweep", "mine.yaml")
     assert code == 0, printed + err
     assert "runs 24 of 24 done" in printed
     assert [line for line in printed.splitlines()[:-1] if len(line) > 80] == []
-    assert trained() <= 64 + 2 * 2 * 10  # what two workers were doing (half a second), twice
+    assert trained() <= 64 + 3 * 2 * 10  # what two workers were doing (half a second), thrice
 
     runs = plan_runs(parse_spec(spec), Planner())
     results = {run.run_id: Result.load(out / "runs" / run.run_id) for run in runs}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix
+from cl_platform.errors import one_line
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.results.result import Result
 from cl_platform.storage.files import is_remote, location
@@ -19,25 +22,35 @@ from cl_platform.tracking.wandb.login import default_project, quieten, reachable
 from cl_platform.tracking.wandb.pictures import as_image
 from cl_platform.tracking.wandb.schema import axes
 
+Mode = Literal["offline", "online"]
+
 INIT_SECONDS = 10.0
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # as the user has set it; W&B's own is in the home
+MOST_OF_TAG, MOST_BARS = 64, 512  # what W&B takes: characters of a tag, bars of a histogram
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
 
-def background_sink(mode: Literal["offline", "online"], out: str | Path) -> Background:
-    """Return a W&B sink served by its own thread: the run never waits for it."""
-    return Background(lambda: WandbSink(mode, out), patience=PATIENCE)
+_refused = threading.Event()  # the server did not take a run of this process
+
+
+def background_sink(mode: Mode, out: str | Path, decided: bool = False) -> Background:
+    """Return a W&B sink served by its own thread: the run never waits for it.
+
+    Args:
+        decided: whether it is known that a server takes runs; see :func:`decided_mode`.
+    """
+    return Background(lambda: WandbSink(mode, out, decided), patience=PATIENCE)
 
 
 class WandbSink:
     """Logs one dictionary per experience, a throttled loss curve, and the matrices at the end.
 
-    Without a network or an API key an online run is kept offline, with one line that says so.
+    Where no server takes it, an online run is kept offline, with one line that says so.
     """
 
-    def __init__(self, mode: Literal["offline", "online"], out: str | Path) -> None:
+    def __init__(self, mode: Mode, out: str | Path, decided: bool = False) -> None:
         quieten()
-        self.mode = mode if mode == "offline" else reachable_mode()
+        self.mode = mode if mode == "offline" or decided else reachable_mode()
         self.out = out
         self._run: Any = None
         self._start: Event = {}
@@ -64,7 +77,7 @@ class WandbSink:
             self.mode,
             self.out,
             group=os.environ.get("WANDB_RUN_GROUP", f"{names['stream']}/{names['strategy']}"),
-            tags=[*names.values(), event["scenario"]],
+            tags=[_short(tag, MOST_OF_TAG) for tag in (*names.values(), event["scenario"])],
             name=f"{names['strategy']}-{names['curriculum']}-s{config['seed']}",
             id=event["run_id"],
             config={**config, "order": event["order"], "scenario": event["scenario"]},
@@ -90,9 +103,8 @@ class WandbSink:
 
         logged: dict[str, Any] = {"experience": event["step"]}
         for name, value in event["values"].items():
-            if isinstance(value, list):  # a bar for each item, from 0
-                bars = np.asarray(value), np.arange(len(value) + 1)
-                value = wandb.Histogram(np_histogram=bars)
+            if isinstance(value, list):
+                value = wandb.Histogram(np_histogram=bars(value))
             logged[f"strategy/{name}"] = value
         self._run.log(logged)
 
@@ -152,8 +164,57 @@ class WandbSink:
         self._run = None
 
 
-def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
-    """Start or resume a W&B run; give up soon if no server answers."""
+def bars(values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a histogram with a bar for each value, from 0: heights (n,) and edges (n + 1,).
+
+    Where W&B takes fewer, a bar is the sum of several values in a row.
+    """
+    width = -(-len(values) // MOST_BARS)
+    edges = np.append(np.arange(0, len(values), width), len(values))
+    return np.add.reduceat(np.asarray(values), edges[:-1]), edges
+
+
+def _short(text: str, most: int) -> str:
+    """Return a text of at most `most` characters; the end of a name says more than its path."""
+    return text if len(text) <= most else f"...{text[3 - most :]}"
+
+
+def decided_mode(out: str | Path, group: str) -> Mode:
+    """Return ``online`` if a server takes the summary of a sweep, which is begun here; else print
+    why not in one line. One wait decides for all runs of the sweep."""
+    if reachable_mode() == "online":
+        try:
+            _init("online", out, **_summary(group)).finish()
+            return "online"
+        except Exception as error:
+            _say_refused(error)
+    return "offline"
+
+
+def _say_refused(error: Exception) -> None:
+    _refused.set()
+    print(
+        f"W&B: the server takes no runs ({one_line(error, 200).rstrip('.')}). Tracking offline; "
+        "upload later with `wandb sync`.",
+        file=sys.stderr,
+    )
+
+
+def start_run(mode: Mode, out: str | Path, **fields: Any) -> Any:
+    """Start or resume a W&B run.
+
+    Where a server does not take an online run within seconds, it and those that follow it in this
+    process are kept offline, with one line.
+    """
+    if mode == "online" and not _refused.is_set():
+        try:
+            return _init("online", out, **fields)
+        except Exception as error:
+            _say_refused(error)
+    return _init("offline", out, **fields)
+
+
+def _init(mode: Mode, out: str | Path, **fields: Any) -> Any:
     import wandb
 
     folder = local_folder(out)
@@ -164,7 +225,7 @@ def start_run(mode: str, out: str | Path, **fields: Any) -> Any:
         resume="allow",
         reinit="finish_previous",
         dir=folder,
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         settings=wandb.Settings(
             init_timeout=INIT_SECONDS,
             finish_timeout=PATIENCE,
@@ -188,8 +249,12 @@ def local_folder(out: str | Path) -> str | None:
     return str(folder)
 
 
+def _summary(group: str) -> dict[str, str]:
+    return {"group": group, "job_type": "summary", "name": group, "id": f"{group}-summary"}
+
+
 def log_sweep(
-    mode: str,
+    mode: Mode,
     out: str | Path,
     group: str,
     columns: list[str],
@@ -199,7 +264,7 @@ def log_sweep(
     """Log a sweep's summary as one more run of its group: a table and (matplotlib) figures."""
     import wandb
 
-    run = start_run(mode, out, group=group, job_type="summary", name=group, id=f"{group}-summary")
+    run = start_run(mode, out, **_summary(group))
     pictures = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
     run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(rows)), **pictures})
     run.finish()
