@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.cli import app
 from cl_platform.config.run_config import flag_fields
 from cl_platform.engine.optimization import OPTIMIZERS
 from tests.conftest import one_result
