@@ -1,0 +1,86 @@
+"""Every registered strategy on streams that real data make and benchmarks do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import cl_platform as clp
+from cl_platform import Experience, Samples, Stream
+from cl_platform.config.registry import load, plugins
+from cl_platform.errors import BadInput
+from tests.engine.test_contract import NEEDS
+
+pytestmark = pytest.mark.slow
+NAMES = [name for name in plugins("strategy") if name != "l2p-batch-vote"]
+
+
+def points(c: int, n: int, shift: float = 0.0) -> torch.Tensor:
+    """Samples (n, 8) around a corner of their own."""
+    generator = torch.Generator().manual_seed(1000 * c + n)
+    noise = 0.3 * torch.randn(n, 8, generator=generator)
+    return noise + 3 * torch.eye(8)[c] + shift * torch.eye(8)[7 - c]
+
+
+@cache
+def stream(name: str, groups: tuple[tuple[int, ...], ...], sizes: tuple[int, ...] = ()) -> Stream:
+    """A stream of given classes per experience, with so many samples of each in training."""
+    scenario = name if name in ("task", "domain") else "class"
+    experiences = []
+    for i, classes in enumerate(groups):
+        splits = []
+        for n in (sizes[i] if sizes else 20, 0, 6):
+            x = torch.cat([points(c, n, shift=i / 4) for c in classes])
+            splits.append(Samples.of(x, torch.tensor(classes).repeat_interleave(n)))
+        experiences.append(Experience(f"{name} {i}", classes, i, *splits))
+    names = tuple("abcdef"[: 1 + max(c for group in groups for c in group)])
+    return Stream(name, scenario, tuple(experiences), names)  # type: ignore[arg-type]
+
+
+PAIRS = ((0, 1), (2, 3), (4, 5))
+NESTEROV = {"name": "sgd", "momentum": 0.5, "nesterov": True, "foreach": True}
+KINDS: dict[str, tuple[Callable[[], Stream], dict[str, Any]]] = {
+    "one class each": (lambda: stream("single", ((0,), (1,), (2,))), {}),
+    "tasks that share classes": (lambda: stream("task", ((0, 1),) * 3), {}),
+    "domains": (lambda: stream("domain", ((0, 1),) * 3), {}),
+    "classes that return": (lambda: stream("returning", ((0, 1), (2, 3), (0, 2))), {}),
+    "uneven and tiny": (lambda: stream("uneven", PAIRS, (40, 1, 7)), {}),
+    "a single batch": (lambda: stream("pairs", PAIRS), {"batch_size": 1000, "epochs": 30}),
+    "bf16": (lambda: stream("pairs", PAIRS), {"precision": "bf16"}),
+    "nesterov, foreach": (lambda: stream("pairs", PAIRS), {"optimizer": NESTEROV}),
+}
+REFUSED = {
+    "tag": {"nesterov, foreach": "tag is an optimizer itself"},
+    "icarl": dict.fromkeys(
+        ("tasks that share classes", "domains", "classes that return"),
+        "icarl needs new classes in every experience",
+    ),
+    **{name: {"domains": "needs the task label at test time"} for name in ("lora", "rank-update")},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_or_says_why_not(name: str, kind: str) -> None:
+    make, settings = KINDS[kind]
+    given, needs = make(), NEEDS.get(name, {})
+    if load("strategy", name).needs_task and given.scenario == "class":
+        given = replace(given, scenario="task")
+    strategy = needs.get("strategy", {"name": name})
+    model = needs.get("model", {"name": "mlp", "hidden": [32]})
+    lr = {"lr": 0.001 if name == "tag" else 0.1}
+    optimizer = {**lr, **settings.get("optimizer", needs.get("optimizer", {}))}
+    merged = {"epochs": 8, "model": model, **settings, "optimizer": optimizer}
+    if reason := REFUSED.get(name, {}).get(kind):
+        with pytest.raises(BadInput, match=reason):
+            clp.run(given, strategy, out=None, **merged)
+        return
+    result = clp.run(given, strategy, out=None, **merged)
+    # Of a single sample nobody knows what can be learned.
+    learned = [result.matrix[j + 1, j] for j in range(1 if kind.startswith("uneven") else 3)]
+    assert sum(learned) / len(learned) > 0.6
