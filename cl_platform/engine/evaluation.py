@@ -155,13 +155,13 @@ class Evaluator:
                 samples, what = getattr(e, self.split), f"{self.split} samples"
                 names = broken_parameters(strategy)
                 why = broken_inputs(samples, self.stream.preprocess, what) or (
-                    f"parameters are not finite, {names[0]!r} first; lower lr"
+                    f"since parameters are not finite, {names[0]!r} first; lower lr"
                     if names
-                    else "inputs and parameters are finite; look at forward and the buffers"
+                    else "though inputs and parameters are finite; look at forward and the buffers"
                 )
                 raise RunFailed(
                     f"evaluation: logits of {n:.0f} of {len(samples)} {what} of experience "
-                    f"{e.name!r} are nan or infinite: {why}"
+                    f"{e.name!r} are nan or infinite {why}"
                 )
 
     def _logits(self, strategy: Strategy, chunk: _Chunk, features: Featured) -> Tensor:

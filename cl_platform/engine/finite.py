@@ -31,7 +31,7 @@ def broken_parameters(module: nn.Module, trainable: bool = False) -> list[str]:
 
 
 def broken_inputs(data: Samples, preprocess: Preprocess, what: str) -> str:
-    """Return a line about inputs that hold nan or infinity as the model sees them; empty if none.
+    """Return why inputs, as the model sees them, spoil what comes of them; empty if finite.
 
     Args:
         what: names the samples.
@@ -42,6 +42,6 @@ def broken_inputs(data: Samples, preprocess: Preprocess, what: str) -> str:
     if not n:
         return ""
     return (
-        f"the inputs of {n} of {len(data)} {what} hold nan or infinity; look at the data and their "
-        "transformation"
+        f"since the inputs of {n} of {len(data)} {what} hold nan or infinity; look at the data "
+        "and their transformation"
     )

@@ -82,7 +82,7 @@ def train_experience(
         data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
     total, shown = config.epochs * per_epoch, 0
-    lr = f"lr={config.optimizer.lr:g}; lower lr"
+    lr = f"with lr={config.optimizer.lr:g}; lower lr"
     inputs = partial(broken_inputs, data, info.preprocess, "training samples")
     watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
     for epoch in range(config.epochs):
@@ -103,7 +103,7 @@ def train_experience(
     strategy.end_experience(experience)
     if names := broken_parameters(strategy, trainable=True):
         raise RunFailed(
-            f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite with "
+            f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite "
             f"{inputs() or lr}"
         )
     if optimizer is None or config.optimizer.reset:
@@ -139,8 +139,7 @@ class _LossWatch:
         if not finite.all():
             first = int(np.argmin(finite))
             raise RunFailed(
-                f"step {self.done - len(values) + first + 1}: loss is {values[first]} with "
-                f"{self.why()}"
+                f"step {self.done - len(values) + first + 1}: loss is {values[first]} {self.why()}"
             )
         self.on_progress(self.done, self.total, float(np.mean(values)))
         self.losses, self.looked = [], time.perf_counter()

@@ -86,7 +86,7 @@ def test_logits_that_are_not_finite_name_the_experience_and_the_cause() -> None:
     with pytest.raises(
         RunFailed,
         match=r"failed at experience 1 of 2, evaluation: logits of 20 of 20 test samples of "
-        r"experience 'a b' are nan or infinite: inputs and parameters are finite; look at forward",
+        r"experience 'a b' are nan or infinite though inputs and parameters are finite; look at",
     ):
         run(stream(), Buffered)
 

@@ -230,6 +230,15 @@ def test_who_reads_twice_says_so(name: Any, declared: bool) -> None:
     assert strategy.needs_second_pass is declared
 
 
+@pytest.mark.parametrize("name", ["l2p", "l2p-lora", "seq-lora"])
+def test_who_declares_nothing_learns_an_online_stream(name: str) -> None:
+    settings = {"stream": {"name": "blobs", "online": True, "experiences": 2}, "epochs": 1}
+    plan = make_plan(parse_config({**settings, "strategy": name, "model": "tiny-transformer"}))
+    fold = Fold(plan, StateStore(None), Trackers())
+    fold.train()
+    assert fold.strategy.diagnostics() == {}
+
+
 class Hoarder(Finetune):
     """Keeps test inputs in its state."""
 
