@@ -103,7 +103,7 @@ def test_its_study_is_of_its_results(real: Sweep) -> None:
         assert sorted(map(tuple, point.orders.tolist())) == FOUR
         x = [dict(zip(mine["order"], mine["score.designer"], strict=True))[o] for o in means.index]
         rho = stats.spearmanr(x, means).statistic
-        assert point.predictions[0].correlation.rho.value == pytest.approx(rho)
+        assert point.predictions[0].correlation.rho == pytest.approx(rho)
     assert [p.point for p in only(real.studies()).points] == [p.point for p in found.points]
     again = only(real.studies())
     assert [p.predictions for p in again.points] == [p.predictions for p in found.points]
