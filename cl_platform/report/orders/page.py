@@ -30,7 +30,7 @@ def sections(study: Study) -> list[str]:
             f"Accuracy in %, {over}. The best of many "
             'orders is best partly by luck: "worth of picking" is the gain over the mean order, on '
             "each seed, of the order that is best on the others. Shares of variance are components "
-            "of orders x seeds with bootstrap intervals over orders, somewhat too narrow since orders "
+            "of orders x seeds with bootstrap intervals over orders, a little too narrow: orders "
             'that begin alike share noise. "First item" is the share of the variance between '
             "orders that goes with what is learned first; its p is against the chance of seeds and "
             "of other orders, and needs several seeds and each item first equally often.",
