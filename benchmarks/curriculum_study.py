@@ -64,7 +64,7 @@ def main() -> None:
             *(line for name, studies in found.items() for line in _orders(name, studies)),
         ],
         "foreseen": [
-            "| training | data | strategy | score | rho [95 %] | p | p (Holm) | p (renamed) "
+            "| training | data | strategy | score | rho | p | p (Holm) | p (renamed) "
             "| top 10 | top 20 | top 50 |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
             *(line for name, studies in found.items() for line in _foreseen(name, studies)),
@@ -113,7 +113,7 @@ def _summary(found: dict[str, list[Study]]) -> Iterator[str]:
     tested = [p for p in every if p.correlation.p == p.correlation.p]
     shuffled = [p for p in tested if p.adjusted < SIGNIFICANT]
     renamed = [p for p in shuffled if p.relabelled < SIGNIFICANT]
-    up = sum(p.correlation.rho.value > 0 for p in shuffled)
+    up = sum(p.correlation.rho > 0 for p in shuffled)
     outcomes = ", ".join(sorted({p.outcome for p in renamed})) or "none"
     yield (
         f"Of {len(tested)} correlations of a score with an outcome, {len(shuffled)} are below p = "
@@ -171,7 +171,7 @@ def _foreseen(regime: str, studies: list[Study]) -> Iterator[str]:
 def _prediction(p: Prediction) -> list[str]:
     values = (p.correlation.p, p.adjusted, p.relabelled)
     overlaps = [f"{found} ({chance:.1f})" for found, chance in p.overlaps.values()]
-    return [p.score, str(p.correlation.rho), *(f"{value:.3f}" for value in values), *overlaps]
+    return [p.score, f"{p.correlation.rho:.2f}", *(f"{value:.3f}" for value in values), *overlaps]
 
 
 def _searches(out: Path) -> Iterator[str]:

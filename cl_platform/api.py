@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from cl_platform.config.registry import name_of
+from cl_platform.config.registry import load, name_of
 from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
 from cl_platform.config.signatures import object_faults
 from cl_platform.core.curriculum import Curriculum
@@ -75,7 +75,11 @@ def run(
                 f"model={model!r:.60}: give a name, a name with parameters, or a class or function "
                 "that takes input_shape and n_classes"
             )
-        objects["model"], data["model"] = model, {"name": name_of("model", model)}
+        name = name_of("model", model)
+        if _is_found(name, model):  # then it is the same run as by its name, defaults and all
+            model = name
+        else:
+            objects["model"], data["model"] = model, {"name": name}
     for flag, key in SHORTHANDS.items():
         section = key.partition(".")[0]
         if section in objects and settings.get(flag) is not None:
@@ -86,3 +90,11 @@ def run(
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
     return execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
+
+
+def _is_found(name: str, model: Any) -> bool:
+    """Return whether a model's name gives it."""
+    try:
+        return load("model", name) is model
+    except BadInput:
+        return False

@@ -211,7 +211,7 @@ class _Running:
                 final = self.phases[-1].runs
                 references = reference_runs.reference_runs(spec, final, self.plan.planner)
         if spec.references:  # after the runs, whose states they share
-            phase = reference_runs.reference_phase(references, self.plan.folder)
+            phase = reference_runs.reference_phase(references, self.plan.planner, self.plan.folder)
             self.driver.carry_out(self._begin(phase, before=1))
 
     def write(self, status: str, **end: Any) -> None:
@@ -260,7 +260,7 @@ def preview(
     spec = plan.spec
     scores_of(spec.scored_by, plan.runs, plan.planner)  # for its faults
     driver = Driver(spec, plan.folder, plan.planner, address)
-    phase = reference_runs.whole_phase(plan.runs, plan.references, plan.folder)
+    phase = reference_runs.whole_phase(plan.runs, plan.references, plan.planner, plan.folder)
     left = [run for root in driver.survey(phase) for run in root.all_runs()]
     seconds = estimate(left, plan.planner, driver.trained_before)
     if spec.adaptive:  # the runs are examples

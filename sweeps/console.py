@@ -213,7 +213,7 @@ def _orders_table(study: Study) -> Table:
             *(f"{100 * order.accuracy.value:.1f}" for order in (point.worst, point.best)),
             *([f"{100 * part.value:.0f} %" for part in parts] or ["-"] * 3),
             *(
-                f"{p.correlation.rho.value:.2f}"
+                f"{p.correlation.rho:.2f}"
                 for p in point.predictions
                 if p.outcome == "average_accuracy"
             ),

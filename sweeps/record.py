@@ -11,7 +11,9 @@ from typing import Any, Literal
 from cl_platform._version import __version__
 from cl_platform.results.references import References
 from cl_platform.results.result import Result
-from cl_platform.storage.files import read_json, remove, write_json
+from cl_platform.results.sweep_record import FAILURE, SWEEP, read_failure
+from cl_platform.storage.files import remove, write_atomic, write_json
+from cl_platform.storage.sealed import seal
 from sweeps.planning import Run
 from sweeps.spec import SweepSpec
 
@@ -108,49 +110,44 @@ def write_sweep(
 ) -> None:
     """Write `sweep.json`: the specification, the runs of each phase, chosen points, the curricula's
     scores of orders, and references. A report needs this and the results of runs, no more."""
-    write_json(
-        out / "sweep.json",
-        {
-            "name": spec.name,
-            "status": status,
-            "version": __version__,
-            "seconds": round(seconds, 1),
-            "spec": spec.model_dump(mode="json"),
-            "chosen": [choice.to_json() for choice in chosen],
-            "scores": {name: plain(values) for name, values in (scores or {}).items()},
-            "phases": [phase.to_json() for phase in phases],
-            "references": [{"settings": key, **row} for key, row in (references or {}).items()],
-        },
-    )
+    content = {
+        "name": spec.name,
+        "status": status,
+        "version": __version__,
+        "seconds": round(seconds, 1),
+        "spec": spec.model_dump(mode="json"),
+        "chosen": [choice.to_json() for choice in chosen],
+        "scores": {name: plain(values) for name, values in (scores or {}).items()},
+        "phases": [phase.to_json() for phase in phases],
+        "references": [{"settings": key, **row} for key, row in (references or {}).items()],
+    }
+    write_atomic(out / "sweep.json", seal(SWEEP, content))
 
 
 def is_done(out: Path, run: Run) -> bool:
-    """Return whether a run has ended with a readable result."""
-    return Result.load(out / "runs" / run.run_id) is not None
+    """Return whether a run has ended with a result that can be used."""
+    config = run.config.model_dump(mode="json")
+    return Result.load(out / "runs" / run.run_id, run.run_id, config) is not None
 
 
 def failure(out: Path, run: Run) -> str | None:
     """Return the error of a run that failed before, within the experiences it is to learn now."""
-    data = read_json(out / "runs" / run.run_id / "failed.json")
-    if not isinstance(data, dict) or "error" not in data or data.get("experiences", 0) > run.upto:
-        return None
-    return str(data["error"])
+    data = read_failure(out / "runs" / run.run_id)
+    return None if data is None or data["experiences"] > run.upto else str(data["error"])
 
 
 def write_failure(out: Path, run: Run, error: str, details: str | None) -> None:
     """Write the configuration of a run that failed, and its error."""
     folder = out / "runs" / run.run_id
     write_json(folder / "config.json", run.config.model_dump(mode="json"))
-    write_json(
-        folder / "failed.json",
-        {
-            "run_id": run.run_id,
-            "order": list(run.order),
-            "experiences": run.upto,
-            "error": error,
-            "details": details,
-        },
-    )
+    content = {
+        "run_id": run.run_id,
+        "order": list(run.order),
+        "experiences": run.upto,
+        "error": error,
+        "details": details,
+    }
+    write_atomic(folder / "failed.json", seal(FAILURE, content))
 
 
 def forget_failure(out: Path, run: Run) -> None:

@@ -45,18 +45,20 @@ def reference_runs(spec: SweepSpec, runs: Iterable[Run], planner: Planner) -> li
     return found
 
 
-def reference_phase(references: Sequence[Run], out: Path) -> Phase:
+def reference_phase(references: Sequence[Run], planner: Planner, out: Path) -> Phase:
     """Return the phase of reference runs; experts whose accuracy is on record are done."""
     phase = Phase(NAME, references)
     experts = _of_strategy(EXPERT, references)
-    rows = zip(experts, _first_rows(out, experts), strict=True)
+    rows = zip(experts, _first_rows(experts, planner, out), strict=True)
     phase.done |= {run.run_id for run, row in rows if row}
     return phase
 
 
-def whole_phase(runs: Sequence[Run], references: Sequence[Run], out: Path) -> Phase:
+def whole_phase(
+    runs: Sequence[Run], references: Sequence[Run], planner: Planner, out: Path
+) -> Phase:
     """Return runs and their references as one phase, to count them together."""
-    done = reference_phase(references, out).done
+    done = reference_phase(references, planner, out).done
     done -= {run.run_id for run in runs}  # an expert may begin one of them
     return Phase("runs", [*runs, *references], done=done)
 
@@ -67,11 +69,11 @@ def collect(spec: SweepSpec, phases: Sequence[Phase], planner: Planner, out: Pat
     made = [run for phase in phases if phase.name == NAME for run in phase.runs]
     if "joint" in spec.references:
         joint = _of_strategy(JOINT, [*phases[-1].runs, *made])
-        results = each(out, lambda run: Result.load(out / "runs" / run.run_id), joint)
+        results = each(out, lambda run: Result.load(out / "runs" / run.run_id, run.run_id), joint)
         for key, row in joint_references([r for r in results if r is not None]).items():
             found.setdefault(key, {})["joint"] = row
     experts = _of_strategy(EXPERT, made)
-    for run, row in zip(experts, _first_rows(out, experts), strict=True):
+    for run, row in zip(experts, _first_rows(experts, planner, out), strict=True):
         identity = planner(run.config, run.order).stream[0].identity
         for mask, accuracies in row.items():
             of_settings = found.setdefault(_key(run.config), {}).setdefault("experts", {})
@@ -107,8 +109,13 @@ def _of_strategy(name: str, runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if run.config.strategy["name"] == name]
 
 
-def _first_rows(out: Path, runs: Sequence[Run]) -> list[Accuracies]:
+def _first_rows(runs: Sequence[Run], planner: Planner, out: Path) -> list[Accuracies]:
     """Return the accuracies after the first step of each run; empty where none are on record."""
     store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATION)
-    records = each(out, lambda run: store.record(run.keys[1]), runs)
+    streams = [planner(run.config, run.order).stream for run in runs]
+    asked = [
+        (run.keys[1], [e.identity for e in stream.experiences])
+        for run, stream in zip(runs, streams, strict=True)
+    ]
+    records = each(out, lambda one: store.record(*one), asked)
     return [r.rows.get("test", {}) if r.evaluator == evaluator else {} for r in records]

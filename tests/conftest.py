@@ -113,6 +113,8 @@ def clp(
 
 
 def one_result(out: Path) -> dict:
-    """The content of the only result.json under a folder."""
+    """The content of the only result.json under a folder, without its checksum."""
     (path,) = out.glob("runs/*/result.json")
-    return json.loads(path.read_text())
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    return content

@@ -16,6 +16,7 @@ def report(
         Literal["html", "markdown", "latex", "csv", "parquet"], Parameter(name=["--format"])
     ] = "html",
     out: str | None = None,
+    code: str = "newest",
     watch: Annotated[bool, Parameter(negative="")] = False,
     every: float = 10.0,
 ) -> None:
@@ -30,6 +31,9 @@ def report(
         seeds and what is best within noise in bold; csv, parquet: one row per run.
     out
         The file to write (default: report.html or runs.parquet in the folder; others are printed).
+    code
+        Where equal settings were run with several versions of the code: newest, all (in rows of
+        their own), or the digest of one.
     watch
         Write the page again while a sweep goes on; an open page reloads.
     every
@@ -46,9 +50,11 @@ def report(
             "the folder is watched, with a time above 0; leave --format and --out away"
         )
     if watch:
-        _watch(folder, every)
+        _watch(folder, code, every)
         return
-    runs = read_runs(folder)
+    runs = read_runs(folder, code)
+    if runs.left_out:
+        print(runs.left_out, file=sys.stderr)
     if out is not None:
         if write_output(location(out).absolute(), render(runs, format_)):
             print(out)
@@ -62,7 +68,7 @@ def report(
         sys.stdout.write(render(runs, format_).decode())
 
 
-def _watch(folder: str, every: float) -> None:
+def _watch(folder: str, code: str, every: float) -> None:
     """Write the page whenever something is new, until the sweep has ended."""
     import time
 
@@ -73,7 +79,7 @@ def _watch(folder: str, every: float) -> None:
     seen = None
     try:
         while True:
-            runs = read_runs(folder)
+            runs = read_runs(folder, code)
             now = len(runs.results), runs.errors.total(), runs.planned
             if now != seen or not runs.running:
                 path = write_report(runs, reload=every if runs.running else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from cl_platform.config.documents import dump_line
@@ -67,7 +67,7 @@ def _rest() -> dict[str, Any]:
     return RunConfig().model_dump(mode="json", exclude=set[str](SECTIONS))
 
 
-@cache
+@lru_cache(4096)  # of a sweep the same few, and the orders
 def _given(kind: Kind, section: str) -> tuple[str, ...]:
     """The parameters of a plugin that would have another value if they were left out."""
     complete = json.loads(section)

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from cl_platform._version import __version__
+from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.fold import Fold
@@ -66,14 +68,15 @@ def _execute(
     store: StateStore | None,
 ) -> Result:
     folder = root / "runs" / plan.run_id if root is not None else None
-    result = Result.load(folder) if folder is not None else None
+    config = plan.config.model_dump(mode="json")
+    result = Result.load(folder, plan.run_id, config) if folder is not None else None
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
         states = root / "states" if root is not None else None
         fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
     try:
         if folder is not None and fold is not None:
-            write_json(folder / "config.json", plan.config.model_dump(mode="json"))
+            write_json(folder / "config.json", config)
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
             if states is not None and store is None:
                 report_origin(states, plan)
@@ -106,7 +109,8 @@ def report_origin(states: Path, plan: Plan) -> None:
         f"strategy {strategy}": plan.code["strategy"],
         f"model {json.dumps(plan.config.model)}": plan.code["model"],  # and its weights
     }
-    before = read_json(states / "origin.json") or {}
+    noted = read_json(states / "origin.json")
+    before = noted if isinstance(noted, dict) else {}
     changed = [name for name in now if before.get(name, now[name]) != now[name]]
     upgraded = [f"{n} {before[n]} (now {now[n]})" for n in changed if n in libraries]
     if changed:
@@ -159,23 +163,41 @@ def _restoring(plan: Plan) -> Iterator[None]:
 
 
 def _introduction(plan: Plan) -> dict[str, Any]:
+    config = plan.config.model_dump(mode="json")
+    given = {label: c for c, label in enumerate(plan.labels)}
     return {
         "run_id": plan.run_id,
-        "config": plan.config.model_dump(mode="json"),
+        "config": config,
         "stream": plan.stream.name,
         "scenario": plan.stream.scenario,
         "order": list(plan.order),
         "experiences": [
-            {"name": e.name, "identity": e.identity, "task": e.task, "classes": list(e.classes)}
+            {
+                "name": e.name,
+                "identity": e.identity,
+                "task": e.task,
+                "classes": sorted(given[c] for c in e.classes),  # as the stream numbers them
+            }
             for e in plan.stream.experiences
         ],
+        "command": command_of(config) if _is_named(plan) else None,
     }
+
+
+def _is_named(plan: Plan) -> bool:
+    """Return whether another process finds all parts of a plan by their names."""
+    sections = (plan.config.stream, plan.config.strategy, plan.config.curriculum, plan.config.model)
+    names = [name for section in sections for name in _names(section)]
+    return "stream" not in plan.objects and not any(
+        name.startswith("__main__:") or "<" in name for name in names
+    )
 
 
 def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
     """Return the result of a run that has ended, from the records of its states."""
     n = len(plan.stream)
     matrices = _matrices(plan, records, n)
+    by_class = np.array([r.class_accuracy for r in _by_row(records, n)], np.float64)
     return Result(
         **_introduction(plan),
         matrices=matrices["test"],
@@ -183,9 +205,10 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
         metrics=_metrics(plan, records, n),
         cost=_cost(records),
         versions=versions(plan),
+        ended=datetime.now(UTC).isoformat(),
         path=folder,
         calibration=_calibration(plan, records, n),
-        class_accuracy=np.array([r.class_accuracy for r in _by_row(records, n)], np.float64),
+        class_accuracy=by_class[:, list(plan.labels)],  # as the stream numbers them
         anytime=_anytime(records),
     )
 
@@ -255,11 +278,13 @@ def _cost(records: list[Record]) -> dict[str, float]:
 
 
 def versions(plan: Plan) -> dict[str, str]:
-    """Return the versions a result depends on; plugins' code by the first digits of its digest."""
+    """Return what a result depends on; code and data by the first digits of their digests."""
     return {
         "cl_platform": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         **{f"code/{part}": d[:12] for part, d in plan.code.items()},
+        "code/evaluation": plan.scored[:12],
+        "data": plan.data[:12],
     }

@@ -40,8 +40,11 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
-        stored = [store.record(key) for key in plan.keys]
+        identities = [e.identity for e in plan.stream.experiences]
+        stored = [store.record(key, identities) for key in plan.keys]
         self.records = [r if r.evaluator == plan.evaluator else Record() for r in stored]
+        validated = all(len(e.validation) for e in plan.stream.experiences)
+        self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -57,11 +60,12 @@ class Fold:
             if self._complete(k):
                 self._emit_row(k, reused=True)
         with deterministic(self.device):
-            while missing := [k for k in wanted if not self._complete(k)]:
-                if missing[0] > self.position:
-                    self._approach(missing[0])
-                if not self._complete(self.position):
-                    self.evaluate()
+            for k in wanted:
+                while not self._complete(k):
+                    if k > self.position:
+                        self._approach(k)
+                    if not self._complete(self.position):
+                        self.evaluate()
         return self.records[: wanted.stop]
 
     def _approach(self, k: int) -> None:
@@ -73,15 +77,8 @@ class Fold:
         self.train()
 
     def _complete(self, k: int) -> bool:
-        rows = self.records[k].rows
-        wanted = {e.identity for e in self.plan.stream.experiences}
-        return set(self._splits()) <= rows.keys() and all(
-            wanted <= accuracies.keys() for row in rows.values() for accuracies in row.values()
-        )
-
-    def _splits(self) -> list[Split]:
-        validated = all(len(e.validation) for e in self.plan.stream.experiences)
-        return ["test", "validation"] if validated else ["test"]
+        """Return whether a state has its record, which is of all experiences or there is none."""
+        return all(split in self.records[k].rows for split in self.splits)
 
     def begin(self) -> None:
         """Start with a strategy as it is before the first experience."""
@@ -220,7 +217,7 @@ class Fold:
         clock = Stopwatch(self.device)
         seen = {c for e in self._learned(k) for c in e.classes}
         scores: dict[str, Scores] = {}
-        for split in self._splits():
+        for split in self.splits:
             with self._blaming(k), global_generators(self.plan.config.seed), self._computing():
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(

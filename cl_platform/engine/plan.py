@@ -60,6 +60,10 @@ class Plan:
         code: digests of the code that takes part, by part.
         pretrained: whether the model's weights are the same in every run, whatever the seed.
         evaluator: digest of the code that evaluates states.
+        scored: the same with the code of the metrics.
+        data: digest of the stream as given: its facts and data, before any order or relabelling.
+        labels: the class index in this run of each class of the stream as given.
+        objects: the sections that the caller gave as objects.
         evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
     """
 
@@ -74,6 +78,10 @@ class Plan:
     code: dict[str, str] = field(default_factory=dict)
     pretrained: bool = False
     evaluator: str = ""
+    scored: str = ""
+    data: str = ""
+    labels: tuple[int, ...] = ()
+    objects: tuple[str, ...] = ()
     evaluators: dict[str, Any] = field(default_factory=dict)
 
     def on_device(self) -> Plan:

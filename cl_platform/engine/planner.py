@@ -85,11 +85,13 @@ class _Arranged:
 
     Args:
         data: names the stream before it is ordered.
+        labels: the run's index of each class of the stream as given.
         unordered: the stream with the run's class indices and normalisation.
         order: what the curriculum returned; stream and steps: in that order.
     """
 
     data: str
+    labels: tuple[int, ...]
     unordered: Stream
     order: tuple[int, ...]
     stream: Stream
@@ -152,6 +154,10 @@ class Planner:
             code=code,
             pretrained=pretrained,
             evaluator=evaluator,
+            scored=scored,
+            data=self._cached("given", _key(config.stream), lambda: _identity(given)),
+            labels=arranged.labels,
+            objects=tuple(self.objects),
             evaluators={}
             if by_class
             else self._cached("evaluators", (arranged.data, config.device), dict),
@@ -234,7 +240,7 @@ class Planner:
             ("steps", kind, data if same else arranged),
             lambda: steps_of(ordered, kind),
         )
-        return _Arranged(data, stream, tuple(order), ordered, steps)
+        return _Arranged(data, tuple(labels), stream, tuple(order), ordered, steps)
 
     def _code(
         self, config: RunConfig, template: Strategy, model: Any, stream: Stream
@@ -244,7 +250,7 @@ class Planner:
         Of a stream that is what changes its samples whenever they are read. The code that builds
         it is covered by what it built: the identities of the data are in the keys.
         """
-        plugin = None
+        plugin: Any = type(template)  # what its name gives, if that is a class
         if "strategy" not in self.objects:
             plugin = registry.load("strategy", config.strategy["name"])
         classes = tuple(type(m) for m in template.modules())
@@ -320,6 +326,13 @@ def _per_experience(
         if isinstance(value, Strategy) and name in section:
             found |= _per_experience(section[name], value, n, f"{where}.{name}")
     return found
+
+
+def _identity(stream: Stream) -> str:
+    """Return a digest of a stream as it is given, which tells it from others of its name."""
+    identities = [e.identity for e in stream.experiences]
+    facts = [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online]
+    return digest("stream as given", facts, identities)
 
 
 def _facts(stream: Stream) -> list[Any]:

@@ -37,12 +37,13 @@ class Correlation:
     """Rank correlations of two measurements of the same things.
 
     Args:
-        rho: Spearman's, with a percentile bootstrap interval over the things.
+        rho: Spearman's. It has no interval: the things may have something in common, as orders do
+            that begin alike, and an interval over things that depend on each other is too narrow.
         p: of rho, two-sided, by shuffling.
         tau, tau_p: Kendall's tau-b, and its p-value by shuffling.
     """
 
-    rho: Interval
+    rho: float
     p: float
     tau: float
     tau_p: float
@@ -61,17 +62,15 @@ def correlation(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES) -> Cor
         raise BadInput(f"x {x.shape} and y {y.shape}: give two vectors of one length from 3 on")
     if np.isnan(x).any() or np.isnan(y).any():
         nan = float("nan")
-        return Correlation(Interval(nan, nan, nan), nan, nan, nan)
+        return Correlation(nan, nan, nan, nan)
     rng = np.random.default_rng(0)
     rho = float(spearman(x[None], y[None])[0])
-    rows = rng.integers(len(x), size=(resamples, len(x)))
-    low, high = _bounds(spearman(x[rows], y[rows])[:, None])[:, 0]
     places = rng.permuted(np.tile(np.arange(len(x)), (resamples, 1)), axis=1)
     places = np.concatenate([np.arange(len(x))[None], places])
     taus = _kendall(x, y, places)
     tau = float(taus[0])
     p = permutation_p(x[places], y)
-    return Correlation(Interval(rho, float(low), float(high)), p, tau, _p(tau, taus))
+    return Correlation(rho, p, tau, _p(tau, taus))
 
 
 def permutation_p(null: np.ndarray, y: np.ndarray) -> float:
@@ -185,6 +184,50 @@ def _components(tables: np.ndarray) -> np.ndarray:
     return np.stack(
         [np.maximum(0, rows - residual) / m, np.maximum(0, columns - residual) / n, residual], 1
     )
+
+
+def group_test(table: np.ndarray) -> float:
+    """Return the p-value that groups of rows differ, where columns are the repetitions.
+
+    The groups' mean square is set against what chance adds to it: the interaction of groups and
+    columns, since the rows of a group may share noise (as orders do that begin with one state), and
+    the variance between the rows of a group. Source of its degrees of freedom: Satterthwaite 1946.
+
+    Args:
+        table: (groups, rows of each, columns), two of each at least.
+
+    Returns:
+        nan where nothing varies.
+
+    Raises:
+        BadInput: a size is below two, or the table has holes.
+    """
+    from scipy.stats import f
+
+    table = np.asarray(table, float)
+    if table.ndim != 3 or min(table.shape) < 2 or np.isnan(table).any():
+        raise BadInput(f"a table of shape {table.shape}: give a full one, two of each at least")
+    k, n, m = table.shape
+    cells, rows = table.mean(1), table.mean(2)
+    groups, columns, mean = cells.mean(1), cells.mean(0), table.mean()
+    by_group = n * m * ((groups - mean) ** 2).sum() / (k - 1)
+    shared = cells - groups[:, None] - columns + mean
+    own = rows - groups[:, None]
+    rest = table - rows[:, :, None] - shared[:, None] - columns + mean
+    shared_freedom, own_freedom = (k - 1) * (m - 1), k * (n - 1)
+    by_cell = n * (shared**2).sum() / shared_freedom
+    by_row = m * (own**2).sum() / own_freedom
+    by_rest = (rest**2).sum() / (own_freedom * (m - 1))
+    noise = (ROUNDING * max(1e-300, float(np.abs(table).max()))) ** 2
+    chance = by_cell + max(0.0, by_row - by_rest)
+    if max(by_group, chance) <= noise:
+        return float("nan")
+    if chance <= noise:
+        return 0.0
+    scale = by_cell**2 / shared_freedom
+    if by_row > by_rest:
+        scale += by_row**2 / own_freedom + by_rest**2 / (own_freedom * (m - 1))
+    return float(f.sf(by_group / chance, k - 1, chance**2 / scale))
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:

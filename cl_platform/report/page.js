@@ -305,7 +305,8 @@ function configOf(i) {
 function showRun(i) {
   const run = page.runs[i];
   byId("run-id").textContent = `Run ${run.id}`;
-  byId("run-command").textContent = run.command;
+  byId("run-command").textContent = run.command ?? "none can: objects, or classes of a script, took part";
+  byId("copy").hidden = !run.command;
   byId("run-config").textContent = JSON.stringify(configOf(i), null, 1);
   byId("run").showModal();
   draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100));

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.config.command import command_of
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.leaderboard import Measure, Row, shown_axes
 from cl_platform.report.runs import Runs
@@ -90,7 +89,7 @@ def _run(result: Result, row: Row, names: dict[tuple[str, ...], int]) -> dict[st
         "matrix": [_percent(line) for line in result.matrix.values],
         "calibration": [] if errors is None else [_percent(line) for line in errors.values],
         "names": names.setdefault(result.matrix.names, len(names)),
-        "command": command_of(result.config),
+        "command": result.command,
     }
 
 

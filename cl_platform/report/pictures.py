@@ -92,7 +92,7 @@ def prediction_figure(study: Study) -> Any:
         for axes, point in zip(row, points, strict=True):
             axes.scatter(point.scores[name], 100 * point.means, s=7, alpha=0.6, linewidths=0)
             rho = next(
-                p.correlation.rho.value
+                p.correlation.rho
                 for p in point.predictions
                 if p.score == name and p.outcome == "average_accuracy"
             )

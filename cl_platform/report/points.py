@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cl_platform.metrics.statistics import components
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -55,7 +57,8 @@ class OrderEffect:
         point: of the axes other than curriculum and seed.
         means: the metric by order, averaged over seeds, best first.
         deviations: its standard deviation over seeds, by order; nan with a single seed.
-        between: standard deviation over orders, less what the seeds explain of it.
+        between: standard deviation over orders, less what chance explains of it.
+        compared: how many orders that is about: where two or more have every seed, those.
         within: standard deviation over the seeds of an order, pooled; nan with a single seed.
     """
 
@@ -63,14 +66,15 @@ class OrderEffect:
     means: pd.Series
     deviations: pd.Series
     between: float
+    compared: int
     within: float
 
     def __str__(self) -> str:
         best, worst = self.means.index[0], self.means.index[-1]
         single = self.within != self.within
         seeds = "" if single else f", the seed by {100 * self.within:.1f}"
-        less = "" if single else ", less what seeds explain"
-        moved = f"{100 * self.between:.1f} points (sd over {len(self.means)} orders{less})"
+        less = "" if single else ", less what chance explains"
+        moved = f"{100 * self.between:.1f} points (sd over {self.compared} orders{less})"
         return (
             f"{self.point}: the order moves accuracy by {moved}{seeds}; from "
             f"{100 * self.means.iloc[-1]:.1f} ({worst}) to {100 * self.means.iloc[0]:.1f} ({best})"
@@ -91,6 +95,13 @@ def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
         free = by_order.count() - 1
         noise = float((by_order.var().fillna(0) * free).sum() / free.sum()) if free.sum() else 0.0
         within = noise**0.5 if free.sum() else float("nan")
-        between = max(0.0, float(means.var()) - noise * float((1 / by_order.count()).mean())) ** 0.5
-        effects.append(OrderEffect(name, means, by_order.std(), between, within))
+        table = group.groupby(["axis.curriculum", "seed"])[METRICS[0]].mean().unstack()
+        whole = table.dropna()
+        if min(whole.shape) > 1:  # the seeds' own effect is the same for all orders: no part of it
+            found, compared = components(whole.to_numpy(), resamples=0), len(whole)
+            between = (found.rows.value * found.total) ** 0.5
+        else:
+            compared, noise_of_means = len(means), noise * float((1 / by_order.count()).mean())
+            between = max(0.0, float(means.var()) - noise_of_means) ** 0.5
+        effects.append(OrderEffect(name, means, by_order.std(), between, compared, within))
     return effects

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_platform.config.labels import label
-from cl_platform.errors import StorageError
-from cl_platform.results.load import SECTIONS, as_frame, read_results
+from cl_platform.config.run_config import SECTIONS
+from cl_platform.core.digests import digest
+from cl_platform.errors import BadInput, StorageError
+from cl_platform.results.load import as_frame, code_of, data_of, read_results
 from cl_platform.results.references import compared, references_in
 from cl_platform.results.result import Result
-from cl_platform.storage.files import each, is_remote, location, read_json
+from cl_platform.results.sweep_record import read_failure, read_sweep
+from cl_platform.storage.files import each, is_remote, location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +37,7 @@ class Runs:
         sweep: the content of `sweep.json`; empty where there is no sweep.
         planned: how many runs there will be.
         errors: how many runs failed, by what they said.
+        left_out: a line on the runs of other code than what is shown; empty if there are none.
     """
 
     folder: Path
@@ -41,6 +46,7 @@ class Runs:
     sweep: Mapping[str, Any]
     planned: int
     errors: Counter[str]
+    left_out: str = ""
 
     @property
     def name(self) -> str:
@@ -52,24 +58,32 @@ class Runs:
         return self.sweep.get("status") == "running"
 
 
-def read_runs(folder: str | Path) -> Runs:
+def read_runs(folder: str | Path, code: str = "newest") -> Runs:
     """Read the runs of a folder: of a sweep those of its last phase, with their points.
 
+    Args:
+        code: where a folder that is no sweep's holds runs of equal settings by several versions of
+            the code: ``newest`` of each settings, ``all`` in rows of their own, or those of one by
+            the first digits of its digest; see :func:`cl_platform.results.load.code_of`.
+
     Raises:
+        BadInput: no run is of that code.
         StorageError: there is no such folder, or it holds no runs.
     """
     root = location(folder)
-    sweep = _sweep(root)
+    sweep = read_sweep(root)
     if not sweep and not is_remote(root) and root.is_dir() and not (root / "runs").is_dir():
         raise StorageError(f"{root} holds no runs: give the folder of a sweep, or an --out")
     listed = None
     if sweep:
         listed = {r["run_id"]: r["point"] for r in sweep["phases"][-1]["runs"] if r["whole"]}
-    results = read_results(root, listed)
+    results, left_out = read_results(root, listed), ""
+    if listed is None:
+        results, left_out = _of_code(results, code)
     asked = sweep["spec"].get("references", []) if sweep else []
     frame = as_frame(results, compared(results, references_in(sweep), asked))
     if listed is None:
-        points = _points([result.config for result in results])
+        points = _points(_told_apart(results))
     else:
         points = [listed[result.run_id] for result in results]
     return Runs(
@@ -79,40 +93,69 @@ def read_runs(folder: str | Path) -> Runs:
         sweep,
         planned=len(results) if listed is None else len(listed),
         errors=_errors(root, sweep, {result.run_id for result in results}),
+        left_out=left_out,
     )
 
 
-def _sweep(root: Path) -> dict[str, Any]:
-    """Return the content of `sweep.json`; empty if there is none, or none that can be used.
+def _of_code(results: Sequence[Result], code: str) -> tuple[list[Result], str]:
+    """Return the results by the code that is asked for, with a line on the others."""
+    if code == "all":
+        return list(results), ""
+    codes, settings = [code_of(r) for r in results], [_settings(r) for r in results]
+    ended = sorted(range(len(results)), key=lambda i: results[i].ended)
+    newest = {settings[i]: codes[i] for i in ended}
+    if code == "newest":
+        shown = [codes[i] == newest[settings[i]] for i in range(len(results))]
+    else:
+        shown = [one.startswith(code) for one in codes]
+    found = list(compress(results, shown))
+    others = Counter(one for one, is_shown in zip(codes, shown, strict=True) if not is_shown)
+    listed = ", ".join(f"{count} by {other}" for other, count in others.items())
+    if results and not found:
+        raise BadInput(f"code={code!r}: no run is by that code; there are {listed}")
+    line = f"runs by other code with equal settings are left out ({listed}); give --code all to see"
+    return found, f"{line} them in rows of their own, or one of these" if others else ""
 
-    What earlier versions did not write is filled in.
-    """
-    data = read_json(root / "sweep.json")
-    try:
-        for phase in data["phases"]:
-            for run in phase["runs"]:
-                if not (isinstance(run["run_id"], str) and isinstance(run["point"], dict)):
-                    return {}
-                run.setdefault("whole", True)
-            tally = phase["tally"]
-            [int(tally[key]) for key in ("runs", "done", "failed", "experiences", "distinct")]
-        filled = {"scores": {}, "seconds": 0.0, "chosen": [], **data}
-        kinds = {"name": str, "status": str, "spec": dict, "scores": dict, "chosen": list}
-        sound = all(isinstance(filled[key], kind) for key, kind in kinds.items())
-        return filled if sound and data["phases"] else {}
-    except (KeyError, TypeError, ValueError):
-        return {}
+
+def _settings(result: Result) -> str:
+    """Return what the runs of one row have in common, whose orders may be put together."""
+    config = {k: v for k, v in result.config.items() if k not in ("seed", "curriculum")}
+    return digest(config, data_of(result))
+
+
+def _ambiguous(pairs: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the first members that come with several second ones."""
+    counts = Counter(first for first, _ in set(pairs))
+    return {first for first, count in counts.items() if count > 1}
+
+
+def _told_apart(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the configurations, with the code and the data where settings do not tell them."""
+    settings = [_settings(r) for r in results]
+    streams = [digest(r.config["stream"]) for r in results]
+    several_codes = _ambiguous(zip(settings, map(code_of, results), strict=True))
+    several_data = _ambiguous(zip(streams, map(data_of, results), strict=True))
+    found = []
+    for result, own, stream in zip(results, settings, streams, strict=True):
+        config = dict(result.config)
+        if stream in several_data:
+            made = f"{data_of(result)[:6]} ({len(result.experiences)} experiences)"
+            config["stream"] = {**config["stream"], "data": made}
+        if own in several_codes:
+            config["code"] = code_of(result)
+        found.append(config)
+    return found
 
 
 def _errors(root: Path, sweep: Mapping[str, Any], done: Collection[str]) -> Counter[str]:
     """Count the errors of failed runs: on the sweep's record and, while it runs, in each run's."""
     runs = [run for phase in sweep.get("phases", []) for run in phase["runs"]]
-    recorded = Counter(str(run["error"]) for run in runs if "error" in run)
+    recorded = Counter(run["error"] for run in runs if "error" in run)
     if sweep.get("status") != "running":
         return recorded
     left = [r["run_id"] for r in runs if r["run_id"] not in done and "error" not in r]
-    found = each(root, read_json, [root / "runs" / run_id / "failed.json" for run_id in left])
-    return recorded + Counter(str(data["error"]) for data in found if isinstance(data, dict))
+    found = each(root, read_failure, [root / "runs" / run_id for run_id in left])
+    return recorded + Counter(data["error"] for data in found if data is not None)
 
 
 def _with_points(
@@ -138,7 +181,7 @@ def _points(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for one in leaves:
         for leaf, value in one.items():
             values.setdefault(leaf, []).append(repr(value))
-    named = Counter((s, config[s]["name"]) for config in configs for s in SECTIONS)
+    named = Counter[tuple[str, str]]((s, config[s]["name"]) for config in configs for s in SECTIONS)
     shown = set(SHOWN)
     for leaf, found in values.items():
         possible = named.get(leaf[:2], len(configs))  # some may be without it

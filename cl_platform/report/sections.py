@@ -91,17 +91,16 @@ def overview(runs: Runs) -> str:
         words += [f"last session {duration(runs.sweep['seconds'])}"]
     if runs.sweep.get("status", "done") != "done":
         words += [str(runs.sweep["status"])]
+    words += [runs.left_out] if runs.left_out else []
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return "; ".join([*words, f"written {written} by cl-platform {__version__}"])
 
 
 def _choice(chosen: dict[str, Any]) -> str:
     point = ", ".join(f"{k} = {v}" for k, v in chosen["point"].items())
+    objective = "-" if chosen["objective"] is None else f"{chosen['objective']:.4f}"
     seeds = f"mean of {chosen['seeds']} seeds" if chosen["seeds"] > 1 else "1 seed"
-    return (
-        f"<p>Chosen on validation data: <b>{html.escape(point)}</b> "
-        f"({chosen['objective']:.4f}, {seeds}).</p>"
-    )
+    return f"<p>Chosen on validation data: <b>{html.escape(point)}</b> ({objective}, {seeds}).</p>"
 
 
 def _filters(rows: Sequence[Row], together: Sequence[Row]) -> str:

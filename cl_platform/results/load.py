@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_platform.core.digests import digest
 from cl_platform.errors import StorageError
 from cl_platform.results.references import compared, read_references
 from cl_platform.results.result import Result
@@ -16,13 +16,11 @@ from cl_platform.storage.files import cannot, each, is_remote, listed, location
 if TYPE_CHECKING:
     import pandas as pd
 
-SECTIONS = ("stream", "strategy", "curriculum", "model")
-
 
 def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[Result]:
     """Return the results of all runs under a folder, or of those given.
 
-    What is not there, not readable, or by a version that wrote other things is left out.
+    What is not there is left out, and so is what cannot be used, which is set aside.
 
     Raises:
         StorageError: there is no such folder.
@@ -46,14 +44,16 @@ def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[
         except OSError as error:
             raise cannot("read", root / "runs", error) from error
         folders = [root / "runs" / name for name in names]
-    found = each(root, Result.load, folders)
-    return [result for result in found if result is not None and _is_complete(result)]
+    found = each(root, lambda folder: Result.load(folder, folder.name), folders)
+    return [result for result in found if result is not None]
 
 
 def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """Return the results under a folder, all or those of the given runs, one row per run.
 
-    Columns: ``run_id``, ``path``, ``scenario``, ``order``, every metric under its name (also those
+    Columns: ``run_id``, ``path``, ``scenario``, ``order``, ``ended`` (UTC), ``code`` (see
+    :func:`code_of`: the same settings may have been run with several), ``data`` (a digest of the
+    stream's), every metric under its name (also those
     against references where there are any, see :mod:`cl_platform.results.references`), every cost
     as ``cost.NAME`` and every setting under its dotted key (``strategy.name``).
 
@@ -72,6 +72,24 @@ def as_frame(results: Iterable[Result], more: Iterable[Mapping[str, float]]) -> 
     return pd.DataFrame([_row(result, metrics) for result, metrics in pairs])
 
 
+def code_of(result: Result) -> str:
+    """Return a digest (8 digits) of the code that made a result, with torch's and numpy's version.
+
+    It covers what the keys of states cover, and the code of evaluation and metrics.
+    """
+    made_by = {
+        name: version
+        for name, version in result.versions.items()
+        if name.startswith("code/") or name in ("torch", "numpy")
+    }
+    return digest(made_by)[:8]
+
+
+def data_of(result: Result) -> str:
+    """Return a digest (12 digits) of the stream as it was given, its data included."""
+    return result.versions.get("data", "")
+
+
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a configuration by dotted key."""
     return {
@@ -81,28 +99,15 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_complete(result: Result) -> bool:
-    """Return whether a readable document is a whole result and nothing else."""
-    try:
-        named = all(isinstance(result.config[key]["name"], str) for key in SECTIONS)
-        numbers = [*result.cost.values(), *result.metrics.values(), result.config["seed"]]
-        return (
-            named
-            and len(result.matrix) == len(result.experiences) > 0
-            and math.isfinite(result.metrics["average_accuracy"])
-            and all(isinstance(value, int | float) for value in numbers)
-            and all(isinstance(item, int) for item in result.order)
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
 def _row(result: Result, more: Mapping[str, float]) -> dict[str, Any]:
     return {
         "run_id": result.run_id,
         "path": str(result.path),
         "scenario": result.scenario,
         "order": tuple(result.order),
+        "ended": result.ended,
+        "code": code_of(result),
+        "data": data_of(result),
         **result.metrics,
         **more,
         **{f"cost.{k}": v for k, v in result.cost.items()},

@@ -14,11 +14,13 @@ from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.metrics.matrix_metrics import forward_transfer_from_experts, intransigence
 from cl_platform.results.result import Result
-from cl_platform.storage.files import location, read_json
+from cl_platform.results.sweep_record import read_sweep
+from cl_platform.storage.files import location
 
 References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
+KINDS = ("joint", "experts")  # of references
 OF_THE_RUN = ("strategy", "curriculum", "device")
 
 
@@ -37,10 +39,10 @@ def joint_references(results: Iterable[Result]) -> dict[str, Accuracies]:
     """Return the accuracies of joint training among the results by :func:`settings_key`.
 
     Of several with equal settings, such as those of two orders of classes, each adds the
-    experiences that it has; for an experience of more than one the last counts.
+    experiences that it has; for an experience of more than one the latest result counts.
     """
     found: dict[str, Accuracies] = {}
-    for result in results:
+    for result in sorted(results, key=lambda result: result.ended):
         if result.config["strategy"]["name"] != JOINT:
             continue
         row = found.setdefault(settings_key(result.config), {})
@@ -55,15 +57,14 @@ def read_references(folder: str | Path) -> References:
     Raises:
         StorageError: an address does not answer.
     """
-    data = read_json(location(folder) / "sweep.json")
-    return references_in(data) if isinstance(data, dict) else {}
+    return references_in(read_sweep(location(folder)))
 
 
 def references_in(sweep: Mapping[str, Any]) -> References:
     """Return the references in the content of `sweep.json`."""
     entries = sweep.get("references", [])
     return {
-        entry["settings"]: {kind: row for kind, row in entry.items() if kind != "settings"}
+        entry["settings"]: {kind: entry[kind] for kind in KINDS if entry.get(kind) is not None}
         for entry in entries
     }
 

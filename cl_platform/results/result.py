@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cl_platform.core.digests import digest
 from cl_platform.core.json_text import finite
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
-from cl_platform.errors import BadInput, ClpError
+from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.lifelong import lifelong_metrics
 from cl_platform.metrics.lifelong_logs import from_matrix
 from cl_platform.results import plots
-from cl_platform.storage.files import read_json, write_json
+from cl_platform.results.form import check_result
+from cl_platform.storage.files import write_atomic
+from cl_platform.storage.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+KEY = "result"  # under which it is sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +40,10 @@ class Result:
         validation: the same on validation data, where the stream has any.
         metrics: by name; the scenario's own mask has no prefix, others have (``task/forgetting``).
         cost: seconds, steps, bytes and parameters.
-        versions: of the platform, of torch and numpy, and of the plugins' code.
+        versions: of the platform, torch and numpy; digests of the code and of the stream's data.
+        ended: when it ended, in UTC as ISO 8601 text.
+        command: the ``clp run`` that repeats it; None where no command can, since objects or
+            classes of a script took part.
         path: the run's folder, or None if nothing was written.
         calibration: expected calibration error under the own mask on test data, in the matrix's
             form; None in results of versions that did not measure it.
@@ -54,6 +63,8 @@ class Result:
     metrics: dict[str, float]
     cost: dict[str, float]
     versions: dict[str, str]
+    ended: str = ""
+    command: str | None = None
     path: Path | None = field(default=None)
     calibration: AccuracyMatrix | None = None
     class_accuracy: np.ndarray | None = None
@@ -117,6 +128,8 @@ class Result:
             "metrics": self.metrics,
             "cost": self.cost,
             "versions": self.versions,
+            "ended": self.ended,
+            "command": self.command,
             "calibration": None if self.calibration is None else _nulled(self.calibration.values),
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
@@ -125,6 +138,7 @@ class Result:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
+        """Return the result that the content of a whole `result.json` stands for."""
         ids = tuple(e["identity"] for e in data["experiences"])
         names = tuple(e["name"] for e in data["experiences"])
 
@@ -144,6 +158,8 @@ class Result:
             metrics={k: float("nan") if v is None else v for k, v in data["metrics"].items()},
             cost=data["cost"],
             versions=data["versions"],
+            ended=data.get("ended", ""),
+            command=data.get("command"),
             path=path,
             calibration=AccuracyMatrix(errors, ids, names) if errors is not None else None,
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
@@ -152,17 +168,34 @@ class Result:
 
     def save(self, folder: Path) -> Path:
         """Write `result.json` atomically; returns the folder."""
-        write_json(folder / "result.json", self.to_json())
+        write_atomic(folder / "result.json", seal(KEY, self.to_json()))
         return folder
 
     @classmethod
-    def load(cls, folder: Path) -> Result | None:
-        """Return the result in a run's folder, or None if the run has not ended there."""
-        data = read_json(folder / "result.json")
-        try:
-            return None if data is None else cls.from_json(data, folder)
-        except (KeyError, TypeError, ValueError, AttributeError, ClpError):  # by another version
-            return None
+    def load(
+        cls, folder: Path, run_id: str | None = None, config: Mapping[str, Any] | None = None
+    ) -> Result | None:
+        """Return the result in a run's folder, or None if the run has not ended there.
+
+        A document that is damaged, not whole, or of another run is set aside, with one line.
+
+        Args:
+            run_id, config: those that it must have.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+
+        def parse(data: dict[str, Any]) -> Result:
+            check_result(data)
+            result = cls.from_json(data, folder)
+            if run_id is not None and result.run_id != run_id:
+                raise StorageError(f"it is of run {result.run_id}")
+            if config is not None and digest(result.config) != digest(config):
+                raise StorageError("it is of another configuration")
+            return result
+
+        return read_sealed(folder / "result.json", KEY, parse)
 
 
 def _nulled(values: np.ndarray) -> list[list[float | None]]:

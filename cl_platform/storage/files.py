@@ -148,7 +148,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_bytes(path).decode())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
-import json
 import os
 import pickle
-import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
+from cl_platform.core.digests import digest
 from cl_platform.core.matrix import Accuracies
 from cl_platform.errors import BadInput, StorageError
-from cl_platform.storage.files import (
-    SLACK,
-    evict,
-    is_remote,
-    read_bytes,
-    read_json,
-    remove,
-    write_atomic,
-)
+from cl_platform.storage.files import SLACK, evict, is_remote, read_bytes, remove, write_atomic
+from cl_platform.storage.sealed import checksum, read_sealed, seal, set_aside
+
+V = TypeVar("V")
 
 Keep = Literal["all", "branches", "last", "none"]
-MAGIC = b"clp-state-1\n"
+MAGIC = b"clp-state-2\n"
 SUFFIXES = (".pt", ".corrupt")  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
 MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
@@ -125,7 +119,7 @@ class StateStore:
     def load(self, key: str) -> State | None:
         """Return the state of a key, on the CPU, or None.
 
-        A corrupt one is renamed and reported in one line.
+        A corrupt one, or one of another key, is set aside.
 
         Raises:
             StorageError: it cannot be read.
@@ -143,19 +137,13 @@ class StateStore:
             with suppress(OSError):
                 os.utime(path)  # used just now
         payload, reason = content[len(MAGIC) + 32 :], "its checksum is wrong"
-        if content[: len(MAGIC) + 32] == MAGIC + hashlib.sha256(payload).digest():
+        if content[: len(MAGIC) + 32] == MAGIC + checksum(key, payload):
             try:
                 parts = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
                 return State(**parts)
             except (pickle.UnpicklingError, EOFError, TypeError) as error:
                 reason = type(error).__name__
-        aside = path.with_suffix(".corrupt")
-        print(
-            f"state {path.name} is corrupt ({reason}): kept as {aside.name}, trained again",
-            file=sys.stderr,
-        )
-        write_atomic(aside, content)
-        remove(path)
+        set_aside(path, content, reason)
         return None
 
     def should_save(self, key: str, seconds: float) -> bool:
@@ -176,9 +164,9 @@ class StateStore:
             return
         payload = io.BytesIO()
         torch.save(vars(state), payload)
-        content = payload.getbuffer()
+        content = payload.getvalue()
         path = self._path(key)
-        write_atomic(path, b"".join((MAGIC, hashlib.sha256(content).digest(), content)))
+        write_atomic(path, b"".join((MAGIC, checksum(key, content), content)))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's
@@ -190,10 +178,18 @@ class StateStore:
             self._total = evict(self.folder, self.budget, SUFFIXES, keep=path)
             self._added = 0
 
-    def record(self, key: str) -> Record:
-        """Return the record of a key; an empty one if there is none that can be used."""
-        data = read_json(self._path(key, ".json")) if self.folder is not None else None
-        return Record(**data) if _is_record(data) else Record()
+    def record(self, key: str, identities: Sequence[str]) -> Record:
+        """Return the record of a key; an empty one if there is none of these experiences.
+
+        A corrupt one, or one of another key, is set aside.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        if self.folder is None:
+            return Record()
+        parse = partial(_unpacked, sorted({*identities}))
+        return read_sealed(self._path(key, ".json"), key, parse) or Record()
 
     def save_record(self, key: str, record: Record) -> None:
         """Write the record of a key.
@@ -202,7 +198,7 @@ class StateStore:
             StorageError: it cannot be written.
         """
         if self.folder is not None:
-            content = json.dumps(vars(record)).encode()
+            content = seal(key, _packed(record), indent=None)
             write_atomic(self._path(key, ".json"), content, sync=False)  # can be made again
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
@@ -210,16 +206,37 @@ class StateStore:
         return self.folder / key[:2] / f"{key}{suffix}"
 
 
-def _is_record(data: Any) -> TypeGuard[dict[str, Any]]:
-    """Return whether a JSON document has the form of a record of this version."""
-    try:
-        accuracies = [a for row in data["rows"].values() for a in row.values()]
-        mappings = [*accuracies, data["cost"], data["calibration"]]
-        lists = [data["class_accuracy"], data["anytime"]]
-        return (
-            data.keys() == vars(Record()).keys()
-            and all(isinstance(part, dict) for part in mappings)
-            and all(isinstance(part, list) for part in lists)
-        )
-    except (AttributeError, KeyError, TypeError):
-        return False
+def _packed(record: Record) -> dict[str, Any]:
+    """Return a record for JSON: values in the order of the identities, which it does not repeat.
+
+    All records of a stream are about the same experiences, whose identities are 64 digits each.
+    """
+    identities = sorted(record.calibration)
+
+    def listed(row: Mapping[str, V]) -> list[V]:
+        return [row[identity] for identity in identities]
+
+    return {
+        **vars(record),
+        "experiences": digest(identities),
+        "rows": {
+            split: {mask: listed(row) for mask, row in by_mask.items()}
+            for split, by_mask in record.rows.items()
+        },
+        "calibration": listed(record.calibration),
+    }
+
+
+def _unpacked(identities: Sequence[str], data: dict[str, Any]) -> Record | None:
+    """Return the record of what :func:`_packed` made, or None if it is about other experiences."""
+
+    def named(values: Sequence[V]) -> dict[str, V]:
+        return dict(zip(identities, values, strict=True))
+
+    if data.pop("experiences") != digest(identities):
+        return None
+    rows = {
+        split: {mask: named(values) for mask, values in by_mask.items()}
+        for split, by_mask in data.pop("rows").items()
+    }
+    return Record(rows=rows, calibration=named(data.pop("calibration")), **data)

@@ -3,7 +3,7 @@
 Events are dictionaries with a key ``event``:
 
 =============  ====================================================================================
-``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``
+``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``
 ``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
 ``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``
 ``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
@@ -18,11 +18,12 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from cl_platform.core.json_text import json_text
+from cl_platform.core.matrix import Accuracies
 from cl_platform.errors import one_line
 from cl_platform.storage.files import append, is_remote, read_bytes, write_atomic
 
@@ -61,7 +62,9 @@ class Trackers:
 class EventLog:
     """Appends every event but the throttled progress to a JSONL file, one line each.
 
-    At an address, where nothing can be appended, the file is small enough to be written anew.
+    At an address, where nothing can be appended, the file is small enough to be written anew. It
+    has accuracies as lists in the order of the experiences of ``start``: their identities, 64
+    digits each, would be most of it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,10 +76,15 @@ class EventLog:
         torn = content and not content.endswith(b"\n")
         self._before = "\n" if torn else ""  # the writer of the last line was killed
         self._content = content if is_remote(path) else b""
+        self._identities: list[str] = []
 
     def emit(self, event: Event) -> None:
         if event["event"] == "progress":
             return
+        if event["event"] == "start":
+            self._identities = [e["identity"] for e in event.get("experiences", ())]
+        elif event["event"] == "evaluated":
+            event = {**event, "rows": self._listed(event["rows"])}
         line = f"{self._before}{json_text({'time': time.time(), **event})}\n"
         if is_remote(self.path):
             self._content += line.encode()
@@ -84,6 +92,12 @@ class EventLog:
         else:
             append(self.path, line)
         self._before = ""
+
+    def _listed(self, rows: Mapping[str, Accuracies]) -> dict[str, dict[str, list[float]]]:
+        return {
+            split: {mask: [row[i] for i in self._identities] for mask, row in by_mask.items()}
+            for split, by_mask in rows.items()
+        }
 
     def close(self) -> None:
         pass

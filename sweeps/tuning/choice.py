@@ -102,7 +102,7 @@ def objective(metric: str, phase: Phase, run: Run, out: Path) -> float:
     """Return a validation metric of a run; nan if it has none."""
     metrics = phase.metrics.get(run.run_id)
     if not metrics and run.run_id in phase.done:
-        result = Result.load(out / "runs" / run.run_id)
+        result = Result.load(out / "runs" / run.run_id, run.run_id)
         metrics = result.metrics if result is not None else {}
     return float((metrics or {}).get(f"validation/{metric}", math.nan))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_a_corrupt_state_is_set_aside_and_made_again(
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "is corrupt" in error
-    assert state.with_suffix(".corrupt").exists()
+    assert state.with_name(f"{state.name}.corrupt").exists()
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,48 @@ def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
     (first.path / "result.json").write_text("{")  # type: ignore[operator]
     assert same(execute(plan(), tmp_path), first)
     assert Result.load(first.path) is not None  # type: ignore[arg-type]
+
+
+def test_the_result_of_another_run_is_not_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, other = execute(plan(), tmp_path), execute(plan(seed=1), tmp_path)
+    assert mine.path is not None
+    assert other.path is not None
+    shutil.copy(other.path / "result.json", mine.path)
+    again, trained = watch(plan(), tmp_path)
+    assert same(again, mine)
+    assert trained == []
+    assert (mine.path / "result.json.corrupt").exists()
+    said = f"{mine.run_id}/result.json is corrupt (it is of run {other.run_id})"
+    assert said in capsys.readouterr().err
+
+
+def test_the_search_for_missing_rows_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        Fold,
+        "_complete",
+        lambda fold, k, whole=Fold._complete: (asked.append(k), whole(fold, k))[1],
+    )
+    counts = []
+    for n in (10, 20, 40):
+        stream = {"name": "blobs", "experiences": n, "samples_per_class": 2, "dimensions": 2 * n}
+        asked.clear()
+        execute(
+            plan(stream=stream, strategy="finetune", model={"name": "mlp", "hidden": [4]}), None
+        )
+        counts.append(len(asked))
+    assert counts[2] - counts[1] == 2 * (counts[1] - counts[0])
+
+
+def test_no_record_repeats_the_identities_of_experiences(tmp_path: Path) -> None:
+    result = execute(plan(), tmp_path)
+    one = result.experiences[2]["identity"]
+    texts = {path: path.read_text() for path in tmp_path.rglob("*.json*")}
+    assert len(texts) == 3 + 6 + 1  # of the run, of its states, and origin.json
+    found = {path.name: text.count(one) for path, text in texts.items() if one in text}
+    assert found == {"result.json": 1, "events.jsonl": 2}  # its start and its end
 
 
 def test_all_orders_share_their_prefixes_and_give_the_bits_of_separate_runs(

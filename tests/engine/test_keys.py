@@ -14,7 +14,7 @@ import pytest
 
 import cl_platform as clp
 from cl_platform import Strategy
-from cl_platform.config.registry import load
+from cl_platform.config.registry import Kind, load
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import build
 from cl_platform.core.code_digest import code_digest, kernel_digest
@@ -377,3 +377,31 @@ def test_a_metric_of_the_users_changes_the_id_of_a_run_and_no_state(
     first, edited = registered(0.5), registered(0.9)
     assert len({before.run_id, first.run_id, edited.run_id}) == 3
     assert before.keys == first.keys == edited.keys
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("strategy", "er"), ("curriculum", "reverse"), ("model", "mlp")]
+)
+def test_an_object_is_the_same_run_as_its_name(kind: Kind, name: str) -> None:
+    given = {"stream": {"name": "blobs", "samples_per_class": 6}, "strategy": "finetune"}
+    plugin = load(kind, name)
+    found = [plugin] if kind == "model" else [plugin()]
+    made = [clp.run(**{**given, kind: part}, out=None) for part in (name, *found)]
+    assert made[0].run_id == made[1].run_id
+    assert made[0].command == made[1].command is not None
+
+
+def test_there_is_a_command_where_it_can_work() -> None:
+    class Local(Strategy):
+        """Of this function."""
+
+    blobs = {"name": "blobs", "samples_per_class": 6, "experiences": 2}
+    stream = build("stream", blobs)
+    assert clp.run(stream, "finetune", out=None).command is None
+    assert clp.run(blobs, Local, out=None).command is None
+    wrapped = load("strategy", "refresh")(inner=Local())
+    assert clp.run(blobs, wrapped, out=None).command is None
+    assert clp.run(blobs, "finetune", curriculum=[1, 0], out=None).command == (
+        "clp run --stream blobs --strategy finetune --curriculum 1,0 --model mlp --set "
+        "stream.experiences=2 --set stream.samples_per_class=6 --seed 0"
+    )

@@ -393,3 +393,25 @@ def test_plans_of_a_planner_are_scored_on_their_own_labels(level: str) -> None:
                 assert many.metrics == pytest.approx(alone.metrics, nan_ok=True)
                 assert many.experiences == alone.experiences
                 assert many.run_id == alone.run_id
+
+
+def test_records_are_numbered_as_the_stream_is_given() -> None:
+    """The nearest class mean does not care for numbers: each digit has one accuracy, whatever its
+    number in a run. Where classes are counted by the seed's numbers, 0 would be another digit in
+    every run."""
+    stream = {**BLOBS, "separation": 1.0}
+    model = {"name": "mlp", "hidden": [8]}
+    for curriculum in ("as_given", {"name": "random", "seed": 1, "level": "classes"}):
+        made = [
+            clp.run(stream, f"{HERE}:NearestMean", curriculum=curriculum, model=model, out=None,
+                    seed=seed, permute_labels=permuted)
+            for seed, permuted in ((0, False), (0, True), (1, True), (2, True))
+        ]  # fmt: skip
+        plain, *others = made
+        assert plain.class_accuracy is not None
+        assert len({*plain.class_accuracy[-1]}) > 3
+        for result in others:
+            assert np.array_equal(result.class_accuracy, plain.class_accuracy)  # type: ignore[arg-type]
+            assert [e["classes"] for e in result.experiences] == [
+                e["classes"] for e in plain.experiences
+            ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 
 import cl_platform as clp
 from cl_platform.core.matrix import OWN_MASK
+from cl_platform.results.result import KEY
+from cl_platform.storage.sealed import seal
 
 STREAMS = [
     {"name": "blobs", "experiences": n, "samples_per_class": 20, "dimensions": 8} for n in (3, 4)
@@ -57,8 +59,16 @@ def put(out: Path, *documents: Mapping[str, Any]) -> Path:
     for data in documents:
         path = out / "runs" / data["run_id"] / "result.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data))
+        path.write_bytes(seal(KEY, data))
     return out
+
+
+def reseal(path: Path, key: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a record, as a writer would: its checksum is right."""
+    data = json.loads(path.read_text())
+    del data["checksum"]
+    change(data)
+    path.write_bytes(seal(key, data))
 
 
 def many_runs(runs: int) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,9 @@ from cl_platform.report.render import MOST_ROWS, render, write_report
 from cl_platform.report.runs import Runs, read_runs
 from cl_platform.report.tables import csv
 from cl_platform.results.load import read_results
+from cl_platform.results.result import KEY
+from cl_platform.results.sweep_record import SWEEP
+from cl_platform.storage.sealed import seal
 from sweeps.record import Phase, write_failure, write_sweep
 from tests.cli.test_cli import Clp
 from tests.helpers.report_runs import (
@@ -36,6 +39,7 @@ from tests.helpers.report_runs import (
     own_matrix,
     put,
     real_runs,
+    reseal,
 )
 from tests.helpers.sweep_runs import PLANNER, planned, spec
 
@@ -279,23 +283,10 @@ def test_of_a_sweep_with_tuning_the_last_phase_counts(swept: Callable[..., Path]
 
 def test_runs_that_are_part_of_others_are_left_out(swept: Callable[..., Path]) -> None:
     out = swept(4)
-    data = json.loads((out / "sweep.json").read_text())
-    data["phases"][-1]["runs"][0]["whole"] = False
-    (out / "sweep.json").write_text(json.dumps(data))
+    reseal(
+        out / "sweep.json", SWEEP, lambda data: data["phases"][-1]["runs"][0].update(whole=False)
+    )
     assert len(read_runs(out).results) == 3
-
-
-def test_the_record_of_an_older_version_is_read(swept: Callable[..., Path]) -> None:
-    out = swept(4)
-    data = json.loads((out / "sweep.json").read_text())
-    for key in ("scores", "seconds"):
-        del data[key]
-    for run in data["phases"][0]["runs"]:
-        del run["whole"]
-    (out / "sweep.json").write_text(json.dumps(data))
-    found = read_runs(out)
-    assert found.frame["axis.strategy"].tolist() == ["finetune", "finetune", "joint", "joint"]
-    assert write_report(found).exists()
 
 
 DAMAGED = ["", "{", "[]", "null", "{}", '{"phases": []}', '{"phases": [{}]}', '{"phases": 3}',
@@ -304,11 +295,15 @@ DAMAGED = ["", "{", "[]", "null", "{}", '{"phases": []}', '{"phases": [{}]}', '{
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_record_of_a_sweep_spoils_no_report(
-    tmp_path: Path, model: dict[str, Any], text: str
+    tmp_path: Path, model: dict[str, Any], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path, changed(model, 1))
     (tmp_path / "sweep.json").write_text(text)
     assert write_report(read_runs(tmp_path)).exists()
+    assert (tmp_path / "sweep.json.corrupt").read_text() == text
+    err = capsys.readouterr().err
+    assert "/sweep.json is corrupt (its checksum is wrong): kept as sweep.json.corrupt" in err
+    assert len(err.splitlines()) == 1
 
 
 # --- rows
@@ -688,7 +683,7 @@ def remote(model: dict[str, Any]) -> str:
     files = fsspec.filesystem("memory")
     for i in range(2):
         data = changed(model, i, seed=i)
-        files.pipe(f"/reports/runs/{data['run_id']}/result.json", json.dumps(data).encode())
+        files.pipe(f"/reports/runs/{data['run_id']}/result.json", seal(KEY, data))
     return "memory://reports"
 
 

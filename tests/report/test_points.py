@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,7 +15,7 @@ from cl_platform.report import pictures, points as analysis
 def frame(rows: Sequence[tuple[str, str, int, float]]) -> pd.DataFrame:
     columns = ["axis.strategy", "axis.curriculum", "axis.seed", "average_accuracy"]
     made = pd.DataFrame(rows, columns=columns)
-    made["strategy.name"] = made["axis.strategy"]
+    made["strategy.name"], made["seed"] = made["axis.strategy"], made["axis.seed"]
     return made
 
 
@@ -68,14 +69,43 @@ def test_the_effect_of_the_order_by_hand() -> None:
     assert (joint.point, er.point) == ("joint", "er")
     assert joint.between == pytest.approx(0)
     assert list(er.means.items()) == [("1 0", pytest.approx(0.8)), ("0 1", pytest.approx(0.6))]
-    noise = (0.02 + 0.005) / 2 / 2  # of a mean of two seeds
-    assert er.between == pytest.approx(math.sqrt(0.02 - noise))  # the variance of 0.8 and 0.6
+    chance = 4 * 0.075**2 / 2  # order x seed of a mean of two seeds; each cell is 0.075 off
+    assert er.between == pytest.approx(math.sqrt(0.02 - chance))  # the variance of 0.8 and 0.6
     assert er.within == pytest.approx(math.sqrt((0.02 + 0.005) / 2))  # two are 0.2 apart, and 0.1
     assert er.deviations["0 1"] == pytest.approx(math.sqrt(0.02))
     assert str(er) == (
-        "er: the order moves accuracy by 11.7 points (sd over 2 orders, less what seeds explain), the "
-        "seed by 11.2; from 60.0 (0 1) to 80.0 (1 0)"
+        "er: the order moves accuracy by 9.4 points (sd over 2 orders, less what chance explains), "
+        "the seed by 11.2; from 60.0 (0 1) to 80.0 (1 0)"
     )
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.05, 0.1])
+def test_what_the_seeds_share_is_no_noise_of_the_orders(of_seeds: float) -> None:
+    """Whatever the seeds do to all orders alike, the orders move accuracy by what they do."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(40):
+        table = 0.5 + rng.normal(0, 0.02, (24, 1)) + rng.normal(0, of_seeds, (1, 3))
+        table = table + rng.normal(0, 0.01, (24, 3))
+        rows = [("er", f"{i:02}", s, v) for (i, s), v in np.ndenumerate(table)]
+        (effect,) = analysis.order_effects(frame(rows))
+        found.append(effect.between)
+    assert np.mean(found) == pytest.approx(0.0197, abs=0.0008)
+
+
+def test_an_order_without_a_seed_is_left_out_of_the_effect() -> None:
+    rows = [("er", o, s, v + s / 4) for o, v in (("0", 0.1), ("1", 0.3)) for s in (0, 1)]
+    (effect,) = analysis.order_effects(frame([*rows, ("er", "2", 1, 0.5)]))
+    assert effect.between == pytest.approx(0.2 / math.sqrt(2))
+    assert (effect.compared, len(effect.means)) == (2, 3)
+
+
+def test_orders_with_seeds_of_their_own_are_compared_by_their_means() -> None:
+    rows = [("er", "0", s, 0.4 + s / 10) for s in (0, 1)]
+    (effect,) = analysis.order_effects(
+        frame([*rows, *(("er", "1", s, 0.6 + s / 10) for s in (2, 3))])
+    )
+    noise = 0.005 / 2  # of a mean of two
+    assert effect.between == pytest.approx(math.sqrt(0.08 - noise))
 
 
 def test_the_spread_over_seeds_is_pooled_by_degrees_of_freedom() -> None:

@@ -27,6 +27,7 @@ def made_up(experiences: int, seed: int = 0) -> Result:
     data["order"] = list(range(experiences))
     shape = (experiences + 1, experiences)
     data["matrix"] = {m: rng.uniform(size=shape).tolist() for m in data["matrix"]}
+    data["calibration"] = data["class_accuracy"] = None
     return Result.from_json(data)
 
 

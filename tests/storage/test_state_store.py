@@ -13,7 +13,8 @@ import torch
 
 from cl_platform.storage import state_store
 from cl_platform.storage.files import evict, read_bytes, write_atomic
-from cl_platform.storage.state_store import State, StateStore
+from cl_platform.storage.sealed import seal
+from cl_platform.storage.state_store import Record, State, StateStore
 
 
 def wait_for_the_clock(folder: Path) -> None:
@@ -70,11 +71,64 @@ def test_a_corrupt_state_is_renamed(base: Path, capsys: pytest.CaptureFixture[st
     write_atomic(path, damaged)
     assert store.load("aa") is None
     assert capsys.readouterr().err == (
-        "state aa.pt is corrupt (its checksum is wrong): kept as aa.corrupt, trained again\n"
+        "aa/aa.pt is corrupt (its checksum is wrong): kept as aa.pt.corrupt, not used, made again if "
+        "needed\n"
     )
-    assert read_bytes(base / "aa" / "aa.corrupt") == damaged
+    assert read_bytes(base / "aa" / "aa.pt.corrupt") == damaged
     assert store.load("aa") is None
     assert capsys.readouterr().err == ""
+
+
+def test_a_state_is_none_under_another_key(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = StateStore(base)
+    store.save("aa", State({"w": torch.ones(3)}), None)
+    write_atomic(base / "bb" / "bb.pt", read_bytes(base / "aa" / "aa.pt"))
+    assert store.load("bb") is None
+    assert "bb/bb.pt is corrupt (its checksum is wrong)" in capsys.readouterr().err
+    assert store.load("aa") is not None
+
+
+IDS = ["c" * 64, "a" * 64, "b" * 64]
+RECORD = Record(
+    rows={"test": {"seen": dict(zip(IDS, (0.1, 0.2, 1 / 3), strict=True))}},
+    cost={"train_seconds": 1.5},
+    calibration=dict(zip(IDS, (None, 0.5, 0.25), strict=True)),
+    class_accuracy=[0.5, None],
+    evaluator="e" * 64,
+)
+
+
+def test_a_record_comes_back_for_its_experiences_in_any_order(base: Path) -> None:
+    store = StateStore(base)
+    assert store.record("aa", IDS) == Record()
+    store.save_record("aa", RECORD)
+    assert store.record("aa", IDS) == store.record("aa", sorted(IDS)) == RECORD
+    assert store.record("aa", IDS[:2]) == store.record("aa", [*IDS, "d" * 64]) == Record()
+    assert store.record("aa", IDS) == RECORD, "of other experiences is not corrupt"
+
+
+def test_a_record_does_not_repeat_identities(base: Path) -> None:
+    StateStore(base).save_record("aa", RECORD)
+    content = read_bytes(base / "aa" / "aa.json").decode()
+    assert not [identity for identity in IDS if identity in content]
+
+
+@pytest.mark.parametrize("damage", ["other key", "cut off", "other form"])
+def test_a_corrupt_record_is_set_aside(
+    base: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    store = StateStore(base)
+    store.save_record("aa", RECORD)
+    content = read_bytes(path := base / "aa" / "aa.json")
+    damaged = {
+        "other key": seal("bb", {}, None),
+        "cut off": content[:-9],
+        "other form": seal("aa", {"rows": {}}, None),
+    }[damage]
+    write_atomic(path, damaged)
+    assert store.record("aa", IDS) == Record()
+    assert "aa/aa.json is corrupt" in capsys.readouterr().err
+    assert read_bytes(base / "aa" / "aa.json.corrupt") == damaged
 
 
 @pytest.mark.system

@@ -7,11 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cl_platform.engine.execution import execute
 from cl_platform.report.runs import read_runs
+from cl_platform.results.sweep_record import FAILURE
 from sweeps import record
 from sweeps.record import Phase
 from sweeps.spec import parse_spec
+from tests.helpers.report_runs import reseal
 from tests.helpers.sweep_runs import LRS, PLANNER, SEEDS, Tuned, by_lr, planned, spec
 
 
@@ -34,6 +38,21 @@ def test_a_failure_is_on_record_until_it_is_forgotten(tmp_path: Path) -> None:
     record.forget_failure(tmp_path, run)
     record.forget_failure(tmp_path, run)
     assert record.failure(tmp_path, run) is None
+
+
+def test_a_failure_that_was_edited_is_set_aside_and_the_run_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = planned()
+    path = tmp_path / "runs" / run.run_id / "failed.json"
+    record.write_failure(tmp_path, run, "it broke", None)
+    reseal(path, FAILURE, lambda data: data.update(experiences="5"))
+    assert record.failure(tmp_path, run) is None
+    record.write_failure(tmp_path, run, "it broke", None)
+    path.write_text(path.read_text().replace("broke", "works"))
+    assert record.failure(tmp_path, run) is None
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert not path.exists()
 
 
 def test_the_table_of_results_has_the_axes_and_the_runs_order(tmp_path: Path) -> None:

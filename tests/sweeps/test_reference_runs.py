@@ -309,7 +309,9 @@ def test_what_was_computed_once_is_used_again(here: list[str], tmp_path: Path) -
     assert again.references == first.references
     tally = preview(document(axes), tmp_path).tally
     assert (tally.runs, tally.kept, tally.known) == (6, 6, 10)
-    phase = reference_phase(reference_runs(first.spec, first.phases[-1].runs, PLANNER), tmp_path)
+    phase = reference_phase(
+        reference_runs(first.spec, first.phases[-1].runs, PLANNER), PLANNER, tmp_path
+    )
     assert Here(first.spec, tmp_path, PLANNER).survey(phase) == []  # so that no Ray is started
 
     wider = sweep(document({**axes, "strategy": ["er", "er-ace"]}), tmp_path)

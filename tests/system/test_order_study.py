@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import re
+import shutil
 from dataclasses import replace
 from math import factorial
 from pathlib import Path
@@ -19,12 +19,14 @@ from scipy import stats
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.report.orders.study import verdict
+from cl_platform.results.sweep_record import SWEEP
 from cl_platform.tracking.console import new_console
 from streams.curricula import designer
 from streams.curricula.designed import Designer
 from sweeps import console as show
 from sweeps.api import Sweep, sweep
 from sweeps.executor import tree
+from tests.helpers.report_runs import reseal
 from tests.report.test_orders import FOUR, only, without_nan
 from tests.system.browser import Visits
 
@@ -103,7 +105,7 @@ def test_its_study_is_of_its_results(real: Sweep) -> None:
         assert sorted(map(tuple, point.orders.tolist())) == FOUR
         x = [dict(zip(mine["order"], mine["score.designer"], strict=True))[o] for o in means.index]
         rho = stats.spearmanr(x, means).statistic
-        assert point.predictions[0].correlation.rho.value == pytest.approx(rho)
+        assert point.predictions[0].correlation.rho == pytest.approx(rho)
     assert [p.point for p in only(real.studies()).points] == [p.point for p in found.points]
     again = only(real.studies())
     assert [p.predictions for p in again.points] == [p.predictions for p in found.points]
@@ -131,8 +133,8 @@ def test_on_the_console_long_names_and_many_scores_are_folded(real: Sweep, tmp_p
     ids = [run.run_id for run in real.phases[0].runs]
     long = "designer distance=euclidean encoder=torchvision samples=1000"
     scores = {f"{long} [bold]{i}": {r: float(i + int(r, 16) % 7) for r in ids} for i in range(4)}
-    record = json.loads((real.path / "sweep.json").read_text())
-    (tmp_path / "sweep.json").write_text(json.dumps({**record, "scores": scores}))
+    shutil.copy(real.path / "sweep.json", tmp_path)
+    reseal(tmp_path / "sweep.json", SWEEP, lambda record: record.update(scores=scores))
     (tmp_path / "runs").symlink_to(real.path / "runs")
     lines = shown(replace(real, path=tmp_path))
     assert all(len(line) <= 80 for line in lines[:-1])

@@ -190,7 +190,7 @@ def test_a_corrupt_state_is_set_aside_and_made_again(
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "is corrupt" in error
-    assert exists(state.with_suffix(".corrupt"))
+    assert exists(state.with_name(f"{state.name}.corrupt"))
 
 
 def test_results_are_loaded(out: str, requests: list[str]) -> None:

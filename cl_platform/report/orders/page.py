@@ -30,8 +30,10 @@ def sections(study: Study) -> list[str]:
             f"Accuracy in %, {over}. The best of many "
             'orders is best partly by luck: "worth of picking" is the gain over the mean order, on '
             "each seed, of the order that is best on the others. Shares of variance are components "
-            'of orders x seeds with bootstrap intervals over orders; "first item" is the share of '
-            "the variance between orders that goes with what is learned first (p by shuffling).",
+            "of orders x seeds with bootstrap intervals over orders, a little too narrow: orders "
+            'that begin alike share noise. "First item" is the share of the variance between '
+            "orders that goes with what is learned first; its p is against the chance of seeds and "
+            "of other orders, and needs several seeds and each item first equally often.",
             soft=True,
         ),
         *_legend(study.items),
@@ -140,9 +142,9 @@ def _predictions_table(points: Sequence[PointStudy], outcome: str) -> str:
         [
             p.score,
             point.point,
-            str(p.correlation.rho),
+            _two_digits(p.correlation.rho),
             *map(p_value, (p.correlation.p, p.adjusted, p.relabelled)),
-            "-" if math.isnan(p.correlation.tau) else f"{p.correlation.tau:.2f}",
+            _two_digits(p.correlation.tau),
             p_value(p.correlation.tau_p),
             *("{} ({:.1f})".format(*p.overlaps[k]) for k in tops if k in p.overlaps),
         ]
@@ -156,8 +158,8 @@ def _predictions_table(points: Sequence[PointStudy], outcome: str) -> str:
 def _method(study: Study) -> str:
     text = (
         "Spearman's rho and Kendall's tau of the score with the outcome averaged over seeds; "
-        "positive where a higher score means more accuracy, less forgetting, more F. Bootstrap "
-        "intervals over orders; p by shuffling scores, and corrected by Holm. "
+        "positive where a higher score means more accuracy, less forgetting, more F. P by "
+        "shuffling scores, which takes orders for independent, and corrected by Holm. "
     )
     if not math.isnan(study.points[0].predictions[0].relabelled):
         n = len(study.items)
@@ -167,6 +169,10 @@ def _method(study: Study) -> str:
             "scores and like outcomes. "
         )
     return text + "Top k: orders in the top k of both, and how many chance would put there."
+
+
+def _two_digits(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _share(value: Interval) -> str:

@@ -12,12 +12,12 @@ import numpy as np
 
 from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import (
-    RESAMPLES,
     Components,
     Correlation,
     Interval,
     components,
     correlation,
+    group_test,
     holm,
     mean_interval,
     permutation_p,
@@ -48,7 +48,13 @@ class Order:
 
 @dataclass(frozen=True)
 class First:
-    """How much of the variance between orders goes with their first item; p by shuffling orders."""
+    """How much of the variance between orders goes with their first item.
+
+    Args:
+        p: that it is more than chance; orders with the same first item share the state after it,
+            and its noise: see :func:`cl_platform.metrics.statistics.group_test`. nan with a single
+            seed, and unless each item is first in equally many orders, two at least.
+    """
 
     share: float
     p: float
@@ -152,8 +158,8 @@ def verdict(study: Study, score: str) -> str:
     """Return a sentence on whether a score predicted the results of the orders."""
     mine = [p for point in study.points for p in point.predictions if p.score == score]
     total = sum(len(point.predictions) for point in study.points)
-    right = sum(_holds(p) and p.correlation.rho.value > 0 for p in mine)
-    wrong = sum(_holds(p) and p.correlation.rho.value < 0 for p in mine)
+    right = sum(_holds(p) and p.correlation.rho > 0 for p in mine)
+    wrong = sum(_holds(p) and p.correlation.rho < 0 for p in mine)
     strict = not any(math.isnan(p.relabelled) for p in mine)
     return (
         f"{score} foresees {right} of {len(mine)} outcomes, {wrong} the wrong way round (p < "
@@ -240,7 +246,7 @@ def _point(
         median=at(len(ranked) // 2),
         worst=at(-1),
         picked=_picked(accuracy.to_numpy()) if seeds > 1 else None,
-        first=_first(orders, means),
+        first=_first(orders, accuracy.to_numpy()),
         positions=_positions(orders, means),
         scores=scores,
         predictions=list(_predictions(tables, orders, scores, scored)),
@@ -255,18 +261,23 @@ def _picked(accuracy: np.ndarray) -> Interval:
     return mean_interval(gains)
 
 
-def _first(orders: np.ndarray, means: np.ndarray) -> First:
-    """Return the correlation ratio of the first item, with its p by shuffling."""
+def _first(orders: np.ndarray, accuracy: np.ndarray) -> First:
+    """Return the correlation ratio of the first item, with its p.
+
+    Args:
+        accuracy: (N, seeds).
+    """
+    means = accuracy.mean(1)
     spread = ((means - means.mean()) ** 2).sum()
     if spread <= len(means) * 10.0 ** (-2 * DIGITS):
         return First(float("nan"), float("nan"))
-    shuffled = np.random.default_rng(0).permuted(np.tile(means, (RESAMPLES, 1)), axis=1)
-    rows = np.concatenate([means[None], shuffled])
-    between = np.zeros(len(rows))
-    for item in np.unique(orders[:, 0]):
-        mine = orders[:, 0] == item
-        between += mine.sum() * (rows[:, mine].mean(1) - means.mean()) ** 2
-    return First(float(between[0] / spread), float(np.mean(between >= between[0] - 1e-12)))
+    groups = [accuracy[orders[:, 0] == item] for item in np.unique(orders[:, 0])]
+    between = sum(len(each) * (each.mean() - means.mean()) ** 2 for each in groups)
+    p = float("nan")
+    if len({len(each) for each in groups}) == 1:
+        table = np.stack(groups)
+        p = group_test(table) if min(table.shape) > 1 else p
+    return First(float(between / spread), p)
 
 
 def _positions(orders: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -197,6 +197,13 @@ def carry_out(segment: Segment, store: StateStore, trained: list[str]) -> None:
         carry_out(child, store, trained)
 
 
+def assert_same_rows(run: Run, store: StateStore, alone: StateStore) -> None:
+    plan = PLANNER(run.config, run.order)
+    identities = [e.identity for e in plan.stream.experiences]
+    rows = [record.rows for record in Fold(plan, alone, Trackers()).run()]
+    assert [store.record(key, identities).rows for key in run.keys] == rows
+
+
 def test_the_states_that_are_kept_are_those_where_runs_part(tmp_path: Path) -> None:
     stream = {**BLOBS, "experiences": 4}
     runs = planned({"curriculum": ["all"]}, base={"stream": stream})
@@ -208,8 +215,7 @@ def test_the_states_that_are_kept_are_those_where_runs_part(tmp_path: Path) -> N
     assert kept(tmp_path) == {run.keys[k] for run in runs for k in (1, 2)}
     alone = StateStore(None)
     for run in (runs[0], runs[17]):
-        rows = [r.rows for r in Fold(PLANNER(run.config, run.order), alone, Trackers()).run()]
-        assert [StateStore(tmp_path).record(key).rows for key in run.keys] == rows
+        assert_same_rows(run, StateStore(tmp_path), alone)
 
 
 def test_held_states_are_shared_and_never_written(tmp_path: Path) -> None:
@@ -227,8 +233,7 @@ def test_held_states_are_shared_and_never_written(tmp_path: Path) -> None:
     assert all(store.load(key) is not None for key in held)
     alone = StateStore(None)
     for run in runs[:2]:  # they share their first two experiences, and so a held state
-        rows = [r.rows for r in Fold(PLANNER(run.config, run.order), alone, Trackers()).run()]
-        assert [StateStore(tmp_path).record(key).rows for key in run.keys] == rows
+        assert_same_rows(run, StateStore(tmp_path), alone)
     store.keep_in_memory(())
     assert all(store.load(key) is None for key in held)
 

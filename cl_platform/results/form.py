@@ -1,0 +1,82 @@
+"""The form of a result's document: what a reader may rely on."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cl_platform.config.run_config import SECTIONS
+from cl_platform.core.matrix import MASKS, OWN_MASK
+from cl_platform.core.stream import Scenario
+
+Row = list[Annotated[float, Field(ge=0, le=1)]]
+PartialRow = list[Annotated[float, Field(ge=0, le=1)] | None]
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Form(BaseModel):
+    """A form whose values have exactly the types it names; there may be more of them."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Experience(Form):
+    name: str
+    identity: str
+    task: int
+    classes: list[int]
+
+
+class ResultForm(Form):
+    """The content of `result.json`; see :class:`cl_platform.results.result.Result`."""
+
+    run_id: str
+    config: dict[str, Any]
+    stream: str
+    scenario: Scenario
+    order: Annotated[list[int], Field(min_length=1)]
+    experiences: Annotated[list[_Experience], Field(min_length=1)]
+    matrix: dict[str, list[Row]]
+    validation: dict[str, list[Row]]
+    metrics: dict[str, float | None]
+    cost: dict[str, float]
+    versions: dict[str, str]
+    ended: str = ""
+    command: str | None = None
+    calibration: list[PartialRow] | None = None
+    class_accuracy: list[PartialRow] | None = None
+    anytime: list[Point] = Field(default_factory=list)
+
+
+def check_result(data: dict[str, Any]) -> None:
+    """Check that a document is a whole result.
+
+    Raises:
+        ValueError: it is not.
+    """
+    ResultForm.model_validate(data)
+    config, steps = data["config"], len(data["experiences"])
+    tables = [*data["matrix"].values(), *data["validation"].values()]
+    tables += [table for table in (data.get("calibration"),) if table is not None]
+    sound = (
+        all(isinstance(config[key]["name"], str) for key in SECTIONS)
+        and isinstance(config["seed"], int)
+        and OWN_MASK[data["scenario"]] in data["matrix"]
+        and data["matrix"].keys() <= {*MASKS}
+        and all(len(table) == steps + 1 for table in tables)
+        and all(len(row) == steps for table in tables for row in table)
+        and len(data.get("class_accuracy") or tables[0]) == steps + 1
+        and math.isfinite(data["metrics"]["average_accuracy"])
+        and _is_command(data.get("command"))
+    )
+    if not sound:
+        raise ValueError("a result that is not whole")
+
+
+def _is_command(text: str | None) -> bool:
+    """Return whether a text, which people copy into a shell, is a ``clp run`` and nothing else."""
+    words = ["clp", "run"] if text is None else shlex.split(text)
+    return words[:2] == ["clp", "run"] and text in (None, shlex.join(words))
