@@ -18,6 +18,8 @@ of them can be pickled (and so cross process borders) unchanged.
 from __future__ import annotations
 
 import re
+import sys
+from functools import cache
 
 # Control characters (a terminal obeys them), separators of lines, marks that change the direction
 # of the text after them, and lone surrogates, which no file can hold.
@@ -88,3 +90,9 @@ def one_line(error: BaseException, length: int = 1000) -> str:
 def printable(text: str) -> str:
     """Return text with the characters that no terminal, page or file should get as escapes."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+@cache
+def say_once(line: str) -> None:
+    """Print a line that a person should know of on standard error, once in a process."""
+    print(line, file=sys.stderr)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from cl_platform import StreamInfo
+from cl_platform.errors import say_once
 from strategies.parts.pool import Pool
 
 
@@ -50,10 +49,9 @@ class L2PBatchVote(L2P):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        warnings.warn(
+        say_once(
             "l2p-batch-vote: predictions depend on the other samples of a batch, and so does its "
-            "accuracy; use l2p for numbers to trust",
-            stacklevel=2,
+            "accuracy; use l2p for numbers to trust"
         )
 
     def choose(self, similarity: Tensor) -> Tensor:

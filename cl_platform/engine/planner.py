@@ -7,12 +7,10 @@ part; key(k) covers key(k-1) and the k-th step. It holds nothing that cannot cha
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from inspect import isroutine
 from typing import Any
 
@@ -31,7 +29,7 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Step, steps_of
-from cl_platform.errors import BadInput, ConfigError
+from cl_platform.errors import BadInput, ConfigError, say_once
 from cl_platform.metrics.registry import registered_functions
 
 TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
@@ -128,7 +126,7 @@ class Planner:
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         pretrained = bool(_of_model(model, "pretrained", parameters))
         if template.freezes_model and not pretrained:
-            _say_once(
+            say_once(
                 f"strategy {config.strategy['name']!r} leaves the model as it is, and "
                 f"{config.model['name']!r} has random weights: give a pretrained model"
             )
@@ -294,11 +292,6 @@ class Planner:
         return found[key]
 
 
-@cache
-def _say_once(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def _key(section: dict[str, Any]) -> str:
     return json.dumps(section, sort_keys=True, default=str)
 
@@ -362,8 +355,7 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
     if faults:
         raise ConfigError("\n".join(faults))
     if stream.online and strategy.needs_second_pass:
-        warnings.warn(
+        say_once(
             f"strategy {config.strategy['name']!r} reads the data of an experience besides its "
-            f"batches (needs_second_pass), although stream {stream.name!r} is online",
-            stacklevel=2,
+            f"batches (needs_second_pass), although stream {stream.name!r} is online"
         )

@@ -93,7 +93,6 @@ class FrozenPart(LwF):
 
 
 @pytest.mark.system
-@pytest.mark.filterwarnings("ignore:l2p-batch-vote")  # what it warns of is not looked at here
 @pytest.mark.parametrize("name", sorted(plugins("strategy")))
 def test_no_strategy_notices_that_it_is_measured_and_counted(name: str) -> None:
     scenario = "task" if load("strategy", name).needs_task is True else "class"

@@ -19,9 +19,9 @@ from torch.nn.functional import one_hot
 import cl_platform as clp
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import build
-from cl_platform.engine import planner
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
+from cl_platform.errors import say_once
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.prototypes import RIDGES, RanPAC, StreamingLDA, ridge_weights
@@ -223,7 +223,7 @@ def test_a_tiny_ridge_and_a_singular_gram_matrix_give_the_shortest_solution() ->
 
 def test_planning_says_where_features_are_random_ones(capsys: pytest.CaptureFixture[str]) -> None:
     def said(strategy: str, model: str) -> str:
-        planner._say_once.cache_clear()
+        say_once.cache_clear()
         for seed in (0, 1):
             parts = {"stream": "blobs", "strategy": strategy, "model": model, "seed": seed}
             make_plan(parse_config(parts))
