@@ -57,7 +57,7 @@ def code_digest(*objects: Any) -> str:
 def kernel_digest(*modules: str) -> str:
     """Return a sha256 (hex) over the sources of exactly these modules, and the versions of torch
     and numpy."""
-    sources = [(name, Path(_source_path(name) or name).read_text("utf-8")) for name in modules]
+    sources = [(name, _text(Path(_source_path(name) or name))) for name in modules]
     return digest(sorted(sources), torch.__version__, np.__version__)
 
 

@@ -226,6 +226,7 @@ def test_hyperparameters_are_the_annotated_attributes() -> None:
         "memory_size": 7,
         "memory_batch_size": None,
         "memory": "reservoir",
+        "offer": "once",
     }
     with pytest.raises(TypeError):
         ER(7)  # type: ignore[misc]

@@ -17,6 +17,7 @@ from cl_platform import Strategy
 from cl_platform.config.registry import Kind, load
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import build
+from cl_platform.core import code_digest as digests
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.engine.fold import Fold
@@ -275,13 +276,9 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
 @contextmanager
 def comment_in(path: Path) -> Iterator[None]:
     """A comment at the end of a file, for whoever reads it."""
-    read = Path.read_text
-
-    def commented(self: Path, *arguments: Any, **options: Any) -> str:
-        return read(self, *arguments, **options) + "# a comment\n" * (self == path)
-
+    read = digests._text
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_text", commented)
+        patch.setattr(digests, "_text", lambda p: read(p) + "# a comment\n" * (p == path))
         kernel_digest.cache_clear()
         yield
     kernel_digest.cache_clear()
