@@ -79,6 +79,14 @@ ADAM = {"optimizer.name": "adam", "optimizer.reset": "false"}
 AMONG_SEEN = {**SPLIT, "loss_classes": "seen"}
 SHUFFLED = {**ADAM, "stream.class_seed": "N", "stream.normalise": "false"}
 PERMUTED = {"stream": "permuted-mnist", "epochs": 10, "batch_size": 256, "lr": 0.001}
+# 20 tasks, inputs in [0, 1], one epoch, and the best arguments of Mammoth for each method.
+MAMMOTH = "Mammoth"
+TWENTY = {"stream": "permuted-mnist", "epochs": 1, "batch_size": 128, "lr": 0.2}
+UNIT = {
+    "stream.experiences": 20,
+    "stream.normalise": "false",
+    "model.hidden": "[100,100]",
+}
 
 ROWS = [
     Row(
@@ -242,6 +250,42 @@ ROWS = [
             "strategy.ceiling": 0.001,
             "model.hidden": "[1000]",
         },
+        seeds=3,
+    ),
+    Row(
+        "Permuted-MNIST 20, fine-tuning",
+        0.407,
+        0.03,
+        MAMMOTH,
+        {**TWENTY, "strategy": "finetune"},
+        extra=UNIT,
+        seeds=3,
+    ),
+    Row(
+        "Permuted-MNIST 20, ER, memory 200",
+        0.724,
+        0.03,
+        MAMMOTH,
+        {**TWENTY, "strategy": "er"},
+        extra={**UNIT, "strategy.memory_size": 200},
+        seeds=3,
+    ),
+    Row(
+        "Permuted-MNIST 20, ER, memory 500",
+        0.806,
+        0.03,
+        MAMMOTH,
+        {**TWENTY, "strategy": "er"},
+        extra={**UNIT, "strategy.memory_size": 500},
+        seeds=3,
+    ),
+    Row(
+        "Permuted-MNIST 20, DER++, memory 200",
+        0.836,
+        0.03,
+        MAMMOTH,
+        {**TWENTY, "strategy": "der++", "lr": 0.1},
+        extra={**UNIT, "strategy.memory_size": 200, "strategy.alpha": 1, "strategy.beta": 1},
         seeds=3,
     ),
 ]

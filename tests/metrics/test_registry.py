@@ -253,11 +253,11 @@ def test_an_entry_point_without_the_decorator_has_its_own_name_and_no_direction(
 def test_a_package_that_takes_a_name_of_ours_is_refused_in_one_line(tmp_path: Path) -> None:
     install(tmp_path, "forgetting = their_metrics:mine", "def mine(r): return 0.0")
     code, out, err = run_beside(tmp_path)
-    assert (code, out) == (2, "")
-    assert err == (
-        "error: metric 'forgetting' of their_metrics is registered by "
-        "cl_platform.metrics.matrix_metrics already; give it another name\n"
+    line = (
+        "metric 'forgetting' of their_metrics is registered by cl_platform.metrics.matrix_metrics "
+        "already; give it another name"
     )
+    assert (code, json.loads(out), err) == (2, {"error": [line]}, f"error: {line}\n")
 
 
 # --- everything that shows it

@@ -71,7 +71,7 @@ for name in ("timm", "torchvision", "transformers"):
     sys.modules[name] = None
 from cl_platform.cli.app import call
 print(call(["list", "models"]), file=sys.stderr)
-blobs = ["run", "--stream", "split-digits", "--strategy", "ncm"]
+blobs = ["run", "--stream", "split-digits", "--strategy", "finetune"]
 print(call([*blobs, "--model", "small-vit"]), file=sys.stderr)
 print(call([*blobs, "--model", "tiny-transformer", "--json"]), file=sys.stderr)
 """

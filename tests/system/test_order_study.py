@@ -184,7 +184,7 @@ def test_its_report_opens_in_a_browser_with_its_tables(real: Sweep, visit: Visit
             for p in points[row[1]].predictions
             if p.score == row[0] and p.outcome == "average_accuracy"
         )
-        assert row[2] == str(wanted.correlation.rho)
+        assert row[2] == f"{wanted.correlation.rho:.2f}"
     assert factorial(4) == len(points["finetune"].orders)
     assert without_nan(page.inner_text("body"))
 

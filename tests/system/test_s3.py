@@ -259,7 +259,8 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_server_that_does_not_answer_is_one_line(clp: Clp, server: str, no_server: None) -> None:
     code, stdout, err = clp("run", "--stream", "blobs", "--out", "s3://bucket/folder", "--json")
-    assert (code, stdout) == (1, "")
+    assert code == 1
+    assert list(json.loads(stdout)) == ["error"]
     assert len(err.splitlines()) == 1
     assert "error: cannot read s3://bucket/folder/runs/" in err
     assert "Could not connect" in err
@@ -268,7 +269,8 @@ def test_a_server_that_does_not_answer_is_one_line(clp: Clp, server: str, no_ser
 
 def test_a_missing_bucket_is_one_line_and_is_not_made(clp: Clp, server: str) -> None:
     code, stdout, err = clp("run", "--stream", "blobs", "--out", "s3://absent/folder", "--json")
-    assert (code, stdout) == (1, "")
+    assert code == 1
+    assert list(json.loads(stdout)) == ["error"]
     assert len(err.splitlines()) == 1
     assert "error: cannot write s3://absent/folder/runs/" in err
     assert "The specified bucket does not exist" in err
