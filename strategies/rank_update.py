@@ -125,15 +125,23 @@ class RankLayer(nn.Module):
         old = sum(earlier.left.shape[1] for earlier in before)
         self.selector = nn.Parameter(torch.cat([weight.new_zeros(old), weight.new_ones(rank)]))
 
+    @property
     def weight(self) -> Tensor:
-        """Return the weight (out, ...), from all terms in the order of learning."""
+        """Return the weight (out, ...), from all terms in the order of learning.
+
+        Attention and transformer layers of torch read it, and `bias`, past :meth:`forward`.
+        """
         layers = (*self.before, self)
         left = torch.cat([layer.left for layer in layers], dim=1)
         right = torch.cat([layer.right for layer in layers], dim=1)
         return ((left * self.selector) @ right.T).view(self.shape)
 
+    @property
+    def bias(self) -> Tensor | None:
+        return cast("Tensor | None", self.layer.bias)
+
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = functional_call(self.layer, {"weight": self.weight()}, x)
+        output: Tensor = functional_call(self.layer, {"weight": self.weight}, x)
         return output
 
 

@@ -197,7 +197,9 @@ def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], dict[str, Any
     parameters = inspect.signature(plugin).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_any and (missing := set(CONTEXT.get(kind, ())) - parameters.keys()):
-        raise TypeError(f"it takes no {' and no '.join(sorted(missing))}")
+        raise TypeError(
+            f"it takes no {' and no '.join(sorted(missing))}: give a class or function with them"
+        )
     hints = _type_hints(plugin)
     fields: dict[str, Any] = {}
     nested: dict[str, Any] = {}

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
+from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream, StreamInfo
 from cl_platform.models.features import Features
 from cl_platform.models.frozen import freeze
+from cl_platform.models.outputs import giving_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +100,15 @@ class Plan:
         """Return what the strategy receives in ``setup``."""
         stream, device = self.stream, torch.device(self.config.device)
         # Functions that hold what they need: a method of the plan would lead to all data.
-        build = partial(_build, self.make_model, stream.input_shape, stream.n_classes, device)
+        shape, dtype = stream.input_shape, stream[0].train.source.dtype
+        raw = torch.zeros(2, *shape, dtype=dtype, device=device)
+        build = partial(_build, self.make_model, stream.n_classes, raw, stream.preprocess)
         frozen = partial(_pretrained, build, self._pretrained_key()) if self.pretrained else None
         return StreamInfo(
             scenario=stream.scenario,
             class_names=stream.class_names,
-            input_shape=stream.input_shape,
-            input_dtype=stream[0].train.source.dtype,
+            input_shape=shape,
+            input_dtype=dtype,
             n_experiences=len(stream),
             task_classes=stream.task_classes().to(device),
             preprocess=stream.preprocess,
@@ -136,10 +140,13 @@ _PRETRAINED: dict[str, nn.Module] = {}  # frozen, by identity
 
 
 def _build(
-    make: Callable[..., nn.Module], shape: tuple[int, ...], n_classes: int, device: torch.device
+    make: Callable[..., nn.Module], n_classes: int, raw: Tensor, preprocess: Preprocess
 ) -> nn.Module:
-    """Build a model on the device, drawn from the global generator or as it was pretrained."""
-    return make(input_shape=shape, n_classes=n_classes).to(device)
+    """Build a model on the device of an example of stored inputs (B, ...), drawn from the global
+    generator or as it was pretrained."""
+    model = make(input_shape=tuple(raw.shape[1:]), n_classes=n_classes).to(raw.device)
+    ours = type(model).__module__.startswith("cl_platform.")
+    return model if ours else giving_logits(model, preprocess(raw), n_classes)
 
 
 def _pretrained(build: Callable[[], nn.Module], key: str) -> nn.Module:

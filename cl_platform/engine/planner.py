@@ -49,6 +49,7 @@ TRAINING = (
     "cl_platform.engine.plan",
     "cl_platform.engine.training",
     "cl_platform.models.frozen",
+    "cl_platform.models.outputs",
     "cl_platform.models.precision",
 )
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model

@@ -73,7 +73,7 @@ def layers(model: nn.Module) -> list[RankLayer]:
 
 def weights(model: nn.Module) -> list[Tensor]:
     """The weights of the hidden layers as matrices."""
-    return [layer.weight().detach().flatten(1) for layer in layers(model)]
+    return [layer.weight.detach().flatten(1) for layer in layers(model)]
 
 
 def selectors(model: nn.Module) -> list[nn.Parameter]:
@@ -174,8 +174,8 @@ def test_a_known_weight() -> None:
         later.left.copy_(torch.tensor([[0.0], [1.0]]))
         later.right.copy_(torch.tensor([[1.0], [1.0], [1.0]]))
         later.selector.copy_(torch.tensor([0.5, 2.0]))
-    assert first.weight().tolist() == [[3, 0, -1], [6, 0, -2]]
-    assert later.weight().tolist() == [[1.5, 0, -0.5], [5, 2, 1]]
+    assert first.weight.tolist() == [[3, 0, -1], [6, 0, -2]]
+    assert later.weight.tolist() == [[1.5, 0, -0.5], [5, 2, 1]]
     x = torch.tensor([[1.0, 2.0, 3.0]])
     assert torch.allclose(later(x) - later.layer.bias, torch.tensor([[0.0, 12.0]]), atol=1e-5)
 
