@@ -11,9 +11,9 @@ from typing import Any, Literal
 from cl_platform._version import __version__
 from cl_platform.results.references import References
 from cl_platform.results.result import Result
-from cl_platform.results.sweep_record import FAILURE, SWEEP, read_failure
+from cl_platform.results.sweep_record import read_failure
 from cl_platform.storage.files import remove, write_atomic, write_json
-from cl_platform.storage.sealed import seal
+from cl_platform.storage.sealed import FAILURE, SWEEP, seal
 from sweeps.planning import Run
 from sweeps.spec import SweepSpec
 

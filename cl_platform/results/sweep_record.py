@@ -10,9 +10,8 @@ from pydantic import Field
 from cl_platform.core.matrix import Accuracies
 from cl_platform.errors import StorageError
 from cl_platform.results.form import Form
-from cl_platform.storage.sealed import read_sealed
+from cl_platform.storage.sealed import FAILURE, SWEEP, read_sealed
 
-SWEEP, FAILURE = "sweep", "failure"  # the keys under which they are sealed
 RunId = Annotated[str, Field(pattern=r"^\w+$")]  # the name of a folder
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cl_platform.core.json_text import json_text
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import read_bytes, remove, write_atomic
 
 T = TypeVar("T")
 
+SWEEP, FAILURE = "sweep", "failure"  # the keys of `sweep.json` and `failed.json`
 HEAD, TAIL = b'{\n "checksum": "', b'",'  # of a JSON document; its content follows
 SIZE = len(HEAD) + 64 + len(TAIL)
 
@@ -30,7 +32,7 @@ def seal(key: str, content: Mapping[str, Any], indent: int | None = 1) -> bytes:
         key: what it is the record of; under another one it will not be read.
         content: one member at least.
     """
-    body = (json.dumps(content, indent=indent) + "\n").encode()
+    body = f"{json_text(content, indent)}\n".encode()
     return HEAD + checksum(key, body).hex().encode() + TAIL + body[1:]
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cl_platform.storage.files import location, read_json, write_json
+from cl_platform.storage.files import location, write_atomic
+from cl_platform.storage.sealed import SWEEP, read_sealed, seal
 
 GOODBYE = b"bye"
 
@@ -35,9 +36,9 @@ def watch(out: str) -> None:
     if sys.stdin.buffer.read() == GOODBYE:
         return
     path = location(out) / "sweep.json"
-    record = read_json(path)
-    if isinstance(record, dict) and record.get("status") == "running":
-        write_json(path, {**record, "status": "interrupted"})
+    record = read_sealed(path, SWEEP, dict)
+    if record and record.get("status") == "running":
+        write_atomic(path, seal(SWEEP, {**record, "status": "interrupted"}))
     print(
         "error: the process of the sweep was ended, by Ray or from outside; what was trained is "
         "kept, and the same command goes on",

@@ -27,8 +27,7 @@ from cl_platform.report.runs import Runs, read_runs
 from cl_platform.report.tables import csv
 from cl_platform.results.load import read_results
 from cl_platform.results.result import KEY
-from cl_platform.results.sweep_record import SWEEP
-from cl_platform.storage.sealed import seal
+from cl_platform.storage.sealed import SWEEP, seal
 from sweeps.record import Phase, write_failure, write_sweep
 from tests.cli.test_cli import Clp
 from tests.helpers.report_runs import (

@@ -20,8 +20,7 @@ from cl_platform.report.render import render
 from cl_platform.report.runs import read_runs
 from cl_platform.results.references import read_references
 from cl_platform.results.result import KEY
-from cl_platform.results.sweep_record import FAILURE, SWEEP
-from cl_platform.storage.sealed import seal
+from cl_platform.storage.sealed import FAILURE, SWEEP, seal
 from sweeps.api import Sweep
 from sweeps.planning import Run
 from sweeps.record import Phase, failure, is_done, write_failure, write_sweep

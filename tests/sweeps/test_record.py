@@ -11,7 +11,7 @@ import pytest
 
 from cl_platform.engine.execution import execute
 from cl_platform.report.runs import read_runs
-from cl_platform.results.sweep_record import FAILURE
+from cl_platform.storage.sealed import FAILURE
 from sweeps import record
 from sweeps.record import Phase
 from sweeps.spec import parse_spec

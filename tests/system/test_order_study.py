@@ -19,7 +19,7 @@ from scipy import stats
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.report.orders.study import verdict
-from cl_platform.results.sweep_record import SWEEP
+from cl_platform.storage.sealed import SWEEP
 from cl_platform.tracking.console import new_console
 from streams.curricula import designer
 from streams.curricula.designed import Designer

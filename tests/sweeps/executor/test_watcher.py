@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from cl_platform.storage.sealed import SWEEP, read_sealed, seal
 from sweeps.executor.watcher import GOODBYE, watch
 
 
@@ -30,8 +30,8 @@ def test_the_end_of_a_process_is_written_down(
     after: str,
 ) -> None:
     path = tmp_path / "sweep.json"
-    path.write_text(json.dumps({"name": "mine", "status": before}))
+    path.write_bytes(seal(SWEEP, {"name": "mine", "status": before}))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(said)))
     watch(str(tmp_path))
-    assert json.loads(path.read_text()) == {"name": "mine", "status": after}
+    assert read_sealed(path, SWEEP, dict) == {"name": "mine", "status": after}
     assert len(capsys.readouterr().err.splitlines()) == (not said)
