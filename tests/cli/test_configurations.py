@@ -23,11 +23,18 @@ CASES = int(os.environ.get("CLP_CASES", "12"))
 STREAMS = {
     "blobs": {"experiences": [1, 2, 3, 5], "samples_per_class": [4, 9]},
     "split-digits": {"samples": [30, 60], "validation": [0, 0.2], "online": [False, True]},
-    "permuted-digits": {"experiences": [2], "heads": ["shared", "task"], "validation": [0.1]},
+    "permuted-digits": {"experiences": [2], "validation": [0, 0.1]},
     "rotated-digits": {"experiences": [2], "normalise": [True, False]},
 }
 CURRICULA = [name for name in plugins("curriculum") if name not in ("all", "explicit")]
-NUMBERS = ["0", "1e-4", "0.05", "10", "1e30", ".inf", "-1", "nan", "[0.1]", "true"]
+SCENARIOS = {"blobs": ["class", "task"], "split-digits": ["class", "task", "domain"]}
+NUMBERS = ["1e-4", "0.01", "0.05", "10"]
+STRANGE = ["0", "1e30", ".inf", "-1", ".nan", "nan", "[0.1]", "true"]
+NEEDED = {
+    "steplr": {"step_size": 1}, "multisteplr": {"milestones": [1]}, "exponentiallr": {"gamma": 0.9},
+    "onecyclelr": {"max_lr": 0.1}, "cycliclr": {"base_lr": 0.01, "max_lr": 0.1},
+    "cosineannealingwarmrestarts": {"T_0": 1},
+}  # fmt: skip
 
 
 @st.composite
@@ -41,15 +48,20 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     model = draw(st.sampled_from(["tiny-transformer", "mlp", "mlp", "cnn"]))
     line += ["--model", model, *(["--set", "model.hidden=[16]"] if model == "mlp" else [])]
     if draw(st.booleans()):
-        line += ["--scenario", draw(st.sampled_from(["class", "task", "domain"]))]
+        possible = SCENARIOS.get(stream, ["domain", "task"])
+        line += ["--scenario", draw(st.sampled_from([*possible, *possible, "class"]))]
     if draw(st.booleans()):
         line += ["--curriculum", draw(st.sampled_from(CURRICULA))]
     if draw(st.booleans()):
         line += ["--set", f"optimizer.name={draw(st.sampled_from(sorted(OPTIMIZERS)))}"]
     if draw(st.integers(0, 3)) == 0:
-        line += ["--set", f"schedule.name={draw(st.sampled_from(sorted(SCHEDULES)))}"]
+        schedule = draw(st.sampled_from(sorted(SCHEDULES)))
+        line += ["--set", f"schedule.name={schedule}"]
+        for key, value in NEEDED.get(schedule, {}).items():
+            line += ["--set", f"schedule.{key}={json.dumps(value)}"]
     for key in draw(st.sets(st.sampled_from(["optimizer.lr", "optimizer.weight_decay"]))):
-        line += ["--set", f"{key}={draw(st.sampled_from(NUMBERS))}"]
+        values = STRANGE if draw(st.integers(0, 5)) == 0 else NUMBERS
+        line += ["--set", f"{key}={draw(st.sampled_from(values))}"]
     line += ["--epochs", draw(st.sampled_from(["1", "1", "2"]))]
     sizes = ["1", "7", "10", "1000"] if stream == "blobs" else ["32", "1000"]
     line += ["--batch-size", draw(st.sampled_from(sizes))]
