@@ -311,6 +311,7 @@ def test_a_comment_changes_the_keys_of_what_trains_with_its_module_and_no_others
 BESIDE = (
     "cl_platform.config.",
     "cl_platform.core.code_digest",
+    "cl_platform.core.json_text",
     "cl_platform.core.matrix",
     "cl_platform.engine.cost",
     "cl_platform.engine.evaluation",
