@@ -47,6 +47,8 @@ class Refresh(Wrapper):
         fisher_samples: samples of an experience for the Fisher information; None uses all.
     """
 
+    needs_second_pass = True  # for the Fisher information
+
     inner: Strategy = field(default_factory=DERPlusPlus)
     mode: Literal["paper", "code"] = "paper"
     gamma: NonNegativeFloat = 1e-5

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         sys.exit(call(argv))
     finally:
-        if "--json" in argv:  # what threads and exit handlers print is no part of the document
+        if _is_json(argv):  # what threads and exit handlers print is no part of the document
             with suppress(OSError):
                 os.dup2(2, 1)
 
@@ -44,10 +44,14 @@ def _terminate(*_: object) -> None:
     raise KeyboardInterrupt  # files in the making are removed
 
 
+def _is_json(argv: list[str]) -> bool:
+    return any(word in ("--json", "--json=true", "--json=True") for word in argv)
+
+
 def call(argv: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
-        with _documents_alone() if "--json" in argv else nullcontext():
+        with _documents_alone() if _is_json(argv) else nullcontext():
             return _carry_out(argv)
     except OSError as error:
         if not _of_the_output(error):
@@ -109,9 +113,7 @@ def _carry_out(argv: list[str]) -> int:
             raise
         return _refuse(str(error).splitlines(), error.exit_code)
     except KeyboardInterrupt:
-        word, code = _ended()
-        print(word, file=sys.stderr)
-        return code
+        return _stop("")
     except OSError as error:  # of a path that someone gave, or of the working folder
         if os.environ.get("CLP_DEBUG") or _of_the_output(error):
             raise
@@ -139,6 +141,7 @@ def app() -> App:
         help="Continual-learning experiments: streams, curricula, strategies, numbers to trust.",
         version=__version__,
         result_action="return_none",
+        suppress_keyboard_interrupt=False,  # else it ends the process without a word
     )
     for name in plugins("command"):
         try:
@@ -150,14 +153,16 @@ def app() -> App:
 
 def interrupted(kept: str) -> SystemExit:
     """Print what is kept and how to go on after Ctrl-C or SIGTERM; return the exit to raise."""
-    word, code = _ended()
     again = shlex.join(["clp", *sys.argv[1:]])
-    print(f"{word}; {kept}. Go on with: {again}", file=sys.stderr)
-    return SystemExit(code)
+    return SystemExit(_stop(f"; {kept}. Go on with: {again}"))
 
 
-def _ended() -> tuple[str, int]:
-    return ("terminated", 143) if _terminated.is_set() else ("interrupted", 130)
+def _stop(more: str) -> int:
+    word, code = ("terminated", 143) if _terminated.is_set() else ("interrupted", 130)
+    print(f"{word}{more}", file=sys.stderr)
+    if _waiting is not None:
+        print_json({"error": [f"{word}{more}"]})
+    return code
 
 
 def overridden(files: list[Any], flags: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:

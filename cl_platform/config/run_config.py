@@ -25,7 +25,7 @@ from cl_platform.config import documents
 from cl_platform.config.documents import DEPTH, INTEGER
 from cl_platform.config.registry import Kind
 from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
-from cl_platform.errors import BadInput, ConfigError, one_line
+from cl_platform.errors import BadInput, ConfigError, one_line, printable
 
 
 def _named(value: Any) -> Any:
@@ -153,7 +153,8 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
     if not faults:
         try:
             faults = list(_unwritable(config.model_dump(), ""))
-            config.model_dump_json()
+            if not faults:
+                config.model_dump_json()
         except ValueError as error:  # objects, which only Python callers can give
             reason = one_line(error)
             faults = [f"the configuration cannot be written as JSON: {reason}"]
@@ -163,8 +164,10 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
 
 
 def _unwritable(value: Any, where: str) -> Iterator[str]:
-    """Yield the faults of numbers that JSON, or a program that reads it, does not hold."""
-    if isinstance(value, float) and not math.isfinite(value):
+    """Yield the faults of values that JSON, a program that reads it, or a page does not hold."""
+    if isinstance(value, str) and any(printable(c) != c for c in re.split(r"[\n\t]", value)):
+        yield f"{where}={value!r} holds characters that cannot be shown: leave them out"
+    elif isinstance(value, float) and not math.isfinite(value):
         yield f"{where}={value}: give a finite number"
     elif isinstance(value, int) and not -INTEGER <= value < INTEGER:
         yield f"{where} is an integer of {value.bit_length() + 1} bits: give one of 64 bits at most"

@@ -111,6 +111,7 @@ def report_origin(states: Path, plan: Plan) -> None:
     }
     noted = read_json(states / "origin.json")
     before = noted if isinstance(noted, dict) else {}
+    before = {name: value for name, value in before.items() if isinstance(value, str)}
     changed = [name for name in now if before.get(name, now[name]) != now[name]]
     upgraded = [f"{n} {before[n]} (now {now[n]})" for n in changed if n in libraries]
     if changed:

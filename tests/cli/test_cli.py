@@ -61,6 +61,40 @@ def test_json_is_one_document_for_any_optimizer(clp: Clp, optimizer: str, lr: st
     assert ("error" in document) == ("error: " in err)
 
 
+STOPPED = """
+from cl_platform import Strategy
+class Stopped(Strategy):
+    def begin_experience(self, experience):
+        raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "check", "rank"])
+@pytest.mark.parametrize("as_json", [("--json",), ("--json=true",), ()])
+def test_an_interrupt_is_one_line_and_one_document(
+    clp: Clp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    as_json: tuple[str, ...],
+) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("streams.curricula.designer.ranked", stop)
+    words = {
+        "run": ("run", "--stream", "blobs", "--strategy", "stopped.py:Stopped"),
+        "check": ("check", "stopped.py:Stopped"),
+        "rank": ("rank", "--stream", "blobs"),
+    }
+    code, out, err = clp(*words[command], *as_json)
+    (line,) = err.splitlines()
+    assert (code, line.partition(";")[0]) == (130, "interrupted")
+    assert out == (json.dumps({"error": [line]}) + "\n" if as_json else "")
+
+
 NOISY = """
 import os
 from cl_platform import Strategy

@@ -263,3 +263,13 @@ def test_any_configuration_is_complete_or_refused_in_clear_lines(data: dict[str,
         assert all(line.strip() and "Traceback" not in line for line in lines)
     else:
         assert parse_config(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "\u202eabc", "\ud800", "a\x00b"])
+def test_characters_that_nothing_can_show_are_refused(text: str) -> None:
+    """As a value of an axis they would reach every table, page and terminal."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"strategy": {"name": "refresh", "inner": {"name": text}}})
+    assert str(caught.value).isprintable()
+    with pytest.raises(ConfigError, match="holds characters that cannot be shown"):
+        parse_config({"optimizer": {"name": "sgd", "note": text}})

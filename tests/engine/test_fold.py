@@ -461,6 +461,10 @@ def test_states_of_other_versions_or_code_are_reported_once(
     assert capsys.readouterr().err == "", "er is as it was"
     run(seed=4)
     assert "made with other code of strategy finetune;" in capsys.readouterr().err
+    for odd in ({"torch": [1], "numpy": {"a": 1}}, [1], "text"):
+        origin.write_text(json.dumps(odd))
+        run(seed=5 + len(odd))  # what somebody has edited is no reason to stop
+        assert {"torch", "numpy"} <= json.loads(origin.read_text()).keys()
 
 
 def test_deterministic_algorithms_are_put_back() -> None:

@@ -13,6 +13,19 @@ import pytest
 from cl_platform.tracking.wandb import sink
 
 
+def test_a_strategy_that_changes_directory_moves_no_file_of_wandbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(sink, "WandbSink", lambda mode, out, decided: made.append(out))
+    monkeypatch.setattr(sink, "Background", lambda make, patience: make)
+    monkeypatch.chdir(tmp_path)
+    make: Any = sink.background_sink("offline", "here")
+    monkeypatch.chdir("/")
+    make()
+    assert made == [tmp_path / "here"]
+
+
 def test_what_waits_to_be_sent_waits_in_the_folder_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

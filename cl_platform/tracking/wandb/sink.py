@@ -39,6 +39,7 @@ def background_sink(mode: Mode, out: str | Path, decided: bool = False) -> Backg
     Args:
         decided: whether it is known that a server takes runs; see :func:`decided_mode`.
     """
+    out = location(out).absolute()  # a strategy may change directory
     return Background(lambda: WandbSink(mode, out, decided), patience=PATIENCE)
 
 
