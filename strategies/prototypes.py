@@ -188,10 +188,8 @@ class RanPAC(Prototypes):
         self.directions.normal_(generator=self.info.rng.generator("ranpac/directions"))
         self.choice = self.info.rng.generator("ranpac/held-out")
         if self.ridge is None:
-            self.held_gram, self.held_sums = (
-                torch.zeros_like(self.gram),
-                torch.zeros_like(self.sums),
-            )
+            self.held_gram = self.zeros(self.projections, self.projections)
+            self.held_sums = self.zeros(self.info.n_classes, self.projections)
 
     def embed(self, features: Tensor) -> Tensor:
         """Return the rectified projections, (B, projections) float64."""

@@ -196,6 +196,7 @@ def test_ranpac_chooses_the_ridge_on_a_fifth_of_every_experience_so_far() -> Non
     best = RIDGES[int(np.argmin(errors))]
     assert RIDGES[0] < best < RIDGES[-1]
     assert fold.strategy.best_ridge() == best
+    assert {"held_gram", "held_sums"} <= fold.strategy.state_dict().keys()  # else lost on resuming
     fixed = fold_of({**strategy, "ridge": best})
     assert torch.allclose(fold.strategy.weights, fixed.strategy.weights)
 
