@@ -138,9 +138,7 @@ class Worker:
             return Outcome(metrics)
         except ClpError as error:
             return Outcome({}, str(error), fatal=isinstance(error, CannotGoOn))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except BaseException as error:  # nobody presses Ctrl-C in a worker
             details = traceback.format_exc()[-MOST_DETAILS:]
             return Outcome({}, blame(error), details=details)
 

@@ -100,6 +100,13 @@ class Leaving(Strategy):
         sys.exit(0)
 
 
+class Interrupting(Strategy):
+    """Raises what Ctrl-C does, in a worker where nobody pressed it."""
+
+    def begin_experience(self, experience: Experience) -> None:
+        raise KeyboardInterrupt
+
+
 class Deadly(Strategy):
     """Kills its process, as the kernel does when memory runs out."""
 

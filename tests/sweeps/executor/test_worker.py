@@ -89,6 +89,13 @@ def test_sys_exit_is_an_error_of_its_run(tmp_path: Path) -> None:
     assert phase.tally.done == 1
 
 
+def test_an_interrupt_that_a_strategy_raises_is_an_error_of_its_run(tmp_path: Path) -> None:
+    phase = carried_out(tmp_path, {"strategy": [f"{HELPERS}:Interrupting", "finetune"]})
+    (error,) = phase.errors.values()
+    assert "KeyboardInterrupt (sweep_strategies.py:" in error
+    assert phase.tally.done == 1
+
+
 # --- strategies that cannot share states
 
 FORGETFUL = {"strategy": [f"{HELPERS}:Forgetful"], "curriculum": ["as_given", "reverse"]}
