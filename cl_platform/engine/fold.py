@@ -82,8 +82,6 @@ class Fold:
 
     def begin(self) -> None:
         """Start with a strategy as it is before the first experience."""
-        # The first optimizer would import it, in seconds that are not training.
-        import_module("torch._dynamo")
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
@@ -91,6 +89,10 @@ class Fold:
         with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
+        trains = any(p.requires_grad for p in self.strategy.parameters())
+        if trains or not self.strategy.freezes_model:
+            # The first optimizer would import it, in seconds that are not training.
+            import_module("torch._dynamo")
         self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
         self.position = 0
