@@ -71,6 +71,7 @@ class ICaRL(Strategy):
         terms = binary_cross_entropy_with_logits(self.model(x), target, reduction="none")
         return (terms * self.present).sum(1).mean()
 
+    @torch.no_grad()
     def end_experience(self, experience: Experience) -> None:
         self.model.eval()
         self.buffer.make_room(experience.classes)
@@ -92,14 +93,13 @@ class ICaRL(Strategy):
         task = torch.full_like(chosen, experience.task) if batches[0].task is not None else None
         self.buffer.add(Batch(raw, y, task, raw))
 
-    @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:
         """Return features (B, F) of unit length, which are compared in float32."""
         return normalize(self.model.features(x).float(), dim=1)  # type: ignore[operator]
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Return minus the squared distance to each class's mean, -inf without exemplars."""
-        features = normalize(self.model.features(x).float(), dim=1)  # type: ignore[operator]
+        features = self._features(x)
         with comparing(features.device):
             closeness = 2 * features @ self.means.T - 2  # both have unit length
         return self.restrict(closeness.masked_fill(~self.seen, -torch.inf), task)

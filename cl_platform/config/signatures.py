@@ -124,6 +124,12 @@ def blame(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
 
 
+def names_in(section: Mapping[str, Any]) -> list[str]:
+    """Return the name of a plugin and of those inside it."""
+    inner = [v for v in section.values() if isinstance(v, Mapping) and "name" in v]
+    return [section["name"], *(name for v in inner for name in names_in(v))]
+
+
 def as_section(value: Any) -> Section:
     """Return the section of a name, or of a mapping with a name and parameters.
 

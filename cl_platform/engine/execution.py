@@ -17,6 +17,7 @@ import torch
 from cl_platform._version import __version__
 from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
+from cl_platform.config.signatures import names_in
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
@@ -102,7 +103,7 @@ def report_origin(states: Path, plan: Plan) -> None:
     who made its states in `origin.json`.
     """
     libraries = {"torch": torch.__version__, "numpy": np.__version__}
-    strategy = " ".join(_names(plan.config.strategy))
+    strategy = " ".join(names_in(plan.config.strategy))
     now = {
         **libraries,
         "the training loop": plan.code["kernel"],
@@ -123,12 +124,6 @@ def report_origin(states: Path, plan: Plan) -> None:
         )
     if now.items() - before.items():  # an upgrade changes the digests of all code
         write_json(states / "origin.json", {**({} if upgraded else before), **now})
-
-
-def _names(section: Mapping[str, Any]) -> list[str]:
-    """Return the name of a plugin and of those inside it."""
-    inner = [v for v in section.values() if isinstance(v, Mapping) and "name" in v]
-    return [section["name"], *(name for v in inner for name in _names(v))]
 
 
 def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
@@ -188,7 +183,7 @@ def _introduction(plan: Plan) -> dict[str, Any]:
 def _is_named(plan: Plan) -> bool:
     """Return whether another process finds all parts of a plan by their names."""
     sections = (plan.config.stream, plan.config.strategy, plan.config.curriculum, plan.config.model)
-    names = [name for section in sections for name in _names(section)]
+    names = [name for section in sections for name in names_in(section)]
     return "stream" not in plan.objects and not any(
         name.startswith("__main__:") or "<" in name for name in names
     )

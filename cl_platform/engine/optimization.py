@@ -6,6 +6,7 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -124,7 +125,7 @@ def try_optimizer(config: Optimizer) -> list[str]:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
     if not config.model_extra:  # nothing to try, and torch takes seconds for its first optimizer
         return []
-    attempt = lambda: build_optimizer(nn.Linear(1, 1), config)  # noqa: E731
+    attempt = partial(build_optimizer, nn.Linear(1, 1), config)
     return _faults(cls, config.model_extra, "optimizer", attempt)
 
 

@@ -18,6 +18,7 @@ import ray
 
 from cl_platform.config.registry import plugins
 from cl_platform.config.run_config import RunConfig
+from cl_platform.config.signatures import names_in
 from cl_platform.engine.execution import report_origin
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
@@ -301,11 +302,9 @@ class Driver:
 
 def own_strategies(section: Mapping[str, Any]) -> set[str]:
     """Return the names of the strategies of a section that do not come with the platform."""
-    inner = [v for v in section.values() if isinstance(v, Mapping) and "name" in v]
-    entry = plugins("strategy").get(section["name"])
-    shipped = entry is not None and entry.value.startswith("strategies.")
-    names = set() if shipped else {section["name"]}
-    return names.union(*map(own_strategies, inner))
+    registered = plugins("strategy")
+    shipped = {n for n, entry in registered.items() if entry.value.startswith("strategies.")}
+    return {*names_in(section)} - shipped
 
 
 def _next(ready: deque[Segment], worker: WorkerHandle) -> Segment:
