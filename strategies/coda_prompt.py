@@ -39,6 +39,8 @@ class CODAPrompt(FrozenBackbone):
             and A (one component a row) and over blocks; the mean is the authors' code's.
     """
 
+    needs_horizon = True  # the components are shared out among all experiences
+
     components: PositiveInt = 100
     length: Length = 8
     blocks: tuple[NonNegativeInt, ...] = (0, 1, 2, 3, 4)

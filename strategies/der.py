@@ -68,7 +68,10 @@ class DER(Offering):
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
         """Return the loss of the drawn batches, given the model's present logits of each."""
-        return self.alpha * mse_loss(logits[0], old[0].extra["logits"])
+        stored = old[0].extra["logits"]
+        # Classes that had not arrived then have no stored logit, and none to keep.
+        stored = torch.where(stored.isinf(), logits[0].detach(), stored)
+        return self.alpha * mse_loss(logits[0], stored)
 
 
 class DERPlusPlus(DER):

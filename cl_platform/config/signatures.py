@@ -28,6 +28,8 @@ Section = dict[str, Any]
 
 # Arguments that the kernel passes to a plugin, by kind: they are not in a configuration.
 CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
+# Fields of what a plugin makes that a configuration may set, besides the plugin's own parameters.
+FIELDS: dict[Kind, dict[str, Any]] = {"stream": {"open": bool}}
 
 
 def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, list[str]]:
@@ -55,6 +57,8 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
             continue
         filled[name], more = check_section(nested[name].plugin_kind, inner, f"{where}.{name}")
         faults += more
+    unset = [name for name in FIELDS.get(kind, {}) if filled.get(name) is None]
+    filled = {k: v for k, v in filled.items() if k not in unset}
     return {"name": section["name"], **filled}, faults
 
 
@@ -110,8 +114,10 @@ def instantiate(kind: Kind, section: Section, **context: Any) -> Any:
     values = {k: copy.deepcopy(v) for k, v in section.items() if k != "name"}
     for name, base in _parameters(kind, plugin)[1].items():
         values[name] = instantiate(base.plugin_kind, values[name])
+    set_here = {name: values.pop(name) for name in FIELDS.get(kind, {}) if name in values}
     try:
-        return plugin(**context, **values)
+        made = plugin(**context, **values)
+        return dataclasses.replace(made, **set_here) if set_here else made
     except (ClpError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a fault in a user's plugin
@@ -219,6 +225,8 @@ def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], dict[str, Any
             nested[name] = hint
             hint = Any
         fields[name] = (hint, _default(plugin, name, parameter.default))
+    for name, hint in FIELDS.get(kind, {}).items():
+        fields.setdefault(name, (hint | None, None))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model("Parameters", __config__=config, **fields), nested
 

@@ -141,6 +141,18 @@ class ReplayBuffer(nn.Module):
         overwritten.index_copy_(0, order[:-1], ordered[:-1] == ordered[1:])
         return slots.masked_fill(overwritten, self.size)
 
+    def grow_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a smaller memory stores with its samples in this one's shapes.
+
+        Values for classes that had not arrived when a sample was stored are inf.
+        """
+        grown = {}
+        for name in (f"extra_{name}" for name in self._extra):
+            values = state[name]
+            grown[name] = torch.full_like(self.get_buffer(name), torch.inf)
+            grown[name][tuple(map(slice, values.shape))] = values
+        return grown
+
     def get_extra_state(self) -> dict[str, Any]:
         return {"seen": self.seen}
 
@@ -297,6 +309,27 @@ class RingBuffer(ReplayBuffer):
     def _rows(self, n: int) -> Tensor:
         start = torch.arange(len(self.counts), device=self.counts.device) * self.quota
         return self._spread(n, self.counts.clamp(max=self.quota), start)
+
+    def grow_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries of a memory with fewer groups as this one holds them.
+
+        The shares become smaller: each group keeps its latest samples.
+        """
+        state = {**state, **super().grow_state({**state})}
+        counts = state["counts"].to(self.counts.device)
+        share = (len(state["y"]) - 1) // len(counts)
+        kept = counts.clamp(max=min(share, self.quota))
+        group = torch.arange(len(counts), device=counts.device).repeat_interleave(kept)
+        number = counts[group] - 1 - rank_within(group)  # of a sample within its group
+        source, target = group * share + number % share, group * self.quota + number % self.quota
+        grown = dict(state)
+        for name in ("x", "y", "task", *(f"extra_{name}" for name in self._extra)):
+            values = state[name].to(source.device)[source]
+            grown[name] = self.get_buffer(name).clone()
+            grown[name][(target, *map(slice, values.shape[1:]))] = values
+        grown["counts"] = self.counts.clone()
+        grown["counts"][: len(counts)] = counts
+        return grown
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"seen": self.seen, "index": self._index}

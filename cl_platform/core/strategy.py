@@ -90,6 +90,10 @@ class Strategy(nn.Module):
     """If true, hooks read ``experience.train`` besides the batches they get, in online streams
     as well, where that is a second pass. If not, it cannot be read there."""
 
+    needs_horizon: ClassVar[bool] = False
+    """If true, it shares something out among all experiences to come, so that it must know their
+    number: open streams are refused."""
+
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
     effect before experience k, so that runs equal up to there share their states."""

@@ -99,6 +99,9 @@ class Stream:
         online: each sample may be seen once only (a single epoch).
         superclasses: what each class belongs to (an animal, a domain, an alphabet); empty if
             unknown.
+        open: nobody knows what will follow: classes and task labels are numbered as they arrive,
+            outputs grow, and a strategy sees as many experiences as there have been. A run on it
+            can be continued with further experiences.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Stream:
     preprocess: Preprocess = field(default_factory=Preprocess)
     online: bool = False
     superclasses: tuple[str, ...] = ()
+    open: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(str(self.name)))
@@ -229,6 +233,21 @@ class Stream:
             superclasses=tuple(self.superclasses[c] for c in given if self.superclasses),
         )
 
+    def by_arrival(self) -> tuple[Stream, tuple[int, ...]]:
+        """Return the stream with classes and task labels numbered as they arrive, and the new
+        number of each class."""
+        arrived = list(dict.fromkeys(c for e in self.experiences for c in e.classes))
+        arrived += [c for c in range(self.n_classes) if c not in {*arrived}]
+        number = {c: i for i, c in enumerate(arrived)}
+        labels = tuple(number[c] for c in range(self.n_classes))
+        stream = self.relabelled(labels)
+        parts = tuple(replace(e, task=task) for task, e in enumerate(stream.experiences))
+        return replace(stream, experiences=parts), labels
+
+    def arrived(self, k: int) -> int:
+        """Return how many classes have arrived with the first k experiences of an open stream."""
+        return 1 + max(c for e in self.experiences[:k] for c in e.classes)
+
     def without_test_data(self) -> Stream:
         """Return the stream as a curriculum may see it."""
         return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
@@ -315,7 +334,8 @@ class StreamInfo:
     """What a strategy gets before training: shapes, names and tools, no data.
 
     Args:
-        scenario, class_names, input_shape, n_experiences: of the stream.
+        scenario, class_names, input_shape, n_experiences: of the stream; in an open stream, of what
+            has arrived.
         input_dtype: type of the raw inputs (uint8 for images, int32 for token ids).
         task_classes: (n_tasks, n_classes) bool, the classes of each task label.
         preprocess: turns raw inputs into what the model sees.

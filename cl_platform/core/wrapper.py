@@ -41,6 +41,7 @@ class Wrapper(Strategy):
     freezes_model = _inner("freezes_model")
     grows = _inner("grows")
     needs_second_pass = _inner("needs_second_pass")
+    needs_horizon = _inner("needs_horizon")
     model = _inner("model")
 
     @property

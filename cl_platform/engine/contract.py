@@ -149,7 +149,11 @@ def same_seed_same_bits(case: Case) -> None:
 
 def resumes_at_every_experience(case: Case) -> None:
     """Require a run resumed from the state after any experience to end with the same bits."""
-    plan = _plan(case)
+    for open in (False,) if _needs_horizon(case) else (False, True):
+        _resumes(_plan(case, open=open))
+
+
+def _resumes(plan: Plan) -> None:
     undisturbed = _trained(plan)
     for k in range(1, len(plan.steps)):
         with tempfile.TemporaryDirectory() as folder:
@@ -167,6 +171,26 @@ def resumes_at_every_experience(case: Case) -> None:
                 f"resumed after experience {k} the run ends with another {changed[0]!r}: keep all "
                 "that is remembered in parameters or buffers"
             )
+
+
+def growth_keeps_old_logits(case: Case) -> None:
+    """Require that new classes of an open stream leave the logits of old ones as they are."""
+    if _needs_horizon(case):
+        return
+    plan = _plan(case, open=True)
+    fold = Fold(plan, StateStore(None), Trackers())
+    fold.run(upto=1)
+    batch = _batch(plan, 0)
+    fold.strategy.eval()
+    before = _logits(fold.strategy, batch)
+    fold.grow(2)
+    fold.strategy.eval()
+    after = _logits(fold.strategy, batch)[:, : before.shape[1]]
+    if not _close(before, after):
+        raise ContractError(
+            "new classes change the logits of old ones before anything is learned: keep what was "
+            "learned in parameters and buffers whose axes are classes"
+        )
 
 
 def state_grows_as_declared(case: Case) -> None:
@@ -226,6 +250,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
         loss_is_pure,
         same_seed_same_bits,
         resumes_at_every_experience,
+        growth_keeps_old_logits,
         state_grows_as_declared,
         learns,
         numbering_of_classes_is_free,
@@ -233,10 +258,12 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 }
 
 
-def _config(case: Case, scenario: str = "class", **settings: Any) -> RunConfig:
+def _config(
+    case: Case, scenario: str = "class", open: bool = False, **settings: Any
+) -> RunConfig:
     if _needs_task(case):
         scenario = "task"
-    stream = {**STREAM, "scenario": scenario}
+    stream = {**STREAM, "scenario": scenario, **({"open": True} if open else {})}
     return parse_config({"model": MODEL, **case, "stream": stream, **settings})
 
 
@@ -246,6 +273,11 @@ def _plan(case: Case, **settings: Any) -> Plan:
 
 def _needs_task(case: Case) -> bool:
     return bool(getattr(build("strategy", case["strategy"]), "needs_task", False))
+
+
+def _needs_horizon(case: Case) -> bool:
+    strategy: Strategy = build("strategy", case["strategy"])
+    return strategy.needs_horizon or strategy.trains_on == "stream"
 
 
 class Trained(NamedTuple):
@@ -281,10 +313,15 @@ def _strategy(case: Case) -> tuple[Strategy, Batch]:
     plan = _plan(case)
     strategy = _trained(plan).strategy
     strategy.eval()
-    step, generator = plan.steps[-1], RNG(0).generator("check")
+    return strategy, _batch(plan, -1)
+
+
+def _batch(plan: Plan, position: int) -> Batch:
+    """Return a batch of the step at a position."""
+    step, generator = plan.steps[position], RNG(0).generator("check")
     tasks = step.tasks() if plan.stream.scenario == "task" else None
     data = batches(step.data(), tasks, 16, plan.stream.preprocess, generator, generator)
-    return strategy, next(iter(data))
+    return next(iter(data))
 
 
 def _logits(strategy: Strategy, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, Mask
 from cl_platform.core.samples import Samples
@@ -165,16 +166,25 @@ class Evaluator:
                 )
 
     def _logits(self, strategy: Strategy, chunk: _Chunk, features: Featured) -> Tensor:
-        """Return a strategy's logits for a chunk, (B, n_classes)."""
+        """Return a strategy's logits for a chunk, (B, n_classes).
+
+        In an open stream, classes and tasks that have not arrived have no output yet: -inf.
+        """
         task = chunk.task if strategy.needs_task else None
         inputs = [chunk.x, task, *self._features(chunk, features)]
-        size = CPU_ROWS if self.device.type == "cpu" else CHUNK
+        size, n = CPU_ROWS if self.device.type == "cpu" else CHUNK, len(chunk.y)
+        info, n_classes = strategy.info, self.stream.n_classes
+        if task is not None and self.stream.open:  # samples are in the order of their tasks
+            n = int((task < info.n_experiences).sum())
         found = []
-        for start in range(0, len(chunk.y), size):
-            rows = slice(start, start + size)
+        for start in range(0, n, size):
+            rows = slice(start, min(n, start + size))
             logits = strategy(*(None if values is None else values[rows] for values in inputs))
-            check_logits(logits, len(chunk.y[rows]), self.stream.n_classes)
-            found.append(logits)
+            check_logits(logits, len(chunk.y[rows]), info.n_classes)
+            found.append(pad(logits, (0, n_classes - info.n_classes), value=-torch.inf))
+        if n < len(chunk.y):
+            nothing = torch.full((len(chunk.y) - n, n_classes), -torch.inf, device=self.device)
+            found.append(nothing.to(found[0].dtype if found else nothing.dtype))
         return torch.cat(found)
 
     def _features(self, chunk: _Chunk, features: Featured) -> list[Tensor]:

@@ -19,6 +19,7 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
+from cl_platform.engine.growth import grown
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed, one_line
@@ -80,12 +81,13 @@ class Fold:
         """Return whether a state has its record, which is of all experiences or there is none."""
         return all(split in self.records[k].rows for split in self.splits)
 
-    def begin(self) -> None:
-        """Start with a strategy as it is before the first experience."""
+    def begin(self, step: int = 0) -> None:
+        """Start with a strategy as it is before the first experience; in an open stream, in the
+        shapes that it has at a step."""
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
-        self.info = self.plan.info(self.rng)
+        self.info = self.plan.info(self.rng, step)
         with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
@@ -102,7 +104,7 @@ class Fold:
         state = self.store.load(self.plan.keys[k]) if k > 0 else None
         if state is None:
             return False
-        self.begin()
+        self.begin(k)
         self._enter(k)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
         with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
@@ -117,9 +119,19 @@ class Fold:
         self.info.seen.zero_()
         self.info.seen[[c for e in self._learned(k) for c in e.classes]] = True
 
+    def grow(self, k: int) -> None:
+        """Carry the present state into the shapes that an open stream has at the k-th step."""
+        before, state = self.info, self.state
+        self.begin(k)
+        with self._blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
+            self.strategy.restore(grown(self.strategy, state.strategy, before))
+        self.state, self.position = State(self.strategy.state_dict(), state.optimizer), k - 1
+
     def train(self) -> None:
         """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
+        if plan.stream.open and k > 1:
+            self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
         self._enter(k)

@@ -96,28 +96,39 @@ class Plan:
             steps=tuple(step.to(device, moved) for step in self.steps),
         )
 
-    def info(self, rng: RNG) -> StreamInfo:
-        """Return what the strategy receives in ``setup``."""
+    def info(self, rng: RNG, step: int = 0) -> StreamInfo:
+        """Return what the strategy receives in ``setup``.
+
+        Args:
+            step: in an open stream, the step that it is set up for: it knows of no later one.
+        """
         stream, device = self.stream, torch.device(self.config.device)
+        n, n_classes, first = len(stream), stream.n_classes, stream.n_classes
+        if stream.open:
+            n = max(1, step)
+            n_classes, first = stream.arrived(n), stream.arrived(1)
         # Functions that hold what they need: a method of the plan would lead to all data.
         shape, dtype = stream.input_shape, stream[0].train.source.dtype
         raw = torch.zeros(2, *shape, dtype=dtype, device=device)
-        build = partial(_build, self.make_model, stream.n_classes, raw, stream.preprocess)
-        frozen = partial(_pretrained, build, self._pretrained_key()) if self.pretrained else None
+        build = partial(_build, self.make_model, n_classes, raw, stream.preprocess)
+        # A frozen model stays as it is, the classifier that nobody uses included.
+        constant = partial(_build, self.make_model, first, raw, stream.preprocess)
+        key = digest(self._model_identity(), first, self.config.device)
+        frozen = partial(_pretrained, constant, key) if self.pretrained else None
         return StreamInfo(
             scenario=stream.scenario,
-            class_names=stream.class_names,
+            class_names=stream.class_names[:n_classes],
             input_shape=shape,
             input_dtype=dtype,
-            n_experiences=len(stream),
-            task_classes=stream.task_classes().to(device),
+            n_experiences=n,
+            task_classes=stream.task_classes()[:n, :n_classes].to(device),
             preprocess=stream.preprocess,
             rng=rng,
             build_model=build,
-            frozen_model=frozen or (lambda: freeze(build())),
+            frozen_model=frozen or (lambda: freeze(constant())),
             device=device,
             loss_classes=self.config.loss_classes,
-            seen=torch.zeros(stream.n_classes, dtype=torch.bool, device=device),
+            seen=torch.zeros(n_classes, dtype=torch.bool, device=device),
             online=stream.online,
         )
 
@@ -128,9 +139,6 @@ class Plan:
         config, preprocess = self.config, self.stream.preprocess
         device, identity = torch.device(config.device), self._model_identity()
         return Features(strategy.model, identity, preprocess, config.precision, device)
-
-    def _pretrained_key(self) -> str:
-        return digest(self._model_identity(), self.stream.n_classes, self.config.device)
 
     def _model_identity(self) -> str:
         return digest(self.code["model"], self.config.model, self.stream.input_shape)

@@ -45,6 +45,7 @@ TRAINING = (
     "cl_platform.core.stream",
     "cl_platform.engine.finite",
     "cl_platform.engine.fold",
+    "cl_platform.engine.growth",
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
     "cl_platform.engine.training",
@@ -140,7 +141,8 @@ class Planner:
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
-        by_class = curriculum.level == "classes"  # then each order has test data of its own
+        # Then each order has test data of its own.
+        own_data = curriculum.level == "classes" or given.open
         return Plan(
             config=config,
             stream=arranged.stream,
@@ -158,7 +160,7 @@ class Planner:
             labels=arranged.labels,
             objects=tuple(self.objects),
             evaluators={}
-            if by_class
+            if own_data
             else self._cached("evaluators", (arranged.data, config.device), dict),
         )
 
@@ -232,7 +234,15 @@ class Planner:
         positions = [labels[c] for c in order] if level == "classes" else list(order)
         cached = "by class" if level == "classes" else "arranged"
         arranged, kind = (data, level, tuple(order)), template.trains_on
-        ordered = self._cached(cached, arranged, lambda: arrange(stream, level, positions))
+        if given.open:
+            ordered, arrival = self._cached(
+                cached,
+                ("arrival", *arranged),
+                lambda: arrange(stream, level, positions).by_arrival(),
+            )
+            labels = [arrival[c] for c in labels]
+        else:
+            ordered = self._cached(cached, arranged, lambda: arrange(stream, level, positions))
         same = kind == "stream" and level == "experiences"  # whatever the order
         steps = self._cached(
             "steps" if cached == "arranged" else cached,
@@ -270,17 +280,22 @@ class Planner:
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
         settings = config.model_dump()
+        del settings["stream"]  # what it gave is in the facts and the steps
         del settings["curriculum"]  # its order shows in the steps
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every:  # then a state holds accuracies as well
             settings["evaluator"] = kernel_digest(*EVALUATION)
-        steps = arranged.steps
+        stream, steps = arranged.stream, arranged.steps
         later = _per_experience(settings["strategy"], template, len(steps))
-        facts = self._cached("facts", arranged.data, lambda: _facts(arranged.unordered))
+        if stream.open:
+            facts = _open_facts(stream, 1)
+        else:
+            facts = self._cached("facts", arranged.data, lambda: _facts(arranged.unordered))
         keys = [digest("state", settings, facts, code)]
         for k, step in enumerate(steps):
-            own = {name: values[k] for name, values in later.items()}
-            keys.append(digest(keys[-1], step.identity, *([own] if own else [])))
+            own = [{name: values[k] for name, values in later.items()}] if later else []
+            arrived = [_open_facts(stream, k + 1)] if stream.open else []
+            keys.append(digest(keys[-1], step.identity, *own, *arrived))
         return tuple(keys)
 
     def _cached(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -335,6 +350,12 @@ def _facts(stream: Stream) -> list[Any]:
     return [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online, identities]
 
 
+def _open_facts(stream: Stream, k: int) -> list[Any]:
+    """Return what an open stream has shown by the k-th experience, besides the experiences."""
+    names = stream.class_names[: stream.arrived(k)]
+    return ["open", stream.scenario, names, repr(stream.preprocess), stream.online]
+
+
 def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
     faults = []
     if strategy.needs_task and stream.scenario != "task":
@@ -344,6 +365,16 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         )
     if stream.online and config.epochs > 1:
         faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
+    name = config.strategy["name"]
+    if stream.open and strategy.trains_on == "stream":
+        faults.append(f"strategy {name!r} trains on the whole stream at once; an open one has no end")
+    if stream.open and strategy.needs_horizon:
+        faults.append(
+            f"strategy {name!r} is set up for a known number of experiences, and that of an open "
+            "stream is not: leave stream.open out"
+        )
+    if stream.open and config.permute_labels:
+        faults.append("permute_labels: an open stream numbers its classes as they arrive")
     faults += [
         f"experience {e.name!r} of stream {stream.name!r} has no test data to be scored on"
         for e in stream.experiences
