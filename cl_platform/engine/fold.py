@@ -123,6 +123,7 @@ class Fold:
         """Carry the present state into the shapes that an open stream has at the k-th step."""
         before, state = self.info, self.state
         self.begin(k)
+        self._enter(k - 1)
         with self._blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
         self.state, self.position = State(self.strategy.state_dict(), state.optimizer), k - 1

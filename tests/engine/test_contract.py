@@ -210,8 +210,10 @@ def test_checks_train_again_only_where_repetition_is_the_point(
 
     monkeypatch.setattr(Fold, "train", count)
     assert not any(check_strategy(f"{Counted.__module__}:Counted").values())
-    assert len(set(trained)) == 4 * 3  # two scenarios, five epochs, and those in reverse
-    again = 3 + (2 + 1)  # the same seed; resumed after the first and after the second
+    # Two scenarios, an open stream, five epochs, and those in reverse.
+    assert len(set(trained)) == 5 * 3
+    # The same seed; resumed after the first and after the second, twice; grown after the first.
+    again = 3 + 2 * (2 + 1) + 1
     assert len(trained) == len(set(trained)) + again
 
 
