@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -89,7 +90,8 @@ def run(
     by_name = {"stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model}
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
-    return execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
+    result = execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
+    return replace(result, objects=objects)
 
 
 def _is_found(name: str, model: Any) -> bool:

@@ -140,7 +140,7 @@ class LoRA(Initialised):
         assert task is not None, "strategies that need task labels get them"
         feature = self.adapted(x, by_sample(self.updates(), task))
         logits = torch.stack([in_float32(head, feature) for head in self.heads], dim=1)
-        return self.restrict(logits[torch.arange(len(x), device=x.device), task], task)
+        return self.restrict(logits[torch.arange(x.shape[0], device=x.device), task], task)
 
 
 class SLoRA(LoRA):

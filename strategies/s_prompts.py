@@ -86,7 +86,7 @@ class SPrompts(FrozenBackbone):
         if self.shared_head:
             return self.classify(feature, task)
         by_all = torch.stack([in_float32(head, feature) for head in self.heads], dim=1)
-        logits = by_all[torch.arange(len(x), device=x.device), nearest]
+        logits = by_all[torch.arange(x.shape[0], device=x.device), nearest]
         logits = logits.masked_fill(~self.classes[nearest], torch.finfo(logits.dtype).min)
         return self.restrict(logits, task)
 

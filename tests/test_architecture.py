@@ -47,6 +47,7 @@ ONLY_IN = {
 FLOORS = (
     {"cli"},
     {"api"},
+    {"export"},
     {"engine"},
     {"report", "tracking"},
     {"results", "models"},

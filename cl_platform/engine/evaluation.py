@@ -170,16 +170,15 @@ class Evaluator:
 
         In an open stream, classes and tasks that have not arrived have no output yet: -inf.
         """
-        task = chunk.task if strategy.needs_task else None
-        inputs = [chunk.x, task, *self._features(chunk, features)]
+        inputs = [chunk.x, chunk.task, *self._features(chunk, features)]
         size, n = CPU_ROWS if self.device.type == "cpu" else CHUNK, len(chunk.y)
         info, n_classes = strategy.info, self.stream.n_classes
-        if task is not None and self.stream.open:  # samples are in the order of their tasks
-            n = int((task < info.n_experiences).sum())
+        if strategy.needs_task and self.stream.open:  # samples are in the order of their tasks
+            n = int((chunk.task < info.n_experiences).sum())
         found = []
         for start in range(0, n, size):
             rows = slice(start, min(n, start + size))
-            logits = strategy(*(None if values is None else values[rows] for values in inputs))
+            logits = logits_of(strategy, *(values[rows] for values in inputs))
             check_logits(logits, len(chunk.y[rows]), info.n_classes)
             found.append(pad(logits, (0, n_classes - info.n_classes), value=-torch.inf))
         if n < len(chunk.y):
@@ -196,9 +195,7 @@ class Evaluator:
 
     def _allowed(self, seen: Collection[int]) -> dict[Mask, Tensor]:
         """Return by mask which classes each task label allows, (n_tasks, n_classes) bool."""
-        learned = torch.zeros_like(self.task_classes)
-        learned[:, list(seen)] = True
-        return {"seen": learned, "task": self.task_classes, "all": torch.ones_like(learned)}
+        return allowed_classes(self.task_classes, seen)
 
     def _zeros(self, n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.float64, device=self.device)
@@ -258,6 +255,33 @@ def _versions(strategy: Strategy) -> dict[str, tuple[int, int]]:
     """Return of each parameter and buffer which tensor it is and how often it was written to."""
     state = (*strategy.named_parameters(), *strategy.named_buffers())
     return {name: (id(t), 0 if t.is_inference() else t._version) for name, t in state}
+
+
+def logits_of(strategy: Strategy, x: Tensor, task: Tensor, *features: Tensor) -> Tensor:
+    """Return what a strategy in eval mode is scored by, and used for once it is trained.
+
+    Args:
+        x: inputs as the model sees them, (B, ...).
+        task: task labels (B,), which the strategy gets only if it needs them.
+        features: of its frozen model, (B, D), where they are cached.
+
+    Returns:
+        Logits (B, n_classes) of all classes; see :func:`allowed_classes`.
+    """
+    logits: Tensor = strategy(x, task if strategy.needs_task else None, *features)
+    return logits
+
+
+def allowed_classes(task_classes: Tensor, seen: Collection[int]) -> dict[Mask, Tensor]:
+    """Return by mask which classes each task label allows, (n_tasks, n_classes) bool.
+
+    Args:
+        task_classes: the classes of each task, (n_tasks, n_classes) bool.
+        seen: classes of the experiences learned so far.
+    """
+    learned = torch.zeros_like(task_classes)
+    learned[:, list(seen)] = True
+    return {"seen": learned, "task": task_classes, "all": torch.ones_like(learned)}
 
 
 def check_logits(logits: Tensor, n: int, n_classes: int) -> None:

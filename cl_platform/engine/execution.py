@@ -23,12 +23,11 @@ from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
+from cl_platform.results.load import DEFAULT_OUT as DEFAULT_OUT
 from cl_platform.results.result import Result
 from cl_platform.storage.files import location, read_json, write_json
 from cl_platform.storage.state_store import Keep, Record, StateStore
 from cl_platform.tracking.sinks import EventLog, Sink, Trackers
-
-DEFAULT_OUT = "clp-results"
 
 
 def execute(

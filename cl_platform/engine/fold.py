@@ -64,14 +64,14 @@ class Fold:
             for k in wanted:
                 while not self._complete(k):
                     if k > self.position:
-                        self._approach(k)
+                        self.approach(k)
                     if not self._complete(self.position):
                         self.evaluate()
         return self.records[: wanted.stop]
 
-    def _approach(self, k: int) -> None:
+    def approach(self, k: int) -> None:
         """Go to the furthest stored state up to k; if none is ahead, train one more step."""
-        if any(self._load(stored) for stored in range(k, self.position, -1)):
+        if any(self.load(stored) for stored in range(k, self.position, -1)):
             return
         if self.position < 0:
             self.begin()
@@ -99,8 +99,8 @@ class Fold:
         self.state = State(self.strategy.state_dict())
         self.position = 0
 
-    def _load(self, k: int) -> bool:
-        """Go to the stored state after k steps, if there is one."""
+    def load(self, k: int) -> bool:
+        """Go to the stored state after k steps; return whether there is one."""
         state = self.store.load(self.plan.keys[k]) if k > 0 else None
         if state is None:
             return False

@@ -34,7 +34,9 @@ class Tokens:
 
     def prepend(self, prompts: Tensor) -> Tokens:
         """Prepend prompts (P, width), or (B, P, width) for every sample its own."""
-        prompts = prompts.to(self.values.dtype).expand(len(self.values), -1, -1)
+        # Not len(): a program that is exported would be for this size of a batch only.
+        n = self.values.shape[0]
+        prompts = prompts.to(self.values.dtype).expand(n, -1, -1)
         mask = self.mask
         if mask is not None:
             mask = pad(mask, (prompts.shape[1], 0), value=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
@@ -15,8 +16,12 @@ def freeze(module: M) -> M:
     Whoever restores a strategy from a state finds it as ``setup`` made it.
     """
     module.requires_grad_(False).eval()
-    object.__setattr__(module, "train", lambda mode=True: module)  # the eval mode is for good
+    object.__setattr__(module, "train", partial(_as_it_is, module))  # the eval mode is for good
     module.register_state_dict_post_hook(_leave_out)
+    return module
+
+
+def _as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
     return module
 
 

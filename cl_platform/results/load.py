@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cl_platform.core.digests import digest
-from cl_platform.errors import StorageError
+from cl_platform.errors import BadInput, StorageError
 from cl_platform.results.references import compared, read_references
 from cl_platform.results.result import Result
 from cl_platform.storage.files import cannot, each, is_remote, listed, location
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DEFAULT_OUT = "clp-results"  # of runs
 
 
 def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[Result]:
@@ -46,6 +48,38 @@ def read_results(out: str | Path, run_ids: Iterable[str] | None = None) -> list[
         folders = [root / "runs" / name for name in names]
     found = each(root, lambda folder: Result.load(folder, folder.name), folders)
     return [result for result in found if result is not None]
+
+
+def load_run(run: str | Path, out: str | Path = DEFAULT_OUT) -> Result:
+    """Return the result of one run.
+
+    Args:
+        run: its folder, its id, or the first characters of its id.
+        out: the folder of an id, the `out` of runs or a sweep.
+
+    Raises:
+        BadInput: there is no such run, or several ids begin so.
+        StorageError: it cannot be read, or has not ended.
+    """
+    folder, name = location(run), str(run)
+    if not is_remote(folder) and not folder.is_dir():
+        runs = location(out) / "runs"
+        if is_remote(runs):
+            names = sorted({path.parent.name for _, _, path in listed(runs)})
+        else:
+            names = sorted(os.listdir(runs)) if runs.is_dir() else []
+        found = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
+        if not name or len(found) != 1:
+            shown = f"{', '.join(found[:5])} begin so" if found else f"{len(names)} runs are there"
+            raise BadInput(
+                f"{name!r} is no folder, and no run of {runs}: {shown}; give the id of one run, "
+                "its first characters, or its folder"
+            )
+        folder = runs / found[0]
+    result = Result.load(folder if is_remote(folder) else folder.absolute())
+    if result is None:
+        raise BadInput(f"{folder} has no result.json: the run has not ended; run it to its end")
+    return result
 
 
 def load_results(out: str | Path, run_ids: Iterable[str] | None = None) -> pd.DataFrame:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ from cl_platform.storage.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from cl_platform.core.strategy import Strategy
 
 KEY = "result"  # under which it is sealed
 
@@ -50,6 +54,7 @@ class Result:
         class_accuracy: accuracy by class under the own mask on test data, (T+1, n_classes), row 0
             before training, nan for classes without samples; None likewise.
         anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
+        objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
     """
 
     run_id: str
@@ -69,6 +74,7 @@ class Result:
     calibration: AccuracyMatrix | None = None
     class_accuracy: np.ndarray | None = None
     anytime: list[list[float]] = field(default_factory=list)
+    objects: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -82,6 +88,53 @@ class Result:
         See :mod:`cl_platform.metrics.lifelong`, which also scores logs of other programs.
         """
         return lifelong_metrics(from_matrix(self.matrix))
+
+    def model(self, after: int | None = None, **options: Any) -> nn.Module:
+        """Return the trained model as an `nn.Module`: stored inputs in, logits out.
+
+        It stands by itself, in eval mode, and predicts as it was scored: see
+        :class:`cl_platform.engine.network.Network`. What the configuration names is imported.
+
+        Args:
+            after: the number of experiences learned, all by default.
+            options: `device`; ``retrain=True`` trains again what was not kept; `stream`,
+                `strategy`, `curriculum` or `model`, where the run had one as an object.
+
+        Raises:
+            BadInput: the run cannot be planned again, or with other code or data only.
+            StorageError: its state was not kept.
+        """
+        network: nn.Module = self._trained(options).network(after)
+        return network
+
+    def predict(
+        self,
+        x: Tensor | np.ndarray | Sequence[str],
+        task: int | Sequence[int] | Tensor | np.ndarray | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the classes of inputs, with their probabilities, by :meth:`model`.
+
+        For many calls take `model` once, and its `predict`, which has the same arguments and says
+        what comes back: :class:`cl_platform.engine.network.Prediction`.
+        """
+        return self._trained(options).network().predict(x, task)
+
+    def strategy(self, after: int | None = None, **options: Any) -> Strategy:
+        """Return the strategy as it was after its experiences, to go on with it.
+
+        Its `info` and random generators are those of the last step. Arguments and errors are those
+        of :meth:`model`.
+        """
+        strategy: Strategy = self._trained(options).strategy(after)
+        return strategy
+
+    def _trained(self, options: dict[str, Any]) -> Any:
+        """Return what looks states up. It is of a floor above, which reading a result never needs,
+        and therefore found by name."""
+        trained = import_module("cl_platform.engine.trained")
+        own = {name: options.pop(name) for name in ("device", "retrain") if name in options}
+        return trained.Trained(self, options, **own)
 
     def plot_matrix(self, mask: Mask | None = None) -> Figure:
         """Draw the accuracy matrix as a heat map; under the scenario's own mask unless given.

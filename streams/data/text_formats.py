@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.errors import BadInput, DataError
-from cl_platform.models.hub import load_tokenizer
+from cl_platform.errors import DataError
+from cl_platform.models.hub import token_ids as token_ids
 from streams.data.formats import Array, Arrays
 
 WORD_BUCKETS = 2048
@@ -70,29 +70,6 @@ def hashed_words(texts: Sequence[str]) -> Array:
         for start in range(0, len(texts), CHUNK)
     ]
     return np.concatenate(parts)[:, None, None]
-
-
-def token_ids(texts: Sequence[str], tokenizer: str, tokens: int) -> Array:
-    """Return token ids with special tokens, (N, L) int32, cut to `tokens`, padded to the longest.
-
-    Raises:
-        DataError: the tokenizer is not available or has no token for padding.
-        BadInput: its encoder takes fewer tokens.
-    """
-    loaded = load_tokenizer(tokenizer)
-    if tokens > loaded.model_max_length:
-        most = loaded.model_max_length
-        raise BadInput(f"tokens={tokens}: {tokenizer} takes {most} at most; give {most} or fewer")
-    if loaded.pad_token_id is None:
-        raise DataError(f"tokenizer {tokenizer!r} has no token for padding; give another")
-    rows: list[list[int]] = []
-    for start in range(0, len(texts), CHUNK):
-        part = list(texts[start : start + CHUNK])
-        rows += loaded(part, truncation=True, max_length=tokens)["input_ids"]
-    padded = np.full((len(rows), max(map(len, rows))), loaded.pad_token_id, dtype=np.int32)
-    for ids, row in zip(padded, rows, strict=True):
-        ids[: len(row)] = row
-    return padded
 
 
 def read_clinc(folder: Path) -> Texts:

@@ -76,7 +76,7 @@ def test_the_classes_seen_are_those_up_to_the_present_experience(tmp_path: Path)
         seen.append(fold.strategy.info.seen.nonzero().flatten().tolist())
     assert seen == [[4, 5], [0, 1, 4, 5], [0, 1, 2, 3, 4, 5]]
     resumed = Fold(make_plan(config), store, Trackers())
-    assert resumed._load(2)
+    assert resumed.load(2)
     assert resumed.strategy.info.seen.nonzero().flatten().tolist() == seen[1]
 
 

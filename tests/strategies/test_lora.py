@@ -306,7 +306,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     undisturbed = fold_of(3, name, settings=settings, **started)
     fold_of(k, name, tmp_path, settings, **started)
     resumed = fold_of(0, name, tmp_path, settings, **started)
-    assert resumed._load(k)
+    assert resumed.load(k)
     for _ in range(3 - k):
         resumed.train()
     states = undisturbed.state.strategy, resumed.state.strategy

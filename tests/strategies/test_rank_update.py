@@ -321,7 +321,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(model: dict, k: int, tmp_path: Pa
     fold_of(k, DIGITS, model, tmp_path, settings)
     resumed = fold_of(0, DIGITS, model, tmp_path, settings)
     before = torch.random.get_rng_state()
-    assert resumed._load(k)
+    assert resumed.load(k)
     assert torch.equal(torch.random.get_rng_state(), before)
     cost = resumed._cost(0.0)["trainable_parameters"]
     assert cost == fold_of(k, DIGITS, model, settings=settings)._cost(0.0)["trainable_parameters"]

@@ -1,0 +1,40 @@
+"""Any function from stored inputs to logits, scored as the run was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from cl_platform.core.samples import Samples
+from cl_platform.engine.evaluation import credit
+from cl_platform.engine.plan import Plan
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""Stored inputs (B, ...) and task labels (B,) -> logits (B, n_classes), -inf where not allowed."""
+ROWS = 125
+
+
+def batches(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield stored inputs (B, ...) and labels (B,) on the CPU, in order."""
+    for rows in torch.arange(len(samples), device=samples.index.device).split(ROWS):
+        yield samples.gather(rows).cpu(), samples.y[rows].cpu()
+
+
+@torch.inference_mode()
+def row_of(predict: Predict, plan: Plan) -> list[float]:
+    """Return the accuracy on the test data of each experience, in the order of learning.
+
+    Args:
+        predict: gives logits for the classes as the stream numbers them.
+    """
+    given = torch.tensor(plan.labels).argsort()  # of each class index of the run
+    row = []
+    for e in plan.stream.experiences:
+        scores = []
+        for raw, y in batches(e.test):
+            logits = predict(raw, torch.full_like(y, e.task)).cpu()
+            scores.append(credit(logits, given[y], logits > -torch.inf))
+        row.append(float(torch.cat(scores).mean()))
+    return row
