@@ -233,6 +233,27 @@ class Stream:
             superclasses=tuple(self.superclasses[c] for c in given if self.superclasses),
         )
 
+    def followed_by(self, later: Stream) -> Stream:
+        """Return the stream with the experiences of a later one behind its own.
+
+        Classes are told by their names: known ones keep their numbers, new ones follow. Scenario
+        and preprocessing stay.
+
+        Raises:
+            BadInput: the inputs have another shape, type or unit.
+        """
+        names = list(self.class_names)
+        names += [name for name in later.class_names if name not in names]
+        labels = [names.index(name) for name in later.class_names]
+        parts = [replace(e.relabelled(labels), task=len(self) + e.task) for e in later.experiences]
+        return replace(
+            self,
+            name=f"{self.name} + {later.name}",
+            experiences=(*self.experiences, *parts),
+            class_names=tuple(names),
+            superclasses=self.superclasses if len(names) == self.n_classes else (),
+        )
+
     def by_arrival(self) -> tuple[Stream, tuple[int, ...]]:
         """Return the stream with classes and task labels numbered as they arrive, and the new
         number of each class."""

@@ -146,6 +146,10 @@ class StateStore:
         set_aside(path, content, reason)
         return None
 
+    def holds(self, key: str) -> bool:
+        """Return whether there is a state of a key, sound or not."""
+        return self.folder is not None and self._path(key).exists()
+
     def should_save(self, key: str, seconds: float) -> bool:
         """Return whether to save a state that takes so many seconds to train again."""
         if self.folder is None or self.keep == "none":

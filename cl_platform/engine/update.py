@@ -1,0 +1,191 @@
+"""An update: a run goes on with new data, and what it gained and lost is measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cl_platform.config.run_config import parse_config
+from cl_platform.config.signatures import Section, as_section, build, check_section
+from cl_platform.core.stream import Stream
+from cl_platform.engine.evaluation import credit
+from cl_platform.engine.execution import execute
+from cl_platform.engine.network import Network
+from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import make_plan
+from cl_platform.engine.trained import plan_of, restored
+from cl_platform.errors import BadInput, say_once
+from cl_platform.report.update_page import save
+from cl_platform.results.load import DEFAULT_OUT, load_run
+from cl_platform.results.result import Result
+from cl_platform.results.update import ClassChange, Requirement, Update
+from cl_platform.storage.state_store import Keep, StateStore
+from cl_platform.tracking.sinks import Sink
+
+ROWS = 125  # samples in one forward pass, as few as an evaluation takes on a CPU
+# Parameters that share out data among experiences: new data do not inherit them.
+SHARING = ("experiences", "classes", "class_seed", "by", "boundaries", "samples", "open")
+
+
+def update(
+    run: str | Path | Result,
+    data: str | Mapping[str, Any] | Stream,
+    *,
+    require: Sequence[str] = (),
+    out: str | Path = DEFAULT_OUT,
+    sinks: Sequence[Sink] = (),
+    keep: Keep = "all",
+) -> Update:
+    """Let a run go on with new data, as the next key of its fold, and compare before and after.
+
+    The updated run has the bits of one that had the new experiences from the start. It is a run of
+    its own in the same folder: the one before stays as it is.
+
+    Args:
+        run: a result, the folder of a run, its id, or the first characters of its id.
+        data: a stream, by name, as a section or as an object; a section that says nothing else
+            becomes one experience.
+        require: thresholds such as ``old_accuracy>=0.9``; see ``MEASURES``.
+        out: the folder of an id.
+        sinks, keep: as for :func:`cl_platform.run`.
+
+    Raises:
+        BadInput: the run cannot go on, the data do not fit, or a requirement is malformed.
+        RunFailed, StorageError: as for :func:`cl_platform.run`.
+    """
+    requirements = tuple(Requirement.parse(text) for text in require)
+    before = run if isinstance(run, Result) else load_run(run, out)
+    old = plan_of(before, before.objects)
+    if before.path is None:
+        raise BadInput(f"run {before.run_id} kept nothing (out=None): give it a folder")
+    if not old.stream.open:
+        raise BadInput(
+            f"run {before.run_id} knew its stream to the end: its keys hold all of its experiences. "
+            "Run it with --set stream.open=true; such a run can go on"
+        )
+    plan, objects = _continued(before, old, data)
+    root = before.path.parent.parent
+    store = StateStore(root / "states")
+    if lost := [k for k in range(1, len(old.keys)) if not store.holds(old.keys[k])]:
+        say_once(
+            f"run {before.run_id}: the states after {len(lost)} of its {len(old.steps)} "
+            "experiences were not kept; they are trained again to be scored on the new data"
+        )
+    after = replace(execute(plan, root, sinks=sinks, keep=keep), objects=objects)
+    classes = _changes(plan, len(old.steps), store)
+    measures = _measures(plan, len(old.steps), after, classes, store)
+    outcome = Update(before, after, measures, classes, requirements)
+    save(outcome)
+    return outcome
+
+
+def _continued(before: Result, old: Plan, data: Any) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan of a run that goes on with new data, and the objects that it is made with."""
+    config = copy.deepcopy(before.config)
+    objects = {kind: part for kind, part in before.objects.items() if kind != "curriculum"}
+    if isinstance(data, Stream) or "stream" in objects:
+        base = objects.get("stream") or build("stream", config["stream"])
+        later = data if isinstance(data, Stream) else build("stream", _one(data, {}))
+        objects["stream"] = stream = base.followed_by(later)
+        config["stream"] = {"name": stream.name}
+    else:
+        base, more = config["stream"], []
+        if base["name"] == "extended":
+            base, more = base["base"], base["more"]
+        config["stream"] = {
+            "name": "extended",
+            "base": base,
+            "more": [*more, _one(data, as_section(base))],
+            "open": True,
+        }
+        stream = build("stream", config["stream"])
+    level = config["curriculum"].get("level", "experiences")
+    n = stream.n_classes if level == "classes" else len(stream)
+    order = [*before.order, *range(len(before.order), n)]
+    config["curriculum"] = {"name": "explicit", "order": order, "level": level}
+    plan = make_plan(parse_config(config, given=tuple(objects)), objects)  # type: ignore[arg-type]
+    if plan.keys[: len(old.keys)] != old.keys:
+        raise BadInput(
+            f"run {before.run_id} would have had other states with these data from the start; give "
+            "data that follow what it has learned"
+        )
+    return plan, objects
+
+
+def _one(data: str | Mapping[str, Any], base: Section) -> Section:
+    """Return the section of new data: one experience, read as the base was if by the same plugin."""
+    given = as_section(data)
+    inherited = base if given["name"] == base.get("name") else {}
+    section = {k: v for k, v in inherited.items() if k not in SHARING} | given
+    known, _ = check_section("stream", {"name": given["name"]}, "data")
+    if "experiences" in known and not {"experiences", "by"} & given.keys():
+        section["experiences"] = 1
+    return section
+
+
+def _changes(plan: Plan, n: int, store: StateStore) -> list[ClassChange]:
+    """Return what became of the test samples of the first n experiences, class by class."""
+    old = _network(plan, n, store)
+    new = _network(plan, len(plan.steps), store)
+    given = torch.tensor(plan.labels).argsort()  # of each class index of the run
+    labels, before, after = [], [], []
+    for e in plan.stream.experiences[:n]:
+        for rows in torch.arange(len(e.test)).split(ROWS):
+            raw, y = e.test.gather(rows), given[e.test.y[rows].cpu()]
+            labels.append(y)
+            before.append(_right(old, raw, y, e.task))
+            after.append(_right(new, raw, y, e.task))
+    y, was, now = torch.cat(labels), torch.cat(before), torch.cat(after)
+    found = []
+    for c in y.unique().tolist():
+        mine = y == c
+        shares = [was, now, was & ~now, now & ~was]
+        values = [float(share[mine].double().mean()) for share in shares]
+        found.append(ClassChange(new.class_names[c], int(mine.sum()), *values))
+    return sorted(found, key=lambda change: change.change)
+
+
+def _network(plan: Plan, k: int, store: StateStore) -> Network:
+    learned = {c for e in plan.stream.experiences[:k] for c in e.classes}
+    return Network(restored(plan, store, k, retrain=True), plan, learned)
+
+
+@torch.inference_mode()
+def _right(network: Network, raw: Tensor, y: Tensor, task: int) -> Tensor:
+    """Return which samples have the largest logit at their own class alone, (B,) bool."""
+    logits = network(raw, torch.full((len(y),), task, device=raw.device)).cpu()
+    return credit(logits, y, logits > -torch.inf) == 1
+
+
+def _measures(
+    plan: Plan, n: int, after: Result, classes: list[ClassChange], store: StateStore
+) -> dict[str, float]:
+    """Return the measures by name, from the matrix, the flips and the records of the new steps."""
+    before, last = after.matrix.values[n], after.matrix.values[-1]
+    identities = [e.identity for e in plan.stream.experiences]
+    costs = [store.record(key, identities).cost for key in plan.keys[n + 1 :]]
+    samples = sum(c.samples for c in classes)
+
+    def share(name: str) -> float:
+        return sum(getattr(c, name) * c.samples for c in classes) / samples
+
+    return {
+        "old_accuracy": float(last[:n].mean()),
+        "old_accuracy_before": float(before[:n].mean()),
+        "old_accuracy_change": float(last[:n].mean() - before[:n].mean()),
+        "new_accuracy": float(last[n:].mean()),
+        "new_accuracy_before": float(before[n:].mean()),
+        "accuracy": float(last.mean()),
+        "negative_flips": share("negative_flips"),
+        "positive_flips": share("positive_flips"),
+        "worst_class_change": classes[0].change,
+        "seconds": sum(c.get("train_seconds", 0) + c.get("eval_seconds", 0) for c in costs),
+        "parameters": costs[-1].get("parameters", 0.0),
+        "state_bytes": costs[-1].get("stored_bytes", 0.0),
+    }
