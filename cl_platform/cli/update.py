@@ -17,7 +17,7 @@ def update(
     require: Annotated[list[str] | None, Parameter(negative="")] = None,
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     out: str = "clp-results",
-    keep_states: Literal["all", "last", "none"] = "all",
+    keep_states: Literal["all", "last"] = "all",
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
     """Let a run on an open stream go on with new data, and compare before and after.

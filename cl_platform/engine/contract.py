@@ -258,9 +258,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 }
 
 
-def _config(
-    case: Case, scenario: str = "class", open: bool = False, **settings: Any
-) -> RunConfig:
+def _config(case: Case, scenario: str = "class", open: bool = False, **settings: Any) -> RunConfig:
     if _needs_task(case):
         scenario = "task"
     stream = {**STREAM, "scenario": scenario, **({"open": True} if open else {})}

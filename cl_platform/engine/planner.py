@@ -367,7 +367,9 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
     name = config.strategy["name"]
     if stream.open and strategy.trains_on == "stream":
-        faults.append(f"strategy {name!r} trains on the whole stream at once; an open one has no end")
+        faults.append(
+            f"strategy {name!r} trains on the whole stream at once; an open one has no end"
+        )
     if stream.open and strategy.needs_horizon:
         faults.append(
             f"strategy {name!r} is set up for a known number of experiences, and that of an open "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import Section, as_section, build, check_section
+from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.evaluation import credit
 from cl_platform.engine.execution import execute
@@ -25,7 +27,7 @@ from cl_platform.report.update_page import save
 from cl_platform.results.load import DEFAULT_OUT, load_run
 from cl_platform.results.result import Result
 from cl_platform.results.update import ClassChange, Requirement, Update
-from cl_platform.storage.state_store import Keep, StateStore
+from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Sink
 
 ROWS = 125  # samples in one forward pass, as few as an evaluation takes on a CPU
@@ -40,7 +42,7 @@ def update(
     require: Sequence[str] = (),
     out: str | Path = DEFAULT_OUT,
     sinks: Sequence[Sink] = (),
-    keep: Keep = "all",
+    keep: Literal["all", "last"] = "all",
 ) -> Update:
     """Let a run go on with new data, as the next key of its fold, and compare before and after.
 
@@ -66,7 +68,7 @@ def update(
         raise BadInput(f"run {before.run_id} kept nothing (out=None): give it a folder")
     if not old.stream.open:
         raise BadInput(
-            f"run {before.run_id} knew its stream to the end: its keys hold all of its experiences. "
+            f"run {before.run_id} knew its stream to the end: its keys hold all of it. "
             "Run it with --set stream.open=true; such a run can go on"
         )
     plan, objects = _continued(before, old, data)
@@ -78,8 +80,11 @@ def update(
             "experiences were not kept; they are trained again to be scored on the new data"
         )
     after = replace(execute(plan, root, sinks=sinks, keep=keep), objects=objects)
-    classes = _changes(plan, len(old.steps), store)
-    measures = _measures(plan, len(old.steps), after, classes, store)
+    n = len(old.steps)
+    models = [restored(plan, store, k, retrain=True) for k in (n, len(plan.steps))]
+    parameters = sum(p.numel() for p in models[1].parameters())
+    classes = _changes(plan, n, *models)
+    measures = _measures(plan, n, after, classes, parameters, store)
     outcome = Update(before, after, measures, classes, requirements)
     save(outcome)
     return outcome
@@ -119,7 +124,7 @@ def _continued(before: Result, old: Plan, data: Any) -> tuple[Plan, dict[str, An
 
 
 def _one(data: str | Mapping[str, Any], base: Section) -> Section:
-    """Return the section of new data: one experience, read as the base was if by the same plugin."""
+    """Return the section of new data: one experience, read as the base if by the same plugin."""
     given = as_section(data)
     inherited = base if given["name"] == base.get("name") else {}
     section = {k: v for k, v in inherited.items() if k not in SHARING} | given
@@ -129,19 +134,16 @@ def _one(data: str | Mapping[str, Any], base: Section) -> Section:
     return section
 
 
-def _changes(plan: Plan, n: int, store: StateStore) -> list[ClassChange]:
+def _changes(plan: Plan, n: int, before: Strategy, after: Strategy) -> list[ClassChange]:
     """Return what became of the test samples of the first n experiences, class by class."""
-    old = _network(plan, n, store)
-    new = _network(plan, len(plan.steps), store)
+    old, new = _network(plan, n, before), _network(plan, len(plan.steps), after)
     given = torch.tensor(plan.labels).argsort()  # of each class index of the run
-    labels, before, after = [], [], []
+    scored = []
     for e in plan.stream.experiences[:n]:
         for rows in torch.arange(len(e.test)).split(ROWS):
             raw, y = e.test.gather(rows), given[e.test.y[rows].cpu()]
-            labels.append(y)
-            before.append(_right(old, raw, y, e.task))
-            after.append(_right(new, raw, y, e.task))
-    y, was, now = torch.cat(labels), torch.cat(before), torch.cat(after)
+            scored.append((y, _right(old, raw, y, e.task), _right(new, raw, y, e.task)))
+    y, was, now = (torch.cat(parts) for parts in zip(*scored, strict=True))
     found = []
     for c in y.unique().tolist():
         mine = y == c
@@ -151,9 +153,9 @@ def _changes(plan: Plan, n: int, store: StateStore) -> list[ClassChange]:
     return sorted(found, key=lambda change: change.change)
 
 
-def _network(plan: Plan, k: int, store: StateStore) -> Network:
+def _network(plan: Plan, k: int, strategy: Strategy) -> Network:
     learned = {c for e in plan.stream.experiences[:k] for c in e.classes}
-    return Network(restored(plan, store, k, retrain=True), plan, learned)
+    return Network(strategy, plan, learned)
 
 
 @torch.inference_mode()
@@ -164,16 +166,21 @@ def _right(network: Network, raw: Tensor, y: Tensor, task: int) -> Tensor:
 
 
 def _measures(
-    plan: Plan, n: int, after: Result, classes: list[ClassChange], store: StateStore
+    plan: Plan,
+    n: int,
+    after: Result,
+    classes: list[ClassChange],
+    parameters: int,
+    store: StateStore,
 ) -> dict[str, float]:
     """Return the measures by name, from the matrix, the flips and the records of the new steps."""
     before, last = after.matrix.values[n], after.matrix.values[-1]
     identities = [e.identity for e in plan.stream.experiences]
-    costs = [store.record(key, identities).cost for key in plan.keys[n + 1 :]]
+    costs = [_cost(store, key, identities) for key in plan.keys[n + 1 :]]
     samples = sum(c.samples for c in classes)
 
     def share(name: str) -> float:
-        return sum(getattr(c, name) * c.samples for c in classes) / samples
+        return float(sum(getattr(c, name) * c.samples for c in classes) / samples)
 
     return {
         "old_accuracy": float(last[:n].mean()),
@@ -185,7 +192,16 @@ def _measures(
         "negative_flips": share("negative_flips"),
         "positive_flips": share("positive_flips"),
         "worst_class_change": classes[0].change,
-        "seconds": sum(c.get("train_seconds", 0) + c.get("eval_seconds", 0) for c in costs),
-        "parameters": costs[-1].get("parameters", 0.0),
-        "state_bytes": costs[-1].get("stored_bytes", 0.0),
+        "seconds": sum(c.get("train_seconds", math.nan) for c in costs),
+        "parameters": float(parameters),
+        "state_bytes": costs[-1].get("stored_bytes", math.nan),
     }
+
+
+def _cost(store: StateStore, key: str, identities: Sequence[str]) -> dict[str, float]:
+    """Return what a step cost: by its record, or by its state, where a later update has put another
+    record in its place."""
+    if cost := store.record(key, identities).cost:
+        return cost
+    state = store.load(key)
+    return {} if state is None else {**state.cost, "stored_bytes": float(state.nbytes())}

@@ -31,7 +31,7 @@ class Measure:
     Args:
         meaning: what a person reads.
         direction: whether more or less is better.
-        unit: ``fraction`` (shown in %), ``s``, ``B`` or ``parameters``.
+        unit: ``fraction`` (shown in %), ``s``, ``B`` or none.
     """
 
     meaning: str
@@ -46,12 +46,12 @@ MEASURES = {
     "new_accuracy": Measure("mean accuracy on the new experiences, after the update"),
     "new_accuracy_before": Measure("the same before the update"),
     "accuracy": Measure("mean accuracy on all experiences, after the update"),
-    "negative_flips": Measure("share of old test samples right before and wrong now", "less"),
-    "positive_flips": Measure("share of old test samples wrong before and right now"),
-    "worst_class_change": Measure("largest loss of accuracy of a class on old test samples"),
-    "seconds": Measure("training and evaluation of the update", "less", "s"),
-    "parameters": Measure("of the updated strategy", "less", "parameters"),
-    "state_bytes": Measure("of the state after the update", "less", "B"),
+    "negative_flips": Measure("old test samples right before, wrong now", "less"),
+    "positive_flips": Measure("old test samples wrong before, right now"),
+    "worst_class_change": Measure("of the class that lost most, on old test samples"),
+    "seconds": Measure("of training in the update", "less", "s"),
+    "parameters": Measure("after the update", "less", ""),
+    "state_bytes": Measure("the state after the update", "less", "B"),
 }
 
 
@@ -80,7 +80,9 @@ class Requirement:
                 "old_accuracy>=0.9"
             ) from None
         if name not in MEASURES:
-            raise BadInput(f"requirement {text!r:.80}: no such measure.{suggestion(name, MEASURES)}")
+            raise BadInput(
+                f"requirement {text!r:.80}: no such measure.{suggestion(name, MEASURES)}"
+            )
         return cls(name, comparison, bound)
 
     def holds(self, value: float) -> bool:
@@ -166,8 +168,8 @@ def shown(measure: str, value: float) -> str:
     if math.isnan(value):
         return "-"
     if unit == "s":
-        return duration(value)
+        return duration(value) if value >= 60 else f"{value:.1f} s"
     if unit == "fraction":
         sign = "+" if measure.endswith("change") else ""
         return f"{100 * value:{sign}.2f} %"
-    return f"{value:,.0f} {unit}"
+    return f"{value:,.0f}" + (f" {unit}" if unit else "")
