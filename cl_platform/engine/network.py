@@ -176,7 +176,7 @@ class Network(nn.Module):
         if tuple(raw.shape) == self.input_shape:
             raw = raw[None]
         floats = raw.is_floating_point() and self.input_dtype.is_floating_point
-        if floats or holds_tokens(raw) and holds_tokens(torch.empty(0, dtype=self.input_dtype)):
+        if floats or (holds_tokens(raw) and holds_tokens(torch.empty(0, dtype=self.input_dtype))):
             raw = raw.to(self.input_dtype)
         if tuple(raw.shape[1:]) != self.input_shape or raw.dtype != self.input_dtype:
             raise BadInput(f"inputs are {tuple(raw.shape)} {raw.dtype}; give {self._form()}")
@@ -199,7 +199,7 @@ class Network(nn.Module):
         if task is None:
             raise BadInput(f"the task of each input is needed: give task, {self._labels()}")
         tasks = torch.as_tensor(task).long().expand(n).clone()
-        if n and not (0 <= int(tasks.min()) and int(tasks.max()) < len(self.tasks)):
+        if n and not (int(tasks.min()) >= 0 and int(tasks.max()) < len(self.tasks)):
             raise BadInput(f"task={task!r:.60}: give {self._labels()}")
         return tasks
 

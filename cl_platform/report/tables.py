@@ -24,7 +24,7 @@ SPECIAL = {
 
 def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
     """Return a pipe table."""
-    head, lines = _cells(rows, measures, lambda text: f"**{text}**", _literal)
+    head, lines = _cells(rows, measures, lambda text: f"**{text}**", literal)
     axes = len(head) - len(measures)
     rule = ["---"] * axes + ["---:"] * len(measures)
     table = [f"| {' | '.join(line)} |" for line in (head, rule, *lines)]
@@ -81,6 +81,6 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(c, c) for c in text)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Escape text for Markdown and the HTML in it."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from cl_platform.errors import DataError
 from cl_platform.models.hub import token_ids as token_ids
 from streams.data.formats import Array, Arrays
 
