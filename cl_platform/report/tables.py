@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cl_platform.report.leaderboard import Measure, Row, shown_axes
+from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.runs import Runs
+from cl_platform.results.notebook import table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_ROWS = 50  # in a notebook
 NOTE = (
     "Mean with 95 % interval over seeds; bold: the best of its stream, and what cannot be told "
     "from it (paired over seeds, p > 0.05 after Holm's correction)."
@@ -50,6 +53,16 @@ def latex(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
             "",
         ]
     )
+
+
+def leaderboard(runs: Runs) -> str:
+    """Return the leaderboard as HTML for a notebook, at most `MOST_ROWS` of it."""
+    rows, measures = rows_of(runs), [m for m in measures_of(runs) if m.listed]
+    head, lines = _cells(rows, measures, str, str)
+    axes = len(head) - len(measures)
+    joined = [[", ".join(line[:axes]), *line[axes:]] for line in lines[:MOST_ROWS]]
+    more = f"<div>and {len(rows) - MOST_ROWS} more</div>" if len(rows) > MOST_ROWS else ""
+    return table([", ".join(head[:axes]), *head[axes:]], joined) + more
 
 
 def csv(frame: pd.DataFrame) -> str:
