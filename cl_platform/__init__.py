@@ -32,6 +32,7 @@ HOMES = {
     "Wrapper": "core.wrapper",
     "check_strategy": "engine.contract",
     "class_incremental": "core.stream",
+    "export": "exports.exporting",
     "load_results": "results.load",
     "load_run": "results.load",
     "run": "api",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from cl_platform.core.wrapper import Wrapper as Wrapper
     from cl_platform.engine.contract import check_strategy as check_strategy
     from cl_platform.errors import ClpError as ClpError
+    from cl_platform.exports.exporting import export as export
     from cl_platform.results.load import load_results as load_results, load_run as load_run
     from cl_platform.results.result import Result as Result
 

@@ -21,6 +21,7 @@ from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import Keep
+from cl_platform.tracking.notebook import NotebookSink, in_notebook
 from cl_platform.tracking.sinks import Sink
 
 
@@ -31,7 +32,7 @@ def run(
     curriculum: str | Mapping[str, Any] | Curriculum | Sequence[int] = "as_given",
     model: str | Mapping[str, Any] | type[nn.Module] = "mlp",
     out: str | Path | None = DEFAULT_OUT,
-    sinks: Sequence[Sink] = (),
+    sinks: Sequence[Sink] | None = None,
     keep: Keep = "all",
     **settings: Any,
 ) -> Result:
@@ -42,6 +43,7 @@ def run(
     that was killed goes on where it was.
 
     Args:
+        sinks: told of every event; by default one bar in a notebook, and nothing elsewhere.
         settings: further keys of :class:`cl_platform.config.run_config.RunConfig` (``seed``,
             ``epochs``, ``batch_size``, ``optimizer``, ``schedule``, ``device``), ``lr`` and
             ``scenario``.
@@ -90,6 +92,8 @@ def run(
     by_name = {"stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model}
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
+    if sinks is None:
+        sinks = [NotebookSink()] if in_notebook() else []
     result = execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
     return replace(result, objects=objects)
 

@@ -94,10 +94,14 @@ class SeqLoRA(Initialised):
         if self.index == 0:
             self.start(self.adapters, experience)
 
+    def updates(self) -> Updates:
+        """Return the updates of all inputs."""
+        return self.adapters.updates()
+
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None
     ) -> Tensor:
-        return self.classify(self.adapted(x, self.adapters.updates()), task)
+        return self.classify(self.adapted(x, self.updates()), task)
 
 
 class LoRA(Initialised):

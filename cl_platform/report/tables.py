@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cl_platform.report.leaderboard import Measure, Row, shown_axes
+from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.runs import Runs
+from cl_platform.results.notebook import table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_ROWS = 50  # in a notebook
 NOTE = (
     "Mean with 95 % interval over seeds; bold: the best of its stream, and what cannot be told "
     "from it (paired over seeds, p > 0.05 after Holm's correction)."
@@ -24,7 +27,7 @@ SPECIAL = {
 
 def markdown(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
     """Return a pipe table."""
-    head, lines = _cells(rows, measures, lambda text: f"**{text}**", _literal)
+    head, lines = _cells(rows, measures, lambda text: f"**{text}**", literal)
     axes = len(head) - len(measures)
     rule = ["---"] * axes + ["---:"] * len(measures)
     table = [f"| {' | '.join(line)} |" for line in (head, rule, *lines)]
@@ -50,6 +53,16 @@ def latex(rows: Sequence[Row], measures: Sequence[Measure]) -> str:
             "",
         ]
     )
+
+
+def leaderboard(runs: Runs) -> str:
+    """Return the leaderboard as HTML for a notebook, at most `MOST_ROWS` of it."""
+    rows, measures = rows_of(runs), [m for m in measures_of(runs) if m.listed]
+    head, lines = _cells(rows, measures, str, str)
+    axes = len(head) - len(measures)
+    joined = [[", ".join(line[:axes]), *line[axes:]] for line in lines[:MOST_ROWS]]
+    more = f"<div>and {len(rows) - MOST_ROWS} more</div>" if len(rows) > MOST_ROWS else ""
+    return table([", ".join(head[:axes]), *head[axes:]], joined) + more
 
 
 def csv(frame: pd.DataFrame) -> str:
@@ -81,6 +94,6 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(c, c) for c in text)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Escape text for Markdown and the HTML in it."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))

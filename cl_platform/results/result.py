@@ -19,6 +19,7 @@ from cl_platform.metrics.lifelong import lifelong_metrics
 from cl_platform.metrics.lifelong_logs import from_matrix
 from cl_platform.results import plots
 from cl_platform.results.form import check_result
+from cl_platform.results.notebook import result_html
 from cl_platform.storage.files import write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
 
@@ -158,6 +159,10 @@ class Result:
             raise BadInput(f"run {self.run_id} was made before accuracy by class was measured")
         _, title = self._matrix_and_title(None)
         return plots.class_accuracy_figure(self.class_accuracy, title)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the matrix as a heat map, and the metrics."""
+        return result_html(self)
 
     def _matrix_and_title(self, mask: Mask | None) -> tuple[AccuracyMatrix, str]:
         """Return the matrix under a mask, the scenario's own unless given, and what it is of."""

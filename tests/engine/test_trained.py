@@ -24,7 +24,7 @@ from cl_platform.engine.network import Network, Normalise
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.trained import Trained, restored
 from cl_platform.errors import BadInput, StorageError
-from cl_platform.export.scoring import row_of
+from cl_platform.exports.scoring import row_of
 from cl_platform.storage.state_store import State, StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.er import ER
@@ -228,7 +228,7 @@ def test_arrays_and_single_inputs_are_taken(small: Result) -> None:
     assert len(said) == 300
     assert small.predict(x[0]).names == said.names[:1]
     assert len(small.predict(x[:0])) == 0
-    with pytest.raises(BadInput, match="after=4: run .* has 0 to 3"):
+    with pytest.raises(BadInput, match=r"after=4: run .* has 0 to 3"):
         small.model(after=4)
 
 

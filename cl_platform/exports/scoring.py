@@ -38,3 +38,19 @@ def row_of(predict: Predict, plan: Plan) -> list[float]:
             scores.append(credit(logits, given[y], logits > -torch.inf))
         row.append(float(torch.cat(scores).mean()))
     return row
+
+
+@torch.inference_mode()
+def difference(one: Predict, other: Predict, plan: Plan) -> float:
+    """Return by how much the logits of two differ on test data: at most, relative to
+    max(1, |logit|); infinity where only one of them is infinite."""
+    worst = 0.0
+    for e in plan.stream.experiences:
+        for raw, y in batches(e.test):
+            task = torch.full_like(y, e.task)
+            a, b = one(raw, task).double(), other(raw, task).double()
+            if not torch.equal(a == -torch.inf, b == -torch.inf):
+                return float("inf")
+            gap = (a - b).abs() / b.abs().clamp(min=1)
+            worst = max(worst, float(gap.masked_fill(b == -torch.inf, 0).max()))
+    return worst
