@@ -16,11 +16,13 @@ from cl_platform._version import __version__ as __version__
 
 HOMES = {
     "AccuracyMatrix": "core.matrix",
-    "Batch": "core.strategy",
+    "Augmentation": "core.augmentation",
+    "Batch": "core.batch",
     "ClassBalancedBuffer": "core.buffers",
     "ClpError": "errors",
     "Curriculum": "core.curriculum",
     "Experience": "core.stream",
+    "Mixing": "core.augmentation",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
     "RingBuffer": "core.buffers",
@@ -42,6 +44,8 @@ __all__ = list(HOMES)
 
 if TYPE_CHECKING:
     from cl_platform.api import run as run
+    from cl_platform.core.augmentation import Augmentation as Augmentation, Mixing as Mixing
+    from cl_platform.core.batch import Batch as Batch
     from cl_platform.core.buffers import (
         ClassBalancedBuffer as ClassBalancedBuffer,
         ReplayBuffer as ReplayBuffer,
@@ -51,7 +55,7 @@ if TYPE_CHECKING:
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples
-    from cl_platform.core.strategy import Batch as Batch, Strategy as Strategy
+    from cl_platform.core.strategy import Strategy as Strategy
     from cl_platform.core.stream import (
         Experience as Experience,
         Stream as Stream,

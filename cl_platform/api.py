@@ -13,6 +13,7 @@ from torch import nn
 from cl_platform.config.registry import load, name_of
 from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
 from cl_platform.config.signatures import object_faults
+from cl_platform.core.augmentation import Augmentation
 from cl_platform.core.curriculum import Curriculum
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
@@ -46,7 +47,7 @@ def run(
         sinks: told of every event; by default one bar in a notebook, and nothing elsewhere.
         settings: further keys of :class:`cl_platform.config.run_config.RunConfig` (``seed``,
             ``epochs``, ``batch_size``, ``optimizer``, ``schedule``, ``device``), ``lr`` and
-            ``scenario``.
+            ``scenario``. Augmentations may be objects as well.
 
     Raises:
         ConfigError: with one line per fault.
@@ -91,11 +92,22 @@ def run(
             )
     by_name = {"stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model}
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
+    if isinstance(flags.get("augmentation"), list | tuple):
+        flags["augmentation"] = [_augmentation(one) for one in flags["augmentation"]]
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
     if sinks is None:
         sinks = [NotebookSink()] if in_notebook() else []
     result = execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
     return replace(result, objects=objects)
+
+
+def _augmentation(given: Any) -> Any:
+    """Return the section of an augmentation that is given as an object or class."""
+    if isinstance(given, Augmentation):
+        return {"name": name_of("augmentation", type(given)), **vars(given)}
+    if isinstance(given, type):
+        return {"name": name_of("augmentation", given)}
+    return given
 
 
 def _is_found(name: str, model: Any) -> bool:

@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
+from strategies.parts.gradients import frozen_statistics
 from strategies.parts.memory import Offering
 
 
@@ -53,15 +54,25 @@ class DER(Offering):
     def training_step(self, batch: Batch) -> Tensor:
         loss, logits = self._loss_and_logits(batch)
         if self.offers(batch):
-            self.buffer.add(batch, logits=logits)
+            own = logits if batch.target is None else self._logits_unmixed(batch)
+            self.buffer.add(batch, logits=own)
         return self.minimise(loss)
+
+    @torch.no_grad()
+    def _logits_unmixed(self, batch: Batch) -> Tensor:
+        """Return the logits (B, n_classes) of the samples as they are stored."""
+        with frozen_statistics(self.model):
+            logits: Tensor = self.model(self.info.preprocess(batch.raw))
+            return logits
 
     def _loss_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         n = self.memory_batch_size or len(batch)
-        old = [self.buffer.sample(n) for _ in range(self.draws if self.buffer.seen else 0)]
+        draws = range(self.draws if self.buffer.seen else 0)
+        # The first are compared with the logits stored of each sample, which is not mixed there.
+        old = [self.buffer.sample(n, mixing=i > 0) for i in draws]
         outputs = self.model(torch.cat([batch.x, *(o.x for o in old)]))
         logits, *replayed = outputs.split([len(batch), *(len(o) for o in old)])
-        loss = cross_entropy(self.restrict(logits, batch.task), batch.y)
+        loss = self.cross_entropy(self.restrict(logits, batch.task), batch)
         if old:
             loss = loss + self.replay_loss(old, replayed)
         return loss, logits
@@ -88,5 +99,5 @@ class DERPlusPlus(DER):
     draws = 2
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
-        labelled = cross_entropy(self.restrict(logits[1], old[1].task), old[1].y)
+        labelled = self.cross_entropy(self.restrict(logits[1], old[1].task), old[1])
         return super().replay_loss(old, logits) + self.beta * labelled

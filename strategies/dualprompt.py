@@ -95,7 +95,7 @@ class DualPrompt(FrozenBackbone):
         query = self.query(batch.x, batch.features)
         logits = self.classify(self.represent(batch.x, self.experts[self.index]), batch.task)
         distance = 1 - cosine_similarity(query, self.keys[self.index], dim=-1)
-        return self.cross_entropy(logits, batch.y) + self.pull * distance.mean()
+        return self.cross_entropy(logits, batch) + self.pull * distance.mean()
 
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None

@@ -53,6 +53,10 @@ class ER(Offering):
 
 def joined(new: Batch, old: Batch) -> Batch:
     """Return one batch of the samples of both, new ones first."""
-    task = None if new.task is None or old.task is None else torch.cat([new.task, old.task])
+
+    def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b])
+
     x, y, raw = (torch.cat(pair) for pair in ((new.x, old.x), (new.y, old.y), (new.raw, old.raw)))
-    return Batch(x, y, task, raw)
+    target, x2 = both(new.target, old.target), both(new.x2, old.x2)
+    return Batch(x, y, both(new.task, old.task), raw, target=target, x2=x2)

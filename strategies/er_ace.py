@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, StreamInfo
 from strategies.er import ER
@@ -27,14 +26,14 @@ class ERACE(ER):
         present = torch.zeros_like(self.seen).index_fill(0, batch.y, True)
         if not self.buffer.seen:
             logits = self(batch.x, batch.task)
-            return cross_entropy(logits.masked_fill(~present, -torch.inf), batch.y)
+            return self.cross_entropy(logits.masked_fill(~present, -torch.inf), batch)
         old = self.recall(batch)
         logits = self.model(torch.cat([batch.x, old.x]))
         new_logits, old_logits = logits.split([len(batch), len(old)])
         new_logits = self.restrict(new_logits, batch.task).masked_fill(~present, -torch.inf)
         seen = self.seen | present
         old_logits = self.restrict(old_logits, old.task).masked_fill(~seen, -torch.inf)
-        return cross_entropy(new_logits, batch.y) + cross_entropy(old_logits, old.y)
+        return self.cross_entropy(new_logits, batch) + self.cross_entropy(old_logits, old)
 
     def after_step(self, batch: Batch) -> None:
         super().after_step(batch)

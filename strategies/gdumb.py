@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, StreamInfo
@@ -21,7 +20,8 @@ class GDumb(Offering):
     Learning", Section 3; the learning rate is annealed by cosine from the optimizer's to a
     hundredth of it, with restarts after 1, 3, 7, ... passes. Here a full class goes on as a
     reservoir (there the first samples stay); there is no CutMix, no warm-up pass and no clipping of
-    gradients. Epochs of the run after the first one only cost time: give ``--epochs 1``.
+    gradients, unless the run has them. Epochs of the run after the first one only
+    cost time: give ``--epochs 1``.
 
     Args:
         memory_size: number of stored samples, at least one for every class.
@@ -29,6 +29,9 @@ class GDumb(Offering):
         memory_batch_size: samples of a batch of the memory.
         offer: see :class:`strategies.parts.memory.Offering`.
     """
+
+    # It trains at the end of an experience, in a loop and with a schedule of its own.
+    refuses = ("accumulate", "early_stopping", "optimizer.groups")
 
     memory_size: PositiveInt = 1000
     passes: PositiveInt = 50
@@ -61,5 +64,5 @@ class GDumb(Offering):
             order = torch.randperm(len(rows), generator=self.shuffle, device=rows.device)
             for part in order.split(batch_sizes(len(order), self.memory_batch_size)):
                 old = self.buffer.read(rows[part])
-                self.minimise(cross_entropy(self(old.x, old.task), old.y))
+                self.minimise(self.cross_entropy(self(old.x, old.task), old))
             schedule.step()

@@ -9,7 +9,6 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from scipy.optimize import nnls
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, RingBuffer, StreamInfo
 from cl_platform.models.precision import comparing
@@ -25,6 +24,8 @@ class GradientProjection(Offering):
             each, its latest.
         offer: see :class:`strategies.parts.memory.Offering`.
     """
+
+    refuses = ("accumulate",)  # what is projected are the gradients of a batch
 
     memory_size: PositiveInt = 500
 
@@ -56,7 +57,7 @@ class GradientProjection(Offering):
         """Compute the gradients of the mean loss of stored samples, one per parameter."""
         old = self.buffer.read(rows)
         with frozen_statistics(self.model):
-            loss = cross_entropy(self(old.x, old.task), old.y)
+            loss = self.cross_entropy(self(old.x, old.task), old)
         return list(torch.autograd.grad(loss, trainable(self.model), materialize_grads=True))
 
     def after_step(self, batch: Batch) -> None:

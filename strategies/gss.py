@@ -28,6 +28,8 @@ class GSS(Offering):
         offer: see :class:`strategies.parts.memory.Offering`.
     """
 
+    refuses = ("mixing",)  # gradients of single samples are compared
+
     memory_size: PositiveInt = 200
     memory_batch_size: PositiveInt | None = None
     comparisons: PositiveInt = 10

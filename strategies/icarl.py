@@ -7,11 +7,13 @@ import math
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform.core.batch import soft_labels
 from cl_platform.errors import BadInput
 from cl_platform.models.precision import comparing
+from strategies.er import joined
 from strategies.parts.snapshot import Snapshot
 
 
@@ -31,6 +33,7 @@ class ICaRL(Strategy):
     """
 
     needs_second_pass = True
+    refuses = ("ema",)  # the means of classes are features under the weights that are trained
 
     memory_size: PositiveInt = 1000
     memory_batch_size: PositiveInt | None = None
@@ -60,15 +63,13 @@ class ICaRL(Strategy):
         self.share = len(self.buffer) / len(experience.train)
 
     def loss(self, batch: Batch) -> Tensor:
-        x, y = batch.x, batch.y
         if self.share:
             n = self.memory_batch_size or math.ceil(self.share * len(batch))
-            exemplars = self.buffer.sample(n)
-            x, y = torch.cat([x, exemplars.x]), torch.cat([y, exemplars.y])
-        target = one_hot(y, self.info.n_classes).float()
+            batch = joined(batch, self.buffer.sample(n))
+        target = soft_labels(batch, self.present, self.info.label_smoothing)
         if self.share:
-            target = torch.where(self.old, self.teacher(x).sigmoid(), target)
-        terms = binary_cross_entropy_with_logits(self.model(x), target, reduction="none")
+            target = torch.where(self.old, self.teacher(batch.x).sigmoid(), target)
+        terms = binary_cross_entropy_with_logits(self.model(batch.x), target, reduction="none")
         return (terms * self.present).sum(1).mean()
 
     @torch.no_grad()

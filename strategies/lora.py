@@ -136,7 +136,7 @@ class LoRA(Initialised):
         # All samples belong to the present task: one update for the whole batch.
         feature = self.adapted(batch.x, self.updates()[self.task])
         logits = in_float32(self.heads[self.task], feature)
-        return self.cross_entropy(self.restrict(logits, batch.task), batch.y)
+        return self.cross_entropy(self.restrict(logits, batch.task), batch)
 
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None

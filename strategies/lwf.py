@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import kl_div
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from strategies.parts.snapshot import Snapshot
@@ -56,7 +56,7 @@ class LwF(Strategy):
 
     def loss(self, batch: Batch) -> Tensor:
         logits: Tensor = self.model(batch.x)
-        loss = cross_entropy(self.restrict(logits, batch.task), batch.y)
+        loss = self.cross_entropy(self.restrict(logits, batch.task), batch)
         if self.balance:
             loss = loss / (self.index + 1)
         alpha = self.alpha[self.index] if isinstance(self.alpha, list | tuple) else self.alpha

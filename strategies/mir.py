@@ -6,7 +6,6 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch
 from strategies.er import ER
@@ -35,15 +34,15 @@ class MIR(ER):
 
     def interference(self, batch: Batch, old: Batch) -> Tensor:
         """Compute how much a step on the new batch raises the loss of each old sample, (B,)."""
-        lr = float(self.optimizer.param_groups[0]["lr"])
+        rates = {p: float(g["lr"]) for g in self.optimizer.param_groups for p in g["params"]}
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         with frozen_statistics(self.model), torch.enable_grad():
-            loss = cross_entropy(self(batch.x, batch.task), batch.y)
+            loss = self.cross_entropy(self(batch.x, batch.task), batch)
             gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             with torch.no_grad():
                 pairs = zip(parameters.items(), gradients, strict=True)
-                moved = {name: p - lr * g for (name, p), g in pairs}
+                moved = {name: p - rates[p] * g for (name, p), g in pairs}
                 now = self.restrict(self.model(old.x), old.task)
                 then = self.restrict(functional_call(self.model, moved, (old.x,)), old.task)
-        before: Tensor = cross_entropy(now, old.y, reduction="none")
-        return cross_entropy(then, old.y, reduction="none") - before
+        before: Tensor = self.cross_entropy(now, old, reduction="none")
+        return self.cross_entropy(then, old, reduction="none") - before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from cl_platform import Batch, StreamInfo
@@ -26,12 +26,12 @@ class OnePrompt(FrozenBackbone):
     """
 
     takes_features = False
+    clip_norm = None
 
     general_length: Length = 10
     general_blocks: tuple[NonNegativeInt, ...] = (0, 1)
     expert_length: Length = 40
     expert_blocks: tuple[NonNegativeInt, ...] = (2, 3, 4)
-    clip: PositiveFloat | None = None
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
@@ -49,7 +49,7 @@ class OnePrompt(FrozenBackbone):
         return self.model.pool(self.model.encode(self.model.embed(x), general | expert))
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.cross_entropy(self(batch.x, batch.task), batch.y)
+        return self.cross_entropy(self(batch.x, batch.task), batch)
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         return self.classify(self.represent(x), task)

@@ -42,6 +42,7 @@ class OVOR(OnePrompt):
     """
 
     needs_second_pass = True
+    refuses = ("ema",)  # the head is trained on after the last step that is averaged
 
     outliers: Literal["npos", "code"] = "npos"
     strength: NonNegativeFloat = 0.1

@@ -9,7 +9,6 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.errors import BadInput
@@ -86,7 +85,7 @@ class RankUpdate(Strategy):
 
     def loss(self, batch: Batch) -> Tensor:
         # All samples belong to the present task: no label needs to be read from the device.
-        return cross_entropy(self.models[-1](batch.x), batch.y)
+        return self.cross_entropy(self.models[-1](batch.x), batch)
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         assert task is not None, "strategies that need task labels get them"

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo, Wrapper
 from cl_platform.errors import BadInput
@@ -58,6 +57,10 @@ class Refresh(Wrapper):
     decay: NonNegativeFloat = 1e-5
     fisher_samples: PositiveInt | None = 1000
 
+    @property
+    def refuses(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*self.inner.refuses, "accumulate")  # it moves the weights before every batch
+
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         if not hasattr(self.inner, "model"):
@@ -103,7 +106,7 @@ class Refresh(Wrapper):
                 loss = self.inner.loss(batch)
             else:
                 logits = self.inner.restrict(self.model(batch.x), batch.task)
-                loss = cross_entropy(logits, batch.y)
+                loss = self.inner.cross_entropy(logits, batch)
             ascent = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
         with torch.no_grad():
             if self.mode == "code":

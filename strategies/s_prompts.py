@@ -76,7 +76,7 @@ class SPrompts(FrozenBackbone):
         feature = self.represent(batch.x, self.prompts[self.index])
         head = self.head if self.shared_head else self.heads[self.index]
         logits = self.restrict(in_float32(head, feature), batch.task)
-        return self.cross_entropy(logits, batch.y)
+        return self.cross_entropy(logits, batch)
 
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None

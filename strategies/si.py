@@ -25,6 +25,8 @@ class SI(Penalised):
         ceiling: largest importance of a parameter; 0.001 in Avalanche, none in the paper.
     """
 
+    refuses = ("accumulate",)  # the path integral takes the gradient of every step
+
     strength: NonNegativeFloat = 1.0
     damping: PositiveFloat = 0.1
     ceiling: PositiveFloat | None = None

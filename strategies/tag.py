@@ -32,6 +32,9 @@ class TAG(Strategy):
         second_decay: of second moments; the authors take 0.99 for rmsprop, 0.999 for adam.
     """
 
+    # It is an optimizer itself.
+    refuses = ("accumulate", "clip_norm", "clip_value", "optimizer.groups", "optimizer.no_decay")
+
     b: NonNegativeFloat = 5.0
     flavour: Literal["rmsprop", "adam", "adagrad"] = "rmsprop"
     first_decay: NonNegativeFloat = 0.9

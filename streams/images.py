@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from cl_platform import Experience, Preprocess, Samples, Stream, class_incremental
-from cl_platform.core.preprocess import Augmentation
+from cl_platform.core.preprocess import StreamAugmentation
 from cl_platform.core.samples import Transform
 from cl_platform.core.stream import Scenario
 from cl_platform.errors import BadInput
@@ -40,7 +40,7 @@ def split(
     samples: PositiveInt | None = None,
     test_samples: PositiveInt | None = None,
     normalise: bool = True,
-    augmentation: Augmentation = "none",
+    augmentation: StreamAugmentation = "none",
     online: bool = False,
 ) -> Stream:
     """Share out the classes of a data set over experiences.

@@ -30,7 +30,11 @@ ONLY_IN = {
         "cl_platform/tracking/wandb/dashboard.py",
         "cl_platform/tracking/wandb/panels.py",
     ),
-    "torchvision": ("streams/data/sources.py", "streams/curricula/encoders.py"),
+    "torchvision": (
+        "streams/data/sources.py",
+        "streams/curricula/encoders.py",
+        "streams/augmentations/rand_augment.py",
+    ),
     "timm": "cl_platform/models/vision.py",
     "transformers": ("cl_platform/models/hub.py", "cl_platform/models/text.py"),
     "huggingface_hub": "cl_platform/models/hub.py",

@@ -9,13 +9,14 @@ from cyclopts import Parameter
 from cl_platform.cli.app import print_json
 from cl_platform.config.registry import Kind, load, plugins
 
-Section = Literal["streams", "strategies", "curricula", "encoders", "models"]
+Section = Literal["streams", "strategies", "curricula", "encoders", "models", "augmentations"]
 KINDS: dict[str, Kind] = {
     "streams": "stream",
     "strategies": "strategy",
     "curricula": "curriculum",
     "encoders": "encoder",
     "models": "model",
+    "augmentations": "augmentation",
 }
 
 
@@ -25,12 +26,12 @@ def list_plugins(
     *,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """List streams, strategies, curricula, encoders and models with their parameters.
+    """List streams, strategies, curricula, encoders, models and augmentations.
 
     Parameters
     ----------
     kind
-        Show only streams, strategies, curricula, encoders or models.
+        Show only streams, strategies, curricula, encoders, models or augmentations.
     json_
         Print one JSON document and nothing else.
     """

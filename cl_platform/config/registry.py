@@ -27,13 +27,16 @@ from typing import Any, Literal
 from cl_platform.config.process import process_restored
 from cl_platform.errors import BadInput, UnknownName, one_line
 
-Kind = Literal["stream", "strategy", "curriculum", "encoder", "model", "metric", "command"]
+Kind = Literal[
+    "stream", "strategy", "curriculum", "encoder", "model", "augmentation", "metric", "command"
+]
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
     "curriculum": "cl_platform.curricula",
     "encoder": "cl_platform.encoders",
     "model": "cl_platform.models",
+    "augmentation": "cl_platform.augmentations",
     "metric": "cl_platform.metrics",
     "command": "cl_platform.commands",
 }

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -25,6 +26,12 @@ from cl_platform.config import documents
 from cl_platform.config.documents import DEPTH, INTEGER
 from cl_platform.config.registry import Kind
 from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
+from cl_platform.config.training import (
+    EarlyStopping as EarlyStopping,
+    LRSchedule as LRSchedule,
+    Optimizer as Optimizer,
+    Share,
+)
 from cl_platform.errors import BadInput, ConfigError, one_line, printable
 
 
@@ -43,32 +50,22 @@ def _ordered(value: Any) -> Any:
     return {"name": "explicit", "order": value} if isinstance(value, list | tuple) else value
 
 
+def _listed(value: Any) -> Any:
+    """`crop,flip` is short for a list, one name for a list of it, and `none` for an empty one."""
+    if isinstance(value, str):
+        text = value.strip()
+        flow = text.startswith(("[", "{"))  # a list in YAML, as a flag of the command line
+        try:
+            value = documents.parse(text) if flow else [part.strip() for part in text.split(",")]
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+    value = [value] if isinstance(value, Mapping) else value
+    return [] if value in (["none"], [""]) else value
+
+
 Plugin = Annotated[Section, BeforeValidator(_named)]
 Order = Annotated[Plugin, BeforeValidator(_ordered)]
-
-
-class Optimizer(BaseModel):
-    """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
-
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
-
-    name: str = "sgd"
-    lr: PositiveFloat = 0.05
-    """Learning rate."""
-    reset: bool = True
-    """Start its state (momentum, second moments) anew at each experience."""
-
-
-class LRSchedule(BaseModel):
-    """A learning-rate schedule of ``torch.optim.lr_scheduler``, restarted at each experience.
-
-    A horizon (``T_max``, ``total_iters``, ``total_steps``) that is not given is the experience's.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-    interval: Literal["epoch", "step"] = "epoch"
+Plugins = Annotated[list[Plugin], BeforeValidator(_listed)]
 
 
 class RunConfig(BaseModel):
@@ -97,6 +94,19 @@ class RunConfig(BaseModel):
     """Passes over each experience's data."""
     batch_size: PositiveInt = 10
     """New samples per step."""
+    augmentation: Plugins | None = None
+    """Random changes of training images in place of the stream's own: crop,flip,... or none."""
+    label_smoothing: Share = 0.0
+    """Share of each label that is spread over all classes that compete."""
+    clip_norm: NonNegativeFloat | None = None
+    """Largest norm of the gradient; 0 for any. If not given, the method's own, if it has one."""
+    clip_value: PositiveFloat | None = None
+    """Largest absolute value of each number of the gradient."""
+    accumulate: PositiveInt = 1
+    """Batches whose mean gradient makes one step of the optimizer."""
+    ema: Share = 0.0
+    """Decay of a moving average of the weights, which is evaluated in their place; 0 for none."""
+    early_stopping: EarlyStopping | None = None
     loss_classes: Literal["all", "seen"] = "all"
     """Classes that compete in the loss of class-incremental streams: all, or those seen so far."""
     evaluate_every: NonNegativeInt = 0
@@ -150,6 +160,10 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
             section, more = check_section(kind, getattr(config, kind), kind)
             setattr(config, kind, section)
             faults += more
+    for i, section in enumerate(config.augmentation or ()):
+        complete, more = check_section("augmentation", section, f"augmentation.{i}")
+        config.augmentation[i] = complete  # type: ignore[index]
+        faults += more
     if not faults:
         try:
             faults = list(_unwritable(config.model_dump(), ""))

@@ -174,6 +174,8 @@ def _path(
             break
         owner = model
         path.append(str(part))
+        if isinstance(part, int):  # of a list: its items are of the same model
+            continue
         field = model.model_fields.get(str(part))
         model = model_of(field) if field else None
     return path, owner

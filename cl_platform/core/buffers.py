@@ -46,6 +46,7 @@ class ReplayBuffer(nn.Module):
         self._has_task = info.scenario == "task"
         self._generator = info.rng.generator(f"{role}/select")
         self._augmentation = info.rng.generator(f"{role}/augment")
+        self._mix = info.preprocess.mixer(info.n_classes, self._augmentation)
         device = info.device
         # One row more than `size`: what is not kept is written there, without a branch.
         shape = (size + 1, *info.input_shape)
@@ -63,9 +64,13 @@ class ReplayBuffer(nn.Module):
         """Offer the samples of a batch to the memory, in order; `extra` is (B, ...) by name."""
         self._write(self._slots(batch), batch, extra)
 
-    def sample(self, n: int) -> Batch:
-        """Return `n` stored samples, drawn uniformly with replacement, freshly augmented."""
-        return self.read(self._rows(n))
+    def sample(self, n: int, mixing: bool = True) -> Batch:
+        """Return `n` stored samples, drawn uniformly with replacement, freshly augmented.
+
+        Args:
+            mixing: see :meth:`read`.
+        """
+        return self.read(self._rows(n), mixing)
 
     def distinct(self, n: int) -> Batch:
         """Return `n` different stored samples, or all of fewer; O(size), unlike `sample`."""
@@ -77,13 +82,20 @@ class ReplayBuffer(nn.Module):
         """Return the rows of all stored samples, (len(self),)."""
         return torch.arange(len(self), device=self.y.device)
 
-    def read(self, rows: Tensor) -> Batch:
-        """Return the stored samples at the given rows (n,), freshly augmented."""
+    def read(self, rows: Tensor, mixing: bool = True) -> Batch:
+        """Return the stored samples at the given rows (n,), freshly augmented.
+
+        Args:
+            mixing: let mixup and its like, if the run has them, mix the samples with each other;
+                not where a loss compares what is stored with each sample.
+        """
         raw = self.x.index_select(0, rows)
         task = self.task.index_select(0, rows) if self._has_task else None
         x = self._preprocess(raw, self._augmentation)
         extra = {n: self.get_buffer(f"extra_{n}").index_select(0, rows) for n in self._extra}
-        return Batch(x, self.y.index_select(0, rows), task, raw, extra)
+        x2 = self._preprocess.second(raw, self._augmentation)
+        batch = Batch(x, self.y.index_select(0, rows), task, raw, extra, x2=x2)
+        return self._mix(batch) if self._mix and mixing else batch
 
     def plain(self, rows: Tensor) -> Tensor:
         """Return the stored inputs at the given rows as the model sees them, not augmented."""

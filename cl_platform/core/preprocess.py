@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from cl_platform.errors import BadInput
+from cl_platform.core.augmentation import Augmentation, Mixing, is_token_type
+from cl_platform.core.batch import Batch
+from cl_platform.errors import BadInput, ContractError
 
-Augmentation = Literal["none", "crop", "crop-flip"]
+StreamAugmentation = Literal["none", "crop", "crop-flip"]
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Random crop and flip (training only), then ``(x - mean) / std`` per channel.
+    """Augmentation (training only), then ``(x - mean) / std`` per channel.
 
     Args:
         mean, std: per channel, in the units of the raw inputs; None leaves inputs as they are.
         augmentation: ``crop`` shifts each image by up to `padding` pixels (zeros come in at the
-            border), ``crop-flip`` also mirrors half of them left to right.
+            border), ``crop-flip`` also mirrors half of them left to right. A run's own
+            augmentation stands here as a tuple, applied in order.
         padding: largest shift in pixels.
     """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    augmentation: Augmentation = "none"
+    augmentation: StreamAugmentation | tuple[Augmentation, ...] = "none"
     padding: int = 4
 
     def __post_init__(self) -> None:
@@ -48,7 +53,11 @@ class Preprocess:
         With a generator, the images are augmented (training); without one they are not.
         """
         if generator is not None and self.augmentation != "none":
-            raw = self._augmented(raw, generator)
+            if isinstance(self.augmentation, tuple):
+                for change in self.augmentation:
+                    raw = _changed(change, raw, generator)
+            else:
+                raw = self._shifted(raw, generator)
         if self.mean is None or self.std is None:
             return raw if holds_tokens(raw) else raw.float()
         if raw.is_floating_point():
@@ -56,7 +65,26 @@ class Preprocess:
         mean, scale = _constants(self.mean, self.std, raw.dim(), raw.device)
         return (raw - mean).mul_(scale)
 
-    def _augmented(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+    def second(self, raw: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Return a second view of stored inputs, if the augmentation asks for two."""
+        own = self.augmentation if isinstance(self.augmentation, tuple) else ()
+        return self(raw, generator) if any(a.views > 1 for a in own) else None
+
+    def mixer(self, n_classes: int, generator: torch.Generator) -> Callable[[Batch], Batch] | None:
+        """Return what mixes the samples of a batch with each other, if the augmentation does."""
+        own = self.augmentation if isinstance(self.augmentation, tuple) else ()
+        mixing = [a for a in own if isinstance(a, Mixing)]
+
+        def mix(batch: Batch) -> Batch:
+            inputs = [batch.x] if batch.x2 is None else [batch.x, batch.x2]
+            target = one_hot(batch.y, n_classes).float()
+            for change in mixing:
+                inputs, target = change.mix(inputs, target, generator)
+            return replace(batch, x=inputs[0], target=target, x2=inputs[1] if inputs[1:] else None)
+
+        return mix if mixing else None
+
+    def _shifted(self, raw: Tensor, generator: torch.Generator) -> Tensor:
         """Shift (and mirror) each image by its own draw, in one gather."""
         n, _, height, width = raw.shape
         device, pad = raw.device, self.padding
@@ -77,7 +105,17 @@ class Preprocess:
 
 def holds_tokens(raw: Tensor) -> bool:
     """Return whether inputs are token ids: integers of another type than uint8, that of images."""
-    return not raw.is_floating_point() and raw.dtype not in (torch.uint8, torch.bool)
+    return is_token_type(raw.dtype)
+
+
+def _changed(change: Augmentation, raw: Tensor, generator: torch.Generator) -> Tensor:
+    changed = change(raw, generator)
+    if changed.shape != raw.shape or changed.dtype != raw.dtype:
+        raise ContractError(
+            f"augmentation {type(change).__name__} made {tuple(changed.shape)} {changed.dtype} of "
+            f"{tuple(raw.shape)} {raw.dtype}: return images as they came"
+        )
+    return changed
 
 
 @cache

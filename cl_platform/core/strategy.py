@@ -4,50 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from cl_platform.core.batch import Batch as Batch, cross_entropy
 from cl_platform.core.stream import Experience, StreamInfo
 from cl_platform.errors import ContractError, one_line
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A mini-batch on the run's device.
-
-    Args:
-        x: inputs as the model sees them (augmented, normalised), (B, ...) float32.
-        y: class indices, (B,) int64.
-        task: task labels, (B,) int64, in the task scenario; None where the label is hidden.
-        raw: the inputs as stored (uint8 for images), (B, ...): what a memory keeps.
-        extra: further values that a memory stores with each sample, by name, each (B, ...).
-        features: the frozen model's features, (B, D), where the kernel has them cached; see
-            :attr:`Strategy.takes_features`.
-        epoch: which pass over the experience's data it belongs to, from 0.
-    """
-
-    x: Tensor
-    y: Tensor
-    task: Tensor | None
-    raw: Tensor
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-    features: Tensor | None = None
-    epoch: int = 0
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """Return the samples at the given rows."""
-        task = None if self.task is None else self.task[rows]
-        extra = {name: value[rows] for name, value in self.extra.items()}
-        features = None if self.features is None else self.features[rows]
-        parts = (self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
-        return Batch(*parts, self.epoch)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
@@ -93,6 +58,14 @@ class Strategy(nn.Module):
     needs_horizon: ClassVar[bool] = False
     """If true, it shares something out among all experiences to come, so that it must know their
     number: open streams are refused."""
+    clip_norm: ClassVar[float | None] = None
+    """The largest norm of the gradient of all that it trains, as published for the method; None
+    leaves it as it is. A run's own ``clip_norm`` takes its place."""
+
+    refuses: ClassVar[tuple[str, ...]] = ()
+    """Settings of a run that it cannot obey, by their dotted keys, such as ``accumulate`` where
+    its training step makes gradients of its own; and ``mixing`` for mixup and its like. Planning
+    says so."""
 
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
@@ -138,14 +111,36 @@ class Strategy(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar. It may draw random numbers, and changes nothing."""
-        return cross_entropy(self(batch.x, batch.task), batch.y)
+        return self.cross_entropy(self(batch.x, batch.task), batch)
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        labels: Batch | Tensor,
+        reduction: Literal["mean", "none"] = "mean",
+    ) -> Tensor:
+        """Return the cross-entropy that a strategy learns labels by, new or replayed ones.
+
+        It obeys the run's label smoothing, and the targets of mixed samples if a batch is given;
+        see :func:`cl_platform.core.batch.cross_entropy`. Without both it is torch's.
+
+        Args:
+            logits: (B, n_classes), -inf for classes that do not compete.
+            labels: the batch they are of, or class indices (B,).
+            reduction: the mean, or (B,).
+        """
+        return cross_entropy(logits, labels, self.info.label_smoothing, reduction)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Take an optimizer step on :meth:`loss`; return it detached, without synchronising."""
         return self.minimise(self.loss(batch))
 
     def minimise(self, loss: Tensor) -> Tensor:
-        """Take an optimizer step down the gradient of a scalar; return it detached."""
+        """Take an optimizer step down the gradient of a scalar; return it detached.
+
+        A run's clipping, accumulation and averaging of weights are in the optimizer: they hold for
+        whatever calls its ``zero_grad`` and ``step``.
+        """
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -369,6 +369,7 @@ class StreamInfo:
             those seen so far. :meth:`Strategy.restrict` sees to it.
         seen: (n_classes,) bool, the classes of the experiences learned so far, the present one
             included; the kernel sets it before each step.
+        label_smoothing: share of each label that is spread over all classes that compete.
     """
 
     scenario: Scenario
@@ -385,6 +386,7 @@ class StreamInfo:
     loss_classes: Literal["all", "seen"]
     seen: Tensor
     online: bool = False
+    label_smoothing: float = 0.0
 
     @property
     def n_classes(self) -> int:

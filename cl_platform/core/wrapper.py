@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Wrapper(Strategy):
     grows = _inner("grows")
     needs_second_pass = _inner("needs_second_pass")
     needs_horizon = _inner("needs_horizon")
+    clip_norm = _inner("clip_norm")
+    refuses = _inner("refuses")
     model = _inner("model")
 
     @property
@@ -61,6 +63,14 @@ class Wrapper(Strategy):
 
     def begin_experience(self, experience: Experience) -> None:
         self.inner.begin_experience(experience)
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        labels: Batch | Tensor,
+        reduction: Literal["mean", "none"] = "mean",
+    ) -> Tensor:
+        return self.inner.cross_entropy(logits, labels, reduction)
 
     def loss(self, batch: Batch) -> Tensor:
         return self.inner.loss(batch)

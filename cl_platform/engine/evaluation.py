@@ -136,6 +136,34 @@ class Evaluator:
             correct.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
         return fmean((correct.cpu() / self.sizes)[tasks].tolist())
 
+    @torch.inference_mode()
+    def score(
+        self,
+        strategy: Strategy,
+        chosen: Sequence[Experience],
+        seen: Collection[int],
+        metric: Literal["accuracy", "loss"],
+        features: Featured = None,
+    ) -> float:
+        """Return the mean over all samples of some experiences, of which more is better.
+
+        Under the scenario's own mask, whose classes are those in `seen`.
+
+        Args:
+            metric: the accuracy, or minus the cross-entropy.
+        """
+        tasks = sorted(e.task for e in chosen)
+        allowed = self._allowed(seen)[self.own]
+        total = self._zeros(len(self.experiences))
+        for chunk, logits in self._predictions(strategy, features, tasks):
+            possible = allowed[chunk.task]
+            value = credit(logits, chunk.y, possible)
+            if metric == "loss":
+                chances = logits.double().masked_fill(~possible, -torch.inf).log_softmax(1)
+                value = chances.gather(1, chunk.y[:, None]).squeeze(1)
+            total.index_add_(0, chunk.task, value)
+        return float(total.cpu()[tasks].sum() / self.sizes[tasks].sum())
+
     def _predictions(
         self, strategy: Strategy, features: Featured, tasks: Collection[int] | None = None
     ) -> Iterator[tuple[_Chunk, Tensor]]:

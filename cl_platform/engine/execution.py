@@ -181,7 +181,9 @@ def _introduction(plan: Plan) -> dict[str, Any]:
 
 def _is_named(plan: Plan) -> bool:
     """Return whether another process finds all parts of a plan by their names."""
-    sections = (plan.config.stream, plan.config.strategy, plan.config.curriculum, plan.config.model)
+    config = plan.config
+    sections = [config.stream, config.strategy, config.curriculum, config.model]
+    sections += config.augmentation or []
     names = [name for section in sections for name in names_in(section)]
     return "stream" not in plan.objects and not any(
         name.startswith("__main__:") or "<" in name for name in names
@@ -269,6 +271,8 @@ def _cost(records: list[Record]) -> dict[str, float]:
         cost[name] = int(max(r.cost.get(name, 0.0) for r in records))
     if any("flops" in r.cost for r in records):
         cost["flops"] = int(total("flops"))
+    if any("epochs" in r.cost for r in records):  # which early stopping decides
+        cost["epochs"] = int(total("epochs"))
     return cost
 
 

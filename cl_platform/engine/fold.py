@@ -20,7 +20,9 @@ from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.growth import grown
+from cl_platform.engine.groups import check_groups
 from cl_platform.engine.plan import Plan
+from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed, one_line
 from cl_platform.models.precision import computing
@@ -91,6 +93,8 @@ class Fold:
         with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
+            if not self.strategy.grows:
+                check_groups(self.strategy, self.plan.config.optimizer)
         trains = any(p.requires_grad for p in self.strategy.parameters())
         if trains or not self.strategy.freezes_model:
             # The first optimizer would import it, in seconds that are not training.
@@ -138,21 +142,37 @@ class Fold:
         self._enter(k)
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
+        average = None
+        if plan.config.ema:
+            average = WeightAverage(plan.config.ema, self.state.average)
 
         def progress(done: int, total: int, loss: float) -> None:
             self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
 
+        @contextmanager
+        def aside() -> Iterator[None]:
+            """Evaluate in the midst of training without a trace in it."""
+            shown = evaluating(self.strategy, average.memory() if average else {})
+            with meter.evaluating(), self.rng.rewound(), global_generators(plan.config.seed), shown:
+                yield
+
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
-                # No trace of it is left in training.
-                with meter.evaluating(), self.rng.rewound(), global_generators(plan.config.seed):
+                with aside():
                     evaluator, learned = self._evaluator("test"), self._learned(k)
                     accuracy = evaluator.mean_accuracy(self.strategy, learned, self.features)
                     curve.append([samples, accuracy])
 
+        def validate() -> float:
+            assert plan.config.early_stopping is not None
+            seen = {c for e in self._learned(k) for c in e.classes}
+            with aside():
+                evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
+                return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
+
         seed = seed_for(plan.config.seed, k, "global")
         with self._blaming(k), global_generators(seed), meter.training(), self._computing():
-            memory = train_experience(
+            trained = train_experience(
                 self.strategy,
                 self.shown(step.experience),
                 data,
@@ -161,11 +181,16 @@ class Fold:
                 self.state.optimizer,
                 progress,
                 evaluate if plan.config.evaluate_every else None,
+                average,
+                validate if plan.config.early_stopping else None,
             )
         self._diagnose(k)
-        epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
+        epochs, n_batches = trained.epochs, len(batch_sizes(len(data), plan.config.batch_size))
         cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
-        self.state = State(self.strategy.state_dict(), memory, cost, curve)
+        if plan.config.early_stopping:
+            cost["epochs"] = epochs
+        parts = (self.strategy.state_dict(), trained.optimizer, cost, curve, trained.average)
+        self.state = State(*parts)
         self.position = k
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
@@ -233,7 +258,9 @@ class Fold:
         seen = {c for e in self._learned(k) for c in e.classes}
         scores: dict[str, Scores] = {}
         for split in self.splits:
-            with self._blaming(k), global_generators(self.plan.config.seed), self._computing():
+            shown = evaluating(self.strategy, self.state.average)
+            seed = global_generators(self.plan.config.seed)
+            with self._blaming(k), seed, self._computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules of torch by name."""
+"""Optimizers and learning-rate schedules of torch by name, and warm-up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ConfigDict, ValidationError, create_model
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 from cl_platform.config.registry import suggestion
 from cl_platform.config.signatures import faults_of
+from cl_platform.engine.groups import grouped
 from cl_platform.errors import one_line, printable
 
 if TYPE_CHECKING:
-    from cl_platform.config.run_config import LRSchedule, Optimizer
+    from cl_platform.config.training import LRSchedule, Optimizer
 
 HORIZONS = ("T_max", "total_iters", "total_steps")
 
@@ -50,9 +51,12 @@ SCHEDULES = _classes(
 
 def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimizer | None:
     """Build the optimizer of all trainable parameters of a module; None if there are none."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    if not parameters:
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not trained:
         return None
+    parameters: Any = list(trained.values())
+    if config.groups or config.no_decay:
+        parameters = grouped(module, trained, config)
     extra = config.model_extra or {}
     optimizer: torch.optim.Optimizer = OPTIMIZERS[config.name.lower()](
         parameters, lr=config.lr, **extra
@@ -64,6 +68,7 @@ def build_schedule(
     optimizer: torch.optim.Optimizer, config: LRSchedule, horizon: int
 ) -> LRScheduler:
     """Build the schedule of one experience; `horizon` is its length in the schedule's intervals."""
+    assert config.name is not None
     cls = SCHEDULES[config.name.lower()]
     extra = dict(config.model_extra or {})
     for name in HORIZONS:
@@ -74,18 +79,66 @@ def build_schedule(
 
 
 def schedule_steps(
-    optimizer: torch.optim.Optimizer | None, config: LRSchedule | None, epochs: int, batches: int
+    optimizer: torch.optim.Optimizer | None, config: LRSchedule | None, epochs: int, steps: int
 ) -> tuple[Callable[[], None] | None, Callable[[], None] | None]:
-    """Return what to call after every batch and after every epoch of an experience, if anything.
+    """Return what to call after every step and after every epoch of an experience, if anything.
 
     Args:
-        batches: in one epoch.
+        steps: of the optimizer, in one epoch.
     """
     if optimizer is None or config is None:
         return None, None
+    if config.warmup is not None:
+        warmup = _WarmUp(optimizer, config, epochs, steps)
+        return warmup.after_step, warmup.after_epoch
     if config.interval == "step":
-        return build_schedule(optimizer, config, epochs * batches).step, None
+        return build_schedule(optimizer, config, epochs * steps).step, None
     return None, build_schedule(optimizer, config, epochs).step
+
+
+def warmup_steps(config: LRSchedule, total: int) -> int:
+    """Return how many of the `total` steps of an experience are warm-up."""
+    warmup = config.warmup or 0
+    return warmup if isinstance(warmup, int) else max(1, round(warmup * total))
+
+
+class _WarmUp:
+    """A linear rise of all learning rates, step by step, and then the schedule for what is left.
+
+    By epochs, the schedule counts the one in which the rise ends as its first.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, config: LRSchedule, epochs: int, steps: int
+    ) -> None:
+        self.optimizer, self.config = optimizer, config
+        self.left = n = warmup_steps(config, epochs * steps)
+        by_step = config.interval == "step"
+        self.horizon = epochs * steps - n if by_step else epochs - n // steps
+        self.rise = LinearLR(optimizer, config.warmup_factor, 1.0, n)
+        self.schedule: LRScheduler | None = None
+        self.just_begun = False
+
+    def after_step(self) -> None:
+        self.just_begun = False
+        if self.left:
+            self.rise.step()
+            self.left -= 1
+            if not self.left:
+                self._begin()
+        elif self.schedule is not None and self.config.interval == "step":
+            self.schedule.step()
+
+    def after_epoch(self) -> None:
+        if self.schedule is not None and self.config.interval == "epoch" and not self.just_begun:
+            self.schedule.step()
+
+    def _begin(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"]  # which the rise has reached but for rounding
+        if self.config.name is not None and self.horizon > 0:
+            self.schedule = build_schedule(self.optimizer, self.config, self.horizon)
+            self.just_begun = True
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -123,16 +176,26 @@ def try_optimizer(config: Optimizer) -> list[str]:
     cls = OPTIMIZERS.get(config.name.lower())
     if cls is None:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
-    if not config.model_extra:  # nothing to try, and torch takes seconds for its first optimizer
-        return []
-    attempt = partial(build_optimizer, nn.Linear(1, 1), config)
-    return _faults(cls, config.model_extra, "optimizer", attempt)
+    takes = inspect.signature(cls).parameters
+    if config.no_decay and "weight_decay" not in takes:
+        return [f"optimizer {config.name!r} has no weight decay: leave no_decay out"]
+    given = {f"optimizer.groups.{i}": g.model_extra for i, g in enumerate(config.groups)}
+    faults = []
+    for where, extra in {"optimizer": config.model_extra, **given}.items():
+        if extra:  # else nothing to try, and torch takes seconds for its first optimizer
+            arguments = {**(config.model_extra or {}), **extra, "lr": config.lr}
+            attempt = partial(cls, nn.Linear(1, 1).parameters(), **arguments)
+            faults += _faults(cls, extra, where, attempt)
+    return faults
 
 
 def try_schedule(optimizer: Optimizer, config: LRSchedule | None) -> list[str]:
     """Return the faults of a schedule's configuration, one line each."""
     if config is None or try_optimizer(optimizer):
         return []
+    if config.name is None:
+        given = config.model_extra or {}
+        return [f"schedule.{key} belongs to a schedule: give schedule.name" for key in given]
     cls = SCHEDULES.get(config.name.lower())
     if cls is None:
         return [f"unknown schedule {config.name!r}.{suggestion(config.name.lower(), SCHEDULES)}"]

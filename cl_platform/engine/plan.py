@@ -130,6 +130,7 @@ class Plan:
             loss_classes=self.config.loss_classes,
             seen=torch.zeros(n_classes, dtype=torch.bool, device=device),
             online=stream.online,
+            label_smoothing=self.config.label_smoothing,
         )
 
     def features(self, strategy: Strategy) -> Features | None:

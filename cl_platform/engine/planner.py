@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isroutine
 from typing import Any
@@ -27,6 +27,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
+from cl_platform.engine.fit import augmentation_of, training_faults
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Step, steps_of
 from cl_platform.errors import BadInput, ConfigError, say_once
@@ -36,6 +37,8 @@ TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum":
 # The kernel's modules that every training enters, by what it really runs (a test traces it). What
 # only some plugins train with, such as replay buffers, is in the digest of their own code.
 TRAINING = (
+    "cl_platform.core.augmentation",
+    "cl_platform.core.batch",
     "cl_platform.core.digests",  # which name the data
     "cl_platform.core.inputs",
     "cl_platform.core.preprocess",
@@ -46,8 +49,11 @@ TRAINING = (
     "cl_platform.engine.finite",
     "cl_platform.engine.fold",
     "cl_platform.engine.growth",
+    "cl_platform.engine.groups",
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
+    "cl_platform.engine.steps",
+    "cl_platform.engine.stopping",
     "cl_platform.engine.training",
     "cl_platform.models.frozen",
     "cl_platform.models.outputs",
@@ -126,6 +132,9 @@ class Planner:
         parameters = {k: v for k, v in config.model.items() if k != "name"}
         preprocess = _of_model(model, "preprocess", parameters)
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
+        augmentation = augmentation_of(config)
+        if faults := [*training_faults(config, template, given, arranged.steps, augmentation)]:
+            raise ConfigError("\n".join(faults))
         pretrained = bool(_of_model(model, "pretrained", parameters))
         if template.freezes_model and not pretrained:
             say_once(
@@ -133,6 +142,12 @@ class Planner:
                 f"{config.model['name']!r} has random weights: give a pretrained model"
             )
         code = self._code(config, template, model, arranged.unordered)
+        stream = arranged.stream
+        if config.augmentation is not None:
+            changes: Any = augmentation or "none"
+            stream = replace(stream, preprocess=replace(stream.preprocess, augmentation=changes))
+            classes = tuple(type(a) for a in augmentation)
+            code["augmentation"] = self._cached("code", classes, lambda: code_digest(*classes))
         if weights := _of_model(model, "fingerprint", parameters):
             code["model"] = digest(code["model"], weights)
         keys = self._keys(config, template, arranged, code)
@@ -145,7 +160,7 @@ class Planner:
         own_data = curriculum.level == "classes" or given.open
         return Plan(
             config=config,
-            stream=arranged.stream,
+            stream=stream,
             order=arranged.order,
             make_strategy=template.fresh,
             make_model=partial(model, **parameters),
@@ -283,7 +298,7 @@ class Planner:
         del settings["stream"]  # what it gave is in the facts and the steps
         del settings["curriculum"]  # its order shows in the steps
         settings["device"] = config.device.partition(":")[0]
-        if config.evaluate_every:  # then a state holds accuracies as well
+        if config.evaluate_every or config.early_stopping:  # then a state depends on accuracies
             settings["evaluator"] = kernel_digest(*EVALUATION)
         stream, steps = arranged.stream, arranged.steps
         later = _per_experience(settings["strategy"], template, len(steps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl_platform.core.batch import Batch
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
-from cl_platform.core.strategy import Batch, Strategy
+from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.finite import broken_inputs, broken_parameters
 from cl_platform.engine.optimization import (
@@ -24,6 +25,8 @@ from cl_platform.engine.optimization import (
     restore_optimizer,
     schedule_steps,
 )
+from cl_platform.engine.steps import Accumulation, Snapshot, WeightAverage, clip
+from cl_platform.engine.stopping import Stopper
 from cl_platform.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -42,6 +45,21 @@ OnStep = Callable[[int, int, int], None]
 """Called after every step with (steps done, steps in all, samples shown); must leave no trace."""
 
 
+@dataclass
+class Trained:
+    """What is carried on from the training of an experience, besides the strategy.
+
+    Args:
+        optimizer: its state by parameter name; empty if it starts anew.
+        average: of the weights, see :class:`WeightAverage`; empty without one.
+        epochs: that were trained.
+    """
+
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+
+
 def train_experience(
     strategy: Strategy,
     experience: Experience,
@@ -51,8 +69,10 @@ def train_experience(
     optimizer_memory: dict[str, Any],
     on_progress: OnProgress = lambda done, total, loss: None,
     on_step: OnStep | None = None,
-) -> dict[str, Any]:
-    """Train on one experience, and return the optimizer's state by parameter name.
+    average: WeightAverage | None = None,
+    score: Callable[[], float] | None = None,
+) -> Trained:
+    """Train on one experience, and return what is carried on.
 
     Args:
         experience: what the strategy's hooks get, its own rows alone.
@@ -60,6 +80,8 @@ def train_experience(
             where the strategy takes those of a pretrained model.
         tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
         optimizer_memory: what this returned for the experience before; empty to start anew.
+        average: takes part in every step of the optimizer.
+        score: of the strategy on validation data, for early stopping; must leave no trace.
 
     Raises:
         RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
@@ -67,17 +89,27 @@ def train_experience(
     """
     info = strategy.info
     strategy.train()
-    before = dict(strategy.named_parameters())
+    before = {name: (p, p._version) for name, p in strategy.named_parameters()}
     strategy.begin_experience(experience)
     optimizer = build_optimizer(strategy, config.optimizer)
+    accumulation = None
     if optimizer is not None:
         # A parameter that was replaced just now (a new model) has nothing to do with old moments.
-        kept = {name for name, p in strategy.named_parameters() if before.get(name) is p}
+        named = dict(strategy.named_parameters())
+        kept = {name for name, (p, _) in before.items() if named.get(name) is p}
         stored = {name: moments for name, moments in optimizer_memory.items() if name in kept}
         restore_optimizer(strategy, optimizer, stored)
         strategy.optimizer = optimizer
+        norm = strategy.clip_norm if config.clip_norm is None else config.clip_norm
+        clip(optimizer, norm, config.clip_value)
+        if config.accumulate > 1:
+            accumulation = Accumulation(optimizer, config.accumulate)
+        if average:
+            unchanged = {name for name in kept if before[name][1] == named[name]._version}
+            average.follow(strategy, optimizer, unchanged)
     per_epoch = len(batch_sizes(len(data), config.batch_size))
-    after_batch, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, per_epoch)
+    steps = -(-per_epoch // config.accumulate)
+    after_step, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, steps)
     if info.preprocess.augmentation != "none":
         data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
@@ -85,30 +117,44 @@ def train_experience(
     lr = f"with lr={config.optimizer.lr:g}; lower lr"
     inputs = partial(broken_inputs, data, info.preprocess, "training samples")
     watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
+    mix = info.preprocess.mixer(info.n_classes, augment)
+    stopper = None
+    if config.early_stopping is not None and score is not None:
+        snapshot = partial(Snapshot, strategy, optimizer, average)
+        stopper = Stopper(config.early_stopping, score, snapshot)
     for epoch in range(config.epochs):
         for batch in batches(
             data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online, epoch
         ):
+            if accumulation:
+                accumulation.begin(watch.done % per_epoch, per_epoch)
+            if mix:
+                batch = mix(batch)
             loss = strategy.training_step(batch)
             strategy.after_step(batch)
             done, shown = watch.add(loss), shown + len(batch)
             if on_step:
                 on_step(done, total, shown)
             watch.look_now_and_then()
-            if after_batch:
-                after_batch()
+            if after_step and (accumulation is None or accumulation.ends):
+                after_step()
         if after_epoch:
             after_epoch()
+        if stopper and stopper.stops_after(epoch + 1):
+            break
     watch.look()
+    if stopper:
+        stopper.finish()
     strategy.end_experience(experience)
     if names := broken_parameters(strategy, trainable=True):
         raise RunFailed(
             f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite "
             f"{inputs() or lr}"
         )
-    if optimizer is None or config.optimizer.reset:
-        return {}
-    return optimizer_state(strategy, optimizer)
+    found = Trained(average=average.memory() if average else {}, epochs=epoch + 1)
+    if optimizer is not None and not config.optimizer.reset:
+        found.optimizer = optimizer_state(strategy, optimizer)
+    return found
 
 
 class _LossWatch:
@@ -177,7 +223,8 @@ def batches(
     for raw, y, task, cached in _ahead(
         read, order.split(batch_sizes(len(order), chunk)), data.mapped
     ):
-        whole = Batch(preprocess(raw, augment), y, task, raw, features=cached, epoch=epoch)
+        x, x2 = preprocess(raw, augment), preprocess.second(raw, augment)
+        whole = Batch(x, y, task, raw, features=cached, epoch=epoch, x2=x2)
         places = torch.arange(len(y), device=device) if online else None
         start = 0
         for size in batch_sizes(len(y), batch_size):

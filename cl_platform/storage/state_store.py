@@ -39,12 +39,15 @@ class State:
         optimizer: the optimizer's state by parameter name; empty if it starts anew.
         cost: of the training step that led here.
         anytime: [samples shown, accuracy], measured during that step.
+        average: of the weights, which are evaluated in their place; see
+            :func:`cl_platform.engine.steps.evaluating`. Empty without ``ema``.
     """
 
     strategy: dict[str, Any]
     optimizer: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     anytime: list[list[float]] = field(default_factory=list)
+    average: dict[str, Any] = field(default_factory=dict)
 
     def copy(self) -> State:
         """Return the same state with tensors of its own."""
@@ -53,6 +56,7 @@ class State:
     def nbytes(self) -> int:
         """Return the bytes of all its tensors."""
         tensors = [v for v in self.strategy.values() if isinstance(v, torch.Tensor)]
+        tensors += self.average.get("weights", {}).values()
         for moments in self.optimizer.values():
             tensors += [v for v in moments.values() if isinstance(v, torch.Tensor)]
         return sum(t.numel() * t.element_size() for t in tensors)

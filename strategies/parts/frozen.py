@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.utils import clip_grad_norm_
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.config.registry import name_of
@@ -27,14 +26,13 @@ class FrozenBackbone(Strategy):
             experiences from the gradient, which is a large part of what they gain. With a single
             class in an experience nothing would be left to compare: None, the default, masks unless
             the stream has such an experience, and true is refused there.
-        clip: largest norm of the gradient of all trained parameters; None leaves it as it is.
     """
 
     takes_features = True
     freezes_model = True
+    clip_norm = 1.0
 
     train_mask: bool | None = None
-    clip: PositiveFloat | None = 1.0
 
     def check(self, task_classes: Tensor) -> None:
         if self.train_mask and _fewest(task_classes) < 2:
@@ -79,22 +77,19 @@ class FrozenBackbone(Strategy):
         """Return the logits (B, n_classes) of what the head sees, (B, width); see `restrict`."""
         return self.restrict(in_float32(self.head, feature), task)
 
-    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return the mean cross-entropy, under `train_mask` between the present classes only."""
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        labels: Batch | Tensor,
+        reduction: Literal["mean", "none"] = "mean",
+    ) -> Tensor:
+        """Return the cross-entropy, under `train_mask` between the present classes only."""
         if self.masks:
             logits = logits.masked_fill(~self.present, -torch.inf)
-        return cross_entropy(logits, y)
+        return super().cross_entropy(logits, labels, reduction)
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.cross_entropy(self(batch.x, batch.task, batch.features), batch.y)
-
-    def minimise(self, loss: Tensor) -> Tensor:
-        self.zero_grad()  # of parameters trained earlier as well, which the norm would count
-        loss.backward()
-        if self.clip is not None:
-            clip_grad_norm_(self.parameters(), self.clip)
-        self.optimizer.step()
-        return loss.detach()
+        return self.cross_entropy(self(batch.x, batch.task, batch.features), batch)
 
 
 def _fewest(task_classes: Tensor) -> int:

@@ -92,7 +92,7 @@ class Pool(FrozenBackbone):
             chosen = items.expand(len(similarity), -1)
         logits = self.classify(self.represent(batch.x, chosen), batch.task)
         nearness = similarity.gather(1, chosen).sum(1).mean()
-        return self.cross_entropy(logits, batch.y) - self.pull * nearness
+        return self.cross_entropy(logits, batch) - self.pull * nearness
 
     def forward(
         self, x: Tensor, task: Tensor | None = None, features: Tensor | None = None

@@ -182,6 +182,11 @@ def test_odd_values_come_back(parameters: dict[str, Any]) -> None:
         {"strategy": {"name": "refresh", "inner": "finetune"}},
         {"strategy": {"name": "refresh", "inner": {"name": "refresh", "inner": {"name": "lwf", "alpha": [0.1, 2]}}}},
         {"strategy": {"name": "lwf", "alpha": [0.1, 1, 1e-5]}},
+        {"augmentation": []},
+        {"augmentation": ["crop", {"name": "colour-jitter", "hue": 1e-3}]},
+        {"optimizer": {"groups": [{"match": "*.bias", "lr": 1e-4}], "no_decay": ["norm"]}},
+        {"schedule": {"warmup": 0.1}, "accumulate": 2, "ema": 0.99, "clip_norm": 0},
+        {"early_stopping": {"patience": 2, "metric": "loss"}, "epochs": 9},
         {"strategy": {"name": "scheduled-replay", "schedule": [[], [1.0], [0.25, 0.75]]}},
     ],
     ids=str,
@@ -205,7 +210,15 @@ def test_every_optimizer_comes_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", flag_fields())
 def test_every_flag_is_in_the_command(name: str) -> None:
-    others = {"precision": "bf16", "device": "mps", "scenario": "task", "loss_classes": "seen"}
+    others: dict[str, Any] = {
+        "precision": "bf16",
+        "device": "mps",
+        "scenario": "task",
+        "loss_classes": "seen",
+    }
+    if name in ("clip_norm", "clip_value", "label_smoothing", "ema"):
+        others[name] = 0.25
+    others["augmentation"] = [{"name": "crop", "padding": 2}, {"name": "mixup"}]
     value = others.get(name) or another(flag_fields()[name].default)
     if name in SECTIONS:
         value = {"stream": "blobs", "strategy": "ewc", "curriculum": "random", "model": "cnn"}[name]

@@ -92,7 +92,7 @@ def test_all_faults_are_reported_at_once() -> None:
             "optimizer SGD with momentum=-1: Invalid momentum value: -1",
         ),
         ({"schedule": {"name": "cosine"}}, "unknown schedule 'cosine'."),
-        ({"schedule": {}}, "schedule.name is missing"),
+        ({"schedule": {}}, "schedule={}: it has no name"),
         ({"schedule": {"name": "StepLR"}}, "schedule.step_size is missing"),
         ({"device": "gpu"}, "device=gpu: string should match pattern"),
         ({"device": "cuda:7"}, "device=cuda:7 cannot be used here"),
@@ -112,7 +112,9 @@ def test_faults_say_what_is_allowed(data: dict, message: str) -> None:
 
 def test_every_setting_but_models_is_a_flag_with_a_help_text() -> None:
     fields = flag_fields()
-    assert set(fields) == {*RunConfig.model_fields, *SHORTHANDS} - {"optimizer", "schedule"}
+    assert set(fields) == {*RunConfig.model_fields, *SHORTHANDS} - {
+        *("optimizer", "schedule", "early_stopping")
+    }
     for name, field in fields.items():
         assert field.description, name
         assert "\n\n" not in field.description

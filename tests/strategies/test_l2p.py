@@ -210,7 +210,8 @@ def test_classes_compete_within_their_experience_unless_told_otherwise() -> None
 
 
 def test_the_gradient_is_clipped() -> None:
-    fold = fold_of(L2P(clip=0.001), steps=1)
+    assert L2P.clip_norm == 1.0  # as in the authors' code
+    fold = fold_of(L2P(), steps=1, clip_norm=0.001)
     strategy = fold.strategy
     strategy.training_step(a_batch(fold))
     total = sum(p.grad.square().sum() for p in strategy.parameters() if p.grad is not None)

@@ -1,0 +1,93 @@
+"""The settings of a run that say how it is trained: optimizer, schedule, early stopping."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+SmallShare = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ParameterGroup(BaseModel):
+    """Settings of the optimizer for some parameters; further keys are its own arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    match: str
+    """The names of the parameters: with * and ?, or a regular expression between slashes."""
+    lr: PositiveFloat | None = None
+    lr_scale: PositiveFloat | None = None
+    """Factor on the optimizer's learning rate."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.lr is not None and self.lr_scale is not None:
+            raise ValueError("it has both lr and lr_scale: give one of them")
+        try:
+            _ = self.pattern
+        except re.error as error:
+            raise ValueError(f"match={self.match} is no regular expression ({error})") from None
+        return self
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What is to be found in a name."""
+        if len(self.match) > 1 and self.match.startswith("/") and self.match.endswith("/"):
+            return re.compile(self.match[1:-1])
+        return re.compile(rf"\A{fnmatch.translate(self.match)}")
+
+
+class Optimizer(BaseModel):
+    """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    name: str = "sgd"
+    lr: PositiveFloat = 0.05
+    """Learning rate."""
+    reset: bool = True
+    """Start its state (momentum, second moments) anew at each experience."""
+    groups: list[ParameterGroup] = Field(default_factory=list)
+    """Other settings by parameter name; the first group that matches a name takes it."""
+    no_decay: list[Literal["bias", "norm"]] = Field(default_factory=list)
+    """Parameters without weight decay: biases, and all of normalisation layers."""
+
+
+class LRSchedule(BaseModel):
+    """A learning-rate schedule of ``torch.optim.lr_scheduler``, restarted at each experience.
+
+    A horizon (``T_max``, ``total_iters``, ``total_steps``) that is not given is the experience's.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+    interval: Literal["epoch", "step"] = "epoch"
+    warmup: SmallShare | PositiveInt | None = None
+    """Steps of the optimizer, or share of an experience's, that lead up to the learning rate."""
+    warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Of the learning rate at the first of them."""
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.name is None and self.warmup is None:
+            raise ValueError("it has no name: give one of torch, or warmup alone")
+        return self
+
+
+class EarlyStopping(BaseModel):
+    """The end of an experience's epochs where its validation data see no more progress."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    patience: PositiveInt = 3
+    """Evaluations in a row without a new best value before training stops."""
+    every: PositiveInt = 1
+    """Epochs between evaluations."""
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    restore_best: bool = True
+    """Go on from the state at the best value; if not, from the last."""

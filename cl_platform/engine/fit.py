@@ -1,0 +1,76 @@
+"""Whether the settings of training fit a strategy and a stream, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+
+from cl_platform.config.run_config import RunConfig
+from cl_platform.config.signatures import instantiate
+from cl_platform.core.augmentation import Augmentation, Mixing
+from cl_platform.core.strategy import Strategy
+from cl_platform.core.stream import Stream
+from cl_platform.engine.optimization import warmup_steps
+from cl_platform.engine.plan import Step
+from cl_platform.engine.training import batch_sizes
+from cl_platform.errors import BadInput
+
+
+def augmentation_of(config: RunConfig) -> tuple[Augmentation, ...]:
+    """Return what changes training images in place of the stream's own augmentation."""
+    found = tuple(instantiate("augmentation", s) for s in config.augmentation or ())
+    for section, made in zip(config.augmentation or (), found, strict=True):
+        if not isinstance(made, Augmentation):
+            raise BadInput(
+                f"augmentation {section['name']!r} gives {f'{made!r:.60}'}: expected an "
+                "Augmentation"
+            )
+    return found
+
+
+def training_faults(
+    config: RunConfig,
+    strategy: Strategy,
+    stream: Stream,
+    steps: Sequence[Step],
+    augmentation: Sequence[Augmentation],
+) -> Iterator[str]:
+    """Yield why a run cannot be trained as it is configured, one line each."""
+    name = config.strategy["name"]
+    defaults = RunConfig()
+    for setting in strategy.refuses:
+        if setting == "mixing":
+            mixing = [type(a).__name__ for a in augmentation if isinstance(a, Mixing)]
+            if mixing:
+                yield f"strategy {name!r} learns nothing of mixed samples: leave {mixing[0]} out"
+        elif attrgetter(setting)(config) != attrgetter(setting)(defaults):
+            yield f"strategy {name!r} cannot obey {setting}: leave it out"
+    example = stream[0].train.source
+    for i, section in enumerate(config.augmentation or ()):
+        try:
+            augmentation[i].check(tuple(stream.input_shape), example.dtype)
+        except BadInput as error:
+            yield f"augmentation {section['name']!r} {error}"
+    if config.early_stopping is not None:
+        yield from _stopping_faults(config, stream)
+    if config.schedule is not None and config.schedule.warmup is not None:
+        sizes = [sum(len(e.train) for e in step.sources) for step in steps]
+        batches = len(batch_sizes(min(sizes), config.batch_size))
+        total = config.epochs * -(-batches // config.accumulate)
+        if warmup_steps(config.schedule, total) > total:
+            yield (
+                f"schedule.warmup={config.schedule.warmup} is longer than the shortest experience, "
+                f"which has {total} steps: give fewer, or a share such as 0.1"
+            )
+
+
+def _stopping_faults(config: RunConfig, stream: Stream) -> Iterator[str]:
+    if stream.online:
+        yield "early_stopping: an online stream is seen once; leave it out"
+    elif config.epochs == 1:
+        yield "early_stopping has nothing to stop in a single epoch: raise epochs, or leave it out"
+    if not len(stream[0].validation):
+        yield (
+            f"early_stopping needs validation data, and stream {stream.name!r} has none: give "
+            "stream.validation=0.1, say"
+        )
