@@ -130,7 +130,8 @@ class Fold:
         self._enter(k - 1)
         with self._blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
-        self.state, self.position = State(self.strategy.state_dict(), state.optimizer), k - 1
+        self.state = replace(state, strategy=self.strategy.state_dict())
+        self.position = k - 1
 
     def train(self) -> None:
         """Train one step of the fold, from the present state."""

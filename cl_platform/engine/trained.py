@@ -16,6 +16,7 @@ from cl_platform.engine.network import Network
 from cl_platform.engine.optimization import device_fault
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
+from cl_platform.engine.steps import evaluating
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import StateStore
@@ -41,6 +42,21 @@ def restored(
         BadInput: there is no such step.
         StorageError: the state is not there, and `retrain` is false.
     """
+    return _fold_at(plan, store, k, retrain).strategy.eval()
+
+
+def network_of(
+    plan: Plan, store: StateStore, k: int | None = None, *, retrain: bool = False
+) -> Network:
+    """Return the same as a network that stands by itself, with the weights that were scored."""
+    fold = _fold_at(plan, store, k, retrain)
+    learned = [e for step in plan.steps[: fold.position] for e in step.sources]
+    with evaluating(fold.strategy, fold.state.average):
+        return Network(fold.strategy.eval(), plan, {c for e in learned for c in e.classes})
+
+
+def _fold_at(plan: Plan, store: StateStore, k: int | None, retrain: bool) -> Fold:
+    """Return a fold that has gone to the state after k steps."""
     n = len(plan.steps)
     k = n if k is None else k
     if not 0 <= k <= n:
@@ -57,7 +73,7 @@ def restored(
             )
         while fold.position < k:
             fold.approach(k)
-    return fold.strategy.eval()
+    return fold
 
 
 class Trained:
@@ -102,10 +118,7 @@ class Trained:
 
     def network(self, after: int | None = None) -> Network:
         """Return the same as a network that stands by itself."""
-        steps = self.plan.steps[: self._steps(after)]
-        learned = [e for step in steps for e in step.sources]
-        seen = {c for e in learned for c in e.classes}
-        return Network(self.strategy(after), self.plan, seen)
+        return network_of(self.plan, self.store, self._steps(after), retrain=self.retrain)
 
     def _steps(self, after: int | None) -> int | None:
         """Return the steps of some experiences: a strategy may learn all of them in one."""

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import Section, as_section, build, check_section
-from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.evaluation import credit
 from cl_platform.engine.execution import execute
 from cl_platform.engine.network import Network
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
-from cl_platform.engine.trained import plan_of, restored
+from cl_platform.engine.trained import network_of, plan_of
 from cl_platform.errors import BadInput, say_once
 from cl_platform.report.update_page import save
 from cl_platform.results.load import DEFAULT_OUT, load_run
@@ -81,10 +80,9 @@ def update(
         )
     after = replace(execute(plan, root, sinks=sinks, keep=keep), objects=objects)
     n = len(old.steps)
-    models = [restored(plan, store, k, retrain=True) for k in (n, len(plan.steps))]
-    parameters = sum(p.numel() for p in models[1].parameters())
-    classes = _changes(plan, n, *models)
-    measures = _measures(plan, n, after, classes, parameters, store)
+    old_model, new_model = (network_of(plan, store, k, retrain=True) for k in (n, None))
+    classes = _changes(plan, n, old_model, new_model)
+    measures = _measures(plan, n, after, classes, store)
     outcome = Update(before, after, measures, classes, requirements)
     save(outcome)
     return outcome
@@ -134,9 +132,8 @@ def _one(data: str | Mapping[str, Any], base: Section) -> Section:
     return section
 
 
-def _changes(plan: Plan, n: int, before: Strategy, after: Strategy) -> list[ClassChange]:
+def _changes(plan: Plan, n: int, old: Network, new: Network) -> list[ClassChange]:
     """Return what became of the test samples of the first n experiences, class by class."""
-    old, new = _network(plan, n, before), _network(plan, len(plan.steps), after)
     given = torch.tensor(plan.labels).argsort()  # of each class index of the run
     scored = []
     for e in plan.stream.experiences[:n]:
@@ -153,11 +150,6 @@ def _changes(plan: Plan, n: int, before: Strategy, after: Strategy) -> list[Clas
     return sorted(found, key=lambda change: change.change)
 
 
-def _network(plan: Plan, k: int, strategy: Strategy) -> Network:
-    learned = {c for e in plan.stream.experiences[:k] for c in e.classes}
-    return Network(strategy, plan, learned)
-
-
 @torch.inference_mode()
 def _right(network: Network, raw: Tensor, y: Tensor, task: int) -> Tensor:
     """Return which samples have the largest logit at their own class alone, (B,) bool."""
@@ -170,7 +162,6 @@ def _measures(
     n: int,
     after: Result,
     classes: list[ClassChange],
-    parameters: int,
     store: StateStore,
 ) -> dict[str, float]:
     """Return the measures by name, from the matrix, the flips and the records of the new steps."""
@@ -193,7 +184,7 @@ def _measures(
         "positive_flips": share("positive_flips"),
         "worst_class_change": classes[0].change,
         "seconds": sum(c.get("train_seconds", math.nan) for c in costs),
-        "parameters": float(parameters),
+        "parameters": float(after.cost["parameters"]),
         "state_bytes": costs[-1].get("stored_bytes", math.nan),
     }
 
