@@ -57,7 +57,7 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
             continue
         filled[name], more = check_section(nested[name].plugin_kind, inner, f"{where}.{name}")
         faults += more
-    unset = [name for name in FIELDS.get(kind, {}) if filled.get(name) is None]
+    unset = [name for name in FIELDS.get(kind, {}) if not filled.get(name)]
     filled = {k: v for k, v in filled.items() if k not in unset}
     return {"name": section["name"], **filled}, faults
 
@@ -228,7 +228,7 @@ def _parameters(kind: Kind, plugin: Any) -> tuple[type[BaseModel], dict[str, Any
             hint = Any
         fields[name] = (hint, _default(plugin, name, parameter.default))
     for name, hint in FIELDS.get(kind, {}).items():
-        fields.setdefault(name, (hint | None, None))
+        fields.setdefault(name, (hint, False))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     return create_model("Parameters", __config__=config, **fields), nested
 
