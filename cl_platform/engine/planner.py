@@ -270,7 +270,7 @@ class Planner:
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
         settings = config.model_dump()
-        del settings["curriculum"]  # its order shows in the steps
+        del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every:  # then a state holds accuracies as well
             settings["evaluator"] = kernel_digest(*EVALUATION)

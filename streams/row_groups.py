@@ -1,0 +1,153 @@
+"""Which experience has which rows, by the values of a column."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_platform import Samples
+from cl_platform.errors import BadInput
+from streams.class_groups import is_nested
+from streams.data.datasets import Dataset
+from streams.data.natural import natural
+
+SOURCE = "source"
+"""The column that names the source of each row where there are several."""
+
+
+def group_rows(
+    data: Dataset,
+    parts: Mapping[str, Samples],
+    by: str,
+    experiences: Any,
+    boundaries: Sequence[float | str] | None,
+) -> tuple[dict[str, dict[str, Samples]], str]:
+    """Return the parts of each experience by its name, and a note of what is left out.
+
+    A part without the column gives each experience the rows of its classes.
+
+    Args:
+        parts: ``train``, ``validation`` and ``test``.
+        by, experiences, boundaries: as for :func:`streams.sharing.share_out`.
+
+    Raises:
+        BadInput: there is no such column, or its values do not give these experiences.
+    """
+    columns = {part: data.column(by, samples) for part, samples in parts.items()}
+    trained = columns["train"]
+    if trained is None:
+        known = ", ".join(data.columns.get(data.train.fingerprint, {})) or "none"
+        raise BadInput(f"stream.by={by}: {data.name} has no such column; its columns: {known}")
+    values = _texts(trained)
+    distinct = sorted(set(values), key=natural)
+    if by == SOURCE:
+        distinct = list(dict.fromkeys(values))  # as they were given
+    note = ""
+    if is_nested(experiences):
+        groups = [[str(value) for value in group] for group in experiences]
+        _check_values(groups, distinct, by)
+        names = [" ".join(group) for group in groups]
+        number = {value: i for i, group in enumerate(groups) for value in group}
+        if len(number) < len(distinct):
+            note = f"{len(number)} of {len(distinct)} values of {by}"
+    elif experiences is None and boundaries is None:
+        names, number = distinct, {value: i for i, value in enumerate(distinct)}
+    else:
+        cuts = _cuts(values, distinct, by, experiences, boundaries)
+        known_values = {v for c in columns.values() if c is not None for v in _texts(c)}
+        number = {v: bisect_right(cuts, _size(v)) for v in known_values}
+        names = _spans(distinct, number, len(cuts) + 1)
+    rows: dict[str, dict[str, Samples]] = {}
+    numbers = {p: _numbers(c, number) for p, c in columns.items() if c is not None}
+    if not note and "test" in numbers and (numbers["test"] < 0).any():
+        (row, *_) = np.flatnonzero(numbers["test"].numpy() < 0)
+        strange = _texts(columns["test"])[row]
+        raise BadInput(
+            f"stream.by={by}: there are test rows of {strange!r:.60}, but no training rows; leave "
+            "them out, or give the values of each experience, stream.experiences=[[...],...]"
+        )
+    for i, name in enumerate(names):
+        train = parts["train"].select(numbers["train"] == i)
+        rows[name] = {
+            part: samples.select(numbers[part] == i)
+            if part in numbers
+            else samples.select(torch.isin(samples.y, train.y.unique()))
+            for part, samples in parts.items()
+        }
+    return rows, note
+
+
+def _texts(column: np.ndarray | None) -> list[str]:
+    if column is None:
+        return []
+    whole = column.dtype.kind == "f" and bool((column == np.floor(column)).all())
+    return [str(value) for value in (column.astype(np.int64) if whole else column).tolist()]
+
+
+def _size(value: str) -> tuple[Any, ...]:
+    """Return a key by which ``100`` and ``100.0`` are equal."""
+    return natural(value)[:2]
+
+
+def _numbers(column: np.ndarray, number: Mapping[str, int]) -> Tensor:
+    """Return the experience of each row, (n,) int64; -1 for none."""
+    found, inverse = np.unique(column, return_inverse=True)
+    table = np.array([number.get(value, -1) for value in _texts(found)], dtype=np.int64)
+    return torch.from_numpy(table[inverse])
+
+
+def _check_values(groups: Sequence[Sequence[str]], distinct: Sequence[str], by: str) -> None:
+    given = [value for group in groups for value in group]
+    unknown = [value for value in given if value not in distinct]
+    if unknown or len(set(given)) < len(given):
+        what = f"unknown {unknown[:5]}" if unknown else "a value is given twice"
+        raise BadInput(
+            f"stream.experiences are lists of values of {by}: {what}; give each of "
+            f"{', '.join(distinct):.150} once at most"
+        )
+
+
+def _cuts(
+    values: Sequence[str],
+    distinct: Sequence[str],
+    by: str,
+    experiences: Any,
+    boundaries: Sequence[float | str] | None,
+) -> list[Any]:
+    """Return the keys of the values at which experiences begin, but for the first."""
+    if boundaries is not None:
+        if experiences is not None:
+            raise BadInput("give stream.boundaries or stream.experiences, not both")
+        cuts = [_size(str(value)) for value in boundaries]
+        if sorted(set(cuts)) != cuts:
+            raise BadInput(f"stream.boundaries={f'{list(boundaries)}':.80}: give them in order")
+        return cuts
+    if not isinstance(experiences, int):
+        raise BadInput(
+            f"stream.experiences={experiences!r:.60} with stream.by={by}: give a number of "
+            "intervals or the list of values of each experience, [[...],...]"
+        )
+    place = {value: i for i, value in enumerate(distinct)}
+    ordered = sorted(place[value] for value in values)
+    n = len(ordered)
+    begins = [ordered[n * k // experiences] for k in range(experiences)]
+    if len(set(begins)) < experiences:
+        raise BadInput(
+            f"stream.experiences={experiences}: {by} has {len(distinct)} different values in {n} "
+            "training rows, too few for as many intervals; give fewer, or stream.boundaries"
+        )
+    return [_size(distinct[i]) for i in begins[1:]]
+
+
+def _spans(distinct: Sequence[str], number: Mapping[str, int], n: int) -> list[str]:
+    """Return the name of each interval: its first and last value."""
+    inside: list[list[str]] = [[] for _ in range(n)]
+    for value in distinct:
+        inside[number[value]].append(value)
+    names = [f"{group[0]} to {group[-1]}" if len(group) > 1 else "".join(group) for group in inside]
+    return [name or f"interval {i}" for i, name in enumerate(names)]
