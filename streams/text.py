@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from cl_platform import Stream
 from cl_platform.core.stream import Scenario
-from streams.data.datasets import load_dataset
-from streams.images import Fraction, split
+from streams.data.datasets import Dataset, load_dataset
+from streams.sharing import Fraction, chained
 
 Length = Annotated[int, Field(ge=3)]  # the first and the last token carry no text
 
 
-def split_text(
-    dataset: str,
-    *,
-    tokenizer: str | None = None,
-    tokens: Length = 64,
-    scenario: Scenario = "class",
-    classes: PositiveInt | Sequence[NonNegativeInt] | None = None,
-    experiences: PositiveInt | Sequence[PositiveInt] | Literal["groups"] = "groups",
-    class_seed: NonNegativeInt | None = None,
-    validation: Fraction = 0.0,
-    samples: PositiveInt | None = None,
-    test_samples: PositiveInt | None = None,
-    normalise: bool = True,
-    online: bool = False,
-) -> Stream:
+def _texts(dataset: str, *, tokenizer: str | None = None, tokens: Length = 64) -> Dataset:
     """Share out the classes of a text data set over experiences.
 
     Args:
@@ -39,23 +24,15 @@ def split_text(
             None gives counts of hashed words, (1, 1, 2048) uint8.
         tokens: longer texts are cut to this number, special tokens included.
 
-    The other arguments are those of :func:`streams.images.split`.
+    The other arguments are those of :func:`streams.sharing.share_out`.
 
     Raises:
         BadInput: the sizes do not add up, or the data or the tokenizer are not available.
     """
-    return split(
-        load_dataset(dataset, tokenizer, tokens),
-        scenario=scenario,
-        classes=classes,
-        experiences=experiences,
-        class_seed=class_seed,
-        validation=validation,
-        samples=samples,
-        test_samples=test_samples,
-        normalise=normalise,
-        online=online,
-    )
+    return load_dataset(dataset, tokenizer, tokens)
+
+
+split_text = chained(_texts, without=("by", "boundaries", "augmentation"), experiences="groups")
 
 
 def text_sequence(

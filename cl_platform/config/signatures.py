@@ -62,6 +62,19 @@ def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, li
     return {"name": section["name"], **filled}, faults
 
 
+def checked(kind: Kind, plugin: Any, given: Section) -> Section:
+    """Return the parameters of a plugin that is called in Python, with every default filled in.
+
+    Raises:
+        ConfigError: some are wrong; one line per fault.
+    """
+    model, _ = _parameters(kind, plugin)
+    try:
+        return model.model_validate(given).model_dump()
+    except ValidationError as error:
+        raise ConfigError("\n".join(faults_of(error, model, kind))) from error
+
+
 def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
     """Return what is wrong with the hyper-parameters of a strategy made in Python, line by line."""
     plugin: Any = type(strategy)

@@ -66,7 +66,7 @@ def input_faults(parts: Sequence[Part]) -> Iterator[str]:
             yield f"{types}: give all in the same type and the same units"
             return
     source = first.samples.source
-    if holds_tokens(source) or not source[0].numel():
+    if holds_tokens(source) or not math.prod(source.shape[1:]):
         return
     broken = list(_broken(parts))
     yield from broken
@@ -107,6 +107,8 @@ def _other_units(parts: Sequence[Part]) -> Iterator[str]:
 def _size(samples: Samples) -> _Size:
     source = samples.source
     if source not in _SIZES:
+        if not len(source):  # read row by row, where the stream was looked at when it was whole
+            return _Size(0.0, 0.0, True)
         some = source[:: max(1, len(source) // SAMPLED)].double().abs()
         finite = True
         if source.is_floating_point() and not samples.mapped:

@@ -295,8 +295,7 @@ class Planner:
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
         settings = config.model_dump()
-        del settings["stream"]  # what it gave is in the facts and the steps
-        del settings["curriculum"]  # its order shows in the steps
+        del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping:  # then a state depends on accuracies
             settings["evaluator"] = kernel_digest(*EVALUATION)

@@ -8,12 +8,14 @@ data folder is read-only, in the user's cache. Sets above ``$CLP_RESIDENT_BYTES`
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -65,6 +67,8 @@ class Dataset:
             ids.
         groups: named sets of classes that belong together.
         note: how much of the published set this is, if not all of it.
+        validation: its own validation samples, if there are any.
+        columns: further values of each row, by the fingerprint of the samples and by name.
     """
 
     name: str
@@ -75,6 +79,13 @@ class Dataset:
     std: tuple[float, ...] | None
     groups: dict[str, list[int]]
     note: str = ""
+    validation: Samples | None = None
+    columns: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    def column(self, name: str, samples: Samples) -> np.ndarray | None:
+        """Return the values of a column at some of its samples, (n,); None without the column."""
+        column = self.columns.get(samples.fingerprint, {}).get(name)
+        return None if column is None else column[samples.index.numpy()]
 
 
 def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> Dataset:
@@ -100,13 +111,13 @@ def load_dataset(name: str, tokenizer: str | None = None, tokens: int = 64) -> D
     if not (folder / "meta.json").exists():
         _write(_arrays(name, tokenizer, tokens), folder)
     meta = read_json(folder / "meta.json")
-    arrays = {part: _open(folder / f"{part}.npy", meta) for part in PARTS}
-    mapped = _is_mapped(meta)
+    arrays = {part: open_array(folder / f"{part}.npy", meta) for part in PARTS}
+    mapped = is_mapped(meta)
     n_train, published = len(arrays["train_y"]), DATASETS[name]
     return Dataset(
         name=name,
-        train=_samples(arrays["train_x"], arrays["train_y"], meta["fingerprint"], mapped),
-        test=_samples(arrays["test_x"], arrays["test_y"], meta["fingerprint"] + "t", mapped),
+        train=samples_of(arrays["train_x"], arrays["train_y"], meta["fingerprint"], mapped),
+        test=samples_of(arrays["test_x"], arrays["test_y"], meta["fingerprint"] + "t", mapped),
         class_names=tuple(meta["class_names"]),
         mean=tuple(meta["mean"]) or None,
         std=tuple(meta["std"]) or None,
@@ -123,26 +134,38 @@ def arrays_home() -> Path:
     return home / f"arrays-{VERSION}"
 
 
-def _samples(x: np.ndarray, y: np.ndarray, fingerprint: str, mapped: bool) -> Samples:
+def samples_of(x: np.ndarray, y: np.ndarray, fingerprint: str, mapped: bool) -> Samples:
+    """Return all rows of arrays as samples; nothing is copied."""
     index = torch.arange(len(y))
     return Samples(torch.from_numpy(x), index, torch.from_numpy(y), fingerprint, mapped=mapped)
 
 
-def _is_mapped(meta: dict) -> bool:  # type: ignore[type-arg]
+def resident_bytes() -> int:
+    """Return the bytes up to which the arrays of a data set are read into memory."""
     given = os.environ.get("CLP_RESIDENT_BYTES") or str(RESIDENT_BYTES)
     if not given.isdecimal():
         raise DataError(f"CLP_RESIDENT_BYTES={given}: give a whole number of bytes")
-    return bool(sum(meta["bytes"].values()) > int(given))
+    return int(given)
 
 
-def _open(path: Path, meta: dict) -> np.ndarray:  # type: ignore[type-arg]
+def is_mapped(meta: Mapping[str, Any]) -> bool:
+    """Return whether the arrays that a folder's meta data are of are memory-mapped."""
+    return bool(sum(meta["bytes"].values()) > resident_bytes())
+
+
+def open_array(path: Path, meta: Mapping[str, Any]) -> np.ndarray:
+    """Return an array of a folder; labels are never mapped.
+
+    Raises:
+        DataError: its file is damaged.
+    """
     try:
         expected = meta["bytes"][path.stem]
         found = path.stat().st_size
         if found != expected:
             raise ValueError(f"it has {found} bytes instead of {expected}")
         # "c": writable to numpy, so that torch takes it, yet never written to the file.
-        mapped = _is_mapped(meta) and not path.stem.endswith("_y")
+        mapped = is_mapped(meta) and not path.stem.endswith("_y")
         array: np.ndarray = np.load(path, mmap_mode="c" if mapped else None)
         return array
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -182,7 +205,7 @@ def _write(arrays: Arrays, folder: Path) -> None:
                 "groups": arrays.groups,
                 "fingerprint": digest(*(array_digest(getattr(arrays, part)) for part in PARTS)),
                 "bytes": {part: (temporary / f"{part}.npy").stat().st_size for part in PARTS},
-                **_statistics(arrays.train_x),
+                **statistics(arrays.train_x),
             }
             (temporary / "meta.json").write_text(json.dumps(meta))
     except OSError as error:
@@ -212,16 +235,26 @@ def _read_or_download(name: str, source: Source[D]) -> D:
         ) from error
 
 
-def _statistics(x: np.ndarray) -> dict[str, list[float]]:
-    if x.dtype != np.uint8:  # the mean of token ids means nothing
+def statistics(x: np.ndarray) -> dict[str, list[float]]:
+    """Return the mean and standard deviation of each channel; nothing for token ids."""
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         return {"mean": [], "std": []}
+    n = len(x) * math.prod(x.shape[2:])
+    mean = _sum(x, lambda part: part) / n
+    if x.dtype == np.uint8:
+        variance = _sum(x, lambda part: part**2) / n - mean**2  # of whole numbers: exact
+    else:
+        variance = _sum(x, lambda part: (part - mean.reshape(-1, *[1] * (x.ndim - 2))) ** 2) / n
+    if not np.isfinite(variance).all():  # the stream tells of the rows
+        return {"mean": [], "std": []}
+    return {"mean": mean.tolist(), "std": np.sqrt(variance).tolist()}
+
+
+def _sum(x: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the sum of a function over all but the channels, (C,) float64."""
     total = np.zeros(x.shape[1])
-    squares = np.zeros(x.shape[1])
-    for start in range(0, len(x), 4096):
-        part = x[start : start + 4096].astype(np.float64)
-        total += part.sum((0, 2, 3))
-        squares += (part**2).sum((0, 2, 3))
-    n = len(x) * x.shape[2] * x.shape[3]
-    mean = total / n
-    std = np.sqrt(squares / n - mean**2)
-    return {"mean": mean.tolist(), "std": std.tolist()}
+    rows = max(1, 2**22 // math.prod(x.shape[1:]))
+    for start in range(0, len(x), rows):
+        part = of(x[start : start + rows].astype(np.float64))
+        total += part.sum((0, *range(2, x.ndim)))
+    return total
