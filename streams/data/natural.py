@@ -18,4 +18,4 @@ def natural(text: str) -> tuple[Any, ...]:
     if is_number(text):
         return (0, float(text), text)
     parts = re.split(r"(\d+)", text)  # every second one is a number
-    return (1, [int(part) if i % 2 else part for i, part in enumerate(parts)], text)
+    return (1, tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text)
