@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from cl_platform.config import registry
 from cl_platform.core.digests import digest
 from cl_platform.core.inputs import Part, input_faults
 from cl_platform.core.preprocess import Preprocess
@@ -151,6 +152,31 @@ class Stream:
             [Part(e.name, s, getattr(e, n)) for e in self.experiences for s, n in splits.items()]
         )
 
+    @staticmethod
+    def from_arrays(x: Any, y: Any, x_test: Any = None, y_test: Any = None, **given: Any) -> Stream:
+        """Make a stream of arrays or tensors; see ``streams.objects.from_arrays`` for the rest."""
+        made: Stream = _from("arrays")(x, y, x_test, y_test, **given)
+        return made
+
+    @staticmethod
+    def from_dataset(dataset: Any, test: Any = None, **given: Any) -> Stream:
+        """Make a stream of a map-style data set of torch or torchvision.
+
+        See ``streams.objects.from_datasets`` for what can be given; without test data, a share of
+        each class is split off (``test_share=0.2``).
+        """
+        made: Stream = _from("dataset")(dataset, test, **given)
+        return made
+
+    @staticmethod
+    def from_datasets(datasets: Sequence[Any], tests: Any = None, **given: Any) -> Stream:
+        """Make a stream of several data sets, one experience each.
+
+        See ``streams.objects.from_datasets``; ``scenario="domain"`` if they have the same classes.
+        """
+        made: Stream = _from("datasets")(datasets, tests, **given)
+        return made
+
     def __len__(self) -> int:
         return len(self.experiences)
 
@@ -244,6 +270,10 @@ class Stream:
         for e in self.experiences:
             allowed[e.task, list(e.classes)] = True
         return allowed
+
+
+def _from(kind: str) -> Any:
+    return registry.load("stream", f"streams.objects:from_{kind}")
 
 
 def class_incremental(

@@ -51,6 +51,11 @@ class Inputs:
         """Whether the rows lie in a file."""
         return self._file is not None
 
+    def close(self) -> None:
+        """Close the file; a mapping of it remains."""
+        if self._file:
+            self._file.close()
+
     def add(self, block: np.ndarray) -> None:
         """Append rows.
 
@@ -82,7 +87,10 @@ class Inputs:
             return np.concatenate(self._blocks)
         self._write_header()
         self._file.flush()
-        return np.memmap(self._file, self._dtype, "c", self._file.tell(), (self.rows, *self._shape))
+        head = self._file.tell()
+        rows = np.memmap(self._file, self._dtype, "c", head, (self.rows, *self._shape))
+        self.close()
+        return rows
 
     def _spill(self) -> None:
         arrays_home().mkdir(parents=True, exist_ok=True)

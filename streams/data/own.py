@@ -56,7 +56,7 @@ class Source:
         reading: where they are and how they are read, as JSON holds it. Arrays of what the files
             held before are removed.
         encode: turns all texts into one array (n, ...), if there are texts.
-        notes: what people are to know; `read` may add to it (``2 unreadable files left out``).
+        notes: what people are to know; `read` may add to them (``2 unreadable images left out``).
     """
 
     name: str
@@ -129,15 +129,19 @@ def _dataset(
 
 def _collect(source: Source, path_of: Callable[[Part], Path | None]) -> dict[Part, Collected]:
     """Read a source; its parts are in the order of :data:`PARTS`."""
-    source.notes.clear()
     parts: dict[Part, Collected] = {}
-    for part, rows in _blocks(source):
-        if part not in parts:
-            parts[part] = Collected(path_of(part))
-        try:
-            parts[part].add(rows)
-        except BadInput as error:
-            raise BadInput(f"the {part} part of {source.name}: {error}") from error
+    try:
+        for part, rows in _blocks(source):
+            if part not in parts:
+                parts[part] = Collected(path_of(part))
+            try:
+                parts[part].add(rows)
+            except BadInput as error:
+                raise BadInput(f"the {part} part of {source.name}: {error}") from error
+    except BaseException:
+        for collected in parts.values():
+            collected.inputs.close()
+        raise
     if "train" not in parts or not parts["train"].labels:
         raise BadInput(f"{source.name} has no training rows")
     if "validation" in parts and "test" not in parts:
