@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cl_platform.errors import DataError
 from streams.data.array_files import names_in, stored_arrays
 from streams.data.array_rows import Layout, rows_of
 from streams.data.own import Part, Rows, Source
@@ -48,6 +49,8 @@ def arrays(
         BadInput: it is not clear which arrays to take, or they do not fit.
     """
     file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"there is no file {file}: give an .npz, .npy or .pt file")
     given = {
         **{"x": x, "y": y, "x_test": x_test, "y_test": y_test},
         **{"x_validation": x_validation, "y_validation": y_validation},

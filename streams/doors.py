@@ -69,13 +69,15 @@ def stratified(y: Tensor, values: np.ndarray | None, share: float, seed: int) ->
         found, inverse = np.unique(values, return_inverse=True)
         keys = sorted(range(len(found)), key=lambda i: natural(str(found[i])))
         place = torch.from_numpy(np.argsort(keys))[torch.from_numpy(inverse)]
-    for c in y.unique():
+    classes = y.unique()
+    for i, c in enumerate(classes):
         rows = torch.nonzero(y == c).flatten()
         rows = rows[torch.randperm(len(rows), generator=generator)]
         rows = rows[place[rows].argsort(stable=True)]  # at random among rows of equal values
         n = min(max(1, round(share * len(rows))), len(rows) - 1)
-        if n:  # every so many rows, from the middle of the first ones
-            chosen[rows[((torch.arange(n) + 0.5) * len(rows) / n).long()]] = True
+        if n:  # every so many rows; each class begins elsewhere, so that few rows have their turn
+            begin = (i + 0.5) / len(classes)
+            chosen[rows[((torch.arange(n) + begin) * len(rows) / n).long()]] = True
     return chosen
 
 

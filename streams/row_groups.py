@@ -64,7 +64,7 @@ def group_rows(
         names = _spans(distinct, number, len(cuts) + 1)
     rows: dict[str, dict[str, Samples]] = {}
     numbers = {p: _numbers(c, number) for p, c in columns.items() if c is not None}
-    if not note and "test" in numbers and (numbers["test"] < 0).any():
+    if not is_nested(experiences) and "test" in numbers and (numbers["test"] < 0).any():
         (row, *_) = np.flatnonzero(numbers["test"].numpy() < 0)
         strange = _texts(columns["test"])[row]
         raise BadInput(
@@ -83,10 +83,11 @@ def group_rows(
 
 
 def _texts(column: np.ndarray | None) -> list[str]:
+    """Return values as text, whole numbers without a point."""
     if column is None:
         return []
-    whole = column.dtype.kind == "f" and bool((column == np.floor(column)).all())
-    return [str(value) for value in (column.astype(np.int64) if whole else column).tolist()]
+    texts = [str(value) for value in column.tolist()]
+    return [t.removesuffix(".0") for t in texts] if column.dtype.kind == "f" else texts
 
 
 def _size(value: str) -> tuple[Any, ...]:

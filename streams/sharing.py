@@ -76,6 +76,13 @@ def share_out(
     """
     if classes is not None:
         data = restricted(data, chosen(data, classes))
+    absent = set(range(len(data.class_names))) - data.train.classes
+    if absent:
+        some = ", ".join(repr(data.class_names[c]) for c in sorted(absent)[:5])
+        raise BadInput(
+            f"{data.name} has no training rows of class {some:.100}: leave these classes out, "
+            "stream.classes=[...]"
+        )
     if by is None and experiences is None and data.column(SOURCE, data.train) is not None:
         by = SOURCE
     if by is None and boundaries is not None:

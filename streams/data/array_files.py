@@ -22,8 +22,8 @@ PARTS: dict[str, Part] = {
 }
 _PART = "|".join(PARTS)
 _NAME = re.compile(
-    rf"(?:(?P<before>{_PART})[_. -])?(?P<base>.+?)(?:[_. -](?P<after>{_PART}))?|"
-    rf"(?P<short>[xy])(?P<joined>{_PART})",
+    rf"(?P<short>[xy])(?P<joined>{_PART})|"
+    rf"(?:(?P<before>{_PART})[_. -])?(?P<base>.+?)(?:[_. -](?P<after>{_PART}))?",
     re.IGNORECASE,
 )
 
@@ -34,14 +34,12 @@ def stored_arrays(file: Path) -> Mapping[str, np.ndarray]:
     Raises:
         DataError: it cannot be read without running code in it, or is of another type.
     """
-    if not file.is_file():
-        raise DataError(f"there is no file {file}: give stream.path, an .npz, .npy or .pt file")
     try:
         if file.suffix == ".npy":
             beside = sorted(file.parent.glob("*.npy"))
             return {f.stem: np.load(f, mmap_mode="r", allow_pickle=False) for f in beside}
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
                 return dict(stored)
         if file.suffix in (".pt", ".pth"):
             return _tensors(file)

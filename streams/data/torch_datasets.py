@@ -57,7 +57,9 @@ def read_dataset(dataset: Any, reading: Reading, notes: list[str]) -> Iterator[R
             "read again: collect its samples and give arrays, Stream.from_arrays(x, y)"
         )
     n, start = len(dataset), 0
-    if n and (transforms := _random_transforms(dataset, n)):
+    with global_generators(0):  # which are put back as they were
+        transforms = _random_transforms(dataset, n) if n else ""
+    if transforms:
         if not reading.freeze_random:
             raise BadInput(
                 f"{type(dataset).__name__} gives other inputs each time it is read ("
