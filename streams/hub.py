@@ -204,7 +204,8 @@ def _image(data: Any, given: str | None, wanted: Wanted) -> str | None:
     images = [c for c, f in data.features.items() if type(f).__name__ == "Image"]
     if given is not None:
         if given not in images:
-            raise BadInput(f"stream.image={given}: its columns of images are {images}")
+            known = ", ".join(images) or "none"
+            raise BadInput(f"stream.image={given} holds no images; columns of images: {known}")
         return given
     if wanted.features or wanted.given["text"]:
         return None

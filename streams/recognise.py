@@ -8,8 +8,8 @@ from cl_platform.config.registry import plugins, suggestion
 from cl_platform.config.signatures import Section
 from cl_platform.errors import BadInput, UnknownName
 from streams.data.tables import ENDINGS as TABLES, ending
+from streams.folder import IMAGES
 
-PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npz", ".npy", ".pt", ".pth")
 SAVED = ("dataset_dict.json", "dataset_info.json")  # written by save_to_disk of `datasets`
 PATHS = (
@@ -60,7 +60,7 @@ def _door(path: Path) -> str:
     if any((path / name).is_file() for name in SAVED):
         return "hub"
     files = (file for depth in ("*/*", "*/*/*") for file in path.glob(depth))  # train/CLASS/image
-    if any(file.suffix.lower() in PICTURES for file in files):
+    if any(file.suffix.lower() in IMAGES for file in files):
         return "folder"
     if any(ending(file) in TABLES for file in path.iterdir()):
         return "table"

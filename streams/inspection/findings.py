@@ -210,15 +210,13 @@ def _of_classes(found: Findings) -> Iterator[str]:
 def _of_experiences(found: Findings) -> Iterator[str]:
     experiences = found["experiences"]
     if single := [e["name"] for e in experiences if len(e["classes"]) == 1]:
-        yield (
-            f"{_counted(len(single), 'experience')} of a single class: {_some(single)}; without "
-            "replay there is nothing to tell it from"
-        )
+        sure = ", which the task label gives away" * (found["scenario"] == "task")
+        yield f"{_counted(len(single), 'experience')} of a single class{sure}: {_some(single)}"
     if coarse := [e for e in experiences if 0 < e["test"] < COARSE]:
         names = [f"{e['name']} ({e['test']})" for e in coarse]
         yield (
-            f"{_counted(len(coarse), 'experience')} of fewer than {COARSE} test samples, so that "
-            f"its accuracy is coarse: {_some(names)}"
+            f"{_counted(len(coarse), 'experience')} of fewer than {COARSE} test samples, a coarse "
+            f"measure: {_some(names)}"
         )
     if untested := [e["name"] for e in experiences if not e["test"]]:
         yield f"{_counted(len(untested), 'experience')} without test samples: {_some(untested)}"
@@ -255,12 +253,12 @@ def _share(n: int, of: int) -> str:
 
 def _of_inputs(found: Findings) -> Iterator[str]:
     inputs = found["inputs"]
-    if inputs["constant"]:
-        blank = {"word counts": "have no words", "images": "are blank"}
-        what = blank.get(inputs["kind"], "hold one number throughout")
-        yield f"{inputs['constant']:,} training inputs {what}"
+    if n := inputs["constant"]:
+        blank = {"word counts": "without words", "images": "all of one colour"}
+        what = blank.get(inputs["kind"], "all of one number")
+        yield f"{_counted(n, 'training input')} {what}"
     if inputs["kind"] == "numbers" and (n := inputs["constant_features"]):
-        yield f"{n} of {inputs['shape'][-1]} features never vary in training"
+        yield f"{_counted(n, 'feature')} of {inputs['shape'][-1]} without variation in training"
 
 
 def _counted(n: int, what: str) -> str:
