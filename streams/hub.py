@@ -17,7 +17,15 @@ from cl_platform import Stream
 from cl_platform.config.signatures import checked
 from cl_platform.errors import BadInput, ClpError, DataError, one_line
 from cl_platform.models.hub import ask_for_dataset
-from streams.data.columns import PART_OF, Columns, Wanted, columns_of, rows_of, values_of
+from streams.data.columns import (
+    PART_OF,
+    SAMPLED,
+    Columns,
+    Wanted,
+    columns_of,
+    rows_of,
+    values_of,
+)
 from streams.data.own import Part, Rows, Source
 from streams.data.pictures import Channels, Form, Size, Unreadable, decode_all
 from streams.data.text_formats import encoder, encoder_key
@@ -26,8 +34,6 @@ from streams.text import Length
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SAMPLED = 1000  # rows by which columns of numbers are known
 
 
 @door

@@ -29,6 +29,7 @@ WORDS: dict[Part, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 PART_OF = {word: part for part, words in WORDS.items() for word in words}
+SAMPLED = 1000  # rows by which columns of numbers are known
 NUMBERED = ("", "id", "idx", "index", "unnamed: 0")  # columns that number the rows
 
 
@@ -90,7 +91,9 @@ def columns_of(
     features = tuple(wanted.features or ())
     if not (text or image or features):
         taken = {*found.values(), by}
-        features = tuple(c for c in names if c not in taken and _is_feature(frame[c], c))
+        features = tuple(
+            c for c in names if c not in taken and _is_feature(frame[c].head(SAMPLED), c)
+        )
     if not (text or image or features):
         raise DataError(
             f"{where} has no text and no numbers to learn from: give stream.text or "
@@ -134,15 +137,20 @@ def _is_feature(series: pd.Series, name: str) -> bool:
     if isinstance(series.iloc[0], (list, np.ndarray)):
         return True
     present = series.notna() & (series.astype(object) != "")
-    return bool(_as_floats(series)[present].notna().mean() > 0.5)  # marks such as ? are refused
+    return bool(
+        np.isfinite(_as_floats(series[present])).mean() > 0.5
+    )  # marks such as ? are refused
 
 
-def _as_floats(series: pd.Series) -> pd.Series:
+def _as_floats(series: pd.Series) -> np.ndarray:
+    """Return values as numbers, (n,) float64; nan for what is none."""
     import pandas as pd
 
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
-        return pd.Series(np.nan, index=series.index)
-    return pd.to_numeric(series.astype(object), errors="coerce")
+        return np.full(len(series), np.nan)
+    if not pd.api.types.is_numeric_dtype(series.dtype):
+        series = pd.to_numeric(series.astype(object), errors="coerce")
+    return np.asarray(series.to_numpy(np.float64, na_value=np.nan))
 
 
 def rows_of(frame: pd.DataFrame, columns: Columns, where: str) -> Iterator[tuple[Part, Rows]]:
@@ -207,7 +215,7 @@ def _ordered(series: pd.Series, column: str, where: str) -> list[Any]:
     import pandas as pd
 
     numbers = _as_floats(series)
-    if numbers.notna().all():
+    if np.isfinite(numbers).all():
         return [int(v) if v == int(v) else float(v) for v in numbers.tolist()]
     try:
         times = pd.to_datetime(series.astype(object), format="ISO8601", utc=True)
@@ -275,7 +283,7 @@ def _numbers(series: pd.Series, column: str, where: str) -> np.ndarray:
             ) from error
     else:
         with np.errstate(over="ignore"):  # too large for float32: refused below
-            block = _as_floats(series).to_numpy(np.float64).astype(np.float32)[:, None]
+            block = _as_floats(series).astype(np.float32)[:, None]
     bad = ~np.isfinite(block).all(1)
     if bad.any():
         row = int(bad.argmax())
