@@ -21,7 +21,7 @@ from cl_platform.errors import say_once
 from streams.data.datasets import Dataset
 from streams.data.natural import natural
 from streams.data.own import Source, dataset_of
-from streams.sharing import Fraction, chained
+from streams.sharing import Fraction, chained, noted
 
 
 def opened(
@@ -49,12 +49,8 @@ def opened(
         f"{source.name} has no test part: {note} (stream.test_share={test_share:g} of each class, "
         f"stream.test_seed={test_seed})"
     )
-    return replace(
-        data,
-        train=data.train.select(~chosen),
-        test=data.train.select(chosen),
-        note=", ".join(filter(None, [data.note, note])),
-    )
+    train, test = data.train.select(~chosen), data.train.select(chosen)
+    return noted(replace(data, train=train, test=test), note)
 
 
 def stratified(y: Tensor, values: np.ndarray | None, share: float, seed: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,36 +41,21 @@ def group_rows(
     columns = {part: data.column(by, samples) for part, samples in parts.items()}
     trained = columns["train"]
     if trained is None:
-        known = ", ".join(data.columns.get(data.train.fingerprint, {})) or "none"
-        raise BadInput(f"stream.by={by}: {data.name} has no such column; its columns: {known}")
-    values = _texts(trained)
-    distinct = sorted(set(values), key=natural)
-    if by == SOURCE:
-        distinct = list(dict.fromkeys(values))  # as they were given
+        there = ", ".join(data.columns.get(data.train.fingerprint, {})) or "none"
+        raise BadInput(f"stream.by={by}: {data.name} has no such column; its columns: {there:.200}")
+    known = {value for c in columns.values() if c is not None for value in _texts(c)}
+    names, number = _named(by, experiences, boundaries, _texts(trained), known)
+    numbers = {part: _numbers(c, number) for part, c in columns.items() if c is not None}
     note = ""
     if is_nested(experiences):
-        groups = [[str(value) for value in group] for group in experiences]
-        _check_values(groups, distinct, by)
-        names = [" ".join(group) for group in groups]
-        number = {value: i for i, group in enumerate(groups) for value in group}
-        if len(number) < len(distinct):
-            note = f"{len(number)} of {len(distinct)} values of {by}"
-    elif experiences is None and boundaries is None:
-        names, number = distinct, {value: i for i, value in enumerate(distinct)}
-    else:
-        cuts = _cuts(values, distinct, by, experiences, boundaries)
-        known_values = {v for c in columns.values() if c is not None for v in _texts(c)}
-        number = {v: bisect_right(cuts, _size(v)) for v in known_values}
-        names = _spans(distinct, number, len(cuts) + 1)
-    rows: dict[str, dict[str, Samples]] = {}
-    numbers = {p: _numbers(c, number) for p, c in columns.items() if c is not None}
-    if not is_nested(experiences) and "test" in numbers and (numbers["test"] < 0).any():
-        (row, *_) = np.flatnonzero(numbers["test"].numpy() < 0)
-        strange = _texts(columns["test"])[row]
+        if len(number) < len(known):
+            note = f"{len(number)} of {len(known)} values of {by}"
+    elif left := sorted(known - number.keys(), key=natural):
         raise BadInput(
-            f"stream.by={by}: there are test rows of {strange!r:.60}, but no training rows; leave "
-            "them out, or give the values of each experience, stream.experiences=[[...],...]"
+            f"stream.by={by}: no training rows have {left[0]!r:.60}, but others have; leave them "
+            "out, or give the values of each experience, stream.experiences=[[...],...]"
         )
+    rows: dict[str, dict[str, Samples]] = {}
     for i, name in enumerate(names):
         train = parts["train"].select(numbers["train"] == i)
         rows[name] = {
@@ -82,10 +67,35 @@ def group_rows(
     return rows, note
 
 
-def _texts(column: np.ndarray | None) -> list[str]:
+def _named(
+    by: str,
+    experiences: Any,
+    boundaries: Sequence[float | str] | None,
+    values: Sequence[str],
+    known: Collection[str],
+) -> tuple[Sequence[str], Mapping[str, int]]:
+    """Return the names of the experiences, and the experience of each value.
+
+    Args:
+        values: of the training rows, as many as there are.
+        known: of all rows.
+    """
+    distinct = sorted(set(values), key=natural)
+    if is_nested(experiences):
+        groups = [[str(value) for value in group] for group in experiences]
+        _check_values(groups, known, by)
+        number = {value: i for i, group in enumerate(groups) for value in group}
+        return [" ".join(group) for group in groups], number
+    if experiences is None and boundaries is None:
+        names = list(dict.fromkeys(values)) if by == SOURCE else distinct  # as they were given
+        return names, {value: i for i, value in enumerate(names)}
+    cuts = _cuts(values, distinct, by, experiences, boundaries)
+    number = {value: bisect_right(cuts, _size(value)) for value in known}
+    return _spans(sorted(known, key=natural), number, len(cuts) + 1), number
+
+
+def _texts(column: np.ndarray) -> list[str]:
     """Return values as text, whole numbers without a point."""
-    if column is None:
-        return []
     texts = [str(value) for value in column.tolist()]
     return [t.removesuffix(".0") for t in texts] if column.dtype.kind == "f" else texts
 
@@ -102,14 +112,14 @@ def _numbers(column: np.ndarray, number: Mapping[str, int]) -> Tensor:
     return torch.from_numpy(table[inverse])
 
 
-def _check_values(groups: Sequence[Sequence[str]], distinct: Sequence[str], by: str) -> None:
+def _check_values(groups: Sequence[Sequence[str]], known: Collection[str], by: str) -> None:
     given = [value for group in groups for value in group]
-    unknown = [value for value in given if value not in distinct]
+    unknown = [value for value in given if value not in known]
     if unknown or len(set(given)) < len(given):
         what = f"unknown {unknown[:5]}" if unknown else "a value is given twice"
         raise BadInput(
             f"stream.experiences are lists of values of {by}: {what}; give each of "
-            f"{', '.join(distinct):.150} once at most"
+            f"{', '.join(sorted(known, key=natural)):.150} once at most"
         )
 
 
@@ -145,10 +155,10 @@ def _cuts(
     return [_size(distinct[i]) for i in begins[1:]]
 
 
-def _spans(distinct: Sequence[str], number: Mapping[str, int], n: int) -> list[str]:
+def _spans(values: Sequence[str], number: Mapping[str, int], n: int) -> list[str]:
     """Return the name of each interval: its first and last value."""
     inside: list[list[str]] = [[] for _ in range(n)]
-    for value in distinct:
+    for value in values:
         inside[number[value]].append(value)
     names = [f"{group[0]} to {group[-1]}" if len(group) > 1 else "".join(group) for group in inside]
     return [name or f"interval {i}" for i, name in enumerate(names)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, Literal, get_type_hints
@@ -90,33 +90,54 @@ def share_out(
     if by is None and is_nested(experiences):
         data, experiences = listed(data, experiences)  # type: ignore[arg-type]
     train, held_out = _held_out(data, validation)
+    parts = {"train": train, "validation": held_out, "test": data.test}
     fields: dict[str, Any] = {
         "preprocess": Preprocess(*scaling(data, normalise), augmentation),
         "online": online,
         "superclasses": _superclasses(data),
     }
     if by is None:
-        groups = class_groups(data, experiences, class_seed)
-        pools = (train, data.test, held_out)
-        kind: Scenario = "task" if scenario == "task" else "class"
-        name = stream_name("split", data)
-        stream = class_incremental(name, groups, data.class_names, *pools, scenario=kind, **fields)
-        if experiences == "groups" and class_seed is None:
-            named = zip(stream.experiences, data.groups, strict=True)
-            stream = replace(stream, experiences=tuple(replace(e, name=n) for e, n in named))
+        stream = _of_classes(data, parts, scenario, experiences, class_seed, fields)
+    elif class_seed is not None:
+        raise BadInput(f"stream.class_seed orders classes, and stream.by={by} shares out rows")
     else:
-        if class_seed is not None:
-            raise BadInput(f"stream.class_seed orders classes, and stream.by={by} shares out rows")
-        parts = {"train": train, "validation": held_out, "test": data.test}
-        rows, note = group_rows(data, parts, by, experiences, boundaries)
-        data = replace(data, note=", ".join(filter(None, [data.note, note])))
-        shared = tuple(
-            Experience(name, tuple(_classes(part.values())), task, **part)
-            for task, (name, part) in enumerate(rows.items())
-        )
-        stream = Stream(stream_name("split", data), scenario, shared, data.class_names, **fields)
+        groups, note = group_rows(data, parts, by, experiences, boundaries)
+        name = stream_name("split", noted(data, note))
+        stream = Stream(name, scenario, _of_rows(groups), data.class_names, **fields)
     stream = _thinned(stream, samples, test_samples)
     return _by_position(stream) if scenario == "domain" and by is None else stream
+
+
+def _of_classes(
+    data: Dataset,
+    parts: Mapping[str, Samples],
+    scenario: Scenario,
+    experiences: Any,
+    class_seed: int | None,
+    fields: Mapping[str, Any],
+) -> Stream:
+    groups = class_groups(data, experiences, class_seed)
+    stream = class_incremental(
+        stream_name("split", data),
+        groups,
+        data.class_names,
+        **parts,
+        scenario="task" if scenario == "task" else "class",
+        **fields,
+    )
+    if experiences != "groups" or class_seed is not None:
+        return stream
+    named = zip(stream.experiences, data.groups, strict=True)
+    return replace(stream, experiences=tuple(replace(e, name=name) for e, name in named))
+
+
+def _of_rows(groups: Mapping[str, Mapping[str, Samples]]) -> tuple[Experience, ...]:
+    """Return an experience of each group of rows, whose classes are those that occur in it."""
+    experiences = []
+    for task, (name, parts) in enumerate(groups.items()):
+        classes: set[int] = set().union(*(samples.classes for samples in parts.values()))
+        experiences.append(Experience(name, tuple(classes), task, **parts))
+    return tuple(experiences)
 
 
 def chained(
@@ -186,6 +207,11 @@ def stream_name(kind: str, data: Dataset) -> str:
     return f"{kind}-{data.name} ({data.note})" if data.note else f"{kind}-{data.name}"
 
 
+def noted(data: Dataset, note: str) -> Dataset:
+    """Return a data set with one more note on how much of it this is."""
+    return replace(data, note=", ".join(filter(None, [data.note, note])))
+
+
 def _held_out(data: Dataset, share: float) -> tuple[Samples, Samples]:
     if data.validation is None:
         return hold_out(data.train, share)
@@ -200,10 +226,6 @@ def _superclasses(data: Dataset) -> Sequence[str]:
     group_of = {c: name for name, group in data.groups.items() for c in group}
     complete = len(group_of) == len(data.class_names)
     return [group_of[c] for c in sorted(group_of)] if complete else ()
-
-
-def _classes(parts: Iterable[Samples]) -> set[int]:
-    return set().union(*(samples.classes for samples in parts))
 
 
 def _thinned(stream: Stream, samples: int | None, test_samples: int | None) -> Stream:

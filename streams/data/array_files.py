@@ -76,16 +76,17 @@ def names_in(
     shapes = ", ".join(f"{name} {np.shape(a)}" for name, a in stored.items())
     roles: dict[tuple[Part, str], list[str]] = {}
     listed = None
-    for name in stored:
-        part, base = _role(name)
-        roles.setdefault((part, base), []).append(name)
-        listed = name if name.lower() in CLASS_NAMES else listed
+    for name, array in stored.items():
+        if name.lower() in CLASS_NAMES and array.dtype.kind in "US" and array.ndim == 1:
+            listed = name
+        else:
+            roles.setdefault(_role(name), []).append(name)
     parts: dict[Part, tuple[str, str]] = {}
     for part, mark in (("train", ""), ("test", "_test"), ("validation", "_validation")):
         found = []
         for kind, bases in (("x", INPUTS), ("y", LABELS)):
             wanted = given.get(kind + mark)
-            names = [wanted] if wanted else [n for b in bases for n in roles.get((part, b), ())]  # type: ignore[arg-type]
+            names = [wanted] if wanted else [n for b in bases for n in roles.get((part, b), ())]
             if wanted and wanted not in stored:
                 raise BadInput(f"stream.{kind}{mark}={wanted}: {file} has {shapes:.200}")
             if len(names) > 1 or (part == "train" and not names):
@@ -101,12 +102,14 @@ def names_in(
                 f"stream.x{mark}=NAME and stream.y{mark}=NAME, of {shapes:.200}"
             )
         if found:
-            parts[part] = (found[0], found[1])  # type: ignore[index]
+            parts[part] = (found[0], found[1])
     used = {name for pair in parts.values() for name in pair}
     columns: dict[Part, dict[str, str]] = {}
     for name, array in stored.items():
         part, base = _role(name)
-        if name not in used and part in parts and np.shape(array) == (len(stored[parts[part][1]]),):
+        if name in used or name == listed or part not in parts:
+            continue
+        if np.shape(array) == (len(stored[parts[part][1]]),):
             columns.setdefault(part, {})[base] = name
     return parts, columns, listed
 

@@ -160,9 +160,12 @@ def _plain(block: np.ndarray) -> np.ndarray:
             f"inputs of shape {block.shape} ({block.dtype}): expected numbers, (n, ...) with one "
             "row for each label"
         )
-    wanted = np.float32 if block.dtype.itemsize == 8 and kind == "f" else block.dtype
-    wanted = np.uint8 if kind == "b" else wanted
-    return block.astype(np.dtype(wanted).newbyteorder("="), copy=False)
+    dtype = block.dtype.newbyteorder("=")
+    if kind == "b":
+        dtype = np.dtype(np.uint8)
+    if dtype == np.float64:
+        dtype = np.dtype(np.float32)
+    return block.astype(dtype, copy=False)
 
 
 def _column(values: Sequence[Any]) -> np.ndarray:

@@ -208,9 +208,10 @@ def _folder(source: Source) -> Path:
         with locked(arrays_home() / stem):
             if not (folder / "meta.json").exists():
                 _write(source, folder)
-        for older in arrays_home().glob(f"{stem}-*"):
-            if older != folder:  # what the files held before
-                shutil.rmtree(older, ignore_errors=True)
+            # What the files held before goes, and so does what a killed reader of it left.
+            for older in (*arrays_home().glob(f"{stem}-*"), *arrays_home().glob(f".{stem}-*")):
+                if older != folder:
+                    shutil.rmtree(older, ignore_errors=True)
     return folder
 
 
@@ -228,7 +229,7 @@ def _write(source: Source, folder: Path) -> None:
                 else:
                     np.save(temporary / f"{part}_x.npy", arrays[f"{part}_x"])
                 np.save(temporary / f"{part}_y.npy", arrays[f"{part}_y"])
-            np.savez(temporary / "columns.npz", **_columns(parts))
+            np.savez(temporary / "columns.npz", **_columns(parts))  # type: ignore[arg-type]
             meta["bytes"] = {name: (temporary / f"{name}.npy").stat().st_size for name in arrays}
             (temporary / "meta.json").write_text(json.dumps(meta))
     except OSError as error:

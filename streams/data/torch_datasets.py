@@ -157,7 +157,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, str):
         return bool(one == other)
     one, other = (np.asarray(x) if is_picture(x) else as_array(x) for x in (one, other))
-    return one.shape == other.shape and one.tobytes() == other.tobytes()
+    return bool(one.shape == other.shape and one.tobytes() == other.tobytes())
 
 
 def _transforms(dataset: Any) -> list[str]:

@@ -182,7 +182,7 @@ def test_what_does_not_fit_is_told_in_one_line(given: dict, message: str) -> Non
 def test_test_rows_of_a_value_that_is_never_trained_are_refused() -> None:
     x, y = np.zeros((8, 2), np.float32), np.arange(8) % 2
     columns = {"columns": {"site": [1] * 8}, "test_columns": {"site": [1] * 7 + [2]}}
-    with pytest.raises(BadInput, match="test rows of '2', but no training rows"):
+    with pytest.raises(BadInput, match="no training rows have '2', but others have"):
         clp.Stream.from_arrays(x, y, x, y, by="site", **columns)
     kept = clp.Stream.from_arrays(x, y, x, y, by="site", experiences=[[1]], **columns)
     assert len(kept[0].test) == 7
