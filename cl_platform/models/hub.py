@@ -135,6 +135,17 @@ def from_hub(name: str, patterns: Sequence[str]) -> Path:
     return Path(snapshot_download(name, allow_patterns=list(patterns)))
 
 
+def ask_for_dataset(name: str, revision: str | None = None) -> None:
+    """Ask the hub whether it has a data set; raise what the library raises if it has none.
+
+    Without a network this fails at once. With ``HF_HUB_OFFLINE`` nothing is asked.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if not constants.HF_HUB_OFFLINE:
+        HfApi().dataset_info(name, revision=revision, timeout=10)
+
+
 def _transformers() -> Any:
     """Import the library without its progress bars and its log."""
     import transformers

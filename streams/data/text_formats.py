@@ -9,12 +9,13 @@ import json
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cl_platform.models.hub import token_ids as token_ids
+from cl_platform.models.hub import token_ids, tokenizer_digest
 from streams.data.formats import Array, Arrays
 
 WORD_BUCKETS = 2048
@@ -69,6 +70,22 @@ def hashed_words(texts: Sequence[str]) -> Array:
         for start in range(0, len(texts), CHUNK)
     ]
     return np.concatenate(parts)[:, None, None]
+
+
+def encoder(tokenizer: str | None, tokens: int) -> Callable[[Sequence[str]], Array]:
+    """Return what turns texts into token ids, or without a tokenizer into hashed words."""
+    if tokenizer is None:
+        return hashed_words
+    return partial(token_ids, tokenizer=tokenizer, tokens=tokens)
+
+
+def encoder_key(tokenizer: str | None, tokens: int) -> list[str]:
+    """Return what the arrays of an encoder depend on, as texts.
+
+    Raises:
+        DataError: there is no such tokenizer.
+    """
+    return [] if tokenizer is None else [str(tokens), tokenizer_digest(tokenizer)]
 
 
 def read_clinc(folder: Path) -> Texts:
