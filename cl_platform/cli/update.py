@@ -43,13 +43,12 @@ def update(
         Print the outcome as one JSON document and nothing else.
     """
     from cl_platform.config.run_config import apply_settings
-    from cl_platform.config.sources import section_of
-    from cl_platform.engine.update import update as go_on
+    from cl_platform.engine.update import recognised, update as go_on
     from cl_platform.errors import BadInput
     from cl_platform.tracking.console import ConsoleSink
     from cl_platform.tracking.update import print_update
 
-    settings = apply_settings({"data": section_of(data)}, set_ or [])
+    settings = apply_settings({"data": recognised(data)}, set_ or [])
     if strange := sorted(settings.keys() - {"data"}):
         raise BadInput(f"--set {strange[0]}: only parameters of the new data, --set data.key=value")
     console = ConsoleSink()

@@ -19,8 +19,8 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
-from cl_platform.engine.growth import grown
 from cl_platform.engine.groups import check_groups
+from cl_platform.engine.growth import grown
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import batch_sizes, train_experience

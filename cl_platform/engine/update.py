@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cl_platform.config.registry import load
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import Section, as_section, build, check_section
 from cl_platform.core.stream import Stream
@@ -30,8 +31,9 @@ from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Sink
 
 ROWS = 125  # samples in one forward pass, as few as an evaluation takes on a CPU
-# Parameters that share out data among experiences: new data do not inherit them.
-SHARING = ("experiences", "classes", "class_seed", "by", "boundaries", "samples", "open")
+# Parameters that say where data are, or share them out: new data do not inherit them.
+OWN = {"path", "train", "test", "experiences", "classes", "class_seed", "by", "boundaries"}
+OWN |= {"samples", "test_samples", "open"}
 
 
 def update(
@@ -50,8 +52,8 @@ def update(
 
     Args:
         run: a result, the folder of a run, its id, or the first characters of its id.
-        data: a stream, by name, as a section or as an object; a section that says nothing else
-            becomes one experience.
+        data: a stream, by name, by the path of its data, as a section or as an object; a section
+            that says nothing else becomes one experience.
         require: thresholds such as ``old_accuracy>=0.9``; see ``MEASURES``.
         out: the folder of an id.
         sinks, keep: as for :func:`cl_platform.run`.
@@ -86,6 +88,16 @@ def update(
     outcome = Update(before, after, measures, classes, requirements)
     save(outcome)
     return outcome
+
+
+def recognised(source: str) -> Section:
+    """Return the section of a stream by its name, or by what lies at a path.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    section: Section = load("stream", "streams.recognise:section_of")(source)
+    return section
 
 
 def _continued(before: Result, old: Plan, data: Any) -> tuple[Plan, dict[str, Any]]:
@@ -123,9 +135,9 @@ def _continued(before: Result, old: Plan, data: Any) -> tuple[Plan, dict[str, An
 
 def _one(data: str | Mapping[str, Any], base: Section) -> Section:
     """Return the section of new data: one experience, read as the base if by the same plugin."""
-    given = as_section(data)
+    given = recognised(data) if isinstance(data, str) else as_section(data)
     inherited = base if given["name"] == base.get("name") else {}
-    section = {k: v for k, v in inherited.items() if k not in SHARING} | given
+    section = {k: v for k, v in inherited.items() if k not in OWN} | given
     known, _ = check_section("stream", {"name": given["name"]}, "data")
     if "experiences" in known and not {"experiences", "by"} & given.keys():
         section["experiences"] = 1
