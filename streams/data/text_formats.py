@@ -76,7 +76,8 @@ def encoder(tokenizer: str | None, tokens: int) -> Callable[[Sequence[str]], Arr
     """Return what turns texts into token ids, or without a tokenizer into hashed words."""
     if tokenizer is None:
         return hashed_words
-    return partial(token_ids, tokenizer=tokenizer, tokens=tokens)
+    # All of one length, so that data that come later fit.
+    return partial(token_ids, tokenizer=tokenizer, tokens=tokens, pad_to=tokens)
 
 
 def encoder_key(tokenizer: str | None, tokens: int) -> list[str]:
