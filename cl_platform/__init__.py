@@ -38,6 +38,7 @@ HOMES = {
     "load_results": "results.load",
     "load_run": "results.load",
     "run": "api",
+    "update": "engine.update",
 }
 
 __all__ = list(HOMES)
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     )
     from cl_platform.core.wrapper import Wrapper as Wrapper
     from cl_platform.engine.contract import check_strategy as check_strategy
+    from cl_platform.engine.update import update as update
     from cl_platform.errors import ClpError as ClpError
     from cl_platform.exports.exporting import export as export
     from cl_platform.results.load import load_results as load_results, load_run as load_run
