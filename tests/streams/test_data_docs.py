@@ -1,0 +1,58 @@
+"""What docs/data.md says works as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = re.findall(r"^`?(clp run --stream (?:folder|arrays|door)[^`\n]*)", TEXT, re.MULTILINE)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that the examples speak of."""
+    monkeypatch.setenv("CLP_DATA", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for folder in ("flowers", "photos", "sketches"):
+        for label in ("iris", "rose", "lily"):
+            (tmp_path / folder / label).mkdir(parents=True)
+            for i in range(5):
+                pixels = rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / label / f"{i}.png")
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(40, 5)), y=np.arange(40) % 4)
+    words = [f"w{'o' * (i % 5)}rd {('en', 'fr', 'de')[i % 3]}\n" for i in range(30)]
+    (tmp_path / "words.txt").write_text("".join(words))
+    imports = "import numpy as np\n"
+    (tmp_path / "door.py").write_text(imports + next(p for p in PYTHON if "@door" in p))
+    return tmp_path
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(COMMANDS) >= 4
+    assert len(PYTHON) >= 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_run(
+    files: Path, clp: Callable[..., tuple[int, str, str]], command: str
+) -> None:
+    code, _, err = clp(*shlex.split(command)[1:])
+    assert code == 0, err
+
+
+def test_the_python_examples_run(files: Path) -> None:
+    names: dict = {}
+    for example in PYTHON:
+        if "from_arrays" in example or "torchvision" in example:
+            exec(example, names)
+    assert names["result"].metrics["average_accuracy"] > 1 / 6
+    assert [e.name for e in names["stream"].experiences] == ["summer", "winter"]
