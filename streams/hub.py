@@ -35,6 +35,8 @@ from streams.text import Length
 if TYPE_CHECKING:
     import pandas as pd
 
+MEDIA = ("Image", "Audio", "Video", "Pdf", "Nifti")  # types of columns that hold whole files
+
 
 @door
 def hub(
@@ -88,7 +90,7 @@ def hub(
 
     def read() -> Iterator[tuple[Part, Rows]]:
         with _explained(found.name):
-            parts = _parts(found.load(), found.name, notes)
+            parts = _parts(found.load(), label, found.name, notes)
             column = _image(parts["train"], image, wanted)
             if column is None:
                 yield from _tables(parts, wanted, found.name)
@@ -176,7 +178,7 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
 
 
-def _parts(loaded: Any, name: str, notes: list[str]) -> dict[Part, Any]:
+def _parts(loaded: Any, label: str | None, name: str, notes: list[str]) -> dict[Part, Any]:
     """Return the data set of each part; those without labels, or of other names, are left out."""
     if not isinstance(loaded, Mapping):
         loaded = {"train": loaded}
@@ -185,7 +187,7 @@ def _parts(loaded: Any, name: str, notes: list[str]) -> dict[Part, Any]:
     found: dict[Part, Any] = {}
     for split, data in loaded.items():
         part = PART_OF.get(str(split).lower())
-        if part is None or part in found or _secret(data):
+        if part is None or part in found or _secret(data, label):
             notes.append(f"split {split} left out")
         else:
             found[part] = data
@@ -194,10 +196,16 @@ def _parts(loaded: Any, name: str, notes: list[str]) -> dict[Part, Any]:
     return found
 
 
-def _secret(data: Any) -> bool:
-    """Whether all labels of a split are -1."""
-    labels = _class_labels(data)
-    return any(set(data.unique(column)) == {-1} for column in labels)
+def _secret(data: Any, label: str | None) -> bool:
+    """Return whether all labels of a split are -1."""
+    column = _label(data, label)
+    return column in _class_labels(data) and set(data.unique(column)) == {-1}
+
+
+def _label(data: Any, given: str | None) -> str | None:
+    """Return the given label, or the only column of class labels."""
+    columns = list(_class_labels(data))
+    return columns[0] if given is None and len(columns) == 1 else given
 
 
 def _class_labels(data: Any) -> dict[str, Any]:
@@ -207,7 +215,7 @@ def _class_labels(data: Any) -> dict[str, Any]:
 
 def _image(data: Any, given: str | None, wanted: Wanted) -> str | None:
     """Return the column of images; None where there are none, or something else is wanted."""
-    images = [c for c, f in data.features.items() if type(f).__name__ == "Image"]
+    images = [c for c, feature in data.features.items() if type(feature).__name__ == MEDIA[0]]
     if given is not None:
         if given not in images:
             known = ", ".join(images) or "none"
@@ -222,11 +230,11 @@ def _image(data: Any, given: str | None, wanted: Wanted) -> str | None:
     return images[0] if images else None
 
 
-def _frame(data: Any, without: str | None) -> pd.DataFrame:
-    """Return the other columns of a data set, class labels by their names."""
+def _frame(data: Any) -> pd.DataFrame:
+    """Return the columns of a data set but images and sounds, class labels by their names."""
     import pandas as pd
 
-    kept = [column for column in data.column_names if column != without]
+    kept = [c for c, feature in data.features.items() if type(feature).__name__ not in MEDIA]
     table = data.select_columns(kept).with_format("arrow")[:]
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     for column, names in _class_labels(data).items():
@@ -239,17 +247,16 @@ def _frame(data: Any, without: str | None) -> pd.DataFrame:
 def _columns(parts: Mapping[Part, Any], wanted: Wanted, name: str, image: str | None) -> Columns:
     """Return which column is what, the only one of class labels being the label."""
     data = parts["train"]
-    labels = list(_class_labels(data))
-    if wanted.given["label"] is None and len(labels) == 1:
-        wanted = replace(wanted, given={**wanted.given, "label": labels[0]})
-    some = _frame(data.select(range(min(len(data), SAMPLED))), image)
+    label = _label(data, wanted.given["label"])
+    some = _frame(data.select(range(min(len(data), SAMPLED))))
+    wanted = replace(wanted, given={**wanted.given, "label": label})
     return columns_of(some, wanted, name, image)
 
 
 def _tables(parts: Mapping[Part, Any], wanted: Wanted, name: str) -> Iterator[tuple[Part, Rows]]:
     columns = _columns(parts, wanted, name, None)
     for part, data in parts.items():
-        for _, rows in rows_of(_frame(data, None), columns, f"{name} ({part})"):
+        for _, rows in rows_of(_frame(data), columns, f"{name} ({part})"):
             yield part, rows
 
 
@@ -258,7 +265,7 @@ def _pictures(
 ) -> Iterator[tuple[Part, Rows]]:
     """Yield rows of images, the parts one after the other."""
     columns = _columns(parts, wanted, name, image)
-    found = [values_of(_frame(d, image), columns, f"{name} ({p})") for p, d in parts.items()]
+    found = [values_of(_frame(d), columns, f"{name} ({p})") for p, d in parts.items()]
     labels = np.concatenate([labels for labels, _ in found])
     others = {c: np.concatenate([values[c] for _, values in found]) for c in columns.others}
     part_of = np.concatenate([np.full(len(d), part) for part, d in parts.items()])
@@ -279,7 +286,8 @@ class _Images(Sequence[Any]):
 
         self.column = column
         self.data = [
-            d.select_columns(column).cast_column(column, Image(decode=False)) for d in data
+            d.with_format(None).select_columns(column).cast_column(column, Image(decode=False))
+            for d in data
         ]
         self.ends = list(accumulate(map(len, data)))
 

@@ -184,7 +184,7 @@ def values_of(
     needed = [columns.label, columns.text, columns.split, *columns.features]
     for column in filter(None, [*needed, *columns.others.values()]):
         if column not in frame.columns:
-            raise DataError(f"{where} has no column {column!r}; {listed(frame.columns)}")
+            raise DataError(f"{where} has no column {column!r}; {listed(list(frame.columns))}")
     labels = _array(names_of(frame[columns.label], columns.label, where))
     others = {
         name: _array(_ordered(frame[column], column, where))

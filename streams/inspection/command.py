@@ -191,7 +191,7 @@ def _counted(found: Findings, *columns: str) -> Table:
 def _row(found: Findings, item: Findings, width: int, *more: str) -> list[str]:
     from streams.inspection.findings import shortened
 
-    name = shortened(item.get("label", item["name"]), width)
+    name = shortened(str(item.get("label", item["name"])), width)
     return [name, *more, *(f"{item[split]:,}" for split, n in found["samples"].items() if n)]
 
 

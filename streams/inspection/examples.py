@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from itertools import zip_longest
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from cl_platform.core.samples import Samples
 from cl_platform.core.stream import Stream
 from cl_platform.errors import printable
 from streams.data.own import Source
+from streams.inspection.findings import kind_of
 
 
 def examples(stream: Stream, c: int, n: int) -> list[tuple[Samples, int]]:
@@ -36,21 +36,29 @@ def text_examples(section: Section, stream: Stream) -> dict[str, str]:
     Args:
         section: of the stream, complete.
     """
-    read = inspect.unwrap(load("stream", section["name"]))  # what a door is made of
-    known = inspect.signature(read).parameters
-    source: Any = None
-    if inspect.signature(read, eval_str=True).return_annotation is Source:
-        source = read(**{name: value for name, value in section.items() if name in known})
-    found = _first_texts(source) if source is not None and source.encode else {}
-    tokenizer = section.get("tokenizer")
-    if not found and tokenizer:
-        found = _decoded(stream, tokenizer)
-    return {name: printable(" ".join(text.split())) for name, text in found.items()}
-
-
-def _first_texts(source: Source) -> dict[str, str]:
     found: dict[str, str] = {}
-    for part, rows in source.read():
+    kind = kind_of(stream)
+    if kind in ("token ids", "word counts"):
+        found = _first_texts(_source(section))
+    if not found and kind == "token ids" and section.get("tokenizer"):
+        found = _decoded(stream, section["tokenizer"])
+    texts = {printable(name): printable(" ".join(text.split())) for name, text in found.items()}
+    return {name: texts[name] for name in stream.class_names if name in texts}
+
+
+def _source(section: Section) -> Source | None:
+    """Return the source of a stream that is made by a door."""
+    read = inspect.unwrap(load("stream", section["name"]))
+    signature = inspect.signature(read)
+    if signature.return_annotation not in (Source, Source.__name__):
+        return None
+    source: Source = read(**{k: v for k, v in section.items() if k in signature.parameters})
+    return source
+
+
+def _first_texts(source: Source | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part, rows in source.read() if source else ():
         if part == "train" and not hasattr(rows.x, "dtype"):
             for text, label in zip(rows.x, rows.labels, strict=True):
                 found.setdefault(label, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -128,14 +129,16 @@ def _pieces(samples: Samples) -> Iterator[np.ndarray]:
 
 
 def _classes(stream: Stream, rows: pd.DataFrame) -> list[Findings]:
-    counts = rows.groupby(["class", "split"]).size().unstack(fill_value=0)
-    counts = counts.reindex(index=range(stream.n_classes), columns=SPLITS, fill_value=0)
+    counts = {
+        split: np.bincount(rows.loc[rows["split"] == split, "class"], minlength=stream.n_classes)
+        for split in SPLITS
+    }
     where: list[list[int]] = [[] for _ in range(stream.n_classes)]
     for number, e in enumerate(stream.experiences):
         for c in e.classes:
             where[c].append(number)
     return [
-        {"name": name, **{s: int(counts.at[c, s]) for s in SPLITS}, "experiences": where[c]}
+        {"name": name, **{s: int(counts[s][c]) for s in SPLITS}, "experiences": where[c]}
         for c, name in enumerate(stream.class_names)
     ]
 
@@ -258,7 +261,8 @@ def _of_inputs(found: Findings) -> Iterator[str]:
         what = blank.get(inputs["kind"], "all of one number")
         yield f"{_counted(n, 'training input')} {what}"
     if inputs["kind"] == "numbers" and (n := inputs["constant_features"]):
-        yield f"{_counted(n, 'feature')} of {inputs['shape'][-1]} without variation in training"
+        of = math.prod(inputs["shape"])
+        yield f"{_counted(n, 'feature')} of {of} without variation in training"
 
 
 def _counted(n: int, what: str) -> str:

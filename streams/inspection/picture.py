@@ -134,16 +134,16 @@ def _points(stream: Stream) -> Any:
     share = np.square(s) / max(np.square(s).sum(), 1e-12)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    colours = colormaps["tab20" if shown > 10 else "tab10"].colors
+    colours = colormaps["tab20" if shown > 10 else "tab10"](range(shown))
     second = u[:, 1] * s[1] if len(s) > 1 else np.zeros(len(x))
     for c in range(shown):
         points = (u[y == c, 0] * s[0], second[y == c])
-        axes.scatter(*points, s=9, alpha=0.7, linewidths=0, color=colours[c % len(colours)])
+        axes.scatter(*points, s=9, alpha=0.7, linewidths=0, color=[colours[c]])
         axes.scatter(
             [],
             [],
             s=30,
-            color=colours[c % len(colours)],
+            color=[colours[c]],
             label=shortened(stream.class_names[c], NAME),
         )
     left = f", the first {shown} of {stream.n_classes} classes" if shown < stream.n_classes else ""

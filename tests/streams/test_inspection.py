@@ -217,6 +217,41 @@ def test_token_ids_are_read_out(clp: Clp, real_data: Path, monkeypatch: pytest.M
     assert "what is the abbreviation for mic" in out
 
 
+MINE = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from cl_platform.config.signatures import build
+if TYPE_CHECKING:
+    from cl_platform import Stream
+
+def mine(scenario: str = "class") -> Stream:
+    return build("stream", {"name": "blobs", "scenario": scenario})
+"""
+
+
+def test_streams_of_users_are_inspected(clp: Clp, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    assert document(clp, "mine.py:mine")["samples"]["train"] == 1000
+    code, out, err = clp("data", "inspect", "mine.py:mine", "--scenario", "task")
+    assert (code, err) == (0, "")
+    assert "task-incremental" in out
+
+
+def test_images_in_folders_and_arrays_are_inspected(clp: Clp, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 4
+    np.savez(tmp_path / "pets.npz", x=x, y=y)
+    for i, pixels in enumerate(x):
+        (tmp_path / f"pets/{y[i]}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / f"pets/{y[i]}/{i:02}.png")
+    split = ("--set", "stream.test_share=0", "--set", "stream.experiences=2")
+    folder, arrays = document(clp, "pets", *split), document(clp, "pets.npz", *split)
+    assert folder["source"]["name"] == "folder"
+    assert folder["inputs"] == arrays["inputs"]
+    assert folder["classes"] == arrays["classes"]
+    assert "4 classes without test samples: 0, 1, 2 and 1 more" in messages(folder)
+
+
 SOURCES = ("blobs", "split-digits", "split-omniglot", "split-trec", "permuted-digits", "text-cl5")
 
 
