@@ -16,7 +16,7 @@ from cl_platform.engine.network import Network
 from cl_platform.engine.optimization import device_fault
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
-from cl_platform.errors import BadInput, StorageError
+from cl_platform.errors import BadInput, StorageError, one_line
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -30,8 +30,9 @@ def restored(
 ) -> Strategy:
     """Return the strategy of a plan as it was after its first k steps, in eval mode.
 
-    Its `info` and random generators are as after training, so that it can be trained on. Weights
-    of pretrained models are shared with all runs of the process.
+    To go on with: its weights are those that training goes on from, its `info` and random
+    generators as after training. Weights of pretrained models are shared with all runs of the
+    process.
 
     Args:
         k: number of steps, all of them by default; 0 is the untrained strategy.
@@ -41,6 +42,11 @@ def restored(
         BadInput: there is no such step.
         StorageError: the state is not there, and `retrain` is false.
     """
+    return _at(plan, store, k, retrain).strategy.eval()
+
+
+def _at(plan: Plan, store: StateStore, k: int | None, retrain: bool) -> Fold:
+    """Return a fold at the state after k steps; see :func:`restored`."""
     n = len(plan.steps)
     k = n if k is None else k
     if not 0 <= k <= n:
@@ -57,7 +63,7 @@ def restored(
             )
         while fold.position < k:
             fold.approach(k)
-    return fold.strategy.eval()
+    return fold
 
 
 class Trained:
@@ -105,7 +111,8 @@ class Trained:
         steps = self.plan.steps[: self._steps(after)]
         learned = [e for step in steps for e in step.sources]
         seen = {c for e in learned for c in e.classes}
-        return Network(self.strategy(after), self.plan, seen)
+        fold = _at(self.plan, self.store, self._steps(after), self.retrain)
+        return Network(fold.strategy, self.plan, seen)
 
     def _steps(self, after: int | None) -> int | None:
         """Return the steps of some experiences: a strategy may learn all of them in one."""
@@ -128,8 +135,8 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
         plan = Planner(dict(objects), check_device=False)(config, result.order)
     except BadInput as error:
         raise BadInput(
-            f"run {result.run_id} cannot be planned again ({error}); what was given as an object, "
-            "or is in a script, must be given again, such as result.model(stream=...)"
+            f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); what was given "
+            "as an object, or is in a script, must be given again, such as result.model(stream=...)"
         ) from error
     now = versions(plan)
     changed = [
