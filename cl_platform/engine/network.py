@@ -83,6 +83,9 @@ class Network(nn.Module):
         tokenizer: which one makes token ids of texts, if the stream says so.
     """
 
+    allowed: Tensor  # (n_tasks, n_classes) bool
+    labels: Tensor | None  # the run's index of each class, if others than the stream's
+
     def __init__(self, strategy: Strategy, plan: Plan, seen: Collection[int]) -> None:
         super().__init__()
         stream = plan.stream

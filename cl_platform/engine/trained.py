@@ -17,7 +17,7 @@ from cl_platform.engine.optimization import device_fault
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.engine.steps import evaluating
-from cl_platform.errors import BadInput, StorageError
+from cl_platform.errors import BadInput, StorageError, one_line
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -31,8 +31,9 @@ def restored(
 ) -> Strategy:
     """Return the strategy of a plan as it was after its first k steps, in eval mode.
 
-    Its `info` and random generators are as after training, so that it can be trained on. Weights
-    of pretrained models are shared with all runs of the process.
+    To go on with: its weights are those that training goes on from, its `info` and random
+    generators as after training. Weights of pretrained models are shared with all runs of the
+    process.
 
     Args:
         k: number of steps, all of them by default; 0 is the untrained strategy.
@@ -141,8 +142,8 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
         plan = Planner(dict(objects), check_device=False)(config, result.order)
     except BadInput as error:
         raise BadInput(
-            f"run {result.run_id} cannot be planned again ({error}); what was given as an object, "
-            "or is in a script, must be given again, such as result.model(stream=...)"
+            f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); what was given "
+            "as an object, or is in a script, must be given again, such as result.model(stream=...)"
         ) from error
     now = versions(plan)
     changed = [

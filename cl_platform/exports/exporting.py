@@ -119,14 +119,27 @@ def _write(network: Network, plan: Plan, to: To, folder: Path) -> tuple[Predict,
 
 
 def _checked(predict: Predict, network: Network, plan: Plan, result: Result, after: int) -> str:
-    """Return a line about how a model that was read again differs from the run's own."""
+    """Return a line about how a model that was read again differs from the run's own.
+
+    Raises:
+        RunFailed: it predicts otherwise, or the run's own does not reproduce its row here.
+    """
+    expected, mask = result.matrix.values[after], OWN_MASK[result.scenario]
     logits = difference(predict, network, plan)
-    row = row_of(predict, plan)
-    accuracy = max(abs(a - b) for a, b in zip(row, result.matrix.values[after], strict=True))
-    line = (
-        f"largest difference of logits {logits:.1e} (of max(1, |logit|)), of accuracies "
-        f"{accuracy:.1e}, on all test data under the mask {OWN_MASK[result.scenario]}"
-    )
-    if not (logits <= TOLERANCE and accuracy <= TOLERANCE):
+    line = f"largest difference of logits {logits:.1e} (of max(1, |logit|))"
+    if not logits <= TOLERANCE:
         raise RunFailed(f"the exported model predicts otherwise: {line}; nothing was written")
-    return f"Read again and compared with row {after} of the run's matrix: {line}."
+    accuracy, own = (
+        max(abs(a - b) for a, b in zip(row_of(p, plan), expected, strict=True))
+        for p in (predict, network)
+    )
+    measured = f"{result.config['device']} in {result.config['precision']}"
+    if own > TOLERANCE and measured == "cpu in float32":  # elsewhere, near ties may end otherwise
+        raise RunFailed(
+            f"the model of run {result.run_id} has accuracies that differ from row {after} of its "
+            f"matrix by {own:.1e}; nothing was written: run it again into another folder"
+        )
+    return (
+        f"Read again and compared with row {after} of the run's matrix: {line}, of accuracies "
+        f"{accuracy:.1e}, on all test data under the mask {mask} (the run was on {measured})."
+    )

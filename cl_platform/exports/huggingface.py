@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.wrapper import Wrapper
@@ -21,7 +22,7 @@ from cl_platform.errors import BadInput
 from cl_platform.exports.scoring import Predict
 from cl_platform.models.backbone import LowRank
 from cl_platform.models.hub import load_encoder, load_tokenizer
-from cl_platform.models.precision import in_float32
+from cl_platform.models.precision import comparing
 from cl_platform.models.text import TextEncoder
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # its name on the hub
@@ -163,9 +164,8 @@ def _encoder(
         real = mask[:, :, None]
         first = encoder.pooling == "first"
         feature = hidden[:, 0] if first else (hidden * real).sum(1) / real.sum(1)
-        linear = nn.Linear(*reversed(head["weight"].shape), device="meta")
-        linear.weight, linear.bias = nn.Parameter(head["weight"]), nn.Parameter(head["bias"])
-        return in_float32(linear, feature)
+        with comparing(ids.device):
+            return linear(feature.float(), head["weight"], head["bias"])
 
     def logits(raw: Tensor, task: Tensor) -> Tensor:
         if not several:

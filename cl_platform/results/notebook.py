@@ -7,14 +7,10 @@ themes are the same to it; nothing is loaded and nothing runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
-from cl_platform.core.matrix import OWN_MASK
-
-if TYPE_CHECKING:
-    from cl_platform.results.result import Result
+from cl_platform.core.matrix import AccuracyMatrix
 
 WRITTEN = 20  # experiences whose accuracies are written into their cells
 NAME = 18  # characters of a name
@@ -24,24 +20,33 @@ VIRIDIS = (
     "#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725",
 )  # fmt: skip
 DARK = 6  # of these are, and have white text
-CELL = "padding:3px 6px;text-align:right;border:0;font-variant-numeric:tabular-nums"
+CELL = (
+    "padding:3px 6px;text-align:right;border:0;white-space:nowrap;font-variant-numeric:tabular-nums"
+)
 LEFT = "padding:3px 8px 3px 0;text-align:left;border:0;white-space:nowrap;font-weight:normal"
 
 
-def result_html(result: Result) -> str:
-    """Return the HTML of a result."""
-    name, stream = result.config["strategy"]["name"], result.stream
-    model, order = (result.config[part]["name"] for part in ("model", "curriculum"))
-    about = (
-        f"{result.scenario}-incremental, order {order}, model {model}, seed "
-        f"{result.config['seed']}, run {result.run_id}"
-    )
-    cost = f"{result.cost['steps']:,} steps in {result.cost['train_seconds']:.1f} s"
+def result_html(
+    title: tuple[str, str],
+    about: str,
+    matrix: AccuracyMatrix,
+    masks: Sequence[str],
+    metrics: Mapping[str, float],
+) -> str:
+    """Return the HTML of a result.
+
+    Args:
+        title: strategy and stream.
+        about: a line under it.
+        matrix: under the first mask.
+        masks: with metrics; those of all but the first have it as a prefix.
+    """
+    name, stream = map(escape, title)
     return (
-        f'<div style="max-width:100%"><div><b>{escape(name)}</b> on <b>{escape(stream)}</b></div>'
-        f'<div style="opacity:.7;font-size:90%">{escape(about)}; {cost}</div>'
+        f'<div style="max-width:100%"><div><b>{name}</b> on <b>{stream}</b></div>'
+        f'<div style="opacity:.7;font-size:90%">{escape(about)}</div>'
         '<div style="display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start">'
-        f"{_matrix(result)}{_metrics(result)}</div></div>"
+        f"{_matrix(matrix, masks[0])}{_metrics(metrics, masks)}</div></div>"
     )
 
 
@@ -53,10 +58,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         for style, cell in zip(styles, head, strict=True)
     )
     body = "".join(f"<tr>{_cells(styles, line)}</tr>" for line in lines)
-    return (
-        '<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;'
-        f'margin:4px 0"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return _framed(f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>")
 
 
 def _cells(styles: Sequence[str], line: Sequence[str]) -> str:
@@ -64,27 +66,33 @@ def _cells(styles: Sequence[str], line: Sequence[str]) -> str:
     return "".join(f'<td style="{style}">{escape(cell)}</td>' for style, cell in pairs)
 
 
-def _matrix(result: Result) -> str:
-    """Return the accuracy matrix under the scenario's own mask as a heat map."""
-    values, names = result.matrix.values, result.matrix.names
-    n = len(result.matrix)
+def _framed(rows: str) -> str:
+    """Return a table that scrolls by itself where it is too wide."""
+    style = "border-collapse:collapse;font-size:inherit;margin:4px 0"
+    return (
+        f'<div style="overflow-x:auto;max-width:100%"><table style="{style}">{rows}</table></div>'
+    )
+
+
+def _matrix(matrix: AccuracyMatrix, mask: str) -> str:
+    """Return the accuracy matrix as a heat map."""
+    names, n = matrix.names, len(matrix)
     head = "".join(
         f'<th style="{CELL};font-weight:normal;opacity:.7" title="{escape(name)}">'
         f"{j if n <= WRITTEN else ''}</th>"
         for j, name in enumerate(names, 1)
     )
-    labels = ["untrained", *(f"{i} {_short(name)}" for i, name in enumerate(names, 1))]
+    labels = ["untrained", *(f"{i}: {_short(name)}" for i, name in enumerate(names, 1))]
     rows = "".join(
         f'<tr><th style="{LEFT}">{escape(label)}</th>'
         f"{''.join(_cell(v, names[j], n) for j, v in enumerate(row))}</tr>"
-        for label, row in zip(labels, values.tolist(), strict=True)
+        for label, row in zip(labels, matrix.values.tolist(), strict=True)
     )
-    caption = f"accuracy in % on experience 1..{n} (mask {OWN_MASK[result.scenario]})"
-    return (
-        '<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;'
-        f'margin:4px 0"><caption style="text-align:left;caption-side:top;padding:0;opacity:.7">'
-        f'{caption}</caption><thead><tr><th style="{LEFT};opacity:.7">after</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+    caption = f"accuracy in % on experience 1..{n} (mask {mask})"
+    return _framed(
+        f'<caption style="text-align:left;caption-side:top;padding:0;opacity:.7">{caption}'
+        f'</caption><thead><tr><th style="{LEFT};opacity:.7">after</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody>"
     )
 
 
@@ -98,15 +106,11 @@ def _cell(accuracy: float, name: str, n: int) -> str:
     )
 
 
-def _metrics(result: Result) -> str:
+def _metrics(metrics: Mapping[str, float], masks: Sequence[str]) -> str:
     """Return the metrics, a row each, with a column per mask."""
-    own = OWN_MASK[result.scenario]
-    masks = [own, *(m for m in result.matrices if m != own)]
-    shown = [m for m in result.metrics if not m.startswith("curriculum.") and "/" not in m]
-    lines = [
-        [m, *(_number(result.metrics.get(m if k == own else f"{k}/{m}")) for k in masks)]
-        for m in shown
-    ]
+    prefixes = ["", *(f"{mask}/" for mask in masks[1:])]
+    shown = [m for m in metrics if not m.startswith("curriculum.") and "/" not in m]
+    lines = [[m, *(_number(metrics.get(prefix + m)) for prefix in prefixes)] for m in shown]
     return table(["metric, by mask", *masks], lines)
 
 

@@ -162,7 +162,15 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the matrix as a heat map, and the metrics."""
-        return result_html(self)
+        config, own = self.config, OWN_MASK[self.scenario]
+        names = (config["strategy"]["name"], self.stream)
+        about = (
+            f"{self.scenario}-incremental, order {config['curriculum']['name']}, model "
+            f"{config['model']['name']}, seed {config['seed']}, run {self.run_id}; "
+            f"{self.cost['steps']:,} steps in {self.cost['train_seconds']:.1f} s"
+        )
+        masks = [own, *(mask for mask in self.matrices if mask != own)]
+        return result_html(names, about, self.matrix, masks, self.metrics)
 
     def _matrix_and_title(self, mask: Mask | None) -> tuple[AccuracyMatrix, str]:
         """Return the matrix under a mask, the scenario's own unless given, and what it is of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cl_platform.engine.plan import Plan
 from cl_platform.engine.trained import Trained, restored
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.exports.scoring import row_of
+from cl_platform.models.hub import token_ids
 from cl_platform.storage.state_store import State, StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.er import ER
@@ -62,7 +64,9 @@ def seen_after(plan: Plan, k: int) -> set[int]:
 
 
 @pytest.mark.parametrize("name", plugins("strategy"))
-def test_the_network_of_every_strategy_reproduces_its_rows(name: str) -> None:
+def test_the_network_of_every_strategy_reproduces_its_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = contract._plan(case_of(name))
     kept = Kept(plan)
     steps = len(plan.steps)
@@ -80,6 +84,12 @@ def test_the_network_of_every_strategy_reproduces_its_rows(name: str) -> None:
     assert not any(isinstance(m, ReplayBuffer) for m in network.modules())
     assert not any(p.requires_grad for p in network.parameters())
     assert not network.train().training
+    # To another device it goes with all that it has: one without values, and without autocast.
+    if name not in ("l2p-batch-vote", "rank-update"):  # which look at values
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+        there = again.to("meta")(x.to("meta"), y.to("meta"))
+        assert (there.shape, there.device.type) == ((9, 6), "meta")
+        assert network.allowed.device.type == "cpu"
 
 
 @pytest.mark.parametrize("scenario", ["class", "task", "domain"])
@@ -284,3 +294,22 @@ def test_a_joint_run_has_one_step_that_stands_for_all(tmp_path: Path) -> None:
         assert row == pytest.approx(result.matrix.values[-1].tolist())
     assert OWN_MASK[result.scenario] == "seen"
     assert result_of(trained.plan, Fold(trained.plan, trained.store, Trackers()).records, None)
+
+
+def test_texts_are_predicted_by_the_tokenizer_of_the_stream(
+    real_data: Path, tmp_path: Path
+) -> None:
+    stream = {"name": "split-trec", "tokenizer": "minilm", "tokens": 12, "samples": 8}
+    few = {"classes": [0, 1, 2, 3], "experiences": 2, "test_samples": 4}
+    settings = {"epochs": 1, "optimizer": {"lr": 0.001}, "model": "minilm", "out": tmp_path}
+    network: Any = clp.run({**stream, **few}, "finetune", **settings).model()  # type: ignore[arg-type]
+    texts = ["Who wrote Hamlet ?", "What city is the capital of a country in the north of Europe ?"]
+    said = network.predict(texts)
+    assert len(said) == 2
+    ids = token_ids(texts, "minilm", 12)  # the second fills all of it
+    padded = torch.zeros(2, *network.input_shape, dtype=torch.int32)
+    padded[:, : ids.shape[1]] = torch.from_numpy(ids)
+    assert said.probabilities == pytest.approx(network(padded).double().softmax(1).numpy())
+    assert network.predict(texts[0]).probabilities == pytest.approx(
+        said.probabilities[:1], abs=1e-5
+    )

@@ -258,3 +258,14 @@ def test_a_model_of_transformers_is_loaded_by_it(tmp_path: Path) -> None:
     said = own.predict(raw)
     assert [model.config.id2label[i] for i in logits.argmax(1).tolist()] == said.names
     assert len(np.unique(said.classes)) > 1
+
+
+def test_a_state_that_is_not_what_was_scored_is_not_exported(
+    digits: Result, tmp_path: Path
+) -> None:
+    document = digits.to_json()
+    document["matrix"]["seen"][2][0] = 0.123
+    other = Result.from_json(document, digits.path)
+    with pytest.raises(RunFailed, match="differ from row 2 of its matrix"):
+        clp.export(other, "safetensors", tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []
