@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
@@ -90,6 +90,10 @@ class Strategy(nn.Module):
     """If true, hooks read ``experience.train`` besides the batches they get, in online streams
     as well, where that is a second pass. If not, it cannot be read there."""
 
+    own_loop: ClassVar[bool] = False
+    """If true, the kernel calls :meth:`learn` in place of its loop over batches: for methods of
+    another library, which bring their loop and keep their optimizer in their state."""
+
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
     effect before experience k, so that runs equal up to there share their states."""
@@ -152,6 +156,18 @@ class Strategy(nn.Module):
 
     def end_experience(self, experience: Experience) -> None:
         """Finish an experience, after its last batch."""
+
+    def learn(self, experience: Experience, after_step: Callable[[Tensor], None]) -> None:
+        """Train on an experience in a loop of its own; called where the class has an `own_loop`.
+
+        Args:
+            after_step: to be called after each step with its loss, a detached scalar.
+        """
+        raise NotImplementedError
+
+    def other_code(self) -> tuple[Any, ...]:
+        """Return functions and classes of others that it was given: keys cover their code."""
+        return ()
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return numbers worth a look after an experience, by name, for events and W&B."""

@@ -1,0 +1,162 @@
+"""Samples as data sets and experiences of Avalanche."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cl_platform.core.preprocess import Preprocess
+from cl_platform.core.samples import Samples
+from cl_platform.errors import BadInput
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings of Avalanche from those who cannot do anything about them."""
+    with warnings.catch_warnings(record=True):  # it sets filters of its own
+        warnings.simplefilter("ignore")
+        yield
+
+
+class Rows(Dataset[tuple[Tensor, int]]):
+    """Inputs (n, ...) on the CPU and their class indices.
+
+    Args:
+        augmentation: where training augments, the inputs are as stored and this prepares them as
+            they are read; None if they are as a model gets them.
+    """
+
+    def __init__(self, x: Tensor, y: list[int], augmentation: Preprocess | None = None) -> None:
+        self.x, self.targets, self.augmentation = x, y, augmentation
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.x[i], self.targets[i]
+
+
+class Prepared:
+    """Augments (in training) and normalises one input; draws from torch's global generator."""
+
+    def __init__(self, preprocess: Preprocess, training: bool) -> None:
+        self.preprocess, self.training = preprocess, training
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        generator = torch.default_generator if self.training else None
+        return self.preprocess(raw[None], generator)[0]
+
+
+def transforms(augmentation: Preprocess | None) -> dict[str, Any] | None:
+    """Return the transformations of training and of evaluation, if there are any."""
+    if augmentation is None:
+        return None
+    groups = (("train", True), ("eval", False))
+    return {name: (Prepared(augmentation, training), None) for name, training in groups}
+
+
+def dataset_of(samples: Samples, task: int, preprocess: Preprocess) -> Any:
+    """Return samples as a data set of Avalanche, with one task label."""
+    from avalanche.benchmarks.utils import _make_taskaware_classification_dataset
+
+    augments = preprocess.augmentation != "none"
+    raw, y = samples.x.cpu(), samples.y.tolist()
+    rows = Rows(raw, y, preprocess) if augments else Rows(preprocess(raw), y)
+    return _make_taskaware_classification_dataset(
+        rows, targets=y, task_labels=[task] * len(y), transform_groups=transforms(rows.augmentation)
+    )
+
+
+def is_dataset(value: Any) -> bool:
+    """Return whether an object is a data set of Avalanche; without it none is."""
+    module = sys.modules.get("avalanche.benchmarks.utils.data")
+    return module is not None and isinstance(value, module.AvalancheDataset)
+
+
+def parts_of(dataset: Any) -> dict[str, Any]:
+    """Return what makes an equal data set: only its own samples, wherever they come from.
+
+    Raises:
+        BadInput: it has transformations that are not the stream's.
+    """
+    flat = dataset._flat_data
+    found = [_sample(flat, i) for i in range(len(dataset))]
+    augmentation = {id(rows.augmentation): rows.augmentation for rows, _ in found if rows}
+    if len(augmentation) > 1 or (_own_transforms(flat) and not all(augmentation.values())):
+        raise BadInput(
+            "Avalanche keeps samples with transformations of their own, which no state can hold: "
+            "give the augmentation to the stream"
+        )
+    attributes = [
+        (a.name, a.use_in_getitem, _together([a[i] for i in range(len(a))]))
+        for a in dataset._data_attributes.values()
+    ]
+    return {
+        "class": type(dataset),
+        "x": torch.stack([sample[0] for _, sample in found]) if found else None,
+        "y": [int(sample[1]) for _, sample in found],
+        "augmentation": next(iter(augmentation.values()), None),
+        "group": flat._transform_groups.current_group,
+        "collate": dataset.collate_fn,
+        "attributes": attributes,
+    }
+
+
+def dataset_of_parts(parts: dict[str, Any]) -> Any:
+    """Return the data set of what :func:`parts_of` gave."""
+    from avalanche.benchmarks.utils.data import AvalancheDataset
+    from avalanche.benchmarks.utils.data_attribute import DataAttribute
+
+    if parts["x"] is None:
+        return AvalancheDataset([])
+    rows = Rows(parts["x"], parts["y"], parts["augmentation"])
+    attributes = [
+        DataAttribute([*v.unbind()] if isinstance(v, Tensor) else v, name, use)
+        for name, use, v in parts["attributes"]
+    ]
+    made = parts["class"](
+        [rows],
+        data_attributes=attributes,
+        transform_groups=transforms(rows.augmentation),
+        collate_fn=parts["collate"],
+    )
+    return made.with_transforms(parts["group"])
+
+
+def _sample(flat: Any, i: int) -> tuple[Rows | None, Any]:
+    """Return the i-th sample without transformations, and the rows it is one of, if it is ours."""
+    while hasattr(flat, "_get_idx"):
+        which, i = flat._get_idx(i)
+        flat = flat._datasets[which]
+    return (flat, flat[i]) if isinstance(flat, Rows) else (None, flat[i])
+
+
+def _own_transforms(flat: Any) -> bool:
+    """Return whether a data set changes its samples as they are read."""
+    if not hasattr(flat, "_get_idx"):
+        return False
+    groups = [getattr(flat, f"{kind}_groups", None) for kind in ("_transform", "_frozen_transform")]
+    changes = [t for g in groups if g is not None for t in _in_group(g)]
+    return bool(changes) or any(_own_transforms(d) for d in flat._datasets)
+
+
+def _in_group(groups: Any) -> list[Any]:
+    made = groups.transform_groups
+    given = [
+        *made.values(),
+        *([made.default_factory()] if hasattr(made, "default_factory") else []),
+    ]
+    return [t for t in given if any(u is not None for u in getattr(t, "transforms", [t]))]
+
+
+def _together(values: list[Any]) -> Any:
+    """Return tensors of one shape as one, other values as they are."""
+    together = values and all(isinstance(v, Tensor) and v.shape == values[0].shape for v in values)
+    return torch.stack(values) if together else values
