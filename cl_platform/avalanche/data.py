@@ -87,9 +87,10 @@ def parts_of(dataset: Any) -> dict[str, Any]:
         BadInput: it has transformations that are not the stream's.
     """
     flat = dataset._flat_data
-    found = [_sample(flat, i) for i in range(len(dataset))]
-    augmentation = {id(rows.augmentation): rows.augmentation for rows, _ in found if rows}
-    if len(augmentation) > 1 or (_own_transforms(flat) and not all(augmentation.values())):
+    places = [leaf_of(flat, i) for i in range(len(dataset))]
+    found = [leaf[row] for leaf, row in places]
+    augmentations = {getattr(leaf, "augmentation", None) for leaf, _ in places}
+    if len(augmentations) > 1 or (_own_transforms(flat) and None in augmentations):
         raise BadInput(
             "Avalanche keeps samples with transformations of their own, which no state can hold: "
             "give the augmentation to the stream"
@@ -100,9 +101,9 @@ def parts_of(dataset: Any) -> dict[str, Any]:
     ]
     return {
         "class": type(dataset),
-        "x": torch.stack([sample[0] for _, sample in found]) if found else None,
-        "y": [int(sample[1]) for _, sample in found],
-        "augmentation": next(iter(augmentation.values()), None),
+        "x": torch.stack([sample[0] for sample in found]) if found else None,
+        "y": [int(sample[1]) for sample in found],
+        "augmentation": next(iter(augmentations), None),
         "group": flat._transform_groups.current_group,
         "collate": dataset.collate_fn,
         "attributes": attributes,
@@ -130,12 +131,12 @@ def dataset_of_parts(parts: dict[str, Any]) -> Any:
     return made.with_transforms(parts["group"])
 
 
-def _sample(flat: Any, i: int) -> tuple[Rows | None, Any]:
-    """Return the i-th sample without transformations, and the rows it is one of, if it is ours."""
+def leaf_of(flat: Any, i: int) -> tuple[Any, int]:
+    """Return the data set below that a sample is read from, and its row there."""
     while hasattr(flat, "_get_idx"):
         which, i = flat._get_idx(i)
         flat = flat._datasets[which]
-    return (flat, flat[i]) if isinstance(flat, Rows) else (None, flat[i])
+    return flat, i
 
 
 def _own_transforms(flat: Any) -> bool:
@@ -143,17 +144,17 @@ def _own_transforms(flat: Any) -> bool:
     if not hasattr(flat, "_get_idx"):
         return False
     groups = [getattr(flat, f"{kind}_groups", None) for kind in ("_transform", "_frozen_transform")]
-    changes = [t for g in groups if g is not None for t in _in_group(g)]
+    changes = [
+        t for g in groups if g is not None for name in ("train", "eval") for t in in_group(g, name)
+    ]
     return bool(changes) or any(_own_transforms(d) for d in flat._datasets)
 
 
-def _in_group(groups: Any) -> list[Any]:
+def in_group(groups: Any, name: str) -> list[Any]:
+    """Return what a group of transformations changes samples with, if with anything."""
     made = groups.transform_groups
-    given = [
-        *made.values(),
-        *([made.default_factory()] if hasattr(made, "default_factory") else []),
-    ]
-    return [t for t in given if any(u is not None for u in getattr(t, "transforms", [t]))]
+    change = made[name] if name in made else getattr(made, "default_factory", lambda: None)()
+    return [change] if any(t is not None for t in getattr(change, "transforms", [change])) else []
 
 
 def _together(values: list[Any]) -> Any:

@@ -217,8 +217,8 @@ class _Packer:
         where = ".".join(filter(None, self._trail))[:200]
         raise BadInput(
             f"Avalanche's {where} is a {type(value).__module__}.{type(value).__qualname__}, which "
-            "no state can hold: make it in the strategy's constructor, or drop it at the end of each "
-            "experience"
+            "no state can hold: make it in the strategy's constructor, or drop it when an "
+            "experience ends"
         )
 
 

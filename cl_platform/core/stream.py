@@ -250,7 +250,7 @@ class Stream:
         Raises:
             BadInput: says in one line why it is no stream.
         """
-        module = import_module("cl_platform.avalanche.benchmarks")
+        module = import_module("cl_platform.avalanche.streams")
         stream: Stream = module.stream_of(benchmark, name, scenario)
         return stream
 

@@ -81,3 +81,41 @@ def test_it_trains_to_the_bits_of_avalanches_own_loop(
         fold.train()
         assert torch.equal(weights(fold.strategy.model), weights(learner.model)), k
     assert (weights(learner.model) - start).norm() > 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_after_any_experience_it_ends_with_the_same_bits(
+    avalanche: Any, tmp_path: Path, method: str
+) -> None:
+    section = {"method": method, "arguments": METHODS[method]}
+    settings = {"optimizer": {"name": "adam", "lr": 0.003, "reset": False}}
+    fold = fold_of(section, StateStore(tmp_path), **settings)
+    records = fold.run()
+    last = fold.strategy.state_dict()
+    for k in range(1, len(fold.plan.steps)):
+        for path in tmp_path.rglob("*"):  # what a killed process has left: the states up to k
+            if path.is_file() and path.stem not in fold.plan.keys[: k + 1]:
+                path.unlink()
+        again = fold_of(section, StateStore(tmp_path), **settings)
+        assert again.run()[-1].rows == records[-1].rows
+        assert again.trained == len(fold.plan.steps) - k
+        assert_same(again.strategy.state_dict(), last)
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    assert a["graph"] == b["graph"]
+    assert all(torch.equal(a[key], b[key]) for key in a if key != "graph")
+
+
+def test_orders_share_the_states_of_their_beginnings(avalanche: Any, tmp_path: Path) -> None:
+    section = {"method": "Replay", "arguments": METHODS["Replay"]}
+    first = fold_of(section, StateStore(tmp_path), curriculum=[0, 1, 2, 3, 4])
+    first.run()
+    second = fold_of(section, StateStore(tmp_path), curriculum=[0, 1, 2, 4, 3])
+    second.run()
+    alone = fold_of(section, curriculum=[0, 1, 2, 4, 3])
+    alone.run()
+    assert (first.trained, second.trained) == (5, 2)
+    assert first.plan.keys[:4] == second.plan.keys[:4]
+    assert_same(second.strategy.state_dict(), alone.strategy.state_dict())
