@@ -16,6 +16,7 @@ FROM_RUN = (
     *("model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size"),
     *("device", "evaluator", "plugins", "eval_every", "peval_mode"),
 )
+PLAIN: dict[Any, Any] = {int: int, float: int | float}  # what annotations of numbers take
 INSTALL = "strategy avalanche needs avalanche-lib: pip install 'cl-platform[avalanche]'"
 
 
@@ -75,16 +76,19 @@ def plugin_of(section: Any) -> tuple[type, dict[str, Any]]:
 
 
 def argument_faults(made: Any, arguments: Mapping[str, Any], where: str) -> list[str]:
-    """Return what is wrong with the names of arguments of a class, one line each."""
+    """Return what is wrong with the arguments of a class, one line each."""
     parameters = inspect.signature(made.__init__).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    known = [p.name for p in named if p.name not in ("self", *FROM_RUN)]
-    needed = [p.name for p in named if p.name in known and p.default is p.empty]
-    faults = [f"{where}.{n} is unknown.{suggestion(n, known)}" for n in arguments if n not in known]
-    faults += [
-        f"{where}.{n} is missing: {made.__name__} needs it" for n in needed if n not in arguments
-    ]
-    return faults
+    known = {p.name: p for p in named if p.name not in ("self", *FROM_RUN)}
+    faults = []
+    for name, value in arguments.items():
+        if name not in known:
+            faults.append(f"{where}.{name} is unknown.{suggestion(name, known)}")
+        elif not isinstance(value, PLAIN.get(known[name].annotation, object)):
+            kind = known[name].annotation.__name__
+            faults.append(f"{where}.{name}={value!r:.60}: {made.__name__} takes a number ({kind})")
+    needed = [n for n, p in known.items() if p.default is p.empty and n not in arguments]
+    return faults + [f"{where}.{n} is missing: {made.__name__} needs it" for n in needed]
 
 
 def make(cls: Any, arguments: Mapping[str, Any], run: Mapping[str, Any]) -> Any:

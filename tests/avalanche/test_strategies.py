@@ -119,3 +119,215 @@ def test_orders_share_the_states_of_their_beginnings(avalanche: Any, tmp_path: P
     assert (first.trained, second.trained) == (5, 2)
     assert first.plan.keys[:4] == second.plan.keys[:4]
     assert_same(second.strategy.state_dict(), alone.strategy.state_dict())
+
+
+class Recorder:
+    """A plugin of a user's own, whose function no state can hold, but its count can."""
+
+    def __init__(self, weigh: Any) -> None:
+        self.weigh, self.seen = weigh, 0
+
+    def before_backward(self, strategy: Any, **_: Any) -> None:
+        self.seen += 1
+        strategy.loss = strategy.loss * self.weigh(self.seen)
+
+
+def made_in_python(
+    model: Any, optimizer: Any, device: Any, train_mb_size: int, train_epochs: int
+) -> Any:
+    from avalanche.training import Naive
+    from avalanche.training.plugins import LRSchedulerPlugin
+
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
+    factor = 0.9
+    return Naive(
+        model=model,
+        optimizer=optimizer,
+        device=device,
+        train_mb_size=train_mb_size,
+        train_epochs=train_epochs,
+        evaluator=None,
+        plugins=[
+            LRSchedulerPlugin(schedule, reset_scheduler=False),
+            Recorder(lambda n: factor ** (n % 7)),
+        ],
+    )
+
+
+def test_a_strategy_made_in_python_is_resumed_with_its_closures_and_schedule(
+    avalanche: Any, tmp_path: Path
+) -> None:
+    from cl_platform.avalanche.strategy import Avalanche
+
+    settings = {**RUN, "optimizer": {"lr": 0.2, "momentum": 0.9, "reset": False}}
+    config = parse_config({**settings, "strategy": {"name": "mine"}}, given=("strategy",))
+    folds = []
+    for store in (StateStore(None), StateStore(tmp_path), StateStore(tmp_path)):
+        plan = make_plan(config, {"strategy": Avalanche(make=made_in_python)})
+        fold = Fold(plan, store, Trackers())
+        fold.run(upto=None if store.folder is None or folds[1:] else 3)
+        folds.append(fold)
+    whole, _, resumed = folds
+    assert resumed.trained == 2
+    assert_same(whole.strategy.state_dict(), resumed.strategy.state_dict())
+    learner = whole.strategy._revived()[0]["learner"]
+    steps = sum(EPOCHS * -(-len(step.data()) // BATCH) for step in whole.plan.steps)
+    assert next(p for p in learner.plugins if isinstance(p, Recorder)).seen == steps
+    # Its schedule goes on from experience to experience: 10 epochs are 3 steps of it.
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.2 * 0.5**3)
+
+
+def test_a_function_is_keyed_by_its_code_and_runs_by_its_name(avalanche: Any) -> None:
+    from cl_platform.avalanche.strategy import Avalanche
+
+    def other(
+        model: Any, optimizer: Any, device: Any, train_mb_size: int, train_epochs: int
+    ) -> Any:
+        return made_in_python(model, optimizer, device, train_mb_size, train_epochs)
+
+    def keys(strategy: Strategy) -> tuple[str, ...]:
+        config = parse_config({**RUN, "strategy": {"name": "x"}}, given=("strategy",))
+        return make_plan(config, {"strategy": strategy}).keys
+
+    assert keys(Avalanche(make=made_in_python)) == keys(Avalanche(make=made_in_python))
+    assert keys(Avalanche(make=made_in_python)) != keys(Avalanche(make=other))
+    result = clp.run("blobs", Avalanche(make=made_in_python), out=None, **RUN)
+    named = clp.run(
+        "blobs", {"name": "avalanche", "make": f"{__name__}:made_in_python"}, out=None, **RUN
+    )
+    assert result.config["strategy"]["make"] == f"{__name__}:made_in_python"
+    assert (result.matrix.values == named.matrix.values).all()
+
+
+def test_the_version_of_avalanche_and_the_users_plugins_are_in_the_keys(
+    avalanche: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cl_platform.avalanche.strategy import Avalanche
+    from cl_platform.engine import planner
+
+    section = {"plugins": [{"name": f"{__name__}:Recorder", "weigh": 1}]}
+    before = fold_of({}).plan.keys
+    assert before == fold_of({}).plan.keys
+    assert fold_of(section).plan.keys != before
+    own = fold_of(section).plan.keys
+    monkeypatch.setattr(Recorder, "before_backward", lambda self, strategy, **_: None)
+    assert fold_of(section).plan.keys != own
+    assert Avalanche.library == "0.6.0"
+    monkeypatch.setattr(Avalanche, "library", "0.7.0")
+    planner.kernel_digest.cache_clear()
+    assert fold_of({}).plan.keys != before
+
+
+def test_plugins_by_name_are_those_of_the_strategies(avalanche: Any) -> None:
+    both = fold_of({"plugins": [{"name": "ReplayPlugin", "mem_size": 100}]})
+    alone = fold_of({"method": "Replay", "arguments": {"mem_size": 100}})
+    for fold in (both, alone):
+        fold.run(upto=2)
+    assert torch.equal(weights(both.strategy.model), weights(alone.strategy.model))
+    more = fold_of(
+        {
+            "plugins": [
+                {"name": "ReplayPlugin", "mem_size": 100},
+                {"name": "EWCPlugin", "ewc_lambda": 5},
+            ]
+        }
+    )
+    more.run(upto=2)
+    assert not torch.equal(weights(both.strategy.model), weights(more.strategy.model))
+
+
+@pytest.mark.parametrize("method", ["Replay", "LwF", "AGEM"])
+def test_task_labels_reach_avalanche(avalanche: Any, method: str) -> None:
+    stream = {"name": "split-digits", "scenario": "task"}
+    fold = fold_of({"method": method, "arguments": METHODS[method]}, stream=stream)
+    fold.run(upto=2)
+    learner = fold.strategy._revived()[0]["learner"]
+    kept = {
+        "Replay": lambda: learner.plugins[0].storage_policy.buffer.targets_task_labels.uniques,
+        "LwF": lambda: set(learner.plugins[0].lwf.prev_classes_by_task),
+        "AGEM": lambda: {
+            t for b in learner.plugins[0].buffers for t in b.targets_task_labels.uniques
+        },
+    }
+    assert kept[method]() == {0, 1}
+    assert fold.records[2].rows["test"]["task"]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"method": "Replya"}, "strategy.method='Replya' is unknown. Did you mean 'Replay'?"),
+        (
+            {"method": "Replay", "arguments": {"memsize": 5}},
+            "memsize is unknown. Did you mean 'mem_size'?",
+        ),
+        (
+            {"method": "Replay", "arguments": {"mem_size": "many"}},
+            "mem_size='many': Replay takes a number",
+        ),
+        ({"method": "EWC"}, "strategy.arguments.ewc_lambda is missing: EWC needs it"),
+        ({"plugins": ["ReplyPlugin"]}, "Did you mean 'ReplayPlugin'?"),
+        ({"plugins": [{"name": "EWCPlugin", "ewc_lamda": 1}]}, "Did you mean 'ewc_lambda'?"),
+        ({"plugins": [{"ewc_lambda": 1}]}, "names nothing"),
+        ({"make": "nothere.py:make"}, "cannot be imported"),
+        ({"make": f"{__name__}:METHODS", "method": "EWC"}, "strategy.make stands for"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_when_a_run_is_planned(
+    avalanche: Any, section: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        fold_of(section)
+    assert says in str(caught.value)
+    assert all(len(line) < 500 for line in str(caught.value).splitlines())
+
+
+def test_what_the_own_loop_cannot_carry_out_is_refused(avalanche: Any) -> None:
+    with pytest.raises(
+        ConfigError, match="loss_classes='seen' is a setting of the kernel's training"
+    ):
+        fold_of({}, loss_classes="seen")
+    with pytest.raises(BadInput, match="trains in a loop of its own, so nothing can be put around"):
+        fold_of({}, strategy={"name": "refresh", "inner": {"name": "avalanche"}})
+    with pytest.raises(
+        BadInput, match=r"EWC cannot be made with .*Mode must be separate or online"
+    ):
+        fold_of({"method": "EWC", "arguments": {"ewc_lambda": 1.0, "mode": "wrong"}})
+
+
+def forgets_the_run(model: Any, optimizer: Any) -> Any:
+    from avalanche.training import Naive
+
+    return Naive(model=model, optimizer=optimizer, evaluator=None)
+
+
+class Opened:
+    """A plugin that keeps what no state can hold."""
+
+    def after_training_exp(self, strategy: Any, **_: Any) -> None:
+        self.log = iter([1, 2])
+
+
+def test_a_strategy_that_does_not_fit_the_run_or_a_state_says_why(avalanche: Any) -> None:
+    with pytest.raises(BadInput, match=r"train_mb_size.: 1.*take these as arguments"):
+        fold_of({"make": f"{__name__}:forgets_the_run"})
+    fold = fold_of({"plugins": [f"{__name__}:Opened"]})
+    with pytest.raises(
+        BadInput, match=r"learner.plugins.0.log is a builtins.list_iterator, which no"
+    ):
+        fold.run()
+
+
+def test_a_loss_that_is_not_finite_fails_the_run(avalanche: Any) -> None:
+    with pytest.raises(RunFailed, match=r"failed at experience . of 5, step .*: loss is (inf|nan)"):
+        fold_of({}, optimizer={"lr": 1e9}).run()
+
+
+def test_evaluations_within_an_experience_leave_no_trace(avalanche: Any) -> None:
+    section = {"method": "GDumb", "arguments": METHODS["GDumb"]}  # which replaces its model
+    watched, plain = fold_of(section, evaluate_every=5), fold_of(section)
+    for fold in (watched, plain):
+        fold.run(upto=2)
+    assert len(watched.records[2].anytime) > 1
+    assert_same(watched.strategy.state_dict(), plain.strategy.state_dict())

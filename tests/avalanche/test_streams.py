@@ -74,7 +74,7 @@ def tensors(ab: Any, chosen: Tensor, task: int = 0) -> Any:
 
 
 def halves(ab: Any, labelled: bool = False) -> list[Any]:
-    return [tensors(ab, Y // 2 == k, k if labelled else 0) for k in range(2)]
+    return [tensors(ab, k == Y // 2, k if labelled else 0) for k in range(2)]
 
 
 def rows_of(dataset: Any, group: str) -> tuple[Tensor, list[int]]:
@@ -221,7 +221,7 @@ NEW: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def pairs() -> list[tuple[Tensor, Tensor]]:
-    return [(X[Y // 2 == k], Y[Y // 2 == k]) for k in range(2)]
+    return [(X[k == Y // 2], Y[k == Y // 2]) for k in range(2)]
 
 
 @pytest.mark.parametrize("kind", NEW)
@@ -287,7 +287,7 @@ def of_values(ab: Any) -> Any:
     ids=["no benchmark", "no test", "uneven", "online", "unlabelled", "values"],
 )
 def test_what_is_no_stream_says_why_in_one_line(ab: Any, make: Any, says: str) -> None:
-    with pytest.raises(BadInput, match=".") as caught:
+    with pytest.raises(BadInput) as caught:
         Stream.from_avalanche(make(ab))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
