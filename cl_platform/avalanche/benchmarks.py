@@ -22,9 +22,9 @@ def experience_of(experience: Experience, info: StreamInfo, previous: list[int])
     data = dataset_of(experience.train, task, info.preprocess)
     shown = DatasetExperience(dataset=data, current_experience=info.rng.step - 1)
     shown.origin_stream = EagerCLStream("train", [])
-    shown.classes_in_this_experience = data.targets.uniques
-    shown.previous_classes = set(previous)
-    shown.classes_seen_so_far = {*previous, *data.targets.uniques}
+    shown.classes_in_this_experience = sorted(data.targets.uniques)
+    shown.previous_classes = list(previous)
+    shown.classes_seen_so_far = sorted({*previous, *data.targets.uniques})
     if known:
         shown.task_label, shown.task_labels = task, [task]
     return shown
@@ -48,6 +48,10 @@ def benchmark_of(stream: Stream) -> Any:
         }
         benchmark = with_classes_timeline(benchmark_from_datasets(**datasets))
         benchmark = with_task_labels(benchmark) if known else benchmark
+        for experience in (e for s in benchmark.streams.values() for e in s):
+            for name in ("classes_in_this_experience", "previous_classes", "classes_seen_so_far"):
+                # Its heads that grow take lists, as the classic benchmarks have them, but no sets.
+                setattr(experience, name, sorted(getattr(experience, name)))
     benchmark.class_names = stream.class_names
     benchmark.n_classes = stream.n_classes
     return benchmark

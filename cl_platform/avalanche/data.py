@@ -80,6 +80,12 @@ def is_dataset(value: Any) -> bool:
     return module is not None and isinstance(value, module.AvalancheDataset)
 
 
+def is_multi_task(model: Any) -> bool:
+    """Return whether a model of Avalanche has a head per task."""
+    module = sys.modules.get("avalanche.models.dynamic_modules")
+    return module is not None and isinstance(model, module.MultiTaskModule)
+
+
 def parts_of(dataset: Any) -> dict[str, Any]:
     """Return what makes an equal data set: only its own samples, wherever they come from.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cl_platform.avalanche import methods
 from cl_platform.avalanche.benchmarks import experience_of
-from cl_platform.avalanche.data import quiet
+from cl_platform.avalanche.data import is_multi_task, quiet
 from cl_platform.avalanche.state import State, pack, paths, unpack
 from cl_platform.config.registry import load, name_of
 from cl_platform.core.rng import global_generators
@@ -156,11 +156,21 @@ class Avalanche(Strategy):
         self.model = self._revived()[0]["learner"].model
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.model(x)
+        logits: Tensor = self._of_heads(x) if is_multi_task(self.model) else self.model(x)
         missing = self.info.n_classes - logits.shape[1]  # of a head that grows
         if missing > 0:
             logits = nn.functional.pad(logits, (0, missing), value=-torch.inf)
         return self.restrict(logits, task)
+
+    def _of_heads(self, x: Tensor) -> Tensor:
+        """Return logits (B, n_classes) of a model with a head per task: of each class from the head
+        of its task, 0 where there is no such head yet."""
+        logits = torch.zeros(len(x), self.info.n_classes, device=x.device)
+        for task, of_head in self.model(x, None).items():
+            classes = self.info.task_classes[task].nonzero().flatten()
+            classes = classes[classes < of_head.shape[1]]
+            logits[:, classes] = of_head[:, classes].float()
+        return logits
 
 
 class _Watch:

@@ -16,11 +16,16 @@ from cl_platform.config.signatures import instantiate
 from cl_platform.core.rng import global_generators, seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
+from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ConfigError, RunFailed
+from cl_platform.results.result import Result
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
+from sweeps.record import Phase
+from tests.helpers.sweep_here import Here
+from tests.helpers.sweep_runs import BLOBS, PLANNER, planned, spec
 
 METHODS: dict[str, dict[str, Any]] = {
     "Naive": {},
@@ -148,7 +153,7 @@ def made_in_python(
         train_epochs=train_epochs,
         evaluator=None,
         plugins=[
-            LRSchedulerPlugin(schedule, reset_scheduler=False),
+            LRSchedulerPlugin(schedule, reset_scheduler=False, reset_lr=False),
             Recorder(lambda n: factor ** (n % 7)),
         ],
     )
@@ -253,6 +258,44 @@ def test_task_labels_reach_avalanche(avalanche: Any, method: str) -> None:
     assert fold.records[2].rows["test"]["task"]
 
 
+def with_heads(device: Any, train_mb_size: int, train_epochs: int) -> Any:
+    from avalanche.models import MTSimpleMLP
+    from avalanche.training import LwF
+
+    model = MTSimpleMLP(input_size=64, hidden_size=16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
+    given = {"train_mb_size": train_mb_size, "train_epochs": train_epochs, "device": device}
+    return LwF(
+        model=model,
+        optimizer=optimizer,
+        alpha=1.0,
+        temperature=2.0,
+        evaluator=None,
+        criterion=torch.nn.CrossEntropyLoss(),
+        **given,
+    )
+
+
+def test_a_model_with_a_head_per_task_grows_and_is_restored(avalanche: Any, tmp_path: Path) -> None:
+    stream = {"name": "split-digits", "scenario": "task"}
+    section = {"make": f"{__name__}:with_heads"}
+    whole = fold_of(section, stream=stream)
+    whole.run()
+    fold_of(section, StateStore(tmp_path), stream=stream).run(upto=3)
+    resumed = fold_of(section, StateStore(tmp_path), stream=stream)
+    resumed.run()
+    assert resumed.trained == 2
+    assert_same(whole.strategy.state_dict(), resumed.strategy.state_dict())
+    ours = whole.strategy.eval()
+    for e in whole.plan.stream.experiences:
+        x = e.test.x.float()
+        theirs = ours.model(x, torch.full((len(x),), e.task))[:, list(e.classes)]
+        assert torch.allclose(ours(x)[:, list(e.classes)], theirs, atol=1e-6)
+    assert min(whole.records[-1].rows["test"]["task"].values()) > 0.8
+    unknown = whole.records[1].rows["test"]["task"]
+    assert unknown[whole.plan.stream[4].identity] == 0.5  # no head: a tie of two
+
+
 @pytest.mark.parametrize(
     ("section", "says"),
     [
@@ -331,3 +374,25 @@ def test_evaluations_within_an_experience_leave_no_trace(avalanche: Any) -> None
         fold.run(upto=2)
     assert len(watched.records[2].anytime) > 1
     assert_same(watched.strategy.state_dict(), plain.strategy.state_dict())
+
+
+def test_a_sweep_over_all_orders_shares_their_beginnings(
+    avalanche: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a worker sets them for its own process
+    monkeypatch.setenv("WANDB_RUN_GROUP", "")
+    base = {
+        "stream": {**BLOBS, "experiences": 3},
+        "strategy": {"name": "avalanche", "method": "Replay", "arguments": {"mem_size": 20}},
+    }
+    axes = {"curriculum": ["all"]}
+    phase = Phase("runs", planned(axes, base=base))
+    Here(spec(axes, base=base), tmp_path, PLANNER).carry_out(phase)
+    assert not phase.errors
+    assert len(phase.runs) == 6
+    # 3 first experiences, 6 pairs and 6 triples; each run by itself would train 18.
+    assert phase.tally.trained == phase.tally.distinct == 15
+    run = phase.runs[-1]
+    shared, alone = Result.load(tmp_path / "runs" / run.run_id), execute(make_plan(run.config))
+    assert shared is not None
+    assert (shared.run_id, shared.metrics) == (alone.run_id, alone.metrics)
