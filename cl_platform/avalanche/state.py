@@ -31,12 +31,14 @@ State = dict[str, Any]
 
 SCALARS = (bool, int, float, str)
 LONG = 16  # integers in a list that is kept as a tensor
-CONTAINERS = {c.__name__: c for c in (list, tuple, set, frozenset, collections.deque)}
-MAPPINGS = {
+CONTAINERS: dict[str, Any] = {
+    c.__name__: c for c in (list, tuple, set, frozenset, collections.deque)
+}
+MAPPINGS: dict[str, Any] = {
     c.__name__: c
     for c in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 }
-TENSORS = {c.__name__: c for c in (Tensor, nn.Parameter, nn.Buffer)}
+TENSORS: dict[str, Any] = {c.__name__: c for c in (Tensor, nn.Parameter, nn.Buffer)}
 # Of the standard library, what may be named: nothing that runs a command or opens a file.
 STANDARD = {"builtins": {"dict", "list", "set", "int", "float", "tuple"}, "random": {"Random"}}
 
@@ -285,7 +287,7 @@ class _Unpacker:
 
     def _container(self, i: int, kind: str, items: list[Any]) -> Any:
         if kind not in ("list", "deque"):
-            return CONTAINERS[kind](self.values(items))  # type: ignore[operator]
+            return CONTAINERS[kind](self.values(items))
         made = self.made[i] = CONTAINERS[kind]()  # may hold itself
         made.extend(self.values(items))
         return made

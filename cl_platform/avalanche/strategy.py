@@ -148,7 +148,7 @@ class Avalanche(Strategy):
             fresh = paths(self._fresh())
         return unpack(self._state, fresh, self.info.device), fresh
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         return dict(self._state)
 
     def restore(self, state: Mapping[str, Any]) -> None:

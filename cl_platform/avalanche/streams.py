@@ -98,7 +98,7 @@ def _experiences(stream: Any, stream_name: str, name: str) -> list[Any]:
             raise BadInput(
                 f"{where} is split for online learning, which is a setting here: {ONLINE}"
             )
-        data = getattr(e, "dataset", None)
+        data: Any = getattr(e, "dataset", None)
         targets = getattr(data, "targets", None)
         if targets is None:
             kind = "no class labels" if data is not None else "no data set"
