@@ -89,7 +89,7 @@ def paths(root: Any) -> dict[str, Any]:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, tuple(MAPPINGS.values())):
+    if isinstance(value, dict):
         yield from ((str(k), v) for k, v in value.items() if isinstance(k, str | int))
     elif isinstance(value, list | tuple):
         yield from ((str(i), v) for i, v in enumerate(value))
@@ -305,7 +305,7 @@ class _Unpacker:
             self.on_device[m] = self.memory[m].to(where)
         memory = self.on_device[m]
         made = torch.empty(0, dtype=getattr(torch, dtype), device=memory.device)
-        made.set_(memory.untyped_storage(), offset, shape, stride)  # type: ignore[call-overload]
+        made.set_(memory.untyped_storage(), offset, shape, stride)
         if kind != "Tensor":
             made = TENSORS[kind](made)
         return made.requires_grad_(leaf)
