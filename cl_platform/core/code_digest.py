@@ -165,12 +165,13 @@ def _version(obj: Any) -> str:
 
 @functools.cache
 def _is_covered(module: str) -> bool:
-    """Return whether a module is user code, one of our plugins, or a network of the kernel's."""
+    """Return whether a module is user code, one of our plugins, or a network or the bridge to
+    Avalanche of the kernel's."""
     top = module.partition(".")[0]
     if top in (*OWN, "__main__"):
         return True
     if top == "cl_platform" or top in sys.stdlib_module_names:
-        return module.startswith("cl_platform.models")
+        return module.startswith(("cl_platform.models", "cl_platform.avalanche"))
     installed = [sysconfig.get_path(p) for p in ("purelib", "platlib", "stdlib", "platstdlib")]
     path = _source_path(top) or _source_path(module)  # looking up `top` imports nothing
     return not (path and any(path.is_relative_to(folder) for folder in installed))

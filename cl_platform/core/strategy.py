@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
@@ -58,6 +58,7 @@ class Strategy(nn.Module):
     needs_horizon: ClassVar[bool] = False
     """If true, it shares something out among all experiences to come, so that it must know their
     number: open streams are refused."""
+
     clip_norm: ClassVar[float | None] = None
     """The largest norm of the gradient of all that it trains, as published for the method; None
     leaves it as it is. A run's own ``clip_norm`` takes its place."""
@@ -66,6 +67,10 @@ class Strategy(nn.Module):
     """Settings of a run that it cannot obey, by their dotted keys, such as ``accumulate`` where
     its training step makes gradients of its own; and ``mixing`` for mixup and its like. Planning
     says so."""
+
+    own_loop: ClassVar[bool] = False
+    """If true, the kernel calls :meth:`learn` in place of its loop over batches: for methods of
+    another library, which bring their loop and keep their optimizer in their state."""
 
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
@@ -151,6 +156,18 @@ class Strategy(nn.Module):
 
     def end_experience(self, experience: Experience) -> None:
         """Finish an experience, after its last batch."""
+
+    def learn(self, experience: Experience, after_step: Callable[[Tensor], None]) -> None:
+        """Train on an experience in a loop of its own; called where the class has an `own_loop`.
+
+        Args:
+            after_step: to be called after each step with its loss, a detached scalar.
+        """
+        raise NotImplementedError
+
+    def other_code(self) -> tuple[Any, ...]:
+        """Return functions and classes of others that it was given: keys cover their code."""
+        return ()
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return numbers worth a look after an experience, by name, for events and W&B."""

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Literal, get_args
 
 import torch
@@ -308,6 +309,31 @@ class Stream:
         """Return the stream as a curriculum may see it."""
         return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
 
+    @staticmethod
+    def from_avalanche(benchmark: Any, name: str = "", scenario: Scenario | None = None) -> Stream:
+        """Return the stream of a benchmark of Avalanche (needs ``cl-platform[avalanche]``).
+
+        Its data are read once, through their transformations, and kept as tensors. See
+        ``docs/avalanche.md`` for which benchmarks it takes.
+
+        Args:
+            benchmark: with a train and a test stream, of its classic or its new interface.
+            name: what people read; the name of the benchmark's class if empty.
+            scenario: None finds it: `task` where each experience has a task label of its own,
+                `domain` where classes come again, else `class`.
+
+        Raises:
+            BadInput: says in one line why it is no stream.
+        """
+        module = import_module("cl_platform.avalanche.streams")
+        stream: Stream = module.stream_of(benchmark, name, scenario)
+        return stream
+
+    def to_avalanche(self) -> Any:
+        """Return a benchmark that Avalanche's own strategies train on: inputs as a model gets them,
+        the same class indices, task labels in the task scenario; streams train, test and valid."""
+        return import_module("cl_platform.avalanche.benchmarks").benchmark_of(self)
+
     def to(self, device: torch.device, moved: dict[int, Tensor] | None = None) -> Stream:
         """Return the stream with its data on a device; see :meth:`Samples.to` for `moved`."""
         moved = {} if moved is None else moved
@@ -403,6 +429,8 @@ class StreamInfo:
         build_model: makes a model for this stream: freshly initialised, or as it was pretrained.
         frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
         online: each sample is shown once; see :attr:`Strategy.needs_second_pass`.
+        epochs, batch_size, build_optimizer, reset_optimizer: the run's, for strategies with a loop
+            of their own.
         device: where parameters, buffers and batches live.
         loss_classes: which classes compete in the loss of a class-incremental stream: all of it, or
             those seen so far. :meth:`Strategy.restrict` sees to it.
@@ -426,6 +454,10 @@ class StreamInfo:
     seen: Tensor
     online: bool = False
     label_smoothing: float = 0.0
+    epochs: int = 1
+    batch_size: int = 10
+    build_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer | None] | None = None
+    reset_optimizer: bool = True
 
     @property
     def n_classes(self) -> int:

@@ -34,6 +34,11 @@ class Wrapper(Strategy):
                 f"{type(self).__name__}(inner={self.inner!r}): give a strategy object, or the "
                 'wrapper by name as well: {"name": ..., "inner": ...}'
             )
+        if self.inner.own_loop:
+            raise BadInput(
+                f"{type(self).__name__}: {type(self.inner).__name__} trains in a loop of its own, "
+                "so nothing can be put around its steps; give another strategy"
+            )
 
     needs_task = _inner("needs_task")
     trains_on = _inner("trains_on")

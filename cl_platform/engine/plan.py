@@ -17,6 +17,7 @@ from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream, StreamInfo
+from cl_platform.engine.optimization import build_optimizer
 from cl_platform.models.features import Features
 from cl_platform.models.frozen import freeze
 from cl_platform.models.outputs import giving_logits
@@ -131,6 +132,10 @@ class Plan:
             seen=torch.zeros(n_classes, dtype=torch.bool, device=device),
             online=stream.online,
             label_smoothing=self.config.label_smoothing,
+            epochs=self.config.epochs,
+            batch_size=self.config.batch_size,
+            build_optimizer=partial(build_optimizer, config=self.config.optimizer),
+            reset_optimizer=self.config.optimizer.reset,
         )
 
     def features(self, strategy: Strategy) -> Features | None:

@@ -59,6 +59,8 @@ TRAINING = (
     "cl_platform.models.outputs",
     "cl_platform.models.precision",
 )
+# Settings that the kernel's training loop alone carries out, not one that a strategy brings.
+LOOP = ("schedule", "loss_classes")
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 EVALUATION = (
     "cl_platform.core.matrix",
@@ -277,7 +279,11 @@ class Planner:
         plugin: Any = type(template)  # what its name gives, if that is a class
         if "strategy" not in self.objects:
             plugin = registry.load("strategy", config.strategy["name"])
-        classes = tuple(type(m) for m in template.modules())
+        inner = [m for m in template.modules() if isinstance(m, Strategy)]
+        classes = (
+            *(type(m) for m in template.modules()),
+            *(c for m in inner for c in m.other_code()),
+        )
         samples = [s for e in stream.experiences for s in (e.train, e.test)]
         readers = {type(s.transform): 0 for s in samples if s.transform}
         types = (type(stream.preprocess), *readers)
@@ -377,6 +383,13 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {config.strategy['name']!r} needs the task label at test time, but stream "
             f"{stream.name!r} is {stream.scenario}-incremental; give --scenario task"
         )
+    if strategy.own_loop:
+        faults += [
+            f"{name}={value!r} is a setting of the kernel's training loop, and strategy "
+            f"{config.strategy['name']!r} trains in a loop of its own: leave it out"
+            for name, value in config
+            if name in LOOP and value != RunConfig.model_fields[name].default
+        ]
     if stream.online and config.epochs > 1:
         faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
     name = config.strategy["name"]

@@ -91,7 +91,7 @@ def train_experience(
     strategy.train()
     before = {name: (p, p._version) for name, p in strategy.named_parameters()}
     strategy.begin_experience(experience)
-    optimizer = build_optimizer(strategy, config.optimizer)
+    optimizer = None if strategy.own_loop else build_optimizer(strategy, config.optimizer)
     accumulation = None
     if optimizer is not None:
         # A parameter that was replaced just now (a new model) has nothing to do with old moments.
@@ -122,7 +122,19 @@ def train_experience(
     if config.early_stopping is not None and score is not None:
         snapshot = partial(Snapshot, strategy, optimizer, average)
         stopper = Stopper(config.early_stopping, score, snapshot)
-    for epoch in range(config.epochs):
+
+    def after_own_step(loss: Tensor) -> None:
+        done = watch.add(loss)
+        if on_step:
+            on_step(
+                done, max(done, total), min(done * config.batch_size, config.epochs * len(data))
+            )
+        watch.look_now_and_then()
+
+    epoch = config.epochs - 1
+    if strategy.own_loop:
+        strategy.learn(experience, after_own_step)
+    for epoch in range(0 if strategy.own_loop else config.epochs):
         for batch in batches(
             data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online, epoch
         ):
@@ -187,7 +199,7 @@ class _LossWatch:
             raise RunFailed(
                 f"step {self.done - len(values) + first + 1}: loss is {values[first]} {self.why()}"
             )
-        self.on_progress(self.done, self.total, float(np.mean(values)))
+        self.on_progress(self.done, max(self.done, self.total), float(np.mean(values)))
         self.losses, self.looked = [], time.perf_counter()
 
 
