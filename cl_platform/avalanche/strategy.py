@@ -55,7 +55,7 @@ class Avalanche(Strategy):
     needs_horizon: ClassVar[bool] = True  # its heads and its memories are laid out by themselves
     refuses: ClassVar[tuple[str, ...]] = (  # what its own loop does not do
         *("clip_norm", "clip_value", "accumulate", "ema", "early_stopping", "schedule"),
-        *("label_smoothing", "loss_classes", "augmentation", "optimizer.groups"),
+        *("label_smoothing", "loss_classes", "mixing", "optimizer.groups"),
     )
     library: ClassVar[str] = _installed()  # in every key, as a constant of this class
 
