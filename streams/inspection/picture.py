@@ -15,7 +15,7 @@ from streams.inspection.findings import kind_of, shortened
 
 MOST = 60  # classes that are shown
 TALL = 20  # of them one below the other
-WIDE = 9.0  # inches
+WIDE, DPI = 9.0, 150  # inches, and pixels of each
 ACROSS = (12, 7, 5)  # samples of a class where there are one, two or three columns of classes
 NAME = 20  # letters
 SHOWN = 2000  # points
@@ -31,7 +31,7 @@ def write_picture(stream: Stream, path: Path) -> None:
     if draw is None:
         raise BadInput(f"picture={path}: {stream.name} holds texts, which have no picture")
     try:
-        draw(stream).savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.1)
+        draw(stream).savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.1)
     except ImportError as error:
         raise BadInput(f"picture={path} needs {error.name}: install the extra `report`") from error
     except (OSError, ValueError) as error:
@@ -63,7 +63,8 @@ def _images(stream: Stream) -> Any:
     figure.suptitle(f"{stream.name}{left}", fontsize=11, fontweight="bold", parse_math=False)
     grid = figure.subplots(1, columns, squeeze=False)[0]
     for axes, block, picture in zip(grid, blocks, pictures, strict=True):
-        axes.imshow(picture, interpolation="nearest")
+        axes.imshow(picture, interpolation="nearest" if wide < DPI * width else "antialiased")
+        axes.set_anchor("N")
         axes.set_ylim(tall, -1)
         names = [shortened(stream.class_names[c], NAME) for c in block]
         middle = tall / height * (np.arange(len(block)) + 0.5) - 0.5
