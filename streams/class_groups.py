@@ -32,15 +32,16 @@ def _numbers(data: Dataset, classes: Sequence[Class], where: str) -> list[int]:
     """Return the numbers of different classes that are given by name or number."""
     names = data.class_names
     number: Mapping[Any, int] = {name: c for c, name in enumerate(names)}
-    if not any(is_number(name) for name in names):
+    by_place = not any(is_number(name) for name in names)
+    if by_place:
         number = {**number, **{str(c): c for c in range(len(names))}}
     unknown = [c for c in classes if str(c) not in number]
     if unknown or len({number[str(c)] for c in classes}) < len(classes):
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         what = f"unknown {unknown[:5]}" if unknown else "a class is given twice"
         raise BadInput(
-            f"stream.{where}={f'{list(classes)}':.80}: {what}; give different classes of {some} "
-            f"or numbers from 0 to {len(names) - 1}"
+            f"stream.{where}={f'{list(classes)}':.80}: {what}; give different classes of "
+            f"{some:.200}" + f" or numbers from 0 to {len(names) - 1}" * by_place
         )
     return [number[str(c)] for c in classes]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from cl_platform import Stream
 from cl_platform.config.signatures import checked
 from cl_platform.errors import say_once
-from streams.data.datasets import Dataset
+from streams.data.datasets import Dataset, statistics
 from streams.data.natural import natural
 from streams.data.own import Source, dataset_of
 from streams.sharing import Fraction, chained, noted
@@ -50,7 +50,9 @@ def opened(
         f"stream.test_seed={test_seed})"
     )
     train, test = data.train.select(~chosen), data.train.select(chosen)
-    return noted(replace(data, train=train, test=test), note)
+    of_train = statistics(train.source.numpy(), train.index.numpy())  # test data choose nothing
+    mean, std = (tuple(of_train[name]) or None for name in ("mean", "std"))
+    return noted(replace(data, train=train, test=test, mean=mean, std=std), note)
 
 
 def stratified(y: Tensor, values: np.ndarray | None, share: float, seed: int) -> Tensor:

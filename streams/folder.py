@@ -142,10 +142,13 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = []
-    for inner, _, names in sorted(os.walk(folder, followlinks=True)):
-        found += [Path(inner, name) for name in sorted(names) if _is_image(name)]
-    return found
+    above, found = os.path.realpath(folder), []
+    for inner, folders, names in os.walk(folder, followlinks=True):
+        targets = {f: os.path.realpath(os.path.join(inner, f)) for f in folders}
+        # A link to a folder above has no end.
+        folders[:] = [f for f, real in targets.items() if not f"{above}/".startswith(f"{real}/")]
+        found.append((inner, sorted(filter(_is_image, names))))
+    return [Path(inner, name) for inner, names in sorted(found) for name in names]
 
 
 def _is_image(name: str) -> bool:

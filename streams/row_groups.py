@@ -14,7 +14,7 @@ from cl_platform import Samples
 from cl_platform.errors import BadInput
 from streams.class_groups import is_nested
 from streams.data.datasets import Dataset
-from streams.data.natural import natural
+from streams.data.natural import is_number, natural
 
 SOURCE = "source"
 """The column that names the source of each row where there are several."""
@@ -159,6 +159,7 @@ def _spans(values: Sequence[str], number: Mapping[str, int], n: int) -> list[str
     """Return the name of each interval: its first and last value."""
     inside: list[list[str]] = [[] for _ in range(n)]
     for value in values:
-        inside[number[value]].append(value)
+        short = f"{float(value):.6g}" if is_number(value) and "." in value else value
+        inside[number[value]].append(short)
     names = [f"{group[0]} to {group[-1]}" if len(group) > 1 else "".join(group) for group in inside]
     return [name or f"interval {i}" for i, name in enumerate(names)]

@@ -20,6 +20,7 @@ PARTS: dict[str, Part] = {
     **{"train": "train", "training": "train", "test": "test"},
     **{"val": "validation", "valid": "validation", "validation": "validation"},
 }
+MARKS: dict[Part, str] = {"train": "", "test": "_test", "validation": "_validation"}
 _PART = "|".join(PARTS)
 _NAME = re.compile(
     rf"(?P<short>[xy])(?P<joined>{_PART})|"
@@ -82,7 +83,7 @@ def names_in(
         else:
             roles.setdefault(_role(name), []).append(name)
     parts: dict[Part, tuple[str, str]] = {}
-    for part, mark in (("train", ""), ("test", "_test"), ("validation", "_validation")):
+    for part, mark in MARKS.items():
         found = []
         for kind, bases in (("x", INPUTS), ("y", LABELS)):
             wanted = given.get(kind + mark)

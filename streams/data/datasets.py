@@ -53,6 +53,7 @@ TEXTS = {
 }  # fmt: skip
 DATASETS = IMAGES | TEXTS
 RESIDENT_BYTES = 4 * 2**30
+MEASURED_BYTES = 2**30  # of rows that are chosen anew whenever a stream is made
 VERSION = "v1"  # of the arrays' layout
 PARTS = ("train_x", "train_y", "test_x", "test_y")
 
@@ -235,26 +236,37 @@ def _read_or_download(name: str, source: Source[D]) -> D:
         ) from error
 
 
-def statistics(x: np.ndarray) -> dict[str, list[float]]:
-    """Return the mean and standard deviation of each channel; nothing for token ids."""
+def statistics(x: np.ndarray, rows: np.ndarray | None = None) -> dict[str, list[float]]:
+    """Return the mean and standard deviation of each channel; nothing for token ids.
+
+    Args:
+        rows: take these rows alone, (n,); of more than :data:`MEASURED_BYTES`, some evenly spaced.
+    """
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
         return {"mean": [], "std": []}
-    n = len(x) * math.prod(x.shape[2:])
-    mean = _sum(x, lambda part: part) / n
-    if x.dtype == np.uint8:
-        variance = _sum(x, lambda part: part**2) / n - mean**2  # of whole numbers: exact
+    if rows is None:
+        rows = np.arange(len(x))
     else:
-        variance = _sum(x, lambda part: (part - mean.reshape(-1, *[1] * (x.ndim - 2))) ** 2) / n
+        rows = rows[:: max(1, math.ceil(len(rows) * x[:1].nbytes / MEASURED_BYTES))]
+    n = len(rows) * math.prod(x.shape[2:])
+    if x.dtype == np.uint8:  # whole numbers, whose sums are exact
+        mean = _sum(x, rows, lambda part: part) / n
+        variance = _sum(x, rows, lambda part: np.square(part, dtype=np.uint16)) / n - mean**2
+    else:
+        mean = _sum(x, rows, lambda part: part.astype(np.float64)) / n
+        shape = (-1, *[1] * (x.ndim - 2))
+        variance = _sum(x, rows, lambda part: (part - mean.reshape(shape)) ** 2) / n
     if not np.isfinite(variance).all():  # the stream tells of the rows
         return {"mean": [], "std": []}
     return {"mean": mean.tolist(), "std": np.sqrt(variance).tolist()}
 
 
-def _sum(x: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _sum(x: np.ndarray, rows: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Return the sum of a function over all but the channels, (C,) float64."""
     total = np.zeros(x.shape[1])
-    rows = max(1, 2**22 // math.prod(x.shape[1:]))
-    for start in range(0, len(x), rows):
-        part = of(x[start : start + rows].astype(np.float64))
-        total += part.sum((0, *range(2, x.ndim)))
+    step = max(1, 2**22 // math.prod(x.shape[1:]))
+    axes = (0, *range(2, x.ndim))
+    for start in range(0, len(rows), step):
+        part = of(x[rows[start : start + step]])
+        total += part.sum(axes, dtype=np.uint64 if x.dtype == np.uint8 else np.float64)
     return total

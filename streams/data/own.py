@@ -195,13 +195,7 @@ def _columns(parts: Mapping[Part, Collected]) -> dict[str, np.ndarray]:
 
 def _folder(source: Source) -> Path:
     """Return the folder of the arrays of files, which are read if they have changed."""
-    files = source.files or ()
-    try:
-        found = [(str(f.absolute()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    except OSError as error:
-        raise DataError(
-            f"{source.name}: {error.filename} cannot be read ({error.strerror})"
-        ) from error
+    found = [_stamp(file) for file in source.files or ()]
     stem = f"own-{digest(READING, source.name, source.reading)[:16]}"
     folder = arrays_home() / f"{stem}-{digest(found)[:16]}"
     if not (folder / "meta.json").exists():
@@ -213,6 +207,15 @@ def _folder(source: Source) -> Path:
                 if older != folder:
                     shutil.rmtree(older, ignore_errors=True)
     return folder
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Return the path, size and time of a file; whoever reads it tells of one that is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file.absolute()), -1, -1
+    return str(file.absolute()), status.st_size, status.st_mtime_ns
 
 
 def _write(source: Source, folder: Path) -> None:

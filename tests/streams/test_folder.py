@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import cl_platform as clp
@@ -206,6 +207,19 @@ def test_different_sizes_and_unreadable_files(animals: Path) -> None:
     stream = folder(animals, size=4, unreadable="skip", test_share=0)
     assert stream.name == "split-animals (1 unreadable image left out)"
     assert sum(len(e.train) for e in stream.experiences) == 41
+
+
+def test_links_are_followed_but_for_loops_and_dead_ends(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", "1.png 2.png")
+    root = write(tmp_path / "d", "a/3.png b/4.png")
+    (root / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "b" / "loop").symlink_to(root)
+    stream = folder(root, experiences=1, test_share=0)
+    assert torch.bincount(stream[0].train.y).tolist() == [3, 1]
+    (root / "b" / "dead.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"d/b/dead\.png is no readable image"):
+        folder(root, experiences=1)
+    assert "1 unreadable image left out" in folder(root, unreadable="skip", size=4).name
 
 
 def kept(home: Path) -> list[str]:

@@ -227,16 +227,25 @@ def test_parameters_are_checked_as_on_the_command_line() -> None:
         clp.Stream.from_arrays(X, Y, X)
 
 
+def test_validation_data_of_its_own_are_held_out() -> None:
+    stream = clp.Stream.from_arrays(
+        X, Y, X[:6], Y[:6], x_validation=X[:12], y_validation=Y[:12], experiences=3
+    )
+    assert [len(e.validation) for e in stream.experiences] == [4] * 3
+    parts = [TensorDataset(torch.from_numpy(X[:n]), torch.from_numpy(Y[:n])) for n in (60, 6, 12)]
+    same = clp.Stream.from_dataset(parts[0], parts[1], validation=parts[2], experiences=3)
+    assert [e.identity for e in same.experiences] == [e.identity for e in stream.experiences]
+
+
 def test_arrays_are_copied_and_may_be_anything_like_them() -> None:
     x = X.copy()
     stream = clp.Stream.from_arrays(x, Y, experiences=1, test_share=0)
     x[:] = 0
     assert stream[0].train.x.float().mean() > 100
     lists = clp.Stream.from_arrays([[0.0, 1.0], [2.0, 3.0]] * 4, ["no", "yes"] * 4, experiences=1)
+    assert (lists.preprocess.mean, lists.preprocess.std) == ((1, 2), (1, 1))
     assert lists.class_names == ("no", "yes")
     assert lists[0].train.source.dtype == torch.float32
-    assert lists.preprocess.mean == pytest.approx((1, 2))
-    assert lists.preprocess.std == pytest.approx((1, 1))
     swapped = clp.Stream.from_arrays(X.astype(">f8"), Y, experiences=1, test_share=0)
     assert torch.equal(swapped[0].train.x, torch.from_numpy(X).float())
 

@@ -267,7 +267,14 @@ def test_statistics_of_numbers_are_exact() -> None:
     x = np.random.default_rng(0).normal(1e4, 1e-2, (1000, 3)).astype(np.float32)
     x[:, 2] = 5
     stream = clp.Stream.from_arrays(x, np.arange(1000) % 2, experiences=1)
-    assert stream.preprocess.mean == pytest.approx(x.astype(np.float64).mean(0))
-    assert stream.preprocess.std == pytest.approx([*x.astype(np.float64).std(0)[:2], 1.0])
+    trained = x[stream[0].train.index.numpy()].astype(np.float64)  # and of no test row
+    assert len(trained) == 800
+    assert stream.preprocess.mean == pytest.approx(trained.mean(0), rel=1e-12)
+    assert stream.preprocess.std == pytest.approx([*trained.std(0)[:2], 1.0], rel=1e-6)
+    images = np.random.default_rng(1).integers(0, 256, (50, 3, 4, 5), dtype=np.uint8)
+    pixels = clp.Stream.from_arrays(images, np.arange(50) % 2, experiences=1)
+    trained = images[pixels[0].train.index.numpy()].astype(np.float64)
+    assert pixels.preprocess.mean == pytest.approx(trained.mean((0, 2, 3)), rel=1e-12)
+    assert pixels.preprocess.std == pytest.approx(trained.std((0, 2, 3)), rel=1e-9)
     raw = clp.Stream.from_arrays(x, np.arange(1000) % 2, experiences=1, normalise=False)
     assert raw.preprocess.mean is None
