@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from itertools import zip_longest
 
 import torch
@@ -10,17 +11,17 @@ import torch
 from cl_platform.config.registry import load
 from cl_platform.config.signatures import Section
 from cl_platform.core.samples import Samples
-from cl_platform.core.stream import Stream
+from cl_platform.core.stream import Experience, Stream
 from cl_platform.errors import printable
 from streams.data.own import Source
 from streams.inspection.findings import kind_of
 
 
-def examples(stream: Stream, c: int, n: int) -> list[tuple[Samples, int]]:
+def examples(experiences: Sequence[Experience], c: int, n: int) -> list[tuple[Samples, int]]:
     """Return where `n` training samples of class `c` are, spread over its data and, by turns, over
     the experiences that it is in."""
     found = []
-    for e in stream.experiences:
+    for e in experiences:
         rows = torch.nonzero(e.train.y == c).flatten()
         chosen = rows[torch.linspace(0, len(rows) - 1, min(n, len(rows))).long()]
         found.append([(e.train, row) for row in chosen.tolist()])
@@ -71,7 +72,7 @@ def _decoded(stream: Stream, tokenizer: str) -> dict[str, str]:
     loaded = load_tokenizer(tokenizer)
     found = {}
     for c, name in enumerate(stream.class_names):
-        for samples, row in examples(stream, c, 1):
+        for samples, row in examples(stream.experiences, c, 1):
             ids = samples.gather(torch.tensor([row]))[0].tolist()
             found[name] = str(loaded.decode(ids, skip_special_tokens=True))
     return found

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cl_platform.core.stream import Stream
+from cl_platform.core.stream import Experience, Stream
 from cl_platform.errors import BadInput, one_line
 from streams.inspection.examples import examples
 from streams.inspection.findings import kind_of, shortened
 
 MOST = 60  # classes that are shown
 TALL = 20  # of them one below the other
-WIDE = 9.0  # inches
+WIDE, DPI = 9.0, 150  # inches, and pixels of each
 ACROSS = (12, 7, 5)  # samples of a class where there are one, two or three columns of classes
 NAME = 20  # letters
 SHOWN = 2000  # points
@@ -31,7 +31,7 @@ def write_picture(stream: Stream, path: Path) -> None:
     if draw is None:
         raise BadInput(f"picture={path}: {stream.name} holds texts, which have no picture")
     try:
-        draw(stream).savefig(path, dpi=150)
+        draw(stream).savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.1)
     except ImportError as error:
         raise BadInput(f"picture={path} needs {error.name}: install the extra `report`") from error
     except (OSError, ValueError) as error:
@@ -43,19 +43,19 @@ def write_picture(stream: Stream, path: Path) -> None:
 def _images(stream: Stream) -> Any:
     """Draw classes as rows of images, in the order in which they are learned.
 
-    Where all classes are in every experience, the columns are the experiences.
+    Where all classes are in every experience, each experience has columns of its own.
     """
     from matplotlib.figure import Figure
 
     order = list(dict.fromkeys(c for e in stream.experiences for c in e.classes))
     shown = order[:MOST]
     columns = -(-len(shown) // TALL)
+    across, height = ACROSS[columns - 1], -(-len(shown) // columns)
     domains = all(len(e.classes) == stream.n_classes for e in stream.experiences)
-    numbered = columns == 1 and domains and 1 < len(stream) <= ACROSS[0]
-    across = len(stream) if numbered else ACROSS[columns - 1]
-    height = -(-len(shown) // columns)
+    apart = domains and 1 < len(stream) <= across
+    groups = [[e] for e in stream.experiences] if apart else [list(stream.experiences)]
     blocks = [shown[i : i + height] for i in range(0, len(shown), height)]
-    pictures = [_mosaic(stream, block, across) for block in blocks]
+    pictures = [_mosaic(groups, block, across // len(groups)) for block in blocks]
     tall, wide = pictures[0].shape[:2]
     width = WIDE / columns - 1.3  # inches of the images; the names have the rest
     figure = Figure(figsize=(WIDE, min(14, width * tall / wide) + 0.7), layout="constrained")
@@ -63,15 +63,16 @@ def _images(stream: Stream) -> Any:
     figure.suptitle(f"{stream.name}{left}", fontsize=11, fontweight="bold", parse_math=False)
     grid = figure.subplots(1, columns, squeeze=False)[0]
     for axes, block, picture in zip(grid, blocks, pictures, strict=True):
-        axes.imshow(picture, interpolation="nearest")
+        axes.imshow(picture, interpolation="nearest" if wide < DPI * width else "antialiased")
+        axes.set_anchor("N")
         axes.set_ylim(tall, -1)
         names = [shortened(stream.class_names[c], NAME) for c in block]
         middle = tall / height * (np.arange(len(block)) + 0.5) - 0.5
         axes.set_yticks(middle, names, parse_math=False)
         axes.set_xticks([])
-        if numbered:
-            short = [shortened(e.name, 160 // across) for e in stream.experiences]
-            middle = wide / across * (np.arange(across) + 0.5)
+        if apart:
+            short = [shortened(e.name, 150 // columns // len(stream)) for e in stream.experiences]
+            middle = wide / len(stream) * (np.arange(len(stream)) + 0.5)
             axes.set_xticks(middle, short, parse_math=False)
             axes.xaxis.tick_top()
         elif not domains:
@@ -93,19 +94,24 @@ def _bracket(axes: Any, stream: Stream, block: list[int], row: float, wide: floa
             axes.text(wide * 1.012, sum(ends) / 2, text, **style)
 
 
-def _mosaic(stream: Stream, classes: list[int], across: int) -> np.ndarray:
-    """Return images of classes side by side on white, a class a row, (H, W, 3) uint8."""
-    rows = [examples(stream, c, across) for c in classes]
-    tiles = [[_seen(s.gather(torch.tensor([i]))[0]) for s, i in row] for row in rows]
-    high, wide = next(t for row in tiles for t in row).shape[:2]
+def _mosaic(groups: list[list[Experience]], classes: list[int], each: int) -> np.ndarray:
+    """Return images of classes side by side on white, (H, W, 3) uint8: a class a row, and `each`
+    of them from each group of experiences."""
+    tiles = {
+        (i, g * each + j): _seen(samples.gather(torch.tensor([row]))[0])
+        for i, c in enumerate(classes)
+        for g, group in enumerate(groups)
+        for j, (samples, row) in enumerate(examples(group, c, each))
+    }
+    high, wide = next(iter(tiles.values())).shape[:2]
     gap = max(1, wide // 12)
-    sheet = np.full((len(rows) * (high + gap), across * (wide + gap), 3), 255, np.uint8)
-    top = max(t.max() for row in tiles for t in row)
+    across = each * len(groups)
+    sheet = np.full((len(classes) * (high + gap), across * (wide + gap), 3), 255, np.uint8)
+    top = max(tile.max() for tile in tiles.values())
     scale = 255 / top if 0 < top < 128 else 1  # the digits of scikit-learn end at 16
-    for i, row in enumerate(tiles):
-        for j, tile in enumerate(row):
-            y, x = i * (high + gap), j * (wide + gap)
-            sheet[y : y + high, x : x + wide] = tile * scale
+    for (i, j), tile in tiles.items():
+        y, x = i * (high + gap), j * (wide + gap)
+        sheet[y : y + high, x : x + wide] = tile * scale
     return sheet
 
 
@@ -126,7 +132,7 @@ def _points(stream: Stream) -> Any:
 
     shown = min(MOST // 3, stream.n_classes)
     each = max(2, SHOWN // shown)
-    picked = [(c, s, i) for c in range(shown) for s, i in examples(stream, c, each)]
+    picked = [(c, s, i) for c in range(shown) for s, i in examples(stream.experiences, c, each)]
     x = torch.cat([s.gather(torch.tensor([i])).flatten(1) for _, s, i in picked]).double().numpy()
     y = np.array([c for c, _, _ in picked])
     x = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)

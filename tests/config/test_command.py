@@ -21,7 +21,12 @@ from cl_platform.errors import ConfigError
 from tests.cli.test_cli import Clp
 
 NEEDED = {
-    "stream": {"folder": {"path": "pictures"}, "arrays": {"path": "mine.npz"}},
+    "stream": {
+        "folder": {"path": "pictures"},
+        "arrays": {"path": "mine.npz"},
+        "table": {"path": "mine.csv"},
+        "hub": {"path": "someone/petals"},
+    },
     "strategy": {},
     "curriculum": {"explicit": {"order": [2, 0, 1, 4, 3]}},
     "model": {},

@@ -163,13 +163,13 @@ def test_rows_of_a_domain_are_compared_as_it_shows_them() -> None:
 
 def test_examples_are_taken_by_turns() -> None:
     stream = build("stream", {"name": "rotated-digits", "experiences": 3})
-    found = examples(stream, 4, 7)
+    found = examples(stream.experiences, 4, 7)
     assert len(found) == 7
     assert [s is e.train for (s, _), e in zip(found, [*stream.experiences] * 2, strict=False)] == [
         True
     ] * 6
     assert all(int(s.y[row]) == 4 for s, row in found)
-    assert len(examples(stream, 4, 10**6)) == sum(
+    assert len(examples(stream.experiences, 4, 10**6)) == sum(
         int((e.train.y == 4).sum()) for e in stream.experiences
     )
 
