@@ -343,6 +343,17 @@ def test_the_loss_of_mixed_samples_is_the_weighted_sum_of_both() -> None:
     assert torch.allclose(cross_entropy(logits, batch, 0.1, "none"), expected, atol=1e-6)
 
 
+class Odd(Finetune):
+    """Refuses what there is not."""
+
+    refuses = ("acumulate",)
+
+
+def test_a_method_that_refuses_no_setting_is_told_so() -> None:
+    with pytest.raises(clp.ClpError, match="refuses 'acumulate', which is no setting of a run"):
+        make_plan(parse_config({"stream": BLOBS, "strategy": f"{__name__}:Odd"}))
+
+
 ALL = ["er", "er-ace", "der++", "icarl", "lwf", "mir", "a-gem", "gdumb", "ewc", "refresh", "tag"]
 
 
