@@ -6,6 +6,7 @@ inputs normalised beforehand. The two are run in turn, `--rounds` times, in one 
 is the median of the rounds' ratios.
 
     python benchmarks/overhead.py --rounds 7
+    python benchmarks/overhead.py --set ema=0.999 --set clip_norm=1  # with options
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cl_platform.config.run_config import parse_config
+from cl_platform.config.run_config import apply_settings, parse_config
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
@@ -75,15 +77,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    settings = {
+    settings: dict[str, Any] = {
         "stream": "split-mnist",
         "strategy": {"name": "er", "memory_size": MEMORY},
         "batch_size": BATCH,
         "optimizer": {"lr": LR},
     }
-    plan = make_plan(parse_config(settings))
+    plan = make_plan(parse_config(apply_settings(settings, arguments.settings)))
     data = [(plan.stream.preprocess(e.train.x), e.train.y) for e in plan.stream.experiences]
     ratios = []
     for i in range(arguments.rounds + 1):

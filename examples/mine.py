@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 import cl_platform as clp
 from cl_platform import Batch, Curriculum, ReplayBuffer, Strategy, Stream, StreamInfo
@@ -27,10 +26,10 @@ class WeightedReplay(Strategy):
         self.memory = ReplayBuffer(self.memory_size, info)
 
     def loss(self, batch: Batch) -> Tensor:
-        loss = cross_entropy(self(batch.x, batch.task), batch.y)
+        loss = self.cross_entropy(self(batch.x, batch.task), batch)
         if len(self.memory):
             old = self.memory.sample(len(batch))
-            loss = loss + self.beta * cross_entropy(self(old.x, old.task), old.y)
+            loss = loss + self.beta * self.cross_entropy(self(old.x, old.task), old)
         return loss
 
     def after_step(self, batch: Batch) -> None:

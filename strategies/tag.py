@@ -33,7 +33,14 @@ class TAG(Strategy):
     """
 
     # It is an optimizer itself.
-    refuses = ("accumulate", "clip_norm", "clip_value", "optimizer.groups", "optimizer.no_decay")
+    refuses = (
+        "accumulate",
+        "clip_norm",
+        "clip_value",
+        "early_stopping",
+        "optimizer.groups",
+        "optimizer.no_decay",
+    )
 
     b: NonNegativeFloat = 5.0
     flavour: Literal["rmsprop", "adam", "adagrad"] = "rmsprop"

@@ -22,7 +22,8 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SWEEPS = re.findall(
     r"^(?:\S+ && )*(?:\.venv/bin/)?(clp sweep .*?)(?: +#.*)?$", README, re.MULTILINE
 )
-COMMANDS = re.findall(r"^(clp run .*?)(?: +#.*)?$", README, re.MULTILINE)
+TRAINING = (ROOT / "docs" / "training.md").read_text()
+COMMANDS = re.findall(r"^(clp run .*?)(?: +#.*)?$", README + TRAINING, re.MULTILINE)
 
 
 def test_the_python_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +59,7 @@ def test_the_commands_can_be_planned(
         elif word == "--config":
             files.append(value)
         else:
-            flags[word.removeprefix("--")] = value
+            flags[word.removeprefix("--").replace("-", "_")] = value
     plan = make_plan(parse_config(overridden(files, flags, settings)))
     assert plan.run_id
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
 
@@ -34,10 +33,10 @@ class {class_name}(Strategy):
         self.memory = ReplayBuffer(self.memory_size, info)
 
     def loss(self, batch: Batch) -> Tensor:
-        loss = cross_entropy(self(batch.x, batch.task), batch.y)
+        loss = self.cross_entropy(self(batch.x, batch.task), batch)
         if len(self.memory):
             old = self.memory.sample(len(batch))
-            loss = loss + self.beta * cross_entropy(self(old.x, old.task), old.y)
+            loss = loss + self.beta * self.cross_entropy(self(old.x, old.task), old)
         return loss
 
     def after_step(self, batch: Batch) -> None:

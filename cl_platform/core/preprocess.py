@@ -67,13 +67,14 @@ class Preprocess:
 
     def second(self, raw: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return a second view of stored inputs, if the augmentation asks for two."""
-        own = self.augmentation if isinstance(self.augmentation, tuple) else ()
-        return self(raw, generator) if any(a.views > 1 for a in own) else None
+        own = self.augmentation
+        if isinstance(own, str) or all(a.views == 1 for a in own):
+            return None
+        return self(raw, generator)
 
     def mixer(self, n_classes: int, generator: torch.Generator) -> Callable[[Batch], Batch] | None:
         """Return what mixes the samples of a batch with each other, if the augmentation does."""
-        own = self.augmentation if isinstance(self.augmentation, tuple) else ()
-        mixing = [a for a in own if isinstance(a, Mixing)]
+        mixing = [a for a in self.augmentation if isinstance(a, Mixing)]  # of text, nothing is
 
         def mix(batch: Batch) -> Batch:
             inputs = [batch.x] if batch.x2 is None else [batch.x, batch.x2]

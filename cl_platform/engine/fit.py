@@ -13,7 +13,7 @@ from cl_platform.core.stream import Stream
 from cl_platform.engine.optimization import warmup_steps
 from cl_platform.engine.plan import Step
 from cl_platform.engine.training import batch_sizes
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, ContractError
 
 
 def augmentation_of(config: RunConfig) -> tuple[Augmentation, ...]:
@@ -37,13 +37,12 @@ def training_faults(
 ) -> Iterator[str]:
     """Yield why a run cannot be trained as it is configured, one line each."""
     name = config.strategy["name"]
-    defaults = RunConfig()
+    mixing = [type(a).__name__ for a in augmentation if isinstance(a, Mixing)]
     for setting in strategy.refuses:
         if setting == "mixing":
-            mixing = [type(a).__name__ for a in augmentation if isinstance(a, Mixing)]
             if mixing:
                 yield f"strategy {name!r} learns nothing of mixed samples: leave {mixing[0]} out"
-        elif attrgetter(setting)(config) != attrgetter(setting)(defaults):
+        elif _is_given(config, setting, name):
             yield f"strategy {name!r} cannot obey {setting}: leave it out"
     example = stream[0].train.source
     for i, section in enumerate(config.augmentation or ()):
@@ -62,6 +61,17 @@ def training_faults(
                 f"schedule.warmup={config.schedule.warmup} is longer than the shortest experience, "
                 f"which has {total} steps: give fewer, or a share such as 0.1"
             )
+
+
+def _is_given(config: RunConfig, setting: str, strategy: str) -> bool:
+    """Return whether a setting, by its dotted key, is not its default."""
+    value = attrgetter(setting)
+    try:
+        return bool(value(config) != value(RunConfig()))
+    except AttributeError as error:
+        raise ContractError(
+            f"strategy {strategy!r} refuses {setting!r}, which is no setting of a run ({error})"
+        ) from None
 
 
 def _stopping_faults(config: RunConfig, stream: Stream) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from cl_platform.core.batch import Batch
 from cl_platform.core.preprocess import Preprocess
@@ -89,24 +90,13 @@ def train_experience(
     """
     info = strategy.info
     strategy.train()
-    before = {name: (p, p._version) for name, p in strategy.named_parameters()}
+    before = {name: (p, _version(p)) for name, p in strategy.named_parameters()}
     strategy.begin_experience(experience)
-    optimizer = None if strategy.own_loop else build_optimizer(strategy, config.optimizer)
-    accumulation = None
-    if optimizer is not None:
-        # A parameter that was replaced just now (a new model) has nothing to do with old moments.
-        named = dict(strategy.named_parameters())
-        kept = {name for name, (p, _) in before.items() if named.get(name) is p}
-        stored = {name: moments for name, moments in optimizer_memory.items() if name in kept}
-        restore_optimizer(strategy, optimizer, stored)
-        strategy.optimizer = optimizer
-        norm = strategy.clip_norm if config.clip_norm is None else config.clip_norm
-        clip(optimizer, norm, config.clip_value)
-        if config.accumulate > 1:
-            accumulation = Accumulation(optimizer, config.accumulate)
-        if average:
-            unchanged = {name for name in kept if before[name][1] == named[name]._version}
-            average.follow(strategy, optimizer, unchanged)
+    optimizer = accumulation = None
+    if not strategy.own_loop:
+        optimizer = _optimizer(strategy, before, config, optimizer_memory, average)
+    if optimizer is not None and config.accumulate > 1:
+        accumulation = Accumulation(optimizer, config.accumulate)
     per_epoch = len(batch_sizes(len(data), config.batch_size))
     steps = -(-per_epoch // config.accumulate)
     after_step, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, steps)
@@ -167,6 +157,42 @@ def train_experience(
     if optimizer is not None and not config.optimizer.reset:
         found.optimizer = optimizer_state(strategy, optimizer)
     return found
+
+
+def _optimizer(
+    strategy: Strategy,
+    before: dict[str, tuple[Tensor, int]],
+    config: RunConfig,
+    memory: dict[str, Any],
+    average: WeightAverage | None,
+) -> Optimizer | None:
+    """Give a strategy its optimizer for an experience, and return it; None if it trains nothing.
+
+    Args:
+        before: parameters, and their versions, as they were when the experience before ended.
+    """
+    optimizer = build_optimizer(strategy, config.optimizer)
+    if optimizer is None:
+        return None
+    # A parameter that was replaced just now (a new model) has nothing to do with old moments.
+    named = dict(strategy.named_parameters())
+    kept = {name for name, (p, _) in before.items() if named.get(name) is p}
+    restore_optimizer(strategy, optimizer, {n: m for n, m in memory.items() if n in kept})
+    strategy.optimizer = optimizer
+    clip(
+        optimizer,
+        strategy.clip_norm if config.clip_norm is None else config.clip_norm,
+        config.clip_value,
+    )
+    if average:
+        unchanged = {name for name in kept if before[name][1] == _version(named[name])}
+        average.follow(strategy, optimizer, unchanged)
+    return optimizer
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class _LossWatch:

@@ -71,6 +71,16 @@ def test_a_change_of_the_order_after_position_k_keeps_the_keys_up_to_k() -> None
         {"optimizer": {"reset": False}},
         {"schedule": {"name": "CosineAnnealingLR"}},
         {"loss_classes": "seen"},
+        {"label_smoothing": 0.1},
+        {"clip_norm": 1.0},
+        {"clip_value": 1.0},
+        {"accumulate": 2},
+        {"ema": 0.9},
+        {"schedule": {"warmup": 0.1}},
+        {"optimizer": {"no_decay": ["bias"]}},
+        {"optimizer": {"groups": [{"match": "*", "lr": 0.1}]}},
+        {"augmentation": []},
+        {"augmentation": ["mixup"]},
         {"strategy": {"name": "er", "memory_size": 100}},
         {"strategy": "finetune"},
         {"model": {"name": "mlp", "hidden": [10]}},
@@ -245,6 +255,19 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
             "cl_platform.models.cnn",
         },
     ),
+    "augmented": (
+        {"strategy": "er", "stream": "split-digits", "augmentation": ["crop", "mixup"]},
+        {
+            "strategies.er",
+            "strategies.parts.memory",
+            "streams.augmentations.draws",
+            "streams.augmentations.geometry",
+            "streams.augmentations.mixing",
+            "cl_platform.core.buffers",
+            "cl_platform.models.classifier",
+            "cl_platform.models.mlp",
+        },
+    ),
     "wrapper on a transformed stream": (
         {"strategy": {"name": "refresh", "inner": "der++"}, "stream": "permuted-digits"},
         {
@@ -325,7 +348,11 @@ BESIDE = (
 def test_every_module_that_training_enters_is_in_the_keys(name: str, tmp_path: Path) -> None:
     data, more = TRAINED_WITH[name]
     settings = {"optimizer": {"momentum": 0.9, "reset": False}, "schedule": {"name": "StepLR"}}
-    settings["schedule"]["step_size"] = 1
+    settings["schedule"] |= {"step_size": 1, "warmup": 0.1}
+    settings["optimizer"]["groups"] = [{"match": "*", "lr": 0.01}]
+    settings |= {"accumulate": 2, "ema": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}
+    if data["strategy"] not in ("finetune", "l2p", "er"):
+        settings["accumulate"] = 1  # refresh moves the weights before every batch
     plan = make_plan(parse_config({"stream": "blobs", **settings, **data}))
     entered: set[str] = set()
 

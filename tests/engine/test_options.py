@@ -343,6 +343,17 @@ def test_the_loss_of_mixed_samples_is_the_weighted_sum_of_both() -> None:
     assert torch.allclose(cross_entropy(logits, batch, 0.1, "none"), expected, atol=1e-6)
 
 
+class Odd(Finetune):
+    """Refuses what there is not."""
+
+    refuses = ("acumulate",)
+
+
+def test_a_method_that_refuses_no_setting_is_told_so() -> None:
+    with pytest.raises(clp.ClpError, match="refuses 'acumulate', which is no setting of a run"):
+        make_plan(parse_config({"stream": BLOBS, "strategy": f"{__name__}:Odd"}))
+
+
 ALL = ["er", "er-ace", "der++", "icarl", "lwf", "mir", "a-gem", "gdumb", "ewc", "refresh", "tag"]
 
 
@@ -350,7 +361,8 @@ ALL = ["er", "er-ace", "der++", "icarl", "lwf", "mir", "a-gem", "gdumb", "ewc", 
 @pytest.mark.parametrize("scenario", ["class", "task"])
 def test_every_method_learns_by_smoothed_labels(strategy: str, scenario: str) -> None:
     stream = {**BLOBS, "scenario": scenario}
-    given: dict[str, Any] = {"stream": stream, "strategy": strategy, "upto": 2}
+    section = {"name": strategy, "passes": 3} if strategy == "gdumb" else strategy
+    given: dict[str, Any] = {"stream": stream, "strategy": section, "upto": 2}
     plain, smooth = fold_of(**given), fold_of(label_smoothing=0.2, **given)
     assert weights(smooth).isfinite().all()
     assert not torch.equal(weights(plain), weights(smooth))
@@ -542,7 +554,9 @@ def test_a_resumed_run_has_the_same_bits(strategy: str, model: str, tmp_path: Pa
     if strategy == "coda-prompt":
         section = {"name": strategy, "blocks": [0], "components": 4}
     scenario = "task" if strategy == "lora" else "class"
-    given = {**EVERYTHING, "stream": {**DIGITS, "experiences": 3, "scenario": scenario}}
+    samples = 20 if model == "slim-resnet18" else 60
+    stream = {**DIGITS, "samples": samples, "experiences": 3, "scenario": scenario}
+    given = {**EVERYTHING, "stream": stream}
     given |= {"strategy": section, "model": model}
     whole = fold_of(**given)
     fold_of(tmp_path, upto=1, **given)

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional
 import cl_platform as clp
 from cl_platform import Augmentation, Batch, ReplayBuffer
 from cl_platform.config.registry import load, plugins
-from cl_platform.config.run_config import parse_config
+from cl_platform.config.run_config import parse_config, with_flags
 from cl_platform.config.signatures import build
 from cl_platform.core.augmentation import Mixing
 from cl_platform.core.preprocess import Preprocess
@@ -284,6 +284,17 @@ def test_replay_draws_are_augmented_and_mixed_unless_they_must_not_be() -> None:
     whole = info.preprocess(torch.cat([data.x, data.x.flip(3)]))
     assert {x.numpy().tobytes() for x in plain.x} <= {x.numpy().tobytes() for x in whole}
     assert drawn[:3].target.shape == (3, 10)  # type: ignore[union-attr]
+
+
+def test_stored_logits_are_those_of_samples_as_they_are_stored() -> None:
+    settings = {"stream": DIGITS, "strategy": {"name": "der++", "memory_size": 50}}
+    config = parse_config(with_flags(settings, {"augmentation": "mixup", "lr": 1e-9}))
+    fold = Fold(make_plan(config), StateStore(None), Trackers())
+    fold.train()
+    strategy: Any = fold.strategy
+    rows = strategy.buffer.rows()
+    found = strategy.model(strategy.buffer.plain(rows))  # the weights are still the first ones
+    assert torch.allclose(strategy.buffer.extra_logits[rows], found, atol=1e-4)
 
 
 class Seen(load("strategy", "finetune")):  # type: ignore[misc]
