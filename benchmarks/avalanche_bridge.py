@@ -8,6 +8,7 @@ Prints two tables; with --write they are put into docs/avalanche.md. Runs are ke
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ PAIRS: list[tuple[str, dict[str, Any], str, dict[str, Any], str]] = [
     ("GEM", {"patterns_per_exp": 40}, "gem", SHARED, "ours keeps the latest samples"),
     ("GDumb", {}, "gdumb", GDUMB, "ours anneals the learning rate"),
     ("DER", {"beta": 0.0}, "der", DARK, "theirs stores logits when an experience ends"),
-    ("DER", {}, "der++", DARK, "theirs stores logits when an experience ends"),
+    ("DER", {"beta": 0.5}, "der++", DARK, "theirs stores logits when an experience ends"),
     ("ER_ACE", {}, "er-ace", BALANCED, "theirs halves the loss"),
     ("MIR", MIR, "mir", BALANCED, "theirs adds two means up; only old classes"),
 ]
@@ -175,7 +176,8 @@ def tried(function: Callable[[], Any]) -> str:
         with quiet():
             function()
     except BaseException as error:
-        return blame(error)[:160].replace("|", "/")
+        place = r"^RunFailed: run \w+ failed at experience (\d) of \d: "  # of an id that differs
+        return re.sub(place, r"at experience \1: ", blame(error))[:160].replace("|", "/")
     return ""
 
 
@@ -197,7 +199,8 @@ def bridged(make: Callable[..., Any]) -> None:
 
 def others() -> list[str]:
     """The table of further strategies: what its own loop says, and the bridge."""
-    rows = ["| Avalanche | in its own loop | under our runs |", "|---|---|---|"]
+    head = f"| Avalanche {Avalanche.library} | in its own loop | under our runs |"
+    rows = [head, "|---|---|---|"]
     for name, make in OTHERS.items():
         results = [tried(lambda make=make: alone(make)), tried(lambda make=make: bridged(make))]
         rows.append(f"| {name} | {results[0] or 'runs'} | {results[1] or 'runs'} |")
