@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cl_platform.core.preprocess import Preprocess
+from cl_platform.core.rng import global_generators
 from cl_platform.core.samples import Samples
 from cl_platform.errors import BadInput
 
@@ -89,18 +90,25 @@ def is_multi_task(model: Any) -> bool:
 def parts_of(dataset: Any) -> dict[str, Any]:
     """Return what makes an equal data set: only its own samples, wherever they come from.
 
+    Transformations that are not the stream's are applied.
+
     Raises:
-        BadInput: it has transformations that are not the stream's.
+        BadInput: they do not always give the same sample.
     """
     flat = dataset._flat_data
     places = [leaf_of(flat, i) for i in range(len(dataset))]
     found = [leaf[row] for leaf, row in places]
     augmentations = {getattr(leaf, "augmentation", None) for leaf, _ in places}
-    if len(augmentations) > 1 or (_own_transforms(flat) and None in augmentations):
-        raise BadInput(
-            "Avalanche keeps samples with transformations of their own, which no state can hold: "
-            "give the augmentation to the stream"
-        )
+    if None in augmentations and _own_transforms(flat):
+        readings = [
+            _read(flat, group, seed) for group, seed in (("train", 0), ("train", 1), ("eval", 0))
+        ]
+        found = readings[0]
+        if len(augmentations) > 1 or not all(_equal(found, other) for other in readings[1:]):
+            raise BadInput(
+                "Avalanche keeps samples with random transformations that are not the stream's, "
+                "which no state can hold: give the augmentation to the stream"
+            )
     attributes = [
         (a.name, a.use_in_getitem, _together([a[i] for i in range(len(a))]))
         for a in dataset._data_attributes.values()
@@ -143,6 +151,19 @@ def leaf_of(flat: Any, i: int) -> tuple[Any, int]:
         which, i = flat._get_idx(i)
         flat = flat._datasets[which]
     return flat, i
+
+
+def _read(flat: Any, group: str, seed: int) -> list[Any]:
+    """Return the samples of a data set through a group of transformations."""
+    with global_generators(seed):
+        return [flat._getitem_recursive_call(i, group) for i in range(len(flat))]
+
+
+def _equal(first: list[Any], second: list[Any]) -> bool:
+    return all(
+        isinstance(a[0], Tensor) and torch.equal(a[0], b[0]) and int(a[1]) == int(b[1])
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 def _own_transforms(flat: Any) -> bool:

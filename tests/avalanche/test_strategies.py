@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cl_platform as clp
-from cl_platform.avalanche.data import quiet
+from cl_platform.avalanche.data import parts_of, quiet
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import instantiate
 from cl_platform.core.rng import global_generators, seed_for
@@ -396,3 +396,36 @@ def test_a_sweep_over_all_orders_shares_their_beginnings(
     shared, alone = Result.load(tmp_path / "runs" / run.run_id), execute(make_plan(run.config))
     assert shared is not None
     assert (shared.run_id, shared.metrics) == (alone.run_id, alone.metrics)
+
+
+def test_augmented_samples_are_stored_as_they_are(avalanche: Any, tmp_path: Path) -> None:
+    stream = {"name": "split-digits", "augmentation": "crop"}
+    section = {"method": "DER", "arguments": METHODS["DER"]}
+    whole = fold_of(section, stream=stream)
+    whole.run()
+    fold_of(section, StateStore(tmp_path), stream=stream).run(upto=3)
+    resumed = fold_of(section, StateStore(tmp_path), stream=stream)
+    resumed.run()
+    assert resumed.trained == 2
+    assert_same(whole.strategy.state_dict(), resumed.strategy.state_dict())
+    kept = whole.strategy._revived()[0]["learner"].storage_policy.buffer
+    stored = {x.numpy().tobytes() for e in whole.plan.stream.experiences for x in e.train.x}
+    found = parts_of(kept)
+    assert {x.numpy().tobytes() for x in found["x"]} <= stored
+    assert found["augmentation"] == whole.plan.stream.preprocess
+    plain = fold_of(section)
+    plain.run()
+    assert not torch.equal(weights(plain.strategy.model), weights(whole.strategy.model))
+
+
+def test_samples_with_random_transformations_of_their_own_are_refused(avalanche: Any) -> None:
+    from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as make
+
+    def data(transform: Any) -> Any:
+        return make(torch.ones(4, 3), torch.arange(4), task_labels=[0] * 4, transform=transform)
+
+    with quiet():
+        doubled = parts_of(data(lambda x: 2 * x))
+        with pytest.raises(BadInput, match="random transformations that are not the stream's"):
+            parts_of(data(lambda x: x * torch.rand(3)))
+    assert torch.equal(doubled["x"], torch.full((4, 3), 2.0))
