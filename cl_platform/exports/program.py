@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from cl_platform.engine.network import Network
 from cl_platform.errors import BadInput, one_line
@@ -99,7 +100,8 @@ def program_of(network: Network, raw: Tensor) -> Program:
     program = Program("", {}, inputs, example)
     try:
         with torch.no_grad():
-            traced = torch.export.export(network, example, dynamic_shapes=program.dynamic())
+            flat = _Flat(network)
+            traced = torch.export.export(flat, example, dynamic_shapes=program.dynamic())
             traced = traced.run_decompositions({})  # contexts become operations
     except Exception as error:
         kind = type(network.strategy).__name__
@@ -108,7 +110,7 @@ def program_of(network: Network, raw: Tensor) -> Program:
             f"safetensors and onnx files cannot hold ({one_line(error, 120)}); use "
             "result.model() with torch.save instead"
         ) from error
-    names = _names(traced)
+    names = {argument: flat.names.get(name, name) for argument, name in _names(traced).items()}
     graph = traced.graph_module.graph
     for node in list(graph.nodes):
         if "_assert_tensor_metadata" in str(node.target):  # it holds a program to its device
@@ -127,7 +129,35 @@ def program_of(network: Network, raw: Tensor) -> Program:
         tensors=_listed(names),
         function=f"def program({head.strip()}\n",
     )
-    return Program(source, _tensors(traced, names), inputs, example)
+    constants = {name: t for name, t in traced.constants.items() if isinstance(t, Tensor)}
+    held = {**constants, **{flat.names[name]: t for name, t in flat.named_buffers()}}
+    tensors = {name: held[name].detach().clone().contiguous() for name in names.values()}
+    return Program(source, tensors, inputs, example)
+
+
+class _Flat(nn.Module):
+    """A network as a function of its tensors: the exporter follows the calls of modules, which
+    methods that enter a network half-way do not nest as it expects.
+
+    Attributes:
+        names: of the tensors in the network, by their names here.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._network = (network,)  # no module of this one
+        self.names: dict[str, str] = {}
+        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+            own = name.replace(".", "_")
+            while own in self.names:
+                own += "_"
+            self.names[own] = name
+            self.register_buffer(own, tensor.detach())
+
+    def forward(self, raw: Tensor, task: Tensor | None = None) -> Tensor:
+        tensors = {name: self.get_buffer(own) for own, name in self.names.items()}
+        logits: Tensor = functional_call(self._network[0], tensors, (raw, task))
+        return logits
 
 
 def _names(traced: torch.export.ExportedProgram) -> dict[str, str]:
@@ -141,12 +171,6 @@ def _names(traced: torch.export.ExportedProgram) -> dict[str, str]:
     names = {argument: name for found in maps for argument, name in found.items()}
     places = [node.name for node in traced.graph.nodes if node.op == "placeholder"]
     return {argument: names[argument] for argument in places if argument in names}
-
-
-def _tensors(traced: torch.export.ExportedProgram, names: Mapping[str, str]) -> dict[str, Tensor]:
-    held = {**traced.constants, **traced.state_dict}
-    found = {name: held[name] for name in names.values()}
-    return {name: t.detach().clone().contiguous() for name, t in found.items()}
 
 
 def _listed(names: Mapping[str, str]) -> str:
