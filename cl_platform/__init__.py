@@ -30,6 +30,7 @@ HOMES = {
     "Stream": "core.stream",
     "StreamInfo": "core.stream",
     "Wrapper": "core.wrapper",
+    "adopt": "models.adopted",
     "check_strategy": "engine.contract",
     "class_incremental": "core.stream",
     "load_results": "results.load",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from cl_platform.core.wrapper import Wrapper as Wrapper
     from cl_platform.engine.contract import check_strategy as check_strategy
     from cl_platform.errors import ClpError as ClpError
+    from cl_platform.models.adopted import adopt as adopt
     from cl_platform.results.load import load_results as load_results
     from cl_platform.results.result import Result as Result
 
