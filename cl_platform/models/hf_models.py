@@ -99,8 +99,7 @@ class HuggingFace(Images):
             network = random_encoder(self.architecture, **self.changes(config, channels, size))
         else:
             network = self.trained()
-        shape = (channels, *example.shape[2:])
-        body = body_of_encoder(network, self.title, shape, size, pooling)
+        body = body_of_encoder(network, self.title, tuple(example.shape[1:]), size, pooling)
         body.channels = channels
         body.trial(example)
         return body

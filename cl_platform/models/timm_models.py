@@ -62,7 +62,7 @@ class Timm(Images):
         try:
             found = timm.get_pretrained_cfg(self.architecture)
         except RuntimeError as error:  # a tag of weights
-            tags = timm.list_pretrained(f"{self.architecture.partition('.')[0]}*")
+            tags = timm.list_pretrained(f"{self.architecture.partition('.')[0]}.*")
             raise self.unknown(tags) from error
         if not timm.is_model(self.architecture):
             raise self.unknown(timm.list_models())
@@ -94,12 +94,15 @@ class Timm(Images):
         given: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
         if config.fixed_input_size and size != tuple(config.input_size[1:]):
             given["img_size"] = size
+        names: set[str] = set()
         if weights != RANDOM:
             file = self.file(weights)
-            read_weights(file)  # damaged ones are said in a line
+            names = set(read_weights(file))
             given |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
         try:
             network = self.load().create_model(self.architecture, **given)
+            if weights not in (RANDOM, PRETRAINED):  # timm leaves what a file lacks as it is drawn
+                _check_names(network, names)
         except (RuntimeError, KeyError) as error:  # with a line per parameter
             if weights == RANDOM:
                 raise BadInput(f"{self.title} cannot be built: {one_line(error, 200)}") from error
@@ -118,6 +121,12 @@ class Timm(Images):
         body = Body(network, self.title, channels, size)
         body.trial(example)
         return body
+
+
+def _check_names(network: Any, names: set[str]) -> None:
+    """Raise KeyError where weights of a network are missing."""
+    if missing := [name for name, _ in network.named_parameters() if name not in names]:
+        raise KeyError(missing[0])
 
 
 def _check_patches(network: Any, size: tuple[int, int], title: str) -> None:
