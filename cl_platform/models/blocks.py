@@ -13,6 +13,7 @@ SEPARATE = (
     ("query", "key", "value"),
     ("q_proj", "k_proj", "v_proj"),
     ("q_lin", "k_lin", "v_lin"),
+    ("query_proj", "key_proj", "value_proj"),
     ("to_q", "to_k", "to_v"),
     ("q", "k", "v"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -41,15 +42,7 @@ class OpenTransformer(Backbone):
         self._survey(example)
         wanted = body.trial(example)
         self.classifier = nn.Linear(wanted.shape[1], n_classes)
-        with torch.no_grad():
-            self.eval()
-            found = self.pool(self.encode(self.embed(example)))
-            self.train()
-        if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-4):
-            raise BadInput(
-                f"model.blocks={place} of {body.title}: its features do not come from the tokens "
-                "after these blocks alone; name others"
-            )
+        self._check(example, wanted)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -134,13 +127,29 @@ class OpenTransformer(Backbone):
         layers = self.layers
         before = [vars(layer).get("forward") for layer in layers]
         for layer in layers:
-            vars(layer)["forward"] = _in_tuple if self.gives_tuple else _as_it_is
+            vars(layer)["forward"] = partial(_pass_on, self.n_outputs)
         try:
             yield
         finally:
             for layer, forward in zip(layers, before, strict=True):
                 del vars(layer)["forward"]
                 vars(layer).update({} if forward is None else {"forward": forward})
+
+    def _check(self, example: Tensor, wanted: Tensor) -> None:
+        """Raise BadInput unless the three parts together are the whole."""
+        self.eval()
+        try:
+            with torch.no_grad():
+                found = self.pool(self.encode(self.embed(example)))
+            fault = "" if torch.allclose(found, wanted, rtol=1e-3, atol=1e-4) else "more goes by"
+        except Exception as error:  # of a library's code, where it is called otherwise
+            fault = one_line(error, 120)
+        self.train()
+        if fault:
+            raise BadInput(
+                f"model.blocks={self.place} of {self.body.title}: its features do not come from "
+                f"the tokens after these blocks alone ({fault})"
+            )
 
     def _survey(self, example: Tensor) -> None:
         """Find in a trial what the blocks take and give, where they end, and what is called."""
@@ -169,7 +178,8 @@ class OpenTransformer(Backbone):
                 "from block to block; a plain transformer is needed"
             )
         self.width = next(iter(shapes))[-1]
-        self.gives_tuple = isinstance(inside[0].output, tuple)
+        output = inside[0].output
+        self.n_outputs = len(output) if isinstance(output, tuple) else None
         self.end = _end(calls, blocks[-1], inside[-1].tokens)
         called = {call.name for call in calls}
         places = [p for block in self.layers for p in projections_of(block).values()]
@@ -200,13 +210,10 @@ def _end(calls: list[Call], last: str, tokens: Tensor) -> str:
     return next(after, last)
 
 
-def _as_it_is(*args: Any, **kwargs: Any) -> Tensor:
-    tokens: Tensor = next(iter((*args, *kwargs.values())))
-    return tokens
-
-
-def _in_tuple(*args: Any, **kwargs: Any) -> tuple[Tensor]:
-    return (_as_it_is(*args, **kwargs),)
+def _pass_on(n_outputs: int | None, *args: Any, **kwargs: Any) -> Any:
+    """Give what a block is given, alone or first of a tuple of as many as it gives."""
+    tokens = next(iter((*args, *kwargs.values())))
+    return tokens if n_outputs is None else (tokens, *[None] * (n_outputs - 1))
 
 
 @contextmanager

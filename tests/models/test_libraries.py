@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from torch import nn
 
 import cl_platform as clp
+from cl_platform.cli.app import overridden
 from cl_platform.config.registry import load
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.planner import make_plan
@@ -298,3 +302,21 @@ def test_names_of_libraries_hide_no_module(tmp_path: Path, monkeypatch: pytest.M
     assert load("model", "timm:resnet18") == load("model", "timm:resnet18")
     assert type(network("timm:test_vit", (3, 32, 32))) is OpenTransformer
     assert type(network("timm:test_resnet", (3, 32, 32))) is Adopted
+
+
+def test_the_document_works_as_written(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text()
+    python = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    monkeypatch.setattr(clp, "run", partial(clp.run, out=None))
+    exec(python, names)
+    assert names["mine"]((1, 8, 8), 10, width=20).classifier.in_features == 20
+    commands = re.findall(r"^clp run (.*)$", text, re.MULTILINE)
+    offline = [c for c in commands if not any(word in c for word in ("=pretrained", "hf:", "\\"))]
+    assert len(offline) >= 2
+    for command in offline:
+        words = shlex.split(command)
+        flags = dict(zip(words[::2], words[1::2], strict=True))
+        settings = [v for k, v in zip(words[::2], words[1::2], strict=True) if k == "--set"]
+        given = {k.removeprefix("--"): v for k, v in flags.items() if k != "--set"}
+        assert make_plan(parse_config(overridden([], given, settings))).run_id
