@@ -58,8 +58,8 @@ def load(kind: Kind, name: str) -> Any:
         UnknownName: no plugin has this name; the message suggests the nearest one.
         BadInput: the module, file or attribute cannot be imported.
     """
-    library, _, inside = name.partition(":")
-    if inside:
+    library, colon, inside = name.partition(":")
+    if colon:
         shelf = plugins(kind).get(library)
         found: Any = _import(kind, shelf.value) if shelf else None
         return found.named(inside) if hasattr(found, "named") else _import(kind, name)

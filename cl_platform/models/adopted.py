@@ -28,6 +28,10 @@ class Adopted(Classifier):
         self.body = body
         self.classifier = nn.Linear(body.trial(example).shape[1], n_classes)
 
+    @property
+    def title(self) -> str:
+        return self.body.title
+
     def features(self, x: Tensor) -> Tensor:
         features: Tensor = self.body(x)
         return features
@@ -62,11 +66,12 @@ def adopt(
     example = example_of(input_shape)
     try:
         output = trial(body, example, title)
-    except BadInput:
-        if len(input_shape) > 1:
-            raise
+    except BadInput as error:
         example = torch.ones(2, *input_shape, dtype=torch.int64)  # it may be one of token ids
-        output = trial(body, example, title)
+        try:
+            output = trial(body, example, title)
+        except BadInput:
+            raise error from None
     found = head or head_of(body, example)
     if found is None:
         if output.shape[1:] == (n_classes,) and not blocks:

@@ -83,12 +83,6 @@ def trial(network: nn.Module, example: Tensor, title: str) -> Any:
             module.training = mode
 
 
-def title_of(model: nn.Module) -> str:
-    """Return what messages call a model: as it was named, if it came from a library."""
-    body = getattr(model, "body", None)
-    return body.title if isinstance(body, Body) else type(model).__name__
-
-
 def example_of(input_shape: tuple[int, ...]) -> Tensor:
     """Return two inputs for a trial, the same whatever the seed."""
     generator = torch.Generator().manual_seed(0)

@@ -49,6 +49,10 @@ class OpenTransformer(Backbone):
         """Return the blocks in order."""
         return list(holder(self.body, self.place).children())
 
+    @property
+    def title(self) -> str:
+        return self.body.title
+
     def features(self, x: Tensor) -> Tensor:
         features: Tensor = self.body(x)
         return features
@@ -177,7 +181,7 @@ class OpenTransformer(Backbone):
                 f"model.blocks={self.place} of {self.body.title}: the shape of its tokens changes "
                 "from block to block; a plain transformer is needed"
             )
-        self.width = next(iter(shapes))[-1]
+        self.width = int(inside[0].given.shape[-1])
         output = inside[0].output
         self.n_outputs = len(output) if isinstance(output, tuple) else None
         self.end = _end(calls, blocks[-1], inside[-1].tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from pydantic import PositiveInt
@@ -90,8 +89,9 @@ class Torchvision(Images):
         try:
             if not path.is_file():
                 folder.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(default.url, str(path), progress=False)
-        except (OSError, URLError) as error:
+                prefix = path.stem.rpartition("-")[2]  # of its sha256, as torchvision names them
+                torch.hub.download_url_to_file(default.url, str(path), prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # no network, or other bytes
             raise DataError(
                 f"the weights of {self.title} are not available ({one_line(error, 160)}); connect "
                 "to a network once, or give model.weights=FILE, or model.weights=random"

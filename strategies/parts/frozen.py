@@ -12,7 +12,6 @@ from cl_platform import Batch, Experience, Strategy, StreamInfo
 from cl_platform.config.registry import name_of
 from cl_platform.errors import BadInput
 from cl_platform.models.backbone import Backbone
-from cl_platform.models.body import title_of
 from cl_platform.models.precision import in_float32
 
 
@@ -52,9 +51,9 @@ class FrozenBackbone(Strategy):
         if not isinstance(model, Backbone):
             method = name_of("strategy", type(self))
             raise BadInput(
-                f"{method} needs a transformer; {title_of(model)} is none: "
-                "give --model minilm, vit, hybrid-vit or small-vit, or name the module with the "
-                "blocks of your own, model.blocks=NAME"
+                f"{method} needs a transformer; {getattr(model, 'title', type(model).__name__)} is "
+                "none: give --model minilm, vit, hybrid-vit or small-vit, or name the module with "
+                "the blocks of your own, model.blocks=NAME"
             )
         self.model: Backbone = model
         self.head = self.new_head()

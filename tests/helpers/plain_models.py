@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cl_platform import Preprocess, Samples, Stream, class_incremental
+from cl_platform.models.backbone import Backbone, LowRank, Prefix
 
 WORDS, LENGTH, WIDTH = 50, 7, 16
 SIZES = {
@@ -66,6 +68,25 @@ def texts(n: int = 12, **fields: Any) -> Stream:
     ids = 3 + 10 * y[:, None] + torch.randint(10, (len(y), LENGTH), generator=generator)
     lengths = torch.randint(2, LENGTH + 1, (len(y), 1), generator=generator)
     return _stream("parts", Samples.of((ids * (torch.arange(LENGTH) < lengths)).int(), y), **fields)
+
+
+def alike(ours: Backbone, opened: Backbone, x: Tensor) -> None:
+    """Check that prompts, prefixes and updates of two backbones give the same."""
+    width = ours.width
+    prompts, prefix = torch.randn(2, width), Prefix(torch.randn(3, width), torch.randn(3, width))
+    update = LowRank(torch.randn(2, width), torch.randn(width, 2) / width)
+    found = []
+    for model in (ours, opened):
+        with torch.no_grad():
+            tokens = model.embed(x).prepend(prompts)
+            out = model.encode(
+                tokens, {0: prefix, 1: prefix}, {"0.query": update, "1.value": update}
+            )
+            first, own = out.split(2)
+            found.append((model.features(x), first.values.mean(1), model.pool(own)))
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5 * float(mine.abs().max() + 1))
+    assert not torch.allclose(found[0][0], found[0][2], atol=1e-2)
 
 
 def _stream(name: str, samples: Samples, **fields: Any) -> Stream:

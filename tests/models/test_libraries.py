@@ -21,8 +21,12 @@ from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ClpError, say_once
 from cl_platform.models.adopted import Adopted
 from cl_platform.models.features import Features, features_home
+from cl_platform.models.hub import text_weights
 from cl_platform.models.opened import OpenTransformer
-from tests.helpers.plain_models import LENGTH, images, saved, texts
+from cl_platform.models.text import TextEncoder
+from cl_platform.models.vision import PretrainedViT
+from cl_platform.storage.state_store import StateStore
+from tests.helpers.plain_models import LENGTH, alike, images, saved, texts
 
 SMALL = {"name": "timm:test_vit", "size": 32}
 PROMPTS = [
@@ -76,7 +80,7 @@ def test_methods_for_transformers_run_on_plain_ones(
 @pytest.mark.parametrize(
     ("model", "strategy"),
     [
-        *(("torchvision:resnet18", s) for s in ("er", "icarl", "slda")),
+        *(("torchvision:resnet18", s) for s in ("er", "slda")),
         *(("timm:test_resnet", s) for s in ("er", "icarl", "slda", "lwf", "der++", "rank-update")),
     ],
 )
@@ -87,16 +91,33 @@ def test_other_methods_run_on_any_network(model: str, strategy: str) -> None:
     assert result.metrics["learning_accuracy"] > 0.6
 
 
-def test_the_same_run_has_the_same_bits_and_goes_on_from_its_states(tmp_path: Path) -> None:
-    first = run("er", "timm:test_efficientnet", out=tmp_path)
-    again = run("er", "timm:test_efficientnet")
+@pytest.mark.parametrize(
+    ("strategy", "model"), [("er", "timm:test_efficientnet"), ("l2p", SMALL), ("icarl", None)]
+)
+def test_the_same_run_has_the_same_bits_and_goes_on_from_its_states(
+    tmp_path: Path, strategy: str, model: Any
+) -> None:
+    if model is None:
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 9)
+        )
+    first = run(strategy, model, out=tmp_path)
+    again = run(strategy, model)
     assert first.matrix == again.matrix
     (tmp_path / "runs" / first.run_id / "result.json").unlink()
     states = sorted((tmp_path / "states").glob("*/*.pt"), key=lambda p: p.stat().st_mtime_ns)
     assert len(states) >= 2
-    for file in states[-1].parent.glob(f"{states[-1].stem}.*"):
+    key = states[-1].stem
+    kept = StateStore(tmp_path / "states").load(key)
+    for file in states[-1].parent.glob(f"{key}.*"):
         file.unlink()
-    assert run("er", "timm:test_efficientnet", out=tmp_path).matrix == first.matrix
+    assert run(strategy, model, out=tmp_path).matrix == first.matrix
+    again_kept = StateStore(tmp_path / "states").load(key)
+    assert kept is not None
+    assert again_kept is not None
+    assert kept.strategy.keys() == again_kept.strategy.keys()
+    for name, value in kept.strategy.items():
+        assert torch.equal(value, again_kept.strategy[name]), name
 
 
 def test_features_of_pretrained_ones_are_cached(
@@ -210,6 +231,26 @@ def test_weights_of_a_file(tmp_path: Path, name: str, make: Callable[[], nn.Modu
     with pytest.raises(ClpError, match=r"weights=.* are (not )?those of") as caught:
         network(name, (1, 8, 8), weights=str(file), size=160)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_gives_what_it_gives_to_our_own(tmp_path: Path) -> None:
+    import timm
+
+    file = tmp_path / "vit.pt"
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), file)
+    given = {"weights": str(file), "size": 48}
+    ours = PretrainedViT((1, 8, 8), 5, architecture="test_vit", **given).eval()
+    opened = network("timm:test_vit", (1, 8, 8), **given).eval()
+    alike(ours, opened, torch.randn(2, 1, 8, 8))
+    parameters = {"architecture": "test_vit", **given}
+    assert load("model", "timm:test_vit").preprocess(**given) == ours.preprocess(**parameters)
+
+
+def test_minilm_is_the_same_by_its_folder() -> None:
+    ours = TextEncoder((9,), 5).eval()
+    opened = network(f"hf:{text_weights('minilm')}", (9,)).eval()
+    ids = torch.randint(1000, 30000, (3, 9), dtype=torch.int32)
+    alike(ours, opened, ids * (torch.arange(9) < torch.tensor([9, 4, 6])[:, None]))
 
 
 def test_keys_cover_the_architecture_and_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from cl_platform.models.backbone import Backbone, LowRank, Prefix
 from cl_platform.models.opened import OpenTransformer
 from cl_platform.models.text import TextEncoder
 from cl_platform.models.vision import SmallViT
-from tests.helpers.plain_models import LENGTH, WIDTH, WORDS, saved
+from tests.helpers.plain_models import LENGTH, WIDTH, WORDS, alike, saved
 
 
 class Torchs(nn.Module):
@@ -188,30 +188,18 @@ def test_an_update_is_a_change_of_the_weight(model: OpenTransformer) -> None:
     assert torch.equal(model.features(x), before)  # and what was attached is gone
 
 
-def alike(ours: Backbone, opened: Backbone) -> None:
-    x, prompts = inputs_of(ours), torch.randn(2, WIDTH)
-    everything = ({0: prefix(3), 1: prefix(2)}, {"0.query": update(), "1.value": update()})
-    pairs = []
-    for model in (ours, opened):
-        out = model.encode(model.embed(x).prepend(prompts), *everything)
-        first, own = out.split(2)
-        pairs.append((model.features(x), first.values.mean(1), model.pool(own)))
-    for mine, found in zip(*pairs, strict=True):
-        assert torch.allclose(mine, found, atol=1e-5)
-
-
 def test_a_vit_of_timm_is_our_own(tmp_path: Path) -> None:
     ours = SmallViT((1, 8, 8), 3, width=WIDTH, depth=2, heads=2).eval()
     module = timm_vit()
     module.load_state_dict({**module.state_dict(), **ours.body.state_dict()})
-    alike(ours, adopt(module, (1, 8, 8), 3).eval())  # type: ignore[arg-type]
+    alike(ours, adopt(module, (1, 8, 8), 3).eval(), inputs_of(ours))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_an_encoder_of_transformers_is_our_own(tmp_path: Path, pooling: Any) -> None:
     name = saved("bert", tmp_path)
     ours = TextEncoder((LENGTH,), 3, weights=name.removeprefix("hf:"), pooling=pooling).eval()
-    alike(ours, load("model", name)((LENGTH,), 3, pooling=pooling).eval())
+    alike(ours, load("model", name)((LENGTH,), 3, pooling=pooling).eval(), inputs_of(ours))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks
