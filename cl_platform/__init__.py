@@ -32,6 +32,7 @@ HOMES = {
     "Stream": "core.stream",
     "StreamInfo": "core.stream",
     "Wrapper": "core.wrapper",
+    "adopt": "models.adopted",
     "check_strategy": "engine.contract",
     "class_incremental": "core.stream",
     "export": "exports.exporting",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from cl_platform.engine.update import update as update
     from cl_platform.errors import ClpError as ClpError
     from cl_platform.exports.exporting import export as export
+    from cl_platform.models.adopted import adopt as adopt
     from cl_platform.results.load import load_results as load_results, load_run as load_run
     from cl_platform.results.result import Result as Result
 

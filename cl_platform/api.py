@@ -12,7 +12,7 @@ from torch import nn
 
 from cl_platform.config.registry import load, name_of
 from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
-from cl_platform.config.signatures import object_faults
+from cl_platform.config.signatures import check_section, object_faults
 from cl_platform.core.augmentation import Augmentation
 from cl_platform.core.curriculum import Curriculum
 from cl_platform.core.strategy import Strategy
@@ -20,6 +20,7 @@ from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import DEFAULT_OUT, execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ConfigError
+from cl_platform.models.given import Given
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import Keep
 from cl_platform.tracking.notebook import NotebookSink, in_notebook
@@ -31,7 +32,7 @@ def run(
     strategy: str | Mapping[str, Any] | Strategy | type[Strategy] = "er",
     *,
     curriculum: str | Mapping[str, Any] | Curriculum | Sequence[int] = "as_given",
-    model: str | Mapping[str, Any] | type[nn.Module] = "mlp",
+    model: str | Mapping[str, Any] | type[nn.Module] | nn.Module = "mlp",
     out: str | Path | None = DEFAULT_OUT,
     sinks: Sequence[Sink] | None = None,
     keep: Keep = "all",
@@ -42,6 +43,9 @@ def run(
     Streams, strategies, curricula and models are given by name, as ``{"name": ..., **parameters}``
     or as objects. The result of a run that has ended in `out` before is returned at once; a run
     that was killed goes on where it was.
+
+    A model may be a module: it is copied, and the copies are trained. ``{"name": module,
+    "blocks": "encoder.layers"}`` names parts of it, as :func:`cl_platform.adopt` does.
 
     Args:
         sinks: told of every event; by default one bar in a notebook, and nothing elsewhere.
@@ -73,11 +77,18 @@ def run(
         objects["curriculum"] = curriculum
         name = name_of("curriculum", type(curriculum))
         data["curriculum"] = {"name": name, **vars(curriculum)}
-    if not isinstance(model, str | Mapping):
+    section: dict[str, Any] = dict(model) if isinstance(model, Mapping) else {"name": model}
+    if isinstance(section.get("name"), nn.Module):
+        objects["model"] = Given(section["name"])
+        section["name"] = name_of("model", type(section["name"]))
+        data["model"], faults = check_section("model", section, "model", objects["model"])
+        if faults:
+            raise ConfigError("\n".join(faults))
+    elif not isinstance(model, str | Mapping):
         if not isinstance(model, type | FunctionType):
             raise BadInput(
                 f"model={model!r:.60}: give a name, a name with parameters, or a class or function "
-                "that takes input_shape and n_classes"
+                "that takes input_shape and n_classes, or a module"
             )
         name = name_of("model", model)
         if _is_found(name, model):  # then it is the same run as by its name, defaults and all
@@ -85,11 +96,9 @@ def run(
         else:
             objects["model"], data["model"] = model, {"name": name}
     for flag, key in SHORTHANDS.items():
-        section = key.partition(".")[0]
-        if section in objects and settings.get(flag) is not None:
-            raise BadInput(
-                f"{flag}={settings[flag]!r} cannot change a {section} given as an object"
-            )
+        owner = key.partition(".")[0]
+        if owner in objects and settings.get(flag) is not None:
+            raise BadInput(f"{flag}={settings[flag]!r} cannot change a {owner} given as an object")
     by_name = {"stream": stream, "strategy": strategy, "curriculum": curriculum, "model": model}
     flags = {k: v for k, v in {**by_name, **settings}.items() if k not in objects}
     if isinstance(flags.get("augmentation"), list | tuple):

@@ -55,12 +55,17 @@ def plugins(kind: Kind) -> dict[str, EntryPoint]:
 def load(kind: Kind, name: str) -> Any:
     """Return the object behind a registered name, ``module:Attribute`` or ``file.py:Attribute``.
 
+    What a registered library has is named as ``library:NAME``; it is asked with ``named(NAME)``.
+
     Raises:
         UnknownName: no plugin has this name; the message suggests the nearest one.
         BadInput: the module, file or attribute cannot be imported.
     """
-    if ":" in name:
-        return _import(kind, name)
+    library, colon, inside = name.partition(":")
+    if colon:
+        shelf = plugins(kind).get(library)
+        found: Any = _import(kind, shelf.value) if shelf else None
+        return found.named(inside) if hasattr(found, "named") else _import(kind, name)
     entry = plugins(kind).get(name)
     if entry is None:
         raise UnknownName(

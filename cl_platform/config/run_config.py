@@ -83,7 +83,7 @@ class RunConfig(BaseModel):
     curriculum: Order = Field(default={"name": "as_given"}, validate_default=True)
     """In which order: as_given, reverse, random, or 2,0,1,..."""
     model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
-    """The network: mlp, cnn, resnet18, ..., or pretrained: vit, minilm, mobilenet."""
+    """The network: mlp, cnn, ...; pretrained: vit, minilm, ...; timm:, torchvision: or hf:NAME."""
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: LRSchedule | None = None
     seed: NonNegativeInt = 0

@@ -32,10 +32,16 @@ CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
 FIELDS: dict[Kind, dict[str, Any]] = {"stream": {"open": bool}}
 
 
-def check_section(kind: Kind, section: Section, where: str) -> tuple[Section, list[str]]:
-    """Return the section with every default filled in, and the faults found, one line each."""
+def check_section(
+    kind: Kind, section: Section, where: str, plugin: Any = None
+) -> tuple[Section, list[str]]:
+    """Return the section with every default filled in, and the faults found, one line each.
+
+    Args:
+        plugin: what the section is of; None loads it by the section's name.
+    """
     try:
-        plugin = registry.load(kind, section["name"])
+        plugin = plugin or registry.load(kind, section["name"])
     except BadInput as error:
         return section, [str(error)]
     try:
@@ -264,7 +270,10 @@ def _type_hints(plugin: Any) -> dict[str, Any]:
 
 
 def _unwrapped(plugin: Any) -> Any:
-    return plugin.func if isinstance(plugin, partial) else plugin  # partials are never nested
+    plugin = plugin.func if isinstance(plugin, partial) else plugin  # partials are never nested
+    if inspect.isclass(plugin) or inspect.isroutine(plugin):
+        return plugin
+    return type(plugin).__call__  # an object that is called
 
 
 def describe(kind: Kind, plugin: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from cl_platform.errors import BadInput
 from cl_platform.models.classifier import Classifier
 from cl_platform.models.precision import attending
 
+HIDDEN = -1e4  # what is added to the score of a key that a query may not see is lower
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -27,10 +29,12 @@ class Tokens:
     Args:
         values: (B, n, width).
         mask: (B, n) bool, false for padding; None where all tokens are real.
+        inputs: what they were made of, (B, ...), where a network's own forward needs it again.
     """
 
     values: Tensor
     mask: Tensor | None = None
+    inputs: Tensor | None = None
 
     def prepend(self, prompts: Tensor) -> Tokens:
         """Prepend prompts (P, width), or (B, P, width) for every sample its own."""
@@ -40,7 +44,7 @@ class Tokens:
         mask = self.mask
         if mask is not None:
             mask = pad(mask, (prompts.shape[1], 0), value=True)
-        return Tokens(torch.cat([prompts, self.values], dim=1), mask)
+        return replace(self, values=torch.cat([prompts, self.values], dim=1), mask=mask)
 
     def split(self, n: int) -> tuple[Tokens, Tokens]:
         """Return the first n tokens, and the others."""
@@ -48,7 +52,8 @@ class Tokens:
         return self._cut(before), self._cut(after)
 
     def _cut(self, part: slice) -> Tokens:
-        return Tokens(self.values[:, part], None if self.mask is None else self.mask[:, part])
+        mask = None if self.mask is None else self.mask[:, part]
+        return replace(self, values=self.values[:, part], mask=mask)
 
 
 class Prefix(NamedTuple):
@@ -153,7 +158,7 @@ def prefixed(prefixes: Mapping[int, Prefix], depth: int) -> Iterator[None]:
     Raises:
         BadInput: there were not as many calls as blocks: the prefixes would have had no effect.
     """
-    mode = _Prefixed(prefixes)
+    mode = Attention(prefixes)
     with mode:
         yield
     if mode.calls != depth:
@@ -163,7 +168,12 @@ def prefixed(prefixes: Mapping[int, Prefix], depth: int) -> Iterator[None]:
         )
 
 
-class _Prefixed(TorchFunctionMode):
+class Attention(TorchFunctionMode):
+    """Torch's attention as it is called inside, with prefixes; `calls` counts the calls.
+
+    A mask made for fewer tokens lets those in front of them through: prefixes and prompts.
+    """
+
     def __init__(self, prefixes: Mapping[int, Prefix]) -> None:
         super().__init__()
         self.prefixes = prefixes
@@ -176,11 +186,14 @@ class _Prefixed(TorchFunctionMode):
         if func is scaled_dot_product_attention:
             prefix = self.prefixes.get(self.calls)
             self.calls += 1
+            query, key, value = args
             if prefix is not None:
-                query, key, value = args
+                if kwargs.get("is_causal"):  # torch counts from the first key, now the prefix's
+                    n = query.shape[-2]
+                    past = torch.ones(n, n, dtype=torch.bool, device=query.device).tril()
+                    kwargs = {**kwargs, "is_causal": False, "attn_mask": past}
                 key, value = _before(key, prefix.keys), _before(value, prefix.values)
-                length = prefix.keys.shape[-2]
-                return func(query, key, value, **{**kwargs, **_wider_mask(kwargs, length)})
+            return func(query, key, value, **{**kwargs, **_wider_mask(kwargs, query, key)})
         return func(*args, **kwargs)
 
 
@@ -191,9 +204,22 @@ def _before(heads: Tensor, prefix: Tensor) -> Tensor:
     return torch.cat([split.expand(n_batch, -1, -1, -1), heads], dim=2)
 
 
-def _wider_mask(kwargs: dict[str, Any], length: int) -> dict[str, Tensor]:
-    """Return the mask (..., n) of an attention, bool or additive, that lets a prefix through."""
+def _wider_mask(kwargs: dict[str, Any], query: Tensor, key: Tensor) -> dict[str, Tensor]:
+    """Return the mask (..., n, n) of an attention, bool or additive, for what came to the front.
+
+    All see it, and new queries see what any of the others does. A size of 1 stands for all.
+    """
     mask = kwargs.get("attn_mask")
     if mask is None:
         return {}
-    return {"attn_mask": pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)}
+    keys, queries = (
+        max(0, tokens.shape[-2] - size) if size > 1 else 0
+        for tokens, size in zip((key, query), mask.mT.shape[-2:], strict=True)
+    )
+    mask = pad(mask, (keys, 0), value=1 if mask.dtype == torch.bool else 0)
+    if queries:
+        seen = mask.amax(-2, keepdim=True)
+        if mask.dtype != torch.bool:  # a bias between two places is none of a third
+            seen = seen.where(seen < HIDDEN, 0)
+        mask = torch.cat([seen.expand(*mask.shape[:-2], queries, -1), mask], dim=-2)
+    return {"attn_mask": mask}

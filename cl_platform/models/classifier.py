@@ -34,6 +34,11 @@ class Classifier(nn.Module):
     preprocess: ClassVar[Preprocess | None] = None
     classifier: nn.Linear
 
+    @property
+    def title(self) -> str:
+        """Return what messages call it."""
+        return type(self).__name__
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Return what the classifier sees of inputs (B, *input_shape), (B, n_features)."""

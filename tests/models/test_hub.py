@@ -131,7 +131,7 @@ def test_a_folder_without_files_is_told(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_told(copy: Path) -> None:
-    with pytest.raises(DataError, match=r"text encoder .* is not available") as caught:
+    with pytest.raises(DataError, match=r"encoder .* is not available") as caught:
         load_encoder(str(copy))  # which has no weights
     assert_one_line(caught.value)
     (copy / "tokenizer.json").write_text("{")
