@@ -35,11 +35,11 @@ HOMES = {
     "adopt": "models.adopted",
     "check_strategy": "engine.contract",
     "class_incremental": "core.stream",
-    "export": "exports.exporting",
+    "export": "deploy.exporting",
     "load_results": "results.load",
     "load_run": "results.load",
     "run": "api",
-    "update": "engine.update",
+    "update": "deploy.update",
 }
 
 __all__ = list(HOMES)
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
         class_incremental as class_incremental,
     )
     from cl_platform.core.wrapper import Wrapper as Wrapper
+    from cl_platform.deploy.exporting import export as export
+    from cl_platform.deploy.update import update as update
     from cl_platform.engine.contract import check_strategy as check_strategy
-    from cl_platform.engine.update import update as update
     from cl_platform.errors import ClpError as ClpError
-    from cl_platform.exports.exporting import export as export
     from cl_platform.models.adopted import adopt as adopt
     from cl_platform.results.load import load_results as load_results, load_run as load_run
     from cl_platform.results.result import Result as Result

@@ -44,7 +44,7 @@ def export(
         Print one JSON document and nothing else.
     """
     from cl_platform.cli.app import print_json
-    from cl_platform.exports.exporting import export as write
+    from cl_platform.deploy.exporting import export as write
 
     made = write(run, to, out, results=results, license=license_, after=after, retrain=retrain)
     if json_:

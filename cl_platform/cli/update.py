@@ -43,7 +43,7 @@ def update(
         Print the outcome as one JSON document and nothing else.
     """
     from cl_platform.config.run_config import apply_settings
-    from cl_platform.engine.update import recognised, update as go_on
+    from cl_platform.deploy.update import recognised, update as go_on
     from cl_platform.errors import BadInput
     from cl_platform.tracking.console import ConsoleSink
     from cl_platform.tracking.update import print_update

@@ -94,7 +94,7 @@ class Result:
         """Return the trained model as an `nn.Module`: stored inputs in, logits out.
 
         It stands by itself, in eval mode, and predicts as it was scored: see
-        :class:`cl_platform.engine.network.Network`. What the configuration names is imported.
+        :class:`cl_platform.deploy.network.Network`. What the configuration names is imported.
 
         Args:
             after: the number of experiences learned, all by default.
@@ -117,7 +117,7 @@ class Result:
         """Return the classes of inputs, with their probabilities, by :meth:`model`.
 
         For many calls take `model` once, and its `predict`, which has the same arguments and says
-        what comes back: :class:`cl_platform.engine.network.Prediction`.
+        what comes back: :class:`cl_platform.deploy.network.Prediction`.
         """
         return self._trained(options).network().predict(x, task)
 
@@ -133,7 +133,7 @@ class Result:
     def _trained(self, options: dict[str, Any]) -> Any:
         """Return what looks states up. It is of a floor above, which reading a result never needs,
         and therefore found by name."""
-        trained = import_module("cl_platform.engine.trained")
+        trained = import_module("cl_platform.deploy.trained")
         own = {name: options.pop(name) for name in ("device", "retrain") if name in options}
         return trained.Trained(self, options, **own)
 

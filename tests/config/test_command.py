@@ -26,6 +26,7 @@ NEEDED = {
         "arrays": {"path": "mine.npz"},
         "table": {"path": "mine.csv"},
         "hub": {"path": "someone/petals"},
+        "extended": {"base": "blobs", "more": ["blobs"]},
     },
     "strategy": {},
     "curriculum": {"explicit": {"order": [2, 0, 1, 4, 3]}},

@@ -15,7 +15,7 @@ import torch
 
 import cl_platform as clp
 from cl_platform import Result
-from cl_platform.engine.trained import Trained
+from cl_platform.deploy.trained import Trained
 
 ELSEWHERE = """
 import os, sys

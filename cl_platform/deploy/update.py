@@ -16,12 +16,12 @@ from cl_platform.config.registry import load
 from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import Section, as_section, build, check_section
 from cl_platform.core.stream import Stream
+from cl_platform.deploy.network import Network
+from cl_platform.deploy.trained import network_of, plan_of
 from cl_platform.engine.evaluation import credit
 from cl_platform.engine.execution import execute
-from cl_platform.engine.network import Network
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
-from cl_platform.engine.trained import network_of, plan_of
 from cl_platform.errors import BadInput, say_once
 from cl_platform.report.update_page import save
 from cl_platform.results.load import DEFAULT_OUT, load_run

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cl_platform.deploy.program import Program
+from cl_platform.deploy.scoring import Predict
 from cl_platform.errors import BadInput
-from cl_platform.exports.program import Program
-from cl_platform.exports.scoring import Predict
 
 LARGEST_ONNX = 2 * 10**9  # bytes of one file; its weights are in another one beyond
 

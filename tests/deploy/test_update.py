@@ -14,7 +14,7 @@ import cl_platform as clp
 from cl_platform import Result, Stream
 from cl_platform.cli.app import main
 from cl_platform.config.signatures import build
-from cl_platform.engine.update import update
+from cl_platform.deploy.update import update
 from cl_platform.errors import BadInput
 from cl_platform.results.update import Requirement, Update
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cl_platform.engine.network import Network
+from cl_platform.deploy.network import Network
 from cl_platform.errors import BadInput, one_line
 
 # What the source of a function may refer to; see TEMPLATE.

@@ -12,15 +12,15 @@ from typing import Any, Literal, get_args
 import torch
 
 from cl_platform.core.matrix import OWN_MASK
-from cl_platform.engine.network import Network
+from cl_platform.deploy import huggingface
+from cl_platform.deploy.card import card_of, facts_of, json_of
+from cl_platform.deploy.formats import FORMATS
+from cl_platform.deploy.network import Network
+from cl_platform.deploy.program import program_of, quiet
+from cl_platform.deploy.scoring import Predict, difference, row_of
+from cl_platform.deploy.trained import Trained
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.trained import Trained
 from cl_platform.errors import BadInput, RunFailed
-from cl_platform.exports import huggingface
-from cl_platform.exports.card import card_of, facts_of, json_of
-from cl_platform.exports.formats import FORMATS
-from cl_platform.exports.program import program_of, quiet
-from cl_platform.exports.scoring import Predict, difference, row_of
 from cl_platform.results.load import DEFAULT_OUT, load_run
 from cl_platform.results.result import Result
 from cl_platform.storage.files import cannot

@@ -18,14 +18,14 @@ from cl_platform import Batch, Preprocess, Result, Strategy
 from cl_platform.config.registry import plugins
 from cl_platform.core.buffers import ReplayBuffer
 from cl_platform.core.matrix import OWN_MASK
+from cl_platform.deploy.network import Network, Normalise
+from cl_platform.deploy.scoring import row_of
+from cl_platform.deploy.trained import Trained, restored
 from cl_platform.engine import contract
 from cl_platform.engine.execution import result_of
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.network import Network, Normalise
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.trained import Trained, restored
 from cl_platform.errors import BadInput, StorageError
-from cl_platform.exports.scoring import row_of
 from cl_platform.models.hub import token_ids
 from cl_platform.storage.state_store import State, StateStore
 from cl_platform.tracking.sinks import Trackers

@@ -14,15 +14,15 @@ import torch
 import cl_platform as clp
 from cl_platform import Result
 from cl_platform.config.registry import load, plugins
+from cl_platform.deploy import exporting, huggingface
+from cl_platform.deploy.formats import FORMATS
+from cl_platform.deploy.network import Network
+from cl_platform.deploy.program import Program, program_of
+from cl_platform.deploy.scoring import Predict, difference, row_of
+from cl_platform.deploy.trained import Trained, restored
 from cl_platform.engine import contract
-from cl_platform.engine.network import Network
-from cl_platform.engine.trained import Trained, restored
 from cl_platform.errors import BadInput, RunFailed, StorageError
-from cl_platform.exports import exporting, huggingface
-from cl_platform.exports.formats import FORMATS
-from cl_platform.exports.program import Program, program_of
-from cl_platform.exports.scoring import Predict, difference, row_of
-from tests.engine.test_trained import SMALL, Kept, case_of, seen_after
+from tests.deploy.test_trained import SMALL, Kept, case_of, seen_after
 from tests.helpers.report_runs import HOSTILE
 
 # One of each kind of prediction; the batch decides in one, which no file can hold.

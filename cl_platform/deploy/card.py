@@ -8,7 +8,7 @@ from typing import Any
 from cl_platform.core.json_text import json_text
 from cl_platform.core.matrix import OWN_MASK
 from cl_platform.core.preprocess import Preprocess
-from cl_platform.engine.network import Network
+from cl_platform.deploy.network import Network
 from cl_platform.engine.plan import Plan
 from cl_platform.report.tables import literal
 from cl_platform.results.result import Result

@@ -10,9 +10,9 @@ from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import SECTIONS, parse_config
 from cl_platform.core.rng import deterministic
 from cl_platform.core.strategy import Strategy
+from cl_platform.deploy.network import Network
 from cl_platform.engine.execution import versions
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.network import Network
 from cl_platform.engine.optimization import device_fault
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner

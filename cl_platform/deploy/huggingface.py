@@ -17,9 +17,9 @@ from torch.nn.functional import linear
 
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.wrapper import Wrapper
-from cl_platform.engine.network import Network
+from cl_platform.deploy.network import Network
+from cl_platform.deploy.scoring import Predict
 from cl_platform.errors import BadInput
-from cl_platform.exports.scoring import Predict
 from cl_platform.models.backbone import LowRank
 from cl_platform.models.hub import load_encoder, load_tokenizer
 from cl_platform.models.precision import comparing
