@@ -26,7 +26,10 @@ Heads = Literal["shared", "task"]
 
 
 def _data(dataset: str | Dataset) -> Dataset:
-    """Share out the classes of a data set over experiences."""
+    """Share out the classes of a data set over experiences.
+
+    The other arguments are those of :func:`streams.sharing.share_out`.
+    """
     return load_dataset(dataset) if isinstance(dataset, str) else dataset
 
 
