@@ -110,8 +110,7 @@ def parts_of(dataset: Any) -> dict[str, Any]:
                 "which no state can hold: give the augmentation to the stream"
             )
     attributes = [
-        (a.name, a.use_in_getitem, _together([a[i] for i in range(len(a))]))
-        for a in dataset._data_attributes.values()
+        (a.name, a.use_in_getitem, _values(a.data)) for a in dataset._data_attributes.values()
     ]
     return {
         "class": type(dataset),
@@ -128,12 +127,13 @@ def dataset_of_parts(parts: dict[str, Any]) -> Any:
     """Return the data set of what :func:`parts_of` gave."""
     from avalanche.benchmarks.utils.data import AvalancheDataset
     from avalanche.benchmarks.utils.data_attribute import DataAttribute
+    from avalanche.benchmarks.utils.flat_data import ConstantSequence
 
     if parts["x"] is None:
         return AvalancheDataset([])
     rows = Rows(parts["x"], parts["y"], parts["augmentation"])
     attributes = [
-        DataAttribute([*v.unbind()] if isinstance(v, Tensor) else v, name, use)
+        DataAttribute(ConstantSequence(*v) if isinstance(v, tuple) else [*v], name, use)
         for name, use, v in parts["attributes"]
     ]
     made = parts["class"](
@@ -184,7 +184,11 @@ def in_group(groups: Any, name: str) -> list[Any]:
     return [change] if any(t is not None for t in getattr(change, "transforms", [change])) else []
 
 
-def _together(values: list[Any]) -> Any:
-    """Return tensors of one shape as one, other values as they are."""
+def _values(data: Any) -> Any:
+    """Return the values of an attribute: tensors of one shape as one, and (value, length) where
+    Avalanche keeps a constant, since it cannot join constants to lists."""
+    values = [data[i] for i in range(len(data))]
+    if type(data).__name__ == "ConstantSequence":
+        return data[0], len(data)
     together = values and all(isinstance(v, Tensor) and v.shape == values[0].shape for v in values)
     return torch.stack(values) if together else values

@@ -42,4 +42,7 @@ def test_they_pass_with_packed_states_wherever_they_pass(tmp_path: Path) -> None
     assert packed["counts"]["streams"] > 20
     if failed:
         plain = run("plain", [name.removeprefix("tests.") for name in failed], tmp_path)
-        assert not [name for name in failed if plain["outcomes"][name] == "passed"]
+        refused = [name for name in failed if plain["outcomes"][name] == "passed"]
+        # ER_AML keeps iterators that have begun, which is said.
+        assert [name.rpartition(".")[2] for name in refused] in ([], ["test_eraml"])
+        assert all("which no state can hold" in packed["outcomes"][name] for name in refused)
