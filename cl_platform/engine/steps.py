@@ -154,13 +154,14 @@ class Snapshot:
         self, module: nn.Module, optimizer: Optimizer | None, average: WeightAverage | None
     ) -> None:
         self.module, self.optimizer, self.average = module, optimizer, average
-        parts = (module.state_dict(), optimizer and optimizer.state_dict())
-        self._parts = copy.deepcopy((*parts, average and average.memory()))
+        moments = optimizer.state_dict() if optimizer is not None else {}
+        averaged = average.memory() if average is not None else {}
+        self._parts = copy.deepcopy((module.state_dict(), moments, averaged))
 
     def restore(self) -> None:
         state, moments, averaged = self._parts
         self.module.load_state_dict(state, strict=False)  # frozen models are in no state
-        if self.optimizer is not None and moments is not None:
+        if self.optimizer is not None:
             self.optimizer.load_state_dict(moments)
-        if self.average is not None and averaged is not None:
+        if self.average is not None:
             self.average.restore(averaged)

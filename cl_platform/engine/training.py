@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -161,7 +161,7 @@ def train_experience(
 
 def _optimizer(
     strategy: Strategy,
-    before: dict[str, tuple[Tensor, int]],
+    before: Mapping[str, tuple[Tensor, int]],
     config: RunConfig,
     memory: dict[str, Any],
     average: WeightAverage | None,

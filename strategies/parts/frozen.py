@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class FrozenBackbone(Strategy):
 
     takes_features = True
     freezes_model = True
-    clip_norm = 1.0
+    clip_norm: ClassVar[float | None] = 1.0
 
     train_mask: bool | None = None
 

@@ -78,7 +78,8 @@ class RandomResizedCrop(Augmentation):
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
         area = uniform(*self.scale, (n,), generator)
-        ratio = uniform(*map(math.log, self.ratio), (n,), generator).exp() * height / width
+        low, high = (math.log(r) for r in self.ratio)
+        ratio = uniform(low, high, (n,), generator).exp() * height / width
         wide = (area * ratio).sqrt().clamp(max=1)  # as shares of the image's sides
         tall = (area / ratio).sqrt().clamp(max=1)
         # Centres in [-1, 1], the units of the grid, such that boxes stay inside.
