@@ -53,10 +53,6 @@ class Avalanche(Strategy):
     needs_second_pass: ClassVar[bool] = True  # its data loaders and plugins read all of the data
     grows: ClassVar[bool] = True
     needs_horizon: ClassVar[bool] = True  # its heads and its memories are laid out by themselves
-    refuses: ClassVar[tuple[str, ...]] = (  # what its own loop does not do
-        *("clip_norm", "clip_value", "accumulate", "ema", "early_stopping", "schedule"),
-        *("label_smoothing", "loss_classes", "mixing", "optimizer.groups"),
-    )
     library: ClassVar[str] = _installed()  # in every key, as a constant of this class
 
     def __post_init__(self) -> None:

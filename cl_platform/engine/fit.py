@@ -15,6 +15,12 @@ from cl_platform.engine.plan import Step
 from cl_platform.engine.training import batch_sizes
 from cl_platform.errors import BadInput, ContractError
 
+# What the kernel's own loop carries out, and not one that a strategy brings.
+LOOP = (
+    *("schedule", "loss_classes", "clip_norm", "clip_value", "accumulate", "label_smoothing"),
+    *("ema", "early_stopping", "optimizer.groups", "mixing"),
+)
+
 
 def augmentation_of(config: RunConfig) -> tuple[Augmentation, ...]:
     """Return what changes training images in place of the stream's own augmentation."""
@@ -38,7 +44,7 @@ def training_faults(
     """Yield why a run cannot be trained as it is configured, one line each."""
     name = config.strategy["name"]
     mixing = [type(a).__name__ for a in augmentation if isinstance(a, Mixing)]
-    for setting in strategy.refuses:
+    for setting in (*strategy.refuses, *(LOOP if strategy.own_loop else ())):
         if setting == "mixing":
             if mixing:
                 yield f"strategy {name!r} learns nothing of mixed samples: leave {mixing[0]} out"

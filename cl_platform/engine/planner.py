@@ -59,8 +59,6 @@ TRAINING = (
     "cl_platform.models.outputs",
     "cl_platform.models.precision",
 )
-# Settings that the kernel's training loop alone carries out, not one that a strategy brings.
-LOOP = ("schedule", "loss_classes")
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 EVALUATION = (
     "cl_platform.core.matrix",
@@ -383,13 +381,6 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {config.strategy['name']!r} needs the task label at test time, but stream "
             f"{stream.name!r} is {stream.scenario}-incremental; give --scenario task"
         )
-    if strategy.own_loop:
-        faults += [
-            f"{name}={value!r} is a setting of the kernel's training loop, and strategy "
-            f"{config.strategy['name']!r} trains in a loop of its own: leave it out"
-            for name, value in config
-            if name in LOOP and value != RunConfig.model_fields[name].default
-        ]
     if stream.online and config.epochs > 1:
         faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
     name = config.strategy["name"]

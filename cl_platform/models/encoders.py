@@ -65,7 +65,8 @@ class Encoder(Body):
             )
         mask = x != self.padding
         mask[:, 0] = True  # the first token is one, whatever its number
-        if x.device.type == "cpu":  # elsewhere looking would wait for the device
+        # Elsewhere looking would wait for the device, and an exported program cannot look.
+        if x.device.type == "cpu" and not torch.compiler.is_exporting():
             mask = mask[:, : int(mask.any(0).nonzero().max()) + 1]
         return mask
 

@@ -208,7 +208,7 @@ class Growing(Noisy):
         (TensorDataset(torch.zeros(0, 3), torch.zeros(0)), "has no training rows"),
         (TensorDataset(torch.full((20, 3), torch.nan), torch.arange(20) % 2), "nan or infinity"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value[:20],
 )
 def test_what_is_no_data_set_is_told_in_one_line(dataset: Any, message: str) -> None:
     with pytest.raises(ClpError, match=message) as caught:
