@@ -185,7 +185,8 @@ def _arrays(name: str, tokenizer: str | None, tokens: int) -> Arrays:
         if tokenizer is not None:
             raise DataError(f"tokenizer={tokenizer}: data set {name!r} has no texts; leave it out")
         return _read_or_download(name, SOURCES[name])
-    from streams.data.text_formats import as_arrays, hashed_words, token_ids
+    from cl_platform.models.hub import token_ids
+    from streams.data.text_formats import as_arrays, hashed_words
     from streams.data.text_sources import TEXT_SOURCES
 
     texts = _read_or_download(name, TEXT_SOURCES[name])
