@@ -16,7 +16,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from cl_platform import Stream
-from cl_platform.config.signatures import checked
+from cl_platform.config.signatures import call, checked
 from cl_platform.errors import say_once
 from streams.data.datasets import Dataset, statistics
 from streams.data.natural import natural
@@ -96,7 +96,8 @@ def stream_of(source: Source, given: dict[str, Any]) -> Stream:
     Raises:
         ConfigError: one of them is wrong; one line each.
     """
-    stream: Stream = _SHARED(source, **checked("stream", _PARAMETERS, given))
+    parameters = checked("stream", _PARAMETERS, given)
+    stream: Stream = call("stream", partial(_SHARED, source), parameters)
     return stream
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_platform import Stream
-from cl_platform.config.signatures import checked
+from cl_platform.config.signatures import call, checked
 from cl_platform.errors import BadInput, ClpError, DataError, one_line
 from cl_platform.models.hub import ask_for_dataset
 from streams.data.columns import (
@@ -118,7 +118,7 @@ def from_hub(dataset: Any, **given: Any) -> Stream:
         DataError, BadInput: as for :func:`hub`.
     """
     values = checked("stream", hub, {**given, "path": ""})
-    stream: Stream = hub(**values | {"path": dataset})
+    stream: Stream = call("stream", hub, values | {"path": dataset})
     return stream
 
 

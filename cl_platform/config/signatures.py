@@ -63,9 +63,7 @@ def check_section(
             continue
         filled[name], more = check_section(nested[name].plugin_kind, inner, f"{where}.{name}")
         faults += more
-    unset = [name for name in FIELDS.get(kind, {}) if not filled.get(name)]
-    filled = {k: v for k, v in filled.items() if k not in unset}
-    return {"name": section["name"], **filled}, faults
+    return {"name": section["name"], **_set(kind, filled)}, faults
 
 
 def checked(kind: Kind, plugin: Any, given: Section) -> Section:
@@ -76,9 +74,22 @@ def checked(kind: Kind, plugin: Any, given: Section) -> Section:
     """
     model, _ = _parameters(kind, plugin)
     try:
-        return model.model_validate(given).model_dump()
+        return _set(kind, model.model_validate(given).model_dump())
     except ValidationError as error:
         raise ConfigError("\n".join(faults_of(error, model, kind))) from error
+
+
+def _set(kind: Kind, values: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters without those of the made object's fields that were not set."""
+    unset = [name for name in FIELDS.get(kind, {}) if not values.get(name)]
+    return {k: v for k, v in values.items() if k not in unset}
+
+
+def call(kind: Kind, plugin: Any, values: Mapping[str, Any], **context: Any) -> Any:
+    """Call a plugin with checked parameters; what it made gets the fields among them."""
+    fields = {name: values[name] for name in FIELDS.get(kind, {}) if name in values}
+    made = plugin(**context, **{k: v for k, v in values.items() if k not in fields})
+    return dataclasses.replace(made, **fields) if fields else made
 
 
 def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
@@ -133,10 +144,8 @@ def instantiate(kind: Kind, section: Section, **context: Any) -> Any:
     values = {k: copy.deepcopy(v) for k, v in section.items() if k != "name"}
     for name, base in _parameters(kind, plugin)[1].items():
         values[name] = instantiate(base.plugin_kind, values[name])
-    set_here = {name: values.pop(name) for name in FIELDS.get(kind, {}) if name in values}
     try:
-        made = plugin(**context, **values)
-        return dataclasses.replace(made, **set_here) if set_here else made
+        return call(kind, plugin, values, **context)
     except (ClpError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a fault in a user's plugin

@@ -327,10 +327,9 @@ def test_bad_input_is_one_line_when_a_run_is_planned(
 
 
 def test_what_the_own_loop_cannot_carry_out_is_refused(avalanche: Any) -> None:
-    with pytest.raises(
-        ConfigError, match="loss_classes='seen' is a setting of the kernel's training"
-    ):
-        fold_of({}, loss_classes="seen")
+    for setting in ({"loss_classes": "seen"}, {"accumulate": 2}, {"ema": 0.9}):
+        with pytest.raises(ConfigError, match=f"cannot obey {next(iter(setting))}: leave it out"):
+            fold_of({}, **setting)
     with pytest.raises(BadInput, match="trains in a loop of its own, so nothing can be put around"):
         fold_of({}, strategy={"name": "refresh", "inner": {"name": "avalanche"}})
     with pytest.raises(
