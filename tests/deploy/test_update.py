@@ -213,3 +213,8 @@ def test_a_run_in_an_order_of_classes_goes_on_with_new_ones(tmp_path: Path) -> N
 def test_an_empty_name_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="give the id of one run"):
         update("", NEW[0], out=tmp_path)
+
+
+def test_a_single_requirement_needs_no_list(deployed: Result) -> None:
+    with pytest.raises(BadInput, match="requirement 'accuracy=1'"):
+        update(deployed, NEW[0], require="accuracy=1")
