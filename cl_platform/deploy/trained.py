@@ -147,9 +147,9 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
         plan = Planner(dict(objects), check_device=False)(config, result.order)
     except BadInput as error:
         raise BadInput(
-            f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); go to the folder "
-            "it was started in, with the files that it had. What was given as an object, or is in a "
-            "script, must be given again, such as result.model(stream=...)"
+            f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); go to the "
+            "folder it was started in, with the files that it had. What was given as an object, or "
+            "is in a script, must be given again, such as result.model(stream=...)"
         ) from error
     now = versions(plan)
     changed = [
