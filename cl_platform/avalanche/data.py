@@ -98,7 +98,8 @@ def parts_of(dataset: Any) -> dict[str, Any]:
     flat = dataset._flat_data
     places = [leaf_of(flat, i) for i in range(len(dataset))]
     found = [leaf[row] for leaf, row in places]
-    augmentations = {getattr(leaf, "augmentation", None) for leaf, _ in places}
+    by_id = {id(a): a for a in (getattr(leaf, "augmentation", None) for leaf, _ in places)}
+    augmentations = list(by_id.values())  # which a person's own may be unhashable
     if None in augmentations and _own_transforms(flat):
         readings = [
             _read(flat, group, seed) for group, seed in (("train", 0), ("train", 1), ("eval", 0))

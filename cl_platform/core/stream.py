@@ -228,14 +228,16 @@ class Stream:
                 "no order; use curriculum.level=experiences"
             )
         order = check_permutation(class_order, self.n_classes, "class order")
-        pools = {
-            split: Samples.concat([getattr(e, split) for e in self.experiences])
-            for split in ("train", "validation", "test")
-        }
         groups, start = [], 0
         for task, e in enumerate(self.experiences):
             classes = tuple(sorted(order[start : start + len(e.classes)]))
             start += len(e.classes)
+            # Of these classes' samples alone: what follows later does not change an experience.
+            holders = [h for h in self.experiences if not {*classes}.isdisjoint(h.classes)]
+            pools = {
+                split: Samples.concat([_of_classes(getattr(h, split), classes) for h in holders])
+                for split in ("train", "validation", "test")
+            }
             groups.append(_class_experience(classes, task, self.class_names, pools))
         return replace(self, experiences=tuple(groups))
 
@@ -385,10 +387,12 @@ def class_incremental(
 def _class_experience(
     classes: tuple[int, ...], task: int, names: tuple[str, ...], pools: dict[str, Samples]
 ) -> Experience:
-    wanted = torch.zeros(len(names), dtype=torch.bool)
-    wanted[list(classes)] = True
-    parts = {split: pool.select(wanted[pool.y.cpu()]) for split, pool in pools.items()}
+    parts = {split: _of_classes(pool, classes) for split, pool in pools.items()}
     return Experience(" ".join(names[c] for c in classes), classes, task, **parts)
+
+
+def _of_classes(samples: Samples, classes: Sequence[int]) -> Samples:
+    return samples.select(torch.isin(samples.y.cpu(), torch.tensor(classes)))
 
 
 def check_permutation(order: Sequence[int], n: int, what: str) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import SECTIONS, parse_config
 from cl_platform.core.rng import deterministic
@@ -18,6 +20,7 @@ from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.engine.steps import evaluating
 from cl_platform.errors import BadInput, StorageError, one_line
+from cl_platform.models.given import Given
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -137,13 +140,16 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
     """
     if unknown := sorted(objects.keys() - {*SECTIONS}):
         raise BadInput(f"{', '.join(unknown)}: give some of {', '.join(SECTIONS)}")
+    if isinstance(objects.get("model"), nn.Module):  # as `run` takes it
+        objects = {**objects, "model": Given(objects["model"])}
     try:
         config = parse_config(result.config, given=tuple(objects))  # type: ignore[arg-type]
         plan = Planner(dict(objects), check_device=False)(config, result.order)
     except BadInput as error:
         raise BadInput(
-            f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); what was given "
-            "as an object, or is in a script, must be given again, such as result.model(stream=...)"
+            f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); go to the "
+            "folder it was started in, with the files that it had. What was given as an object, or "
+            "is in a script, must be given again, such as result.model(stream=...)"
         ) from error
     now = versions(plan)
     changed = [

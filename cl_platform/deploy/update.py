@@ -40,7 +40,7 @@ def update(
     run: str | Path | Result,
     data: str | Mapping[str, Any] | Stream,
     *,
-    require: Sequence[str] = (),
+    require: str | Sequence[str] = (),
     out: str | Path = DEFAULT_OUT,
     sinks: Sequence[Sink] = (),
     keep: Literal["all", "last"] = "all",
@@ -54,7 +54,7 @@ def update(
         run: a result, the folder of a run, its id, or the first characters of its id.
         data: a stream, by name, by the path of its data, as a section or as an object; a section
             that says nothing else becomes one experience.
-        require: thresholds such as ``old_accuracy>=0.9``; see ``MEASURES``.
+        require: a threshold such as ``old_accuracy>=0.9``, or several; see ``MEASURES``.
         out: the folder of an id.
         sinks, keep: as for :func:`cl_platform.run`.
 
@@ -62,7 +62,8 @@ def update(
         BadInput: the run cannot go on, the data do not fit, or a requirement is malformed.
         RunFailed, StorageError: as for :func:`cl_platform.run`.
     """
-    requirements = tuple(Requirement.parse(text) for text in require)
+    texts = [require] if isinstance(require, str) else require
+    requirements = tuple(Requirement.parse(text) for text in texts)
     before = run if isinstance(run, Result) else load_run(run, out)
     old = plan_of(before, before.objects)
     if before.path is None:

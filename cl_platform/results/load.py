@@ -62,7 +62,7 @@ def load_run(run: str | Path, out: str | Path = DEFAULT_OUT) -> Result:
         StorageError: it cannot be read, or has not ended.
     """
     folder, name = location(run), str(run)
-    if not is_remote(folder) and not folder.is_dir():
+    if not name or (not is_remote(folder) and not folder.is_dir()):
         runs = location(out) / "runs"
         if is_remote(runs):
             names = sorted({path.parent.name for _, _, path in listed(runs)})

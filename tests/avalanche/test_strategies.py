@@ -397,6 +397,17 @@ def test_a_sweep_over_all_orders_shares_their_beginnings(
     assert (shared.run_id, shared.metrics) == (alone.run_id, alone.metrics)
 
 
+def test_a_run_may_have_augmentations_of_its_own(avalanche: Any, tmp_path: Path) -> None:
+    section, changes = {"method": "Replay", "arguments": METHODS["Replay"]}, [{"name": "crop"}]
+    whole = fold_of(section, augmentation=changes)
+    whole.run()
+    fold_of(section, StateStore(tmp_path), augmentation=changes).run(upto=3)
+    resumed = fold_of(section, StateStore(tmp_path), augmentation=changes)
+    resumed.run()
+    assert resumed.trained == 2
+    assert_same(whole.strategy.state_dict(), resumed.strategy.state_dict())
+
+
 def test_augmented_samples_are_stored_as_they_are(avalanche: Any, tmp_path: Path) -> None:
     stream = {"name": "split-digits", "augmentation": "crop"}
     section = {"method": "DER", "arguments": METHODS["DER"]}

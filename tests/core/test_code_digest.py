@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import torch
@@ -63,3 +64,15 @@ def looped() -> object:
 
 def test_cycles_end() -> None:
     assert code_digest(looped) == code_digest(looped)
+
+
+def test_a_copy_of_an_instance_is_no_change_of_code() -> None:
+    """`copy` and `pickle` leave their notes on the class."""
+
+    class Carried:
+        size = 3
+
+    before = code_digest(Carried)
+    copy.deepcopy(Carried())
+    assert "__slotnames__" in vars(Carried)
+    assert code_digest(Carried) == before

@@ -313,3 +313,16 @@ def test_texts_are_predicted_by_the_tokenizer_of_the_stream(
     assert network.predict(texts[0]).probabilities == pytest.approx(
         said.probabilities[:1], abs=1e-5
     )
+
+
+def test_a_module_is_given_again_as_it_was_given_to_the_run(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    run = clp.run("split-digits", "finetune", model=net, out=tmp_path)
+    loaded = clp.load_run(run.run_id, tmp_path)
+    x = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    assert torch.equal(loaded.model(model=net)(x), run.model()(x))
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).zero_()
+    with pytest.raises(BadInput, match="other code/model"):
+        loaded.model(model=other)

@@ -192,3 +192,29 @@ def test_data_of_another_shape_are_one_line(deployed: Result) -> None:
     with pytest.raises(BadInput) as caught:
         update(deployed, {"name": "blobs"})
     assert len(str(caught.value)) < 500
+
+
+def test_a_run_in_an_order_of_classes_goes_on_with_new_ones(tmp_path: Path) -> None:
+    stream = {"name": "split-digits", "classes": [0, 1, 2, 3], "experiences": 2, "open": True}
+    order = {"name": "explicit", "order": [3, 0, 2, 1], "level": "classes"}
+    before = clp.run(stream, "er", curriculum=order, out=tmp_path, **SETTINGS)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 16, (40, 1, 8, 8)).astype(np.uint8), np.zeros(40, int)
+    other = Stream.from_arrays(x, y, class_names=["other"], experiences=1)  # of another source
+    digits = build("stream", stream)
+    assert [e.identity for e in digits.followed_by(other).regrouped([3, 0, 2, 1, 4])][:2] == [
+        e.identity for e in digits.regrouped([3, 0, 2, 1])
+    ]
+    after = update(before, {"name": "split-digits", "classes": [4]}).after
+    assert after.matrix.names == ("0 3", "1 2", "4")
+    assert after.order == [*before.order, 4]
+
+
+def test_an_empty_name_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="give the id of one run"):
+        update("", NEW[0], out=tmp_path)
+
+
+def test_a_single_requirement_needs_no_list(deployed: Result) -> None:
+    with pytest.raises(BadInput, match="requirement 'accuracy=1'"):
+        update(deployed, NEW[0], require="accuracy=1")
