@@ -146,7 +146,8 @@ def predicting(network: Network, encoders: Sequence[Encoder], heads: Sequence[He
         found = [head(encoder(x), task) for encoder, head in zip(encoders, heads, strict=True)]
         if len(found) == 1:
             return found[0]
-        return torch.stack(found, 1)[torch.arange(len(raw)), task]
+        known = task.clamp(max=len(found) - 1)  # in an open stream, others came later
+        return torch.stack(found, 1)[torch.arange(len(raw)), known]
 
     return logits
 
