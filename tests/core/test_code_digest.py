@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import torch
@@ -63,3 +64,14 @@ def looped() -> object:
 
 def test_cycles_end() -> None:
     assert code_digest(looped) == code_digest(looped)
+
+
+class Plain:
+    """A class that nothing has copied yet."""
+
+
+def test_what_copying_leaves_on_a_class_does_not_count() -> None:
+    before = code_digest(Plain)
+    copy.deepcopy(Plain())
+    assert "__slotnames__" in vars(Plain)
+    assert code_digest(Plain) == before
