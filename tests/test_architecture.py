@@ -43,7 +43,7 @@ ONLY_IN = {
     "ot": "streams/curricula/distances.py",
     "plotly": "cl_platform/report/page.py",
     "onnxruntime": "cl_platform/deploy/formats.py",
-    "peft": "cl_platform/deploy/huggingface.py",
+    "peft": "cl_platform/deploy/adapters.py",
     "filelock": "cl_platform/storage/local.py",
     "fsspec": "cl_platform/storage/files.py",
     "upath": "cl_platform/storage/files.py",

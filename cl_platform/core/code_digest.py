@@ -37,7 +37,7 @@ BOOKKEEPING = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__dataclass_fields__",
     "__dataclass_params__", "__abstractmethods__", "_abc_impl", "__firstlineno__", "__slots__",
     "__static_attributes__", "__annotate__", "__annotations_cache__", "__signature__",
-    "__slotnames__",
+    "__slotnames__",  # which copying and pickling leave on a class
 }  # fmt: skip
 
 

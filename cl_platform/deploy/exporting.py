@@ -108,7 +108,7 @@ def export(
 def _write(network: Network, plan: Plan, to: To, folder: Path) -> tuple[Predict, str]:
     """Write a model; return what reads it again, and how others do."""
     if to == "hf":
-        return huggingface.write(network, str(plan.config.model.get("weights")), folder)
+        return huggingface.write(network, plan.config.model, folder)
     train = plan.stream[0].train
     rows = torch.arange(4, device=train.index.device) % len(train)
     program = program_of(network, train.gather(rows).cpu())

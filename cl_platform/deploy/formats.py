@@ -39,15 +39,15 @@ def read_torch(folder: Path, n: int) -> Predict:
 
 
 def write_safetensors(program: Program, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.py``, the program that reads it."""
+    """Write ``model.safetensors`` and ``model.py``, which reads it, or under another name."""
     from safetensors.torch import save  # its own files are for their owner alone
 
-    (folder / "model.safetensors").write_bytes(save(program.tensors, {"format": "pt"}))
-    (folder / "model.py").write_text(program.source)
+    (folder / f"{program.file}.safetensors").write_bytes(save(program.tensors, {"format": "pt"}))
+    (folder / f"{program.file}.py").write_text(program.source)
 
 
-def read_safetensors(folder: Path, n: int) -> Predict:
-    return _called(runpy.run_path(str(folder / "model.py"))["Model"](), n)
+def read_safetensors(folder: Path, n: int, file: str = "model") -> Predict:
+    return _called(runpy.run_path(str(folder / f"{file}.py"))["Model"](), n)
 
 
 def write_onnx(program: Program, folder: Path) -> None:

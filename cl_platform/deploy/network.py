@@ -98,6 +98,12 @@ class Network(nn.Module):
         self.tokenizer: str | None = plan.config.stream.get("tokenizer")
         self.preprocess = _module_of(stream.preprocess, 1 + len(stream.input_shape))
         allowed = allowed_classes(stream.task_classes(), seen)[OWN_MASK[stream.scenario]]
+        # In an open stream, what had not arrived has no output.
+        allowed = allowed.clone()
+        allowed[:, strategy.info.n_classes :] = False
+        self.arrived = strategy.info.n_experiences
+        if strategy.needs_task:
+            allowed[self.arrived :] = False
         # Classes are numbered as the stream is given, whatever indices the run dealt to them.
         numbered = list(plan.labels) != sorted(plan.labels)
         labels = torch.tensor(plan.labels) if numbered else None
@@ -126,7 +132,8 @@ class Network(nn.Module):
                 raise BadInput(f"the task of each input is needed: give task, {self._labels()}")
             task = torch.zeros(raw.shape[0], dtype=torch.int64, device=raw.device)
         with computing(self.precision, raw.device):
-            logits = logits_of(self.strategy, self.preprocess(raw), task)
+            known = task.clamp(max=self.arrived - 1)
+            logits = logits_of(self.strategy, self.preprocess(raw), known)
         if logits.shape[1] < len(self.class_names):  # in an open stream, others came later
             logits = pad(logits, (0, len(self.class_names) - logits.shape[1]), value=-torch.inf)
         if self.labels is not None:
@@ -207,6 +214,8 @@ class Network(nn.Module):
         tasks = torch.as_tensor(task).long().expand(n).clone()
         if n and not (int(tasks.min()) >= 0 and int(tasks.max()) < len(self.tasks)):
             raise BadInput(f"task={task!r:.60}: give {self._labels()}")
+        if not self.allowed.cpu()[tasks].any(1).all():
+            raise BadInput(f"task={task!r:.60}: no class of it has been learned yet")
         return tasks
 
     def _labels(self) -> str:

@@ -21,12 +21,12 @@ from cl_platform.errors import BadInput, one_line
 
 # What the source of a function may refer to; see TEMPLATE.
 GLOBALS = {"inf", "nan", "torch", "device", "NoneType", "fx_pytree", "pytree"}
-TEMPLATE = '''"""A classifier in plain PyTorch: stored inputs in, logits out; see README.md.
+TEMPLATE = '''"""A classifier in plain PyTorch: {given} in, logits out; see README.md.
 
-    from model import Model
+    from {file} import Model
     logits = Model()({inputs})
 
-It needs torch and safetensors, and reads model.safetensors beside it. Computed on the CPU.
+It needs torch and safetensors, and reads {file}.safetensors beside it. Computed on the CPU.
 """
 
 from math import inf, nan
@@ -46,7 +46,7 @@ class Model(torch.nn.Module):
         if tensors is None:
             from safetensors.torch import load_file
 
-            tensors = load_file(Path(__file__).with_name("model.safetensors"))
+            tensors = load_file(Path(__file__).with_name("{file}.safetensors"))
         for argument, name in TENSORS.items():
             self.register_buffer(argument, tensors[name])
 
@@ -65,12 +65,14 @@ class Program:
         tensors: its weights, by the names that they have in the network.
         inputs: ``raw``, and ``task`` in the task scenario.
         example: arguments of the model.
+        file: its name, without an ending.
     """
 
     source: str
     tensors: dict[str, Tensor]
     inputs: tuple[str, ...]
     example: tuple[Tensor, ...]
+    file: str = "model"
 
     def model(self) -> nn.Module:
         """Return the model that the source describes."""
@@ -85,11 +87,14 @@ class Program:
         return {name: {0: batch} for name in self.inputs}
 
 
-def program_of(network: Network, raw: Tensor) -> Program:
+def program_of(
+    network: Network, raw: Tensor, *, file: str = "model", given: str = "stored inputs"
+) -> Program:
     """Return the program of a network on the CPU.
 
     Args:
         raw: a few stored inputs (B, ...), at least two.
+        file, given: what the source calls itself, and its inputs.
 
     Raises:
         BadInput: its prediction takes other ways for other inputs, which no program can hold.
@@ -126,13 +131,15 @@ def program_of(network: Network, raw: Tensor) -> Program:
     head = code.src[code.src.index("def forward(self, ") :].replace("def forward(self, ", "", 1)
     source = TEMPLATE.format(
         inputs=", ".join(inputs),
+        file=file,
+        given=given,
         tensors=_listed(names),
         function=f"def program({head.strip()}\n",
     )
     constants = {name: t for name, t in traced.constants.items() if isinstance(t, Tensor)}
     held = {**constants, **{flat.names[name]: t for name, t in flat.named_buffers()}}
     tensors = {name: held[name].detach().clone().contiguous() for name in names.values()}
-    return Program(source, tensors, inputs, example)
+    return Program(source, tensors, inputs, example, file)
 
 
 class _Flat(nn.Module):

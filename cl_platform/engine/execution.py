@@ -18,9 +18,11 @@ from cl_platform._version import __version__
 from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
 from cl_platform.config.signatures import names_in
+from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import TRAINING
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
 from cl_platform.results.load import DEFAULT_OUT as DEFAULT_OUT
@@ -105,7 +107,7 @@ def report_origin(states: Path, plan: Plan) -> None:
     strategy = " ".join(names_in(plan.config.strategy))
     now = {
         **libraries,
-        "the training loop": plan.code["kernel"],
+        "the training loop": kernel_digest(*TRAINING),
         f"strategy {strategy}": plan.code["strategy"],
         f"model {json.dumps(plan.config.model)}": plan.code["model"],  # and its weights
     }

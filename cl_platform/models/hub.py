@@ -112,6 +112,24 @@ def random_encoder(name: str, **changes: Any) -> Any:
         return _transformers().AutoModel.from_config(config)
 
 
+def classifying(config: Any, reads: str, n_classes: int) -> Any:
+    """Return a model with the library's own classifier for a configuration, its weights drawn.
+
+    None where it has no such class.
+
+    Args:
+        reads: ``pixel_values`` or ``input_ids``.
+    """
+    library = _transformers()
+    sequence, image = "AutoModelForSequenceClassification", "AutoModelForImageClassification"
+    kind = getattr(library, image if reads == "pixel_values" else sequence)
+    own = type(config).from_dict({**config.to_dict(), "num_labels": n_classes})
+    try:
+        return kind.from_config(own)
+    except ValueError:
+        return None
+
+
 def normalisation(name: str) -> tuple[list[float], list[float]] | None:
     """Return mean and std, in units of images from 0 to 1, that come with an encoder for images.
 

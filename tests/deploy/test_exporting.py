@@ -233,7 +233,7 @@ def test_encoders_and_adapters_for_transformers_and_peft(
 def test_adapters_that_are_chosen_by_input_have_no_form_in_peft(tmp_path: Path) -> None:
     network, _, _ = network_of("s-lora")
     with pytest.raises(BadInput, match="SLoRA on TinyTransformer has no form"):
-        huggingface.write(network, "", tmp_path)
+        huggingface.write(network, {"name": "tiny-transformer"}, tmp_path)
 
 
 def test_a_model_of_transformers_is_loaded_by_it(tmp_path: Path) -> None:
