@@ -22,7 +22,7 @@ from cl_platform.engine.evaluation import credit
 from cl_platform.engine.execution import execute
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
-from cl_platform.errors import BadInput, say_once
+from cl_platform.errors import BadInput, ConfigError, say_once
 from cl_platform.report.update_page import save
 from cl_platform.results.load import DEFAULT_OUT, load_run
 from cl_platform.results.result import Result
@@ -33,7 +33,7 @@ from cl_platform.tracking.sinks import Sink
 ROWS = 125  # samples in one forward pass, as few as an evaluation takes on a CPU
 # Parameters that say where data are, or share them out: new data do not inherit them.
 OWN = {"path", "train", "test", "experiences", "classes", "class_seed", "by", "boundaries"}
-OWN |= {"samples", "test_samples", "open"}
+OWN |= {"samples", "test_samples", "test_path", "validation_path", "open"}
 
 
 def update(
@@ -139,7 +139,9 @@ def _one(data: str | Mapping[str, Any], base: Section) -> Section:
     given = recognised(data) if isinstance(data, str) else as_section(data)
     inherited = base if given["name"] == base.get("name") else {}
     section = {k: v for k, v in inherited.items() if k not in OWN} | given
-    known, _ = check_section("stream", {"name": given["name"]}, "data")
+    known, faults = check_section("stream", section, "data")
+    if faults:
+        raise ConfigError("\n".join(faults))
     if "experiences" in known and not {"experiences", "by"} & given.keys():
         section["experiences"] = 1
     return section

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import cl_platform as clp
 from cl_platform import Result, Stream
 from cl_platform.cli.app import main
 from cl_platform.config.signatures import build
 from cl_platform.deploy.update import update
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, ConfigError
 from cl_platform.results.update import Requirement, Update
 
 BASE = {"name": "split-digits", "classes": [3, 5], "experiences": 1}
@@ -218,3 +219,19 @@ def test_an_empty_name_is_no_run(tmp_path: Path) -> None:
 def test_a_single_requirement_needs_no_list(deployed: Result) -> None:
     with pytest.raises(BadInput, match="requirement 'accuracy=1'"):
         update(deployed, NEW[0], require="accuracy=1")
+
+
+def test_new_data_in_a_folder_are_one_experience_read_as_before(tmp_path: Path) -> None:
+    for part, names in (("old", "ab"), ("new", "cde")):
+        for i, name in enumerate(names):
+            (tmp_path / part / name).mkdir(parents=True)
+            for k in range(10):
+                pixels = np.full((9, 9), 20 * k + 5 * i, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{k}.png")
+    stream = {"name": "folder", "path": str(tmp_path / "old"), "size": 6, "experiences": 1}
+    before = clp.run({**stream, "open": True}, "er", out=tmp_path / "out", **SETTINGS)
+    outcome = update(before, str(tmp_path / "new"))
+    assert outcome.after.matrix.names == ("a b", "c d e")
+    assert outcome.after.model().input_shape == (1, 6, 6)  # type: ignore[comparison-overlap]
+    with pytest.raises(ConfigError, match=r"data\.sise is unknown\. Did you mean 'size'"):
+        update(before, {"name": "folder", "path": str(tmp_path / "new"), "sise": 6})
