@@ -97,8 +97,8 @@ def write_linear(
         return head
 
     masks = MASKED if network.scenario != "task" or several else ""
-    place = "task-0/" if several else ""
-    return [reader(place) for place in places], LINEAR.format(folder=place) + masks
+    first = "task-0/" if several else ""
+    return [reader(place) for place in places], LINEAR.format(folder=first) + masks
 
 
 def write_program(network: Network, feature: Tensor, folder: Path) -> tuple[list[Head], str]:

@@ -103,7 +103,8 @@ def _same(
     x = encoder.example(input_shape)
     given: dict[str, Any] = dict(encoder.more)
     if encoder.reads == "input_ids":
-        x = (x + torch.arange(x.numel()).view(x.shape)) % encoder.network.config.vocab_size
+        vocabulary: int = whole.config.vocab_size
+        x = (x + torch.arange(x.numel()).view(x.shape)) % vocabulary
         given["attention_mask"] = (x != encoder.padding).long()
     try:
         found = whole.eval()(**{encoder.reads: encoder.fitted(x)}, **given).logits
