@@ -17,11 +17,12 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.config.signatures import Section, as_section, build, check_section
 from cl_platform.core.stream import Stream
 from cl_platform.deploy.network import Network
+from cl_platform.deploy.scoring import batches
 from cl_platform.deploy.trained import network_of, plan_of
 from cl_platform.engine.evaluation import credit
 from cl_platform.engine.execution import execute
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.planner import make_plan
+from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ConfigError, say_once
 from cl_platform.report.update_page import save
 from cl_platform.results.load import DEFAULT_OUT, load_run
@@ -30,7 +31,6 @@ from cl_platform.results.update import ClassChange, Requirement, Update
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Sink
 
-ROWS = 125  # samples in one forward pass, as few as an evaluation takes on a CPU
 # Parameters that say where data are, or share them out: new data do not inherit them.
 OWN = {"path", "train", "test", "experiences", "classes", "class_seed", "by", "boundaries"}
 OWN |= {"samples", "test_samples", "test_path", "validation_path", "open"}
@@ -108,8 +108,8 @@ def _continued(before: Result, old: Plan, data: Any) -> tuple[Plan, dict[str, An
     if isinstance(data, Stream) or "stream" in objects:
         base = objects.get("stream") or build("stream", config["stream"])
         later = data if isinstance(data, Stream) else build("stream", _one(data, {}))
-        objects["stream"] = stream = base.followed_by(later)
-        config["stream"] = {"name": stream.name}
+        objects["stream"] = base.followed_by(later)
+        config["stream"] = {"name": objects["stream"].name}
     else:
         base, more = config["stream"], []
         if base["name"] == "extended":
@@ -120,12 +120,14 @@ def _continued(before: Result, old: Plan, data: Any) -> tuple[Plan, dict[str, An
             "more": [*more, _one(data, as_section(base))],
             "open": True,
         }
-        stream = build("stream", config["stream"])
+    given: Any = tuple(objects)
+    planner = Planner(objects)  # which reads the data once
+    stream = planner.stream(parse_config(config, given=given))
     level = config["curriculum"].get("level", "experiences")
     n = stream.n_classes if level == "classes" else len(stream)
     order = [*before.order, *range(len(before.order), n)]
     config["curriculum"] = {"name": "explicit", "order": order, "level": level}
-    plan = make_plan(parse_config(config, given=tuple(objects)), objects)  # type: ignore[arg-type]
+    plan = planner(parse_config(config, given=given))
     if plan.keys[: len(old.keys)] != old.keys:
         raise BadInput(
             f"run {before.run_id} would have had other states with these data from the start; give "
@@ -152,8 +154,8 @@ def _changes(plan: Plan, n: int, old: Network, new: Network) -> list[ClassChange
     given = torch.tensor(plan.labels).argsort()  # of each class index of the run
     scored = []
     for e in plan.stream.experiences[:n]:
-        for rows in torch.arange(len(e.test)).split(ROWS):
-            raw, y = e.test.gather(rows), given[e.test.y[rows].cpu()]
+        for raw, labels in batches(e.test):
+            y = given[labels]
             scored.append((y, _right(old, raw, y, e.task), _right(new, raw, y, e.task)))
     y, was, now = (torch.cat(parts) for parts in zip(*scored, strict=True))
     found = []
@@ -168,7 +170,8 @@ def _changes(plan: Plan, n: int, old: Network, new: Network) -> list[ClassChange
 @torch.inference_mode()
 def _right(network: Network, raw: Tensor, y: Tensor, task: int) -> Tensor:
     """Return which samples have the largest logit at their own class alone, (B,) bool."""
-    logits = network(raw, torch.full((len(y),), task, device=raw.device)).cpu()
+    device = network.allowed.device
+    logits = network(raw.to(device), torch.full((len(y),), task, device=device)).cpu()
     return credit(logits, y, logits > -torch.inf) == 1
 
 
