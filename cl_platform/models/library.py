@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from cl_platform.core.preprocess import Preprocess
@@ -16,6 +17,7 @@ from cl_platform.models.adopted import with_classifier
 from cl_platform.models.body import Body, example_of
 from cl_platform.models.classifier import Classifier
 from cl_platform.models.cnn import image_shape
+from cl_platform.models.weights import file_digest, weights_file
 
 RANDOM, PRETRAINED = "random", "pretrained"
 
@@ -129,6 +131,28 @@ class Images(Library):
         if random:
             self.say_random()
         return with_classifier(body, example, n_classes, blocks)
+
+    def fingerprint(self, weights: str = RANDOM, **parameters: object) -> str:
+        """Return the library's version and a hash of the weights' file, fetched if needed."""
+        return self.version() + ("" if weights == RANDOM else file_digest(self.file(weights)))
+
+    def file(self, weights: str) -> Path:
+        """Return the file with the weights: the one given, or that of the library.
+
+        Raises:
+            DataError: there is none.
+        """
+        if weights != PRETRAINED:
+            return weights_file(f"a state dict of {self.title}", weights)
+        return self.published()
+
+    def published(self) -> Path:
+        """Return the file with the library's own weights, fetched once.
+
+        Raises:
+            DataError: it has none, or they cannot be had.
+        """
+        raise DataError(f"{self.title} has no published weights; give model.weights={RANDOM}")
 
     def say_random(self) -> None:
         """Say once that training starts from nothing."""

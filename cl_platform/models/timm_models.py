@@ -14,7 +14,7 @@ from cl_platform.models.body import Body
 from cl_platform.models.classifier import Classifier
 from cl_platform.models.hub import from_hub
 from cl_platform.models.library import PRETRAINED, RANDOM, Images, in_pixels
-from cl_platform.models.weights import file_digest, read_weights, weights_file
+from cl_platform.models.weights import read_weights
 
 HUB_FILE = "model.safetensors"
 
@@ -48,10 +48,6 @@ class Timm(Images):
         config = self.config()
         return None if weights == RANDOM else in_pixels(config.mean, config.std)
 
-    def fingerprint(self, weights: str = RANDOM, **parameters: object) -> str:
-        """Return the version of timm and a hash of the weights' file, fetched if needed."""
-        return self.version() + ("" if weights == RANDOM else file_digest(self.file(weights)))
-
     def config(self) -> Any:
         """Return what timm knows of the network.
 
@@ -68,14 +64,7 @@ class Timm(Images):
             raise self.unknown(timm.list_models())
         return found or timm.models.PretrainedCfg()
 
-    def file(self, weights: str) -> Path:
-        """Return the file with the weights.
-
-        Raises:
-            DataError: there is none.
-        """
-        if weights != PRETRAINED:
-            return weights_file(f"a state dict of {self.title}", weights)
+    def published(self) -> Path:
         try:
             return from_hub(str(self.config().hf_hub_id), [HUB_FILE]) / HUB_FILE
         except Exception as error:  # no network, no such repository

@@ -14,8 +14,8 @@ from cl_platform.errors import BadInput, DataError, one_line
 from cl_platform.models.adopted import head_of, last_layers, take_off
 from cl_platform.models.body import Body
 from cl_platform.models.classifier import Classifier
-from cl_platform.models.library import PRETRAINED, RANDOM, Images, in_pixels
-from cl_platform.models.weights import file_digest, fill, weights_file
+from cl_platform.models.library import RANDOM, Images, in_pixels
+from cl_platform.models.weights import fill
 
 AUXILIARY = ("googlenet", "inception_v3")  # have heads inside, for training on large images only
 
@@ -57,10 +57,6 @@ class Torchvision(Images):
         transforms = default.transforms()
         return in_pixels(transforms.mean, transforms.std)
 
-    def fingerprint(self, weights: str = RANDOM, **parameters: object) -> str:
-        """Return the library's version and a hash of the weights' file, fetched if needed."""
-        return self.version() + ("" if weights == RANDOM else file_digest(self.file(weights)))
-
     def default(self) -> Any:
         """Return the library's default weights of the network, None if it has none.
 
@@ -73,17 +69,10 @@ class Torchvision(Images):
             raise self.unknown(known)
         return getattr(models.get_model_weights(self.architecture), "DEFAULT", None)
 
-    def file(self, weights: str) -> Path:
-        """Return the file with the weights.
-
-        Raises:
-            DataError: there is none.
-        """
-        if weights != PRETRAINED:
-            return weights_file(f"a state dict of {self.title}", weights)
+    def published(self) -> Path:
         default = self.default()
         if default is None:
-            raise DataError(f"{self.title} has no published weights; give model.weights=random")
+            return super().published()
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         path: Path = folder / default.url.rpartition("/")[2]
         try:
