@@ -6,7 +6,7 @@ import json
 import os
 import random
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -56,6 +56,19 @@ def _global_generators() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+
+
+def _environment() -> Iterator[None]:
+    """What a test, or code meant for a process of its own, sets for its process ends with it."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+_of_a_test = pytest.fixture(autouse=True)(_environment)
+_of_a_module = pytest.fixture(autouse=True, scope="module")(_environment)
 
 
 @pytest.fixture

@@ -378,8 +378,6 @@ def test_evaluations_within_an_experience_leave_no_trace(avalanche: Any) -> None
 def test_a_sweep_over_all_orders_shares_their_beginnings(
     avalanche: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # a worker sets them for its own process
-    monkeypatch.setenv("WANDB_RUN_GROUP", "")
     base = {
         "stream": {**BLOBS, "experiences": 3},
         "strategy": {"name": "avalanche", "method": "Replay", "arguments": {"mem_size": 20}},

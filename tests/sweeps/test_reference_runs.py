@@ -263,8 +263,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Fold, "train", counted)
     monkeypatch.setattr(api, "Driver", Here)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # workers set these for their own process
-    monkeypatch.setenv("WANDB_RUN_GROUP", "")
     return trained
 
 

@@ -26,13 +26,6 @@ from tests.helpers.sweep_runs import PLANNER
 from tests.helpers.sweep_search import BASE, WHOLE, Searched, objectives, spec
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts back what workers set for their own process."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("WANDB_RUN_GROUP", "")
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray that the tests below share."""

@@ -84,8 +84,6 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     With every look at the workers `tick` seconds pass.
     """
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("WANDB_RUN_GROUP", "")
     clock, ticks = [10.0], [10.0]
     monkeypatch.setattr(pooling, "capacity", lambda resources: 1)
     monkeypatch.setattr(driving, "check_alive", lambda: clock.__setitem__(0, clock[0] + ticks[0]))

@@ -28,13 +28,6 @@ from tests.helpers.sweep_runs import PLANNER, planned, spec
 HELPERS = "tests.helpers.sweep_strategies"
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts back what workers set for their own process."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("WANDB_RUN_GROUP", "")
-
-
 class Careless(Finetune):
     """Changes threads and precision for its whole process."""
 

@@ -22,14 +22,6 @@ from sweeps.tuning.choice import groups
 from tests.helpers.sweep_runs import PLANNER
 from tests.helpers.sweep_search import BASE, ER, FOUR, WHOLE, Searched, alone, spec
 
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts back what workers set for their own process."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("WANDB_RUN_GROUP", "")
-
-
 METHODS = pytest.mark.parametrize("method", ["mcts", "halving"])
 
 
