@@ -173,7 +173,7 @@ class Evaluator:
             RunFailed: logits are not finite; -inf, for what may not be predicted, is.
         """
         broken = self._zeros(len(self.experiences))
-        with _evaluating(strategy):
+        with without_trace(strategy):
             for chunk in self._resident if self._resident is not None else self._read():
                 if tasks is None or not chunk.tasks.isdisjoint(tasks):
                     logits = self._logits(strategy, chunk, features)
@@ -256,7 +256,7 @@ class Evaluator:
 
 
 @contextmanager
-def _evaluating(strategy: Strategy) -> Iterator[None]:
+def without_trace(strategy: Strategy) -> Iterator[None]:
     """Put every module into eval mode, and back: a frozen part may be in it while training.
 
     Raises:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from statistics import fmean
 
 import torch
@@ -21,6 +20,7 @@ from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
+from cl_platform.engine.machine.threads import threads_for, using_threads
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import batch_sizes, train_experience
@@ -52,6 +52,7 @@ class Fold:
         self.position = -1  # before the beginning
         self._unsaved = 0.0
         self._saved: str | None = None
+        self.threads: int | None = None  # decided when the strategy is there
         if not self._complete(0):
             self.begin()
 
@@ -95,10 +96,9 @@ class Fold:
             self.strategy.to(self.device)
             if not self.strategy.grows:
                 check_groups(self.strategy, self.plan.config.optimizer)
-        trains = any(p.requires_grad for p in self.strategy.parameters())
-        if trains or not self.strategy.freezes_model:
-            # The first optimizer would import it, in seconds that are not training.
-            import_module("torch._dynamo")
+            if self.threads is None:
+                first = self.plan.stream[0]
+                self.threads = threads_for(self.strategy, first.train, first.task, self.plan.config)
         self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
         self.position = 0
@@ -239,8 +239,12 @@ class Fold:
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
-    def _computing(self) -> torch.autocast:
-        return computing(self.plan.config.precision, self.device)
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        assert self.threads is not None
+        threads = using_threads(self.threads)
+        with threads, computing(self.plan.config.precision, self.device):
+            yield
 
     def _learned(self, k: int) -> tuple[Experience, ...]:
         """Return the experiences that the first k steps are trained on."""
@@ -283,6 +287,7 @@ class Fold:
             "parameters": float(sum(n for n, _ in parameters)),
             "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
             "stored_bytes": float(self.state.nbytes()),
+            "threads": float(self.threads or 0),
         }
 
     def _anytime(self, row: Accuracies) -> list[list[float]]:

@@ -50,6 +50,8 @@ TRAINING = (
     "cl_platform.engine.fold",
     "cl_platform.engine.growth",
     "cl_platform.engine.groups",
+    "cl_platform.engine.machine.threads",
+    "cl_platform.engine.machine.uncompiled",
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
     "cl_platform.engine.steps",

@@ -190,8 +190,10 @@ def _actor_class() -> type:
 
     class Actor:
         def __init__(self, config: list[Any]) -> None:  # a reference in a list stays a reference
+            from cl_platform.config.process import wait_asleep
             from cl_platform.config.registry import load
 
+            wait_asleep()
             self.worker = load("command", "sweeps.executor.worker:Worker")(ray.get(config[0]))
 
         def where(self) -> tuple[str, int]:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import ray
 import torch
-import torch._dynamo  # which the first optimizer imports, in seconds
 
 from cl_platform.config.process import process_restored
 from cl_platform.config.registry import load

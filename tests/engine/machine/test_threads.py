@@ -1,0 +1,110 @@
+"""How many threads a run computes with, and that the number is decided by what it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cl_platform as clp
+from cl_platform import Batch, Result
+from cl_platform.config.process import process_restored, wait_asleep
+from cl_platform.engine.machine import threads
+from cl_platform.engine.machine.threads import multiplications
+
+SMALL = {"stream": {"name": "blobs", "experiences": 2, "samples_per_class": 20}, "out": None}
+USED: list[int] = []  # threads, step by step
+
+
+class Watching(clp.Strategy):
+    def loss(self, batch: Batch) -> Tensor:
+        USED.append(torch.get_num_threads())
+        return super().loss(batch)
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """This process has two, whatever the machine has."""
+    USED.clear()
+    with process_restored():
+        torch.set_num_threads(2)
+        yield
+
+
+def test_a_small_model_runs_on_one_and_leaves_the_process_its_own() -> None:
+    result = clp.run(strategy=Watching, **SMALL)
+    assert {*USED} == {1}
+    assert result.cost["threads"] == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_much_work_in_a_step_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "ENOUGH", 10 * (64 * 30 + 30 * 10))
+    given = {**SMALL, "strategy": Watching, "stream": "split-digits"}
+    assert clp.run(**given, model={"name": "mlp", "hidden": [29]}).cost["threads"] == 1
+    assert {*USED} == {1}
+    assert clp.run(**given, model={"name": "mlp", "hidden": [30]}).cost["threads"] == 2
+    assert {*USED} == {1, 2}
+
+
+def test_a_number_is_obeyed() -> None:
+    assert clp.run(strategy=Watching, threads=3, **SMALL).cost["threads"] == 3
+    assert {*USED} == {3}
+
+
+class Dropping(nn.Sequential):
+    """A model that draws random numbers and keeps running statistics."""
+
+    def __init__(self, input_shape: tuple[int, ...], n_classes: int) -> None:
+        n = torch.Size(input_shape).numel()
+        super().__init__(nn.Flatten(), nn.BatchNorm1d(n), nn.Dropout(0.5), nn.Linear(n, n_classes))
+
+
+def test_the_decision_leaves_no_trace() -> None:
+    def whole(n: int) -> Result:
+        torch.set_num_threads(n)
+        return clp.run(model=Dropping, **SMALL)
+
+    one, two = whole(1), whole(2)
+    assert (one.run_id, one.metrics) == (two.run_id, two.metrics)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "wanted"),
+    [
+        (nn.Linear(5, 3), (2, 5), 2 * 5 * 3),
+        (nn.Linear(5, 3), (2, 7, 5), 2 * 7 * 5 * 3),
+        (nn.Conv2d(3, 4, 3), (2, 3, 6, 6), 2 * 16 * 4 * 3 * 9),
+        (nn.Conv2d(4, 4, 3, groups=2), (1, 4, 3, 3), 4 * 2 * 9),
+        (nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)), (4, 5), 4 * 21),
+        (nn.LayerNorm((2, 5)), (3, 2, 5), 0),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), (2, 5), 0),
+    ],
+    ids=str,
+)
+def test_multiplications_are_counted(layer: nn.Module, shape: tuple[int, ...], wanted: int) -> None:
+    assert multiplications(layer, lambda: layer(torch.randn(shape))) == wanted
+    assert not any(m._forward_hooks for m in layer.modules())
+
+
+def test_those_of_attention_are_the_weights_of_each_token() -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(2, 3, 4)
+    assert multiplications(attention, lambda: attention(x, x, x)) == 2 * 3 * (3 * 4 * 4)
+
+
+def test_looking_up_a_word_multiplies_nothing() -> None:
+    words = nn.Embedding(10, 4)
+    assert multiplications(words, lambda: words(torch.tensor([[1, 2]]))) == 0
+
+
+def test_threads_wait_asleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    wait_asleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    wait_asleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
