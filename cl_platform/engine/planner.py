@@ -60,12 +60,14 @@ TRAINING = (
     "cl_platform.models.frozen",
     "cl_platform.models.outputs",
     "cl_platform.models.precision",
+    "cl_platform.models.work",
 )
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 EVALUATION = (
     "cl_platform.core.matrix",
     "cl_platform.engine.evaluation",
     "cl_platform.engine.finite",
+    "cl_platform.models.work",
 )
 METRICS = ("cl_platform.metrics.matrix_metrics",)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its

@@ -6,23 +6,21 @@ a run that goes on elsewhere, or shares states, comes to the same number on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.rng import global_generators
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.engine.evaluation import logits_of, without_trace
+from cl_platform.models.work import multiplications
 
 # Multiplications of a forward pass of a batch from which on several threads paid: below, a step of
 # a multilayer perceptron took 1.1 to 1.6 times as long on two, above 0.7 times.
 ENOUGH = 2 * 10**8
-BY_ELEMENT = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm)  # their weights multiply no vectors
 
 
 @contextmanager
@@ -58,28 +56,3 @@ def threads_for(strategy: Strategy, samples: Samples, task: int, config: RunConf
     with torch.no_grad(), without_trace(strategy), strategy.info.rng.rewound(), seed:
         work = multiplications(strategy, lambda: logits_of(strategy, x, tasks))
     return available if work * config.batch_size >= ENOUGH * len(y) else 1
-
-
-def multiplications(module: nn.Module, forward: Callable[[], object]) -> int:
-    """Return the multiplications by weights, in linear and convolutional layers and attention, of
-    what `forward` does with a module."""
-    found = [0]
-
-    def count(layer: nn.Module, _: Any, output: Any) -> None:
-        output = output[0] if isinstance(output, tuple) else output
-        if isinstance(layer, BY_ELEMENT) or not isinstance(output, torch.Tensor):
-            return
-        weights = sum(p.numel() for p in layer.parameters(recurse=False) if p.dim() > 1)
-        channels = output.shape[1 if _is_convolution(layer) else -1] if output.dim() > 1 else 1
-        found[0] += weights * output.numel() // max(1, channels)
-
-    with ExitStack() as hooks:
-        for layer in module.modules():
-            if any(p.dim() > 1 for p in layer.parameters(recurse=False)):
-                hooks.enter_context(layer.register_forward_hook(count))
-        forward()
-    return found[0]
-
-
-def _is_convolution(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)

@@ -47,17 +47,17 @@ def step_without_compiler(optimizer: Optimizer) -> None:
 
     Its hooks are called as before, but for what they return.
     """
-    step = inspect.unwrap(type(optimizer).step)
+    plain = inspect.unwrap(type(optimizer).step)
     pre, post = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
     every_pre, every_post = hooks._global_optimizer_pre_hooks, hooks._global_optimizer_post_hooks
 
-    def stepping(optimizer: Optimizer, closure: None = None) -> None:
+    def step(optimizer: Optimizer, closure: None = None) -> None:
         for hook in chain(every_pre.values(), pre.values()):
             hook(optimizer, (), {})
         with torch.set_grad_enabled(optimizer.defaults.get("differentiable", False)):
-            step(optimizer)
+            plain(optimizer)
         for hook in chain(post.values(), every_post.values()):
             hook(optimizer, (), {})
 
     patched: Any = optimizer
-    patched.step = MethodType(stepping, optimizer)  # which torch's schedules wrap
+    patched.step = MethodType(step, optimizer)  # which torch's schedules wrap

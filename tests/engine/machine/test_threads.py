@@ -13,7 +13,6 @@ import cl_platform as clp
 from cl_platform import Batch, Result
 from cl_platform.config.process import process_restored, wait_asleep
 from cl_platform.engine.machine import threads
-from cl_platform.engine.machine.threads import multiplications
 
 SMALL = {"stream": {"name": "blobs", "experiences": 2, "samples_per_class": 20}, "out": None}
 USED: list[int] = []  # threads, step by step
@@ -70,35 +69,6 @@ def test_the_decision_leaves_no_trace() -> None:
 
     one, two = whole(1), whole(2)
     assert (one.run_id, one.metrics) == (two.run_id, two.metrics)
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape", "wanted"),
-    [
-        (nn.Linear(5, 3), (2, 5), 2 * 5 * 3),
-        (nn.Linear(5, 3), (2, 7, 5), 2 * 7 * 5 * 3),
-        (nn.Conv2d(3, 4, 3), (2, 3, 6, 6), 2 * 16 * 4 * 3 * 9),
-        (nn.Conv2d(4, 4, 3, groups=2), (1, 4, 3, 3), 4 * 2 * 9),
-        (nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)), (4, 5), 4 * 21),
-        (nn.LayerNorm((2, 5)), (3, 2, 5), 0),
-        (nn.Sequential(nn.Flatten(), nn.ReLU()), (2, 5), 0),
-    ],
-    ids=str,
-)
-def test_multiplications_are_counted(layer: nn.Module, shape: tuple[int, ...], wanted: int) -> None:
-    assert multiplications(layer, lambda: layer(torch.randn(shape))) == wanted
-    assert not any(m._forward_hooks for m in layer.modules())
-
-
-def test_those_of_attention_are_the_weights_of_each_token() -> None:
-    attention = nn.MultiheadAttention(4, 2, batch_first=True)
-    x = torch.randn(2, 3, 4)
-    assert multiplications(attention, lambda: attention(x, x, x)) == 2 * 3 * (3 * 4 * 4)
-
-
-def test_looking_up_a_word_multiplies_nothing() -> None:
-    words = nn.Embedding(10, 4)
-    assert multiplications(words, lambda: words(torch.tensor([[1, 2]]))) == 0
 
 
 def test_threads_wait_asleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
