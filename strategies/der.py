@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -48,14 +49,19 @@ class DER(Offering):
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
 
+    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+        n, offers = self.memory_batch_size, self.offers(chunk)
+        return self.buffer.replay(chunk, sizes, n, self.draws, offers, plain=1)
+
     def loss(self, batch: Batch) -> Tensor:
         return self._loss_and_logits(batch)[0]
 
     def training_step(self, batch: Batch) -> Tensor:
         loss, logits = self._loss_and_logits(batch)
+        new = batch.new
         if self.offers(batch):
-            own = logits if batch.target is None else self._logits_unmixed(batch)
-            self.buffer.add(batch, logits=own)
+            own = logits if batch.target is None else self._logits_unmixed(new)
+            self.buffer.store(new.rows, logits=own)
         return self.minimise(loss)
 
     @torch.no_grad()
@@ -66,20 +72,17 @@ class DER(Offering):
             return logits
 
     def _loss_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        n = self.memory_batch_size or len(batch)
-        draws = range(self.draws if self.buffer.seen else 0)
-        # The first are compared with the logits stored of each sample, which is not mixed there.
-        old = [self.buffer.sample(n, mixing=i > 0) for i in draws]
-        outputs = self.model(torch.cat([batch.x, *(o.x for o in old)]))
-        logits, *replayed = outputs.split([len(batch), *(len(o) for o in old)])
-        loss = self.cross_entropy(self.restrict(logits, batch.task), batch)
-        if old:
-            loss = loss + self.replay_loss(old, replayed)
+        new, old = batch.new, batch.old
+        n = len(old) // self.draws
+        logits, *replayed = self.model(batch.x).split([len(new), *[n] * (self.draws if n else 0)])
+        loss = self.cross_entropy(self.restrict(logits, new.task), new)
+        if n:
+            loss = loss + self.replay_loss(old.split([n] * self.draws), replayed)
         return loss, logits
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
         """Return the loss of the drawn batches, given the model's present logits of each."""
-        stored = old[0].extra["logits"]
+        stored = self.buffer.stored("logits", old[0].rows)
         # Classes that had not arrived then have no stored logit, and none to keep.
         stored = torch.where(stored.isinf(), logits[0].detach(), stored)
         return self.alpha * mse_loss(logits[0], stored)

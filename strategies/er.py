@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterable, Sequence
+
 from pydantic import PositiveInt
-from torch import Tensor
 
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
@@ -37,26 +37,5 @@ class ER(Offering):
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
 
-    def loss(self, batch: Batch) -> Tensor:
-        if self.buffer.seen:
-            batch = joined(batch, self.recall(batch))
-        return super().loss(batch)
-
-    def recall(self, batch: Batch) -> Batch:
-        """Draw the stored samples to be learned together with a batch."""
-        return self.buffer.sample(self.memory_batch_size or len(batch))
-
-    def after_step(self, batch: Batch) -> None:
-        if self.offers(batch):
-            self.buffer.add(batch)
-
-
-def joined(new: Batch, old: Batch) -> Batch:
-    """Return one batch of the samples of both, new ones first."""
-
-    def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-        return None if a is None or b is None else torch.cat([a, b])
-
-    x, y, raw = (torch.cat(pair) for pair in ((new.x, old.x), (new.y, old.y), (new.raw, old.raw)))
-    target, x2 = both(new.target, old.target), both(new.x2, old.x2)
-    return Batch(x, y, both(new.task, old.task), raw, target=target, x2=x2)
+    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+        return self.buffer.replay(chunk, sizes, self.memory_batch_size, offer=self.offers(chunk))

@@ -23,18 +23,17 @@ class ERACE(ER):
         self.seen = nn.Buffer(torch.zeros(info.n_classes, dtype=torch.bool, device=info.device))
 
     def loss(self, batch: Batch) -> Tensor:
-        present = torch.zeros_like(self.seen).index_fill(0, batch.y, True)
-        if not self.buffer.seen:
-            logits = self(batch.x, batch.task)
-            return self.cross_entropy(logits.masked_fill(~present, -torch.inf), batch)
-        old = self.recall(batch)
-        logits = self.model(torch.cat([batch.x, old.x]))
-        new_logits, old_logits = logits.split([len(batch), len(old)])
-        new_logits = self.restrict(new_logits, batch.task).masked_fill(~present, -torch.inf)
-        seen = self.seen | present
-        old_logits = self.restrict(old_logits, old.task).masked_fill(~seen, -torch.inf)
-        return self.cross_entropy(new_logits, batch) + self.cross_entropy(old_logits, old)
+        new, old = batch.new, batch.old
+        present = torch.zeros_like(self.seen).index_fill(0, new.y, True)
+        logits = self.model(batch.x)
+        new_logits, old_logits = logits.split([len(new), len(old)])
+        new_logits = self.restrict(new_logits, new.task).masked_fill(~present, -torch.inf)
+        loss = self.cross_entropy(new_logits, new)
+        if len(old):
+            seen = self.seen | present
+            old_logits = self.restrict(old_logits, old.task).masked_fill(~seen, -torch.inf)
+            loss = loss + self.cross_entropy(old_logits, old)
+        return loss
 
     def after_step(self, batch: Batch) -> None:
-        super().after_step(batch)
         self.seen.index_fill_(0, batch.y, True)

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cl_platform import Batch, ReplayBuffer, StreamInfo
+from cl_platform.core.batch import together
 from cl_platform.models.precision import comparing
-from strategies.er import joined
 from strategies.parts.gradients import loss_gradients
 from strategies.parts.memory import Offering
 
@@ -40,7 +40,7 @@ class GSS(Offering):
 
     def loss(self, batch: Batch) -> Tensor:
         if self.buffer.seen:
-            batch = joined(batch, self.buffer.sample(self.memory_batch_size or len(batch)))
+            batch = together([batch, self.buffer.sample(self.memory_batch_size or len(batch))])
         return super().loss(batch)
 
     def after_step(self, batch: Batch) -> None:
@@ -61,6 +61,7 @@ class GreedyBuffer(ReplayBuffer):
     """A memory that replaces samples by their scores: the lower, the more diverse."""
 
     def add(self, batch: Batch, **extra: Tensor) -> None:
+        self._check(extra)
         room, score = max(0, self.size - self.seen), extra["score"]
         if room:
             slots = torch.arange(self.seen, self.seen + min(room, len(batch)), device=score.device)
@@ -68,6 +69,7 @@ class GreedyBuffer(ReplayBuffer):
         if len(batch) > room:
             slots = self._last_wins(self._replaced(score[room:]))
             self._write(slots, batch[room:], {"score": score[room:]})
+        self.seen += len(batch)
 
     def _replaced(self, score: Tensor) -> Tensor:
         """Draw the row that each sample replaces, or `size` for none, (B,)."""

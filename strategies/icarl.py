@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
-from cl_platform.core.batch import soft_labels
+from cl_platform.core.batch import soft_labels, together
 from cl_platform.errors import BadInput
 from cl_platform.models.precision import comparing
-from strategies.er import joined
 from strategies.parts.snapshot import Snapshot
 
 
@@ -65,7 +64,7 @@ class ICaRL(Strategy):
     def loss(self, batch: Batch) -> Tensor:
         if self.share:
             n = self.memory_batch_size or math.ceil(self.share * len(batch))
-            batch = joined(batch, self.buffer.sample(n))
+            batch = together([batch, self.buffer.sample(n)])
         target = soft_labels(batch, self.present, self.info.label_smoothing)
         if self.share:
             target = torch.where(self.old, self.teacher(batch.x).sigmoid(), target)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.func import functional_call
 
 from cl_platform import Batch
+from cl_platform.core.batch import together
 from strategies.er import ER
 from strategies.parts.gradients import frozen_statistics
 
@@ -27,7 +30,20 @@ class MIR(ER):
 
     candidates: PositiveInt = 50
 
+    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+        return chunk.split(sizes)  # what is replayed depends on the weights
+
+    def loss(self, batch: Batch) -> Tensor:
+        if self.buffer.seen:
+            batch = together([batch, self.recall(batch)])
+        return super().loss(batch)
+
+    def after_step(self, batch: Batch) -> None:
+        if self.offers(batch):
+            self.buffer.add(batch)
+
     def recall(self, batch: Batch) -> Batch:
+        """Choose the stored samples to be learned together with a batch."""
         n = self.memory_batch_size or len(batch)
         old = self.buffer.distinct(max(n, self.candidates))
         return old[self.interference(batch, old).topk(min(n, len(old))).indices]

@@ -79,9 +79,9 @@ class Refresh(Wrapper):
 
     def begin_experience(self, experience: Experience) -> None:
         self.inner.begin_experience(experience)
-        self.prepare()
+        self.scale()
 
-    def prepare(self) -> None:
+    def scale(self) -> None:
         """Compute the factors of the drift and of the noise, which change with `fisher` only."""
         if self.mode == "paper":
             total = self.fisher + self.damping

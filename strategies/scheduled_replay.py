@@ -10,8 +10,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
+from cl_platform.core.batch import together
 from cl_platform.errors import BadInput
-from strategies.er import joined
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -91,7 +91,7 @@ class ScheduledReplay(Strategy):
 
     def loss(self, batch: Batch) -> Tensor:
         if len(self.rows):
-            batch = joined(batch, self.stored.read(self.rows))
+            batch = together([batch, self.stored.read(self.rows)])
         return super().loss(batch)
 
     def end_experience(self, experience: Experience) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.functional import one_hot
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Batch:
             several samples (mixup, CutMix); `y` and `raw` are of the first of them. Else None.
         x2: the same samples under a second, independent draw of the augmentation, (B, ...); only
             with ``two-views`` in the run's augmentation.
+        replayed: how many of the samples, the last ones, were drawn from a memory.
+        rows: of the memory that new samples go to (its size stands for none) and replayed ones
+            come from, (B,) int64; see :meth:`ReplayBuffer.replay`.
     """
 
     x: Tensor
@@ -39,19 +43,72 @@ class Batch:
     epoch: int = 0
     target: Tensor | None = None
     x2: Tensor | None = None
+    replayed: int = 0
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Return the samples at the given rows."""
-        task = None if self.task is None else self.task[rows]
-        extra = {name: value[rows] for name, value in self.extra.items()}
-        features = None if self.features is None else self.features[rows]
-        target = None if self.target is None else self.target[rows]
-        x2 = None if self.x2 is None else self.x2[rows]
-        parts = (self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
-        return Batch(*parts, self.epoch, target, x2)
+        return self._with(lambda values: values[rows])
+
+    @property
+    def new(self) -> Batch:
+        """The samples of the experience, without those from a memory."""
+        return self[: len(self) - self.replayed] if self.replayed else self
+
+    @property
+    def old(self) -> Batch:
+        """The samples from a memory."""
+        return self[len(self) - self.replayed :]
+
+    def split(self, sizes: Sequence[int]) -> list[Batch]:
+        """Return consecutive parts of the given sizes, as views."""
+        sizes = list(sizes)
+
+        def parts(values: Tensor | None) -> Sequence[Any]:
+            return [None] * len(sizes) if values is None else values.split(sizes)
+
+        extra = {name: parts(values) for name, values in self.extra.items()}
+        fields = (self.x, self.y, self.task, self.raw, self.features, self.target, self.x2)
+        each = zip(*map(parts, fields), parts(self.rows), strict=True)
+        return [
+            Batch(x, y, task, raw, {n: e[i] for n, e in extra.items()}, f, self.epoch, t, x2, 0, r)
+            for i, (x, y, task, raw, f, t, x2, r) in enumerate(each)
+        ]
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def changed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values)
+
+        extra = {name: change(values) for name, values in self.extra.items()}
+        parts = (change(self.x), change(self.y), changed(self.task), change(self.raw), extra)
+        more = (changed(self.target), changed(self.x2), 0, changed(self.rows))
+        return Batch(*parts, changed(self.features), self.epoch, *more)
+
+
+def together(batches: Sequence[Batch]) -> Batch:
+    """Return one batch of all samples, in order; what not all of them have is left out.
+
+    If some are mixed, the others have targets of one class.
+    """
+    targets = [batch.target for batch in batches]
+    mixed = next((t for t in targets if t is not None), None)
+    if mixed is not None:
+        n, dtype = mixed.shape[1], mixed.dtype
+        batches = [
+            batch if t is not None else replace(batch, target=one_hot(batch.y, n).to(dtype))
+            for batch, t in zip(batches, targets, strict=True)
+        ]
+
+    def all_of(name: str) -> Tensor | None:
+        values = [getattr(batch, name) for batch in batches]
+        return None if any(v is None for v in values) else torch.cat(values)
+
+    x, y, raw = (torch.cat([getattr(b, n) for b in batches]) for n in ("x", "y", "raw"))
+    optional = {n: all_of(n) for n in ("features", "target", "x2", "rows")}
+    return Batch(x, y, all_of("task"), raw, epoch=batches[0].epoch, **optional)
 
 
 def cross_entropy(
@@ -96,7 +153,7 @@ def soft_labels(batch: Batch, competing: Tensor, smoothing: float = 0.0) -> Tens
     """
     target = batch.target
     if target is None:
-        target = functional.one_hot(batch.y, len(competing)).float()
+        target = one_hot(batch.y, len(competing)).float()
     if not smoothing:
         return target
     return (1 - smoothing) * target + smoothing * competing / competing.sum()

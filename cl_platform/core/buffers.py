@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from cl_platform.core.strategy import Batch
+from cl_platform.core.batch import Batch, together
 from cl_platform.core.stream import StreamInfo
 from cl_platform.errors import BadInput, ContractError
 
@@ -62,7 +64,86 @@ class ReplayBuffer(nn.Module):
 
     def add(self, batch: Batch, **extra: Tensor) -> None:
         """Offer the samples of a batch to the memory, in order; `extra` is (B, ...) by name."""
-        self._write(self._slots(batch), batch, extra)
+        self._check(extra)
+        self._write(self._last_wins(self._slots(batch.y)), batch, extra)
+        self.seen += len(batch)
+
+    def replay(
+        self,
+        chunk: Batch,
+        sizes: Sequence[int],
+        samples: int | None = None,
+        draws: int = 1,
+        offer: bool = True,
+        plain: int = 0,
+    ) -> list[Batch]:
+        """Return consecutive batches, each followed by samples drawn from the memory.
+
+        It is ``sample`` and then ``add`` for one batch after the other, in a few operations for all
+        of them: what a batch draws was in the memory before the batch was added. All of the chunk
+        is in the memory afterwards. Extra values are neither read nor written, since they depend on
+        the weights: see :meth:`stored` and :meth:`store`.
+
+        Args:
+            chunk: the samples of the batches, in order.
+            sizes: of the batches.
+            samples: drawn for each batch, each time; None draws as many as the batch has.
+            draws: how often.
+            offer: add the batches; else the memory stays as it is.
+            plain: how many of a batch's draws, the first ones, are never mixed; see :meth:`read`.
+
+        Returns:
+            Batches of ``sizes[i] + draws * samples`` samples with `replayed` and `rows`; the first
+            ones have no old samples if the memory is empty.
+        """
+        device, ends = chunk.y.device, list(accumulate(sizes))
+        starts = [end - size for end, size in zip(ends, sizes, strict=True)]
+        filled, first_row = self._filled(chunk.y, starts, offer)
+        empty = 0 if self.seen else min(1, len(sizes)) if offer else len(sizes)
+        counts = [0] * empty + [draws * (samples or size) for size in sizes[empty:]]
+        of = torch.arange(len(sizes), device=device).repeat_interleave(
+            torch.tensor(counts, device=device), output_size=sum(counts)
+        )
+        rows = self._spread(self._uniform(len(of)), filled[of], first_row)
+        raw, y, task = (t.index_select(0, rows) for t in (self.x, self.y, self.task))
+        slots = torch.full_like(chunk.y, self.size)
+        if offer:
+            slots = self._slots(chunk.y)
+            before = torch.tensor(starts, device=device)[of]
+            j, found = _latest(slots, rows, before)
+            raw = torch.where(found.view(-1, *[1] * (raw.dim() - 1)), chunk.raw[j], raw)
+            y = torch.where(found, chunk.y[j], y)
+            if chunk.task is not None:
+                task = torch.where(found, chunk.task[j], task)
+            self._write(self._last_wins(slots), chunk, {})
+            self.seen += len(chunk)
+        old = self._batch(raw, y, task if self._has_task else None)
+        parts = replace(old, rows=rows).split(counts)
+        if self._mix:
+            parts = [self._mixed(part, draws, plain) if len(part) else part for part in parts]
+        new = replace(chunk, rows=slots).split(sizes)
+        joined = together([part for pair in zip(new, parts, strict=True) for part in pair])
+        whole = [size + count for size, count in zip(sizes, counts, strict=True)]
+        batches = joined.split(whole)
+        return [replace(b, replayed=n) for b, n in zip(batches, counts, strict=True)]
+
+    def _mixed(self, old: Batch, draws: int, plain: int) -> Batch:
+        """Mix the samples of each draw of a batch but the first ones."""
+        assert self._mix is not None
+        parts = old.split([len(old) // draws] * draws)
+        return together([*parts[:plain], *map(self._mix, parts[plain:])])
+
+    def stored(self, name: str, rows: Tensor) -> Tensor:
+        """Return the extra values of that name at the given rows, (n, ...)."""
+        return self.get_buffer(f"extra_{name}").index_select(0, rows)
+
+    def store(self, rows: Tensor, **extra: Tensor) -> None:
+        """Write the extra values of samples, (n, ...) by name, to the rows that `replay` gave."""
+        self._check(extra)
+        rows = self._last_wins(rows)
+        for name, value in extra.items():
+            stored = self.get_buffer(f"extra_{name}")
+            stored.index_copy_(0, rows, value.detach().to(stored.dtype))
 
     def sample(self, n: int, mixing: bool = True) -> Batch:
         """Return `n` stored samples, drawn uniformly with replacement, freshly augmented.
@@ -91,23 +172,28 @@ class ReplayBuffer(nn.Module):
         """
         raw = self.x.index_select(0, rows)
         task = self.task.index_select(0, rows) if self._has_task else None
-        x = self._preprocess(raw, self._augmentation)
-        extra = {n: self.get_buffer(f"extra_{n}").index_select(0, rows) for n in self._extra}
-        x2 = self._preprocess.second(raw, self._augmentation)
-        batch = Batch(x, self.y.index_select(0, rows), task, raw, extra, x2=x2)
+        batch = self._batch(raw, self.y.index_select(0, rows), task)
+        batch = replace(batch, extra={name: self.stored(name, rows) for name in self._extra})
         return self._mix(batch) if self._mix and mixing else batch
+
+    def _batch(self, raw: Tensor, y: Tensor, task: Tensor | None) -> Batch:
+        """Return stored samples, freshly augmented."""
+        x = self._preprocess(raw, self._augmentation)
+        x2 = self._preprocess.second(raw, self._augmentation)
+        return Batch(x, y, task, raw, x2=x2)
 
     def plain(self, rows: Tensor) -> Tensor:
         """Return the stored inputs at the given rows as the model sees them, not augmented."""
         return self._preprocess(self.x.index_select(0, rows))
 
-    def _write(self, slots: Tensor, batch: Batch, extra: Mapping[str, Tensor]) -> None:
+    def _check(self, extra: Mapping[str, Tensor]) -> None:
         if set(extra) != set(self._extra):
             raise ContractError(
                 f"the memory received {sorted(extra)} with its samples; it stores "
                 f"{sorted(self._extra)}: name them in ReplayBuffer(extra=...)"
             )
-        self.seen += len(batch)
+
+    def _write(self, slots: Tensor, batch: Batch, extra: Mapping[str, Tensor]) -> None:
         self.x.index_copy_(0, slots, batch.raw)
         self.y.index_copy_(0, slots, batch.y)
         if batch.task is not None:
@@ -119,9 +205,12 @@ class ReplayBuffer(nn.Module):
     def make_room(self, classes: tuple[int, ...]) -> None:
         """Prepare for an experience's classes before it begins; a reservoir needs nothing."""
 
-    def _slots(self, batch: Batch) -> Tensor:
-        """Return the row each sample goes to, (B,); `size` stands for none."""
-        n, device = len(batch), batch.y.device
+    def _slots(self, y: Tensor) -> Tensor:
+        """Return the row that each sample of classes (B,) goes to, (B,); `size` stands for none.
+
+        A row may be named several times: what comes later overwrites what came before.
+        """
+        n, device = len(y), y.device
         first, last = self.seen, self.seen + n
         if last <= self.size:
             return torch.arange(first, last, device=device)
@@ -130,21 +219,42 @@ class ReplayBuffer(nn.Module):
         if first < self.size:  # the memory fills up within this batch
             free = torch.arange(first, self.size, device=device)
             slots[: len(free)] = free
-        return self._last_wins(slots.clamp_(max=self.size))
+        return slots.clamp_(max=self.size)
+
+    def _filled(self, y: Tensor, starts: Sequence[int], offer: bool) -> tuple[Tensor, Tensor]:
+        """Return how many rows of each group hold a sample before samples are added.
+
+        Args:
+            y: classes of the samples (N,), which are added in order if there is an `offer`.
+            starts: how many were added before, for each time that is asked for.
+
+        Returns:
+            (len(starts), groups) of rows, and the first row of each group, (groups,).
+        """
+        seen = [min(self.seen + offer * start, self.size) for start in starts]
+        return torch.tensor(seen, device=y.device)[:, None], y.new_zeros(1)
 
     def _rows(self, n: int) -> Tensor:
-        return torch.randint(len(self), (n,), generator=self._generator, device=self.y.device)
+        filled, start = self._filled(self.y[:0], [0], offer=False)
+        return self._spread(self._uniform(n), filled.expand(n, -1), start)
 
     def _uniform(self, n: int) -> Tensor:
         """Draw (n,) float64 in [0, 1); double, so that millions of rows stay equally likely."""
         return torch.rand(n, dtype=torch.float64, generator=self._generator, device=self.y.device)
 
-    def _spread(self, n: int, filled: Tensor, start: Tensor) -> Tensor:
-        """Draw `n` rows uniformly from groups that fill `filled` (G,) rows from `start` (G,) on."""
-        ends = filled.cumsum(0)
-        draw = (self._uniform(n) * ends[-1]).long()
-        g = torch.searchsorted(ends, draw, right=True)
-        return start[g] + draw - (ends - filled)[g]
+    def _spread(self, uniform: Tensor, filled: Tensor, start: Tensor) -> Tensor:
+        """Return rows uniformly from groups, by uniform numbers (n,).
+
+        Args:
+            filled: rows that hold a sample, of each group, (n, G).
+            start: the first row of each group, (G,).
+        """
+        ends = filled.cumsum(1)
+        draw = (uniform * ends[:, -1]).long()
+        if filled.shape[1] == 1:
+            return start + draw
+        g = torch.searchsorted(ends, draw[:, None], right=True)
+        return start[g[:, 0]] + draw - (ends - filled).gather(1, g)[:, 0]
 
     def _last_wins(self, slots: Tensor) -> Tensor:
         """Keep the last of the samples sent to the same row: writing a row twice has no order."""
@@ -177,6 +287,35 @@ def rank_within(groups: Tensor) -> Tensor:
     ordered, order = groups.sort(stable=True)
     rank = torch.arange(len(groups), device=groups.device)
     return torch.empty_like(rank).index_copy_(0, order, rank - torch.searchsorted(ordered, ordered))
+
+
+def counts_before(counts: Tensor, groups: Tensor, starts: Sequence[int]) -> Tensor:
+    """Return the samples of each group (G,) before samples of groups (N,) from `starts` on.
+
+    Returns:
+        (len(starts), G).
+    """
+    times = torch.tensor(starts, device=counts.device)
+    before = torch.arange(len(groups), device=counts.device) < times[:, None]
+    found = counts.expand(len(starts), -1).clone()
+    return found.scatter_add_(1, groups.expand(len(starts), -1), before.long())
+
+
+def _latest(slots: Tensor, rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of the samples written to slots (N,) in turn a row holds at some time.
+
+    Args:
+        rows: that are read, (M,).
+        before: how many samples were written before, (M,).
+
+    Returns:
+        Numbers of samples (M,), and whether there is one, (M,) bool. O((N + M) log N).
+    """
+    n = len(slots)
+    written = (slots * n + torch.arange(n, device=slots.device)).sort().values
+    place = torch.searchsorted(written, rows * n + before) - 1
+    last = written[place.clamp(min=0)]
+    return last % n, (place >= 0) & (last // n == rows)
 
 
 class ClassBalancedBuffer(ReplayBuffer):
@@ -243,18 +382,18 @@ class ClassBalancedBuffer(ReplayBuffer):
     def _permutation(self, n: int) -> Tensor:
         return torch.randperm(n, generator=self._generator, device=self.y.device)
 
-    def _slots(self, batch: Batch) -> Tensor:
+    def _slots(self, y: Tensor) -> Tensor:
         if not self.quota:
             raise ContractError("call make_room(experience.classes) in begin_experience")
-        position = self.counts[batch.y] + rank_within(batch.y)
-        chosen = self._uniform(len(batch)).mul_(position + 1).long()
+        position = self.counts[y] + rank_within(y)
+        chosen = self._uniform(len(y)).mul_(position + 1).long()
         within = torch.where(position < self.quota, position, chosen)
-        slots = torch.where(within < self.quota, self.start[batch.y] + within, self.size)
-        self.counts.index_add_(0, batch.y, torch.ones_like(batch.y))
-        return self._last_wins(slots)
+        self.counts.index_add_(0, y, torch.ones_like(y))
+        return torch.where(within < self.quota, self.start[y] + within, self.size)
 
-    def _rows(self, n: int) -> Tensor:
-        return self._spread(n, self.counts.clamp(max=self.quota), self.start)
+    def _filled(self, y: Tensor, starts: Sequence[int], offer: bool) -> tuple[Tensor, Tensor]:
+        counts = counts_before(self.counts, y, starts if offer else [0] * len(starts))
+        return counts.clamp(max=self.quota), self.start
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"seen": self.seen, "quota": self.quota}
@@ -312,15 +451,20 @@ class RingBuffer(ReplayBuffer):
     def rows(self) -> Tensor:
         return torch.cat([self.group(g) for g in range(len(self.counts))])
 
-    def _slots(self, batch: Batch) -> Tensor:
-        groups = batch.y if self._by_class else torch.full_like(batch.y, self._index)
+    def _groups(self, y: Tensor) -> Tensor:
+        return y if self._by_class else torch.full_like(y, self._index)
+
+    def _slots(self, y: Tensor) -> Tensor:
+        groups = self._groups(y)
         position = self.counts[groups] + rank_within(groups)
         self.counts.index_add_(0, groups, torch.ones_like(groups))
-        return self._last_wins(groups * self.quota + position % self.quota)
+        return groups * self.quota + position % self.quota
 
-    def _rows(self, n: int) -> Tensor:
+    def _filled(self, y: Tensor, starts: Sequence[int], offer: bool) -> tuple[Tensor, Tensor]:
+        starts = starts if offer else [0] * len(starts)
+        counts = counts_before(self.counts, self._groups(y), starts)
         start = torch.arange(len(self.counts), device=self.counts.device) * self.quota
-        return self._spread(n, self.counts.clamp(max=self.quota), start)
+        return counts.clamp(max=self.quota), start
 
     def grow_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entries of a memory with fewer groups as this one holds them.

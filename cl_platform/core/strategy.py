@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
@@ -26,7 +26,8 @@ class Strategy(nn.Module):
         setup(info)
         for each experience:
             begin_experience(experience)
-            for each batch: training_step(batch); after_step(batch)
+            for each chunk of some dozens of batches:
+                for each of prepare_batches(chunk, sizes): training_step(batch); after_step(batch)
             end_experience(experience)
 
     and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
@@ -113,6 +114,19 @@ class Strategy(nn.Module):
 
         The experience holds its own training and validation samples and leads to no others.
         """
+
+    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+        """Return the next batches as they are learned: with samples from a memory, say.
+
+        What does not depend on the weights is drawn and stored here for many batches at once, since
+        a small model's step takes less time than the drawing for it alone. In online streams a
+        chunk is one batch.
+
+        Args:
+            chunk: the samples of consecutive batches of one epoch.
+            sizes: of the batches; each batch that is returned is learned in one training step.
+        """
+        return chunk.split(sizes)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar. It may draw random numbers, and changes nothing."""

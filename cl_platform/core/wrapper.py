@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -76,6 +77,9 @@ class Wrapper(Strategy):
         reduction: Literal["mean", "none"] = "mean",
     ) -> Tensor:
         return self.inner.cross_entropy(logits, labels, reduction)
+
+    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+        return self.inner.prepare_batches(chunk, sizes)
 
     def loss(self, batch: Batch) -> Tensor:
         return self.inner.loss(batch)

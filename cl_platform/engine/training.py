@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cl_platform.core.batch import Batch
+from cl_platform.core.batch import Batch, together
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -26,7 +26,7 @@ from cl_platform.engine.optimization import (
     restore_optimizer,
     schedule_steps,
 )
-from cl_platform.engine.steps import Accumulation, Snapshot, WeightAverage, clip
+from cl_platform.engine.steps import Accumulation, Snapshot, WeightAverage, clip, hasten
 from cl_platform.engine.stopping import Stopper
 from cl_platform.errors import RunFailed
 
@@ -125,21 +125,22 @@ def train_experience(
     if strategy.own_loop:
         strategy.learn(experience, after_own_step)
     for epoch in range(0 if strategy.own_loop else config.epochs):
-        for batch in batches(
+        for chunk, sizes in chunks(
             data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online, epoch
         ):
-            if accumulation:
-                accumulation.begin(watch.done % per_epoch, per_epoch)
             if mix:
-                batch = mix(batch)
-            loss = strategy.training_step(batch)
-            strategy.after_step(batch)
-            done, shown = watch.add(loss), shown + len(batch)
-            if on_step:
-                on_step(done, total, shown)
-            watch.look_now_and_then()
-            if after_step and (accumulation is None or accumulation.ends):
-                after_step()
+                chunk = together([mix(batch) for batch in chunk.split(sizes)])
+            for size, batch in zip(sizes, strategy.prepare_batches(chunk, sizes), strict=True):
+                if accumulation:
+                    accumulation.begin(watch.done % per_epoch, per_epoch)
+                loss = strategy.training_step(batch)
+                strategy.after_step(batch)
+                done, shown = watch.add(loss), shown + size
+                if on_step:
+                    on_step(done, total, shown)
+                watch.look_now_and_then()
+                if after_step and (accumulation is None or accumulation.ends):
+                    after_step()
         if after_epoch:
             after_epoch()
         if stopper and stopper.stops_after(epoch + 1):
@@ -179,6 +180,7 @@ def _optimizer(
     kept = {name for name, (p, _) in before.items() if named.get(name) is p}
     restore_optimizer(strategy, optimizer, {n: m for n, m in memory.items() if n in kept})
     strategy.optimizer = optimizer
+    hasten(optimizer)
     clip(
         optimizer,
         strategy.clip_norm if config.clip_norm is None else config.clip_norm,
@@ -229,7 +231,7 @@ class _LossWatch:
         self.losses, self.looked = [], time.perf_counter()
 
 
-def batches(
+def chunks(
     data: Samples,
     tasks: Tensor | None,
     batch_size: int,
@@ -238,13 +240,16 @@ def batches(
     augment: torch.Generator,
     online: bool = False,
     epoch: int = 0,
-) -> Iterator[Batch]:
+) -> Iterator[tuple[Batch, list[int]]]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
     Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a slice
     of its chunk: preparing one costs a few views. If the data are memory-mapped, the next chunk is
-    read while the present one is used. In online streams a batch is a copy: a slice would lead to
-    those that follow.
+    read while the present one is used. In online streams a chunk is a single batch, and a copy: a
+    slice would lead to those that follow.
+
+    Returns:
+        Chunks, and the sizes of their batches.
     """
     device = shuffle.device
     order = torch.randperm(len(data), generator=shuffle, device=device)
@@ -263,12 +268,12 @@ def batches(
     ):
         x, x2 = preprocess(raw, augment), preprocess.second(raw, augment)
         whole = Batch(x, y, task, raw, features=cached, epoch=epoch, x2=x2)
-        places = torch.arange(len(y), device=device) if online else None
-        start = 0
-        for size in batch_sizes(len(y), batch_size):
-            rows = slice(start, start + size)
-            yield whole[rows if places is None else places[rows]]
-            start += size
+        sizes = batch_sizes(len(y), batch_size)
+        if online:
+            places = torch.arange(len(y), device=device)
+            yield from ((whole[rows], [len(rows)]) for rows in places.split(sizes))
+        else:
+            yield whole, sizes
 
 
 def batch_sizes(n: int, size: int) -> list[int]:

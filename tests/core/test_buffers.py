@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, RingBuffer, StreamInfo
-from cl_platform.core.buffers import make_memory, rank_within
+from cl_platform.core.buffers import MemoryKind, make_memory, rank_within
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
 from cl_platform.errors import BadInput, ContractError
@@ -74,9 +74,9 @@ def test_a_batch_larger_than_the_memory() -> None:
 
 
 @pytest.mark.parametrize("kind", ["reservoir", "balanced", "ring"])
-def test_a_full_batch_of_60000_takes_no_room(kind: str) -> None:
+def test_a_full_batch_of_60000_takes_no_room(kind: MemoryKind) -> None:
     """All pairs of its samples would: balanced and ring asked for 28.8 GB."""
-    memory = make_memory(kind, 400, info())  # type: ignore[arg-type]
+    memory = make_memory(kind, 400, info())
     memory.make_room((0, 1, 2, 3))
     ids = torch.arange(60_000)
     memory.add(batch(ids, ids % 4))
@@ -250,8 +250,8 @@ def test_a_ring_without_room_says_what_is_missing(by: str, what: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reservoir", "balanced", "ring"])
-def test_extra_values_stay_with_their_samples(kind: str) -> None:
-    memory = make_memory(kind, 12, info(n_classes=2), {"twice": (3,), "half": ()})  # type: ignore[arg-type]
+def test_extra_values_stay_with_their_samples(kind: MemoryKind) -> None:
+    memory = make_memory(kind, 12, info(n_classes=2), {"twice": (3,), "half": ()})
     memory.make_room((0,))
     memory.add(batch(torch.arange(9)), twice=_threefold(9) * 2, half=torch.arange(9) / 2)
     memory.make_room((1,))  # in a balanced memory, samples move
@@ -275,3 +275,59 @@ def test_forgotten_extra_values_are_named() -> None:
     memory = ReplayBuffer(4, info(), extra={"logits": (4,)})
     with pytest.raises(ContractError, match=r"received \[\].*stores \['logits'\]"):
         memory.add(batch(torch.arange(2)))
+
+
+KINDS: list[MemoryKind] = ["reservoir", "balanced", "ring"]
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chunk_is_replayed_as_its_batches_one_after_the_other(
+    kind: MemoryKind, samples: int | None
+) -> None:
+    memory = make_memory(kind, 12, info(scenario="task"))
+    memory.make_room((0, 1, 2, 3))
+    held_rows = {}  # what each row holds, kept by hand
+    drawn = 0
+    for c in range(6):
+        y = torch.randint(4, (23,), generator=torch.Generator().manual_seed(c))
+        ids, sizes = torch.arange(23 * c, 23 * (c + 1)), [5, 5, 5, 5, 3]
+        chunk = batch(ids, y, task=c)
+        for part, size in zip(memory.replay(chunk, sizes, samples, draws=2), sizes, strict=True):
+            assert part.replayed == (2 * (samples or size) if held_rows else 0)
+            rows = part.rows.tolist()
+            old = part.old
+            found = zip(old.raw[:, 0].tolist(), old.y.tolist(), old.task.tolist(), strict=True)
+            assert list(found) == [held_rows[row] for row in rows[size:]]
+            new = zip(part.raw[:size, 0].tolist(), part.y.tolist(), [c] * size, strict=False)
+            held_rows |= dict(zip(rows[:size], new, strict=True))
+            held_rows.pop(memory.size, None)
+            drawn += len(old)
+    assert memory.seen == 6 * 23
+    assert drawn > 100
+    assert sorted(held_rows) == sorted(memory.rows().tolist())
+    for row, (x, y, task) in held_rows.items():
+        assert (memory.x[row, 0], memory.y[row], memory.task[row]) == (x, y, task)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_that_are_not_offered_leave_the_memory_as_it_is(kind: MemoryKind) -> None:
+    memory = make_memory(kind, 12, info())
+    memory.make_room((0, 1, 2, 3))
+    memory.add(batch(torch.arange(30), torch.arange(30) % 4))
+    before = {name: value.clone() for name, value in memory.named_buffers()}
+    batches = memory.replay(batch(torch.arange(9)), [4, 5], offer=False)
+    assert [b.replayed for b in batches] == [4, 5]
+    assert (torch.cat([b.new.rows for b in batches]) == memory.size).all()
+    assert all(torch.equal(before[name], value) for name, value in memory.named_buffers())
+    assert memory.seen == 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_replayed_samples_are_drawn_uniformly(kind: MemoryKind) -> None:
+    memory = make_memory(kind, 12, info())
+    memory.make_room((0, 1, 2, 3))
+    memory.add(batch(torch.arange(4), torch.tensor([0, 0, 0, 1])))
+    parts = memory.replay(batch(torch.arange(4)), [2, 2], samples=8000, offer=False)
+    counts = torch.cat([p.old.raw[:, 0] for p in parts]).long().bincount(minlength=4)
+    assert stats.chisquare(counts.tolist()).pvalue > 1e-4

@@ -19,7 +19,7 @@ from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.optimization import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
 from cl_platform.engine.planner import make_plan
-from cl_platform.engine.training import batches
+from cl_platform.engine.training import chunks
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune
@@ -33,11 +33,12 @@ def generators() -> tuple[torch.Generator, torch.Generator]:
 def test_an_epoch_shows_every_sample_once(batch_size: int) -> None:
     data = build("stream", {"name": "split-digits"})[1].train
     seen = []
-    for batch in batches(data, None, batch_size, Preprocess(), *generators()):
-        assert len(batch) <= batch_size
-        assert batch.task is None
-        assert torch.equal(batch.x, batch.raw.float())
-        seen.append((batch.raw, batch.y))
+    for chunk, sizes in chunks(data, None, batch_size, Preprocess(), *generators()):
+        for batch in chunk.split(sizes):
+            assert len(batch) <= batch_size
+            assert batch.task is None
+            assert torch.equal(batch.x, batch.raw.float())
+            seen.append((batch.raw, batch.y))
     raw, y = torch.cat([s[0] for s in seen]), torch.cat([s[1] for s in seen])
     assert len(y) == len(data)
     assert not torch.equal(y, data.y)
@@ -50,8 +51,8 @@ def test_an_epoch_shows_every_sample_once(batch_size: int) -> None:
 
 def test_task_labels_follow_their_samples() -> None:
     data = build("stream", {"name": "split-digits"})[1].train
-    for batch in batches(data, data.y * 10, 7, Preprocess(), *generators()):
-        assert torch.equal(batch.task, batch.y * 10)
+    for chunk, _ in chunks(data, data.y * 10, 7, Preprocess(), *generators()):
+        assert torch.equal(chunk.task, chunk.y * 10)
 
 
 def test_memory_mapped_data_give_the_same_bits() -> None:

@@ -21,7 +21,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
-from cl_platform.engine.training import batches
+from cl_platform.engine.training import chunks
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.gem import averaged_projection
@@ -75,8 +75,9 @@ def drawn(step: int) -> list[list[Tensor]]:
     draws = RNG(SEED)
     draws.restart(step)
     given = STREAM[step - 1].train, None, BATCH, Preprocess(), draws.generator("shuffle")
-    epochs = [batches(*given, draws.generator("augment")) for _ in range(EPOCHS)]
-    return [[b.x, b.y, torch.zeros_like(b.y)] for epoch in epochs for b in epoch]
+    epochs = [chunks(*given, draws.generator("augment")) for _ in range(EPOCHS)]
+    batches = [b for epoch in epochs for chunk, sizes in epoch for b in chunk.split(sizes)]
+    return [[b.x, b.y, torch.zeros_like(b.y)] for b in batches]
 
 
 def in_step(avalanche: Any, plugin: Any, strategy: str, **parameters: Any) -> Iterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -63,14 +65,12 @@ def test_a_divergence_can_be_trained_on() -> None:
 
 def test_ers_memory_loss_is_the_divergence_of_labels_from_predictions() -> None:
     fold = trained({"name": "er", "memory_size": 20})
-    strategy = fold.strategy.double()
-    batch = next(strategy.batches(fold.plan.steps[1].experience, 8))
-    x = batch.x.double()
-    with fold.rng.rewound():
-        old = strategy.buffer.sample(8)
-    loss = strategy.loss(type(batch)(x, batch.y, None, batch.raw.double()))
-    new_term = cross_entropy(strategy(x), batch.y)
-    old_term = bregman.replay_term(strategy(old.x.double()), old.y).mean()
+    batch = next(fold.strategy.batches(fold.plan.steps[1].experience, 8))
+    (both,) = fold.strategy.prepare_batches(batch, [8])
+    strategy, both = fold.strategy.double(), replace(both, x=both.x.double())
+    loss, new, old = strategy.loss(both), both.new, both.old
+    new_term = cross_entropy(strategy(new.x), new.y)
+    old_term = bregman.replay_term(strategy(old.x), old.y).mean()
     assert loss.item() == pytest.approx((new_term + old_term).item() / 2, abs=1e-6)
 
 
@@ -78,15 +78,11 @@ def test_ders_memory_loss_is_the_divergence_of_logits() -> None:
     fold = trained({"name": "der", "memory_size": 20, "alpha": 0.7})
     strategy = fold.strategy
     batch = next(strategy.batches(fold.plan.steps[1].experience, 8))
-    with fold.rng.rewound():
-        old = strategy.buffer.sample(8)
-    term = (
-        bregman.logit_term(strategy(old.x), old.extra["logits"]).mean()
-        * 2
-        / strategy.info.n_classes
-    )
+    (both,) = strategy.prepare_batches(batch, [8])
+    old, stored = both.old, strategy.buffer.stored("logits", both.old.rows)
+    term = bregman.logit_term(strategy(old.x), stored).mean() * 2 / strategy.info.n_classes
     expected = cross_entropy(strategy(batch.x), batch.y) + 0.7 * term
-    assert strategy.loss(batch).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert strategy.loss(both).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_ewcs_penalty_is_the_divergence_of_parameters() -> None:

@@ -54,13 +54,14 @@ def next_batch(fold: Fold, size: int = 8) -> Batch:
 def test_er_ace_lets_new_samples_compete_with_the_classes_of_their_batch_only() -> None:
     fold = fold_of("er-ace", steps=1)  # classes 0 and 1 are known, 2 and 3 come, 4 and 5 do not
     strategy, batch = fold.strategy, next_batch(fold, 40)
-    with fold.rng.rewound():
-        old = strategy.buffer.sample(len(batch))
+    (both,) = strategy.prepare_batches(batch, [40])
+    old = both.old
+    assert len(old) == 40
     assert set(batch.y.tolist()) == {2, 3}
     assert set(old.y.tolist()) == {0, 1}
     new = cross_entropy(strategy(batch.x)[:, 2:4], batch.y - 2)
     expected = new + cross_entropy(strategy(old.x)[:, :4], old.y)
-    assert strategy.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert strategy.loss(both).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_der_keeps_the_logits_that_samples_had_when_they_were_stored() -> None:
@@ -75,13 +76,14 @@ def test_der_keeps_the_logits_that_samples_had_when_they_were_stored() -> None:
 def test_der_plus_plus_adds_cross_entropy_on_a_draw_of_its_own() -> None:
     fold = fold_of({"name": "der++", "alpha": 0.3, "beta": 0.5})
     strategy, batch = fold.strategy, next_batch(fold)
-    with fold.rng.rewound():
-        first, second = strategy.buffer.sample(8), strategy.buffer.sample(8)
-    logits = nn.functional.mse_loss(strategy(first.x), first.extra["logits"])
+    (whole,) = strategy.prepare_batches(batch, [8])
+    first, second = whole.old.split([8, 8])
+    stored = strategy.buffer.stored("logits", first.rows)
+    logits = nn.functional.mse_loss(strategy(first.x), stored)
     labels = cross_entropy(strategy(second.x), second.y)
     expected = cross_entropy(strategy(batch.x), batch.y) + 0.3 * logits + 0.5 * labels
     assert not torch.equal(first.y, second.y)
-    assert strategy.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert strategy.loss(whole).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_mir_replays_the_samples_whose_loss_a_step_would_raise_most() -> None:

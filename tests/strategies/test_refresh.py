@@ -112,7 +112,7 @@ def refreshed(inner: Strategy, fisher: Tensor, **settings: object) -> Refresh:
     strategy = Refresh(inner=inner, **settings)  # type: ignore[arg-type]
     strategy.setup(Fold(plan, StateStore(None), Trackers()).strategy.info)
     strategy.fisher.copy_(fisher)
-    strategy.prepare()
+    strategy.scale()
     return strategy
 
 
