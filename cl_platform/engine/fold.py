@@ -25,7 +25,7 @@ from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed, one_line
-from cl_platform.models.precision import computing
+from cl_platform.models.precision import cast_frozen_once, computing
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
 
@@ -96,6 +96,8 @@ class Fold:
             self.strategy.to(self.device)
             if not self.strategy.grows:
                 check_groups(self.strategy, self.plan.config.optimizer)
+            if self.plan.config.precision == "bf16" and not self.strategy.own_loop:
+                cast_frozen_once(self.strategy)
             if self.threads is None:
                 first = self.plan.stream[0]
                 self.threads = threads_for(self.strategy, first.train, first.task, self.plan.config)
