@@ -119,6 +119,9 @@ class RunConfig(BaseModel):
     """float32, or bf16 for matrix products in bfloat16; weights and logits stay float32."""
     threads: Literal["auto"] | Threads = "auto"
     """CPU threads: a number, or auto for one with small models, else all that the process has."""
+    compile: bool | Literal["auto"] = False
+    """Compile each loss with its gradient: true, false, or auto, where an experience earns the
+    warm-up back."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
 

@@ -275,6 +275,8 @@ def _cost(records: list[Record]) -> dict[str, float]:
         cost["threads"] = int(max(r.cost.get("threads", 0.0) for r in records))
     if any("flops" in r.cost for r in records):
         cost["flops"] = int(total("flops"))
+    if any("compiled_steps" in r.cost for r in records):
+        cost["compiled_steps"] = int(total("compiled_steps"))
     if any("epochs" in r.cost for r in records):  # which early stopping decides
         cost["epochs"] = int(total("epochs"))
     return cost

@@ -20,12 +20,13 @@ from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
-from cl_platform.engine.machine.threads import threads_for, using_threads
+from cl_platform.engine.machine.choices import Choices
+from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import batch_sizes, train_experience
-from cl_platform.errors import ClpError, RunFailed, one_line
-from cl_platform.models.precision import cast_frozen_once, computing
+from cl_platform.errors import ClpError, RunFailed, one_line, say_once
+from cl_platform.models.precision import cast_frozen_once
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
 
@@ -52,7 +53,7 @@ class Fold:
         self.position = -1  # before the beginning
         self._unsaved = 0.0
         self._saved: str | None = None
-        self.threads: int | None = None  # decided when the strategy is there
+        self.choices = Choices(plan.config, self.device)
         if not self._complete(0):
             self.begin()
 
@@ -96,11 +97,11 @@ class Fold:
             self.strategy.to(self.device)
             if not self.strategy.grows:
                 check_groups(self.strategy, self.plan.config.optimizer)
-            if self.plan.config.precision == "bf16" and not self.strategy.own_loop:
+            # A compiled step casts what it reads by itself.
+            bf16 = self.plan.config.precision == "bf16" and self.plan.config.compile is False
+            if bf16 and not self.strategy.own_loop:
                 cast_frozen_once(self.strategy)
-            if self.threads is None:
-                first = self.plan.stream[0]
-                self.threads = threads_for(self.strategy, first.train, first.task, self.plan.config)
+            self.choices.make(self.strategy, self.plan.stream[0])
         self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
         self.position = 0
@@ -174,7 +175,15 @@ class Fold:
                 return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
 
         seed = seed_for(plan.config.seed, k, "global")
-        with self._blaming(k), global_generators(seed), meter.training(), self._computing():
+        epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
+        loop = compiling(self.strategy, self.choices.compiles(self.strategy, epochs * n_batches))
+        with (
+            self._blaming(k),
+            global_generators(seed),
+            meter.training(),
+            self.choices.computing(),
+            loop as compiled,
+        ):
             trained = train_experience(
                 self.strategy,
                 self.shown(step.experience),
@@ -188,10 +197,13 @@ class Fold:
                 validate if plan.config.early_stopping else None,
             )
         self._diagnose(k)
-        epochs, n_batches = trained.epochs, len(batch_sizes(len(data), plan.config.batch_size))
+        epochs = trained.epochs
         cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
         if plan.config.early_stopping:
             cost["epochs"] = epochs
+        if compiled:
+            cost["compiled_steps"] = compiled.steps
+            self._report(compiled)
         parts = (self.strategy.state_dict(), trained.optimizer, cost, curve, trained.average)
         self.state = State(*parts)
         self.position = k
@@ -200,6 +212,12 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
+
+    def _report(self, compiled: CompiledLoss) -> None:
+        """Say once in a run that a loss was not compiled; its result says for how many steps."""
+        if compiled.steps == 0 or compiled.refusal:
+            why = compiled.refusal or f"{type(self.strategy).__name__} calls no loss in its steps"
+            say_once(f"run {self.plan.run_id}: steps were not compiled ({why})")
 
     def _featured(self, data: Samples) -> Samples:
         return replace(data, features=self.features.reader(data)) if self.features else data
@@ -241,13 +259,6 @@ class Fold:
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        assert self.threads is not None
-        threads = using_threads(self.threads)
-        with threads, computing(self.plan.config.precision, self.device):
-            yield
-
     def _learned(self, k: int) -> tuple[Experience, ...]:
         """Return the experiences that the first k steps are trained on."""
         return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
@@ -267,7 +278,7 @@ class Fold:
         for split in self.splits:
             shown = evaluating(self.strategy, self.state.average)
             seed = global_generators(self.plan.config.seed)
-            with self._blaming(k), seed, self._computing(), shown:
+            with self._blaming(k), seed, self.choices.computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
@@ -289,7 +300,7 @@ class Fold:
             "parameters": float(sum(n for n, _ in parameters)),
             "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
             "stored_bytes": float(self.state.nbytes()),
-            "threads": float(self.threads or 0),
+            "threads": float(self.choices.threads or 0),
         }
 
     def _anytime(self, row: Accuracies) -> list[list[float]]:

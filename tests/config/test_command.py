@@ -223,6 +223,7 @@ def test_every_flag_is_in_the_command(name: str) -> None:
         "scenario": "task",
         "loss_classes": "seen",
         "threads": 2,
+        "compile": "auto",
     }
     if name in ("clip_norm", "clip_value", "label_smoothing", "ema"):
         others[name] = 0.25

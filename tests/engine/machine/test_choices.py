@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import cl_platform as clp
 from cl_platform import Batch, Result
 from cl_platform.config.process import process_restored, wait_asleep
-from cl_platform.engine.machine import threads
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.machine import choices
+from cl_platform.engine.planner import make_plan
 
 SMALL = {"stream": {"name": "blobs", "experiences": 2, "samples_per_class": 20}, "out": None}
 USED: list[int] = []  # threads, step by step
@@ -41,12 +43,14 @@ def test_a_small_model_runs_on_one_and_leaves_the_process_its_own() -> None:
 
 
 def test_much_work_in_a_step_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ENOUGH", 10 * (64 * 30 + 30 * 10))
-    given = {**SMALL, "strategy": Watching, "stream": "split-digits"}
-    assert clp.run(**given, model={"name": "mlp", "hidden": [29]}).cost["threads"] == 1
-    assert {*USED} == {1}
-    assert clp.run(**given, model={"name": "mlp", "hidden": [30]}).cost["threads"] == 2
-    assert {*USED} == {1, 2}
+    plan = make_plan(parse_config({"stream": SMALL["stream"]}))
+    ends = torch.Size(plan.stream.input_shape).numel() + plan.stream.n_classes
+    monkeypatch.setattr(choices, "ENOUGH", plan.config.batch_size * 30 * ends)
+    for hidden, n in ((29, 1), (30, 2)):
+        USED.clear()
+        model = {"name": "mlp", "hidden": [hidden]}
+        assert clp.run(strategy=Watching, model=model, **SMALL).cost["threads"] == n
+        assert {*USED} == {n}
 
 
 def test_a_number_is_obeyed() -> None:
