@@ -54,7 +54,11 @@ class Batch:
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Return the samples at the given rows."""
-        return self._with(lambda values: values[rows])
+        optional = (self.task, self.features, self.target, self.x2, self.rows)
+        task, features, target, x2, places = [v if v is None else v[rows] for v in optional]
+        extra = {name: value[rows] for name, value in self.extra.items()}
+        parts = (self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+        return Batch(*parts, self.epoch, target, x2, 0, places)
 
     @property
     def new(self) -> Batch:
@@ -80,15 +84,6 @@ class Batch:
             Batch(x, y, task, raw, {n: e[i] for n, e in extra.items()}, f, self.epoch, t, x2, 0, r)
             for i, (x, y, task, raw, f, t, x2, r) in enumerate(each)
         ]
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        def changed(values: Tensor | None) -> Tensor | None:
-            return None if values is None else change(values)
-
-        extra = {name: change(values) for name, values in self.extra.items()}
-        parts = (change(self.x), change(self.y), changed(self.task), change(self.raw), extra)
-        more = (changed(self.target), changed(self.x2), 0, changed(self.rows))
-        return Batch(*parts, changed(self.features), self.epoch, *more)
 
 
 def together(batches: Sequence[Batch]) -> Batch:

@@ -61,7 +61,7 @@ class ReplayBuffer(nn.Module):
     def __len__(self) -> int:
         return min(self.seen, self.size)
 
-    def add(self, batch: Batch, **extra: Tensor) -> None:
+    def add(self, batch: Batch | Chunk, **extra: Tensor) -> None:
         """Offer the samples of a batch to the memory, in order; `extra` is (B, ...) by name."""
         self._check(extra)
         self._write(self._last_wins(self._slots(batch.y)), batch, extra)
@@ -70,7 +70,7 @@ class ReplayBuffer(nn.Module):
     def replay(
         self,
         chunk: Chunk,
-        samples: int | None = None,
+        samples: int | Sequence[int] | None = None,
         draws: int = 1,
         offer: bool = True,
         plain: int = 0,
@@ -83,7 +83,8 @@ class ReplayBuffer(nn.Module):
         the weights: see :meth:`stored` and :meth:`store`.
 
         Args:
-            samples: drawn for each batch, each time; None draws as many as the batch has.
+            samples: drawn for each batch, each time, or for one batch after the other; None draws
+                as many as the batch has.
             draws: how often.
             offer: add the batches; else the memory stays as it is.
             plain: how many of a batch's draws, the first ones, are never mixed; see :meth:`read`.
@@ -95,7 +96,8 @@ class ReplayBuffer(nn.Module):
         starts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
         filled, first_row = self._filled(chunk.y, starts, offer)
         empty = 0 if self.seen else min(1, len(sizes)) if offer else len(sizes)
-        counts = [0] * empty + [draws * (samples or size) for size in sizes[empty:]]
+        each = [samples] * len(sizes) if isinstance(samples, int) else samples or sizes
+        counts = [0] * empty + [draws * n for n in each[empty:]]
         of = torch.arange(len(sizes), device=device).repeat_interleave(
             torch.tensor(counts, device=device), output_size=sum(counts)
         )
@@ -115,6 +117,18 @@ class ReplayBuffer(nn.Module):
             self.seen += len(chunk)
         known = task if self._has_task else None
         return chunk.batches(Recalled(raw, y, known, rows, counts, slots, draws, plain))
+
+    def replay_rows(self, chunk: Chunk, rows: Tensor, counts: list[int]) -> Iterator[Batch]:
+        """Return a chunk's batches, each followed by the samples at given rows; none is added.
+
+        Args:
+            rows: for all batches, those for the first one first.
+            counts: how many each batch gets.
+        """
+        raw, y, task = (t.index_select(0, rows) for t in (self.x, self.y, self.task))
+        nowhere = torch.full_like(chunk.y, self.size)
+        known = task if self._has_task else None
+        return chunk.batches(Recalled(raw, y, known, rows, counts, nowhere))
 
     def stored(self, name: str, rows: Tensor) -> Tensor:
         """Return the extra values of that name at the given rows, (n, ...)."""

@@ -523,11 +523,9 @@ def test_icarls_loss_takes_labels_for_new_and_the_teacher_for_old_classes() -> N
     with torch.no_grad():
         for p in strategy.model.parameters():
             p.add_(0.05)
-    batch = next(strategy.batches(step, 8))
-    with fold.rng.rewound():
-        old = strategy.buffer.sample(5)
-    x, y = torch.cat([batch.x, old.x]), torch.cat([batch.y, old.y])
-    logits, taught = strategy.model(x), teacher(x).sigmoid()
+    batch = with_replay(strategy, next(strategy.batches(step, 8)))
+    assert batch.replayed == 5
+    logits, taught, y = strategy.model(batch.x), teacher(batch.x).sigmoid(), batch.y
     expected = torch.zeros(())
     for c in range(4):  # classes 4 and 5 have not come yet
         target = taught[:, c] if c < 2 else (y == c).float()
