@@ -17,7 +17,7 @@ from tests.helpers.processes import start_clp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 
-JOB = ["run", "--stream", "split-digits", "--strategy", "avalanche", "--epochs", "12"]
+JOB = ["run", "--stream", "split-digits", "--strategy", "avalanche", "--epochs", "8"]
 JOB += ["--set", "strategy.method=MIR", "--set", "optimizer.name=adam", "--lr", "0.001"]
 JOB += ["--set", "strategy.arguments={mem_size: 100, subsample: 50, batch_size_mem: 10}"]
 JOB += ["--set", "optimizer.reset=false", "--set", "model.hidden=[32]"]
