@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter
 from pathlib import Path
@@ -54,7 +54,7 @@ def plugins(kind: Kind) -> dict[str, EntryPoint]:
 
 
 @cache  # all at once: each look reads a file of every installed package
-def _entry_points() -> EntryPoints:
+def _entry_points() -> Any:
     return entry_points()
 
 

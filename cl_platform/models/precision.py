@@ -67,7 +67,7 @@ class _Cast:
     def __init__(self, layer: Any) -> None:
         self.layer = layer
         self.made_of: list[tuple[int, int]] = []
-        self.cast: list[Tensor | None] = []
+        self.cast: list[Any] = []  # weight and bias
 
     def __call__(self, x: Tensor) -> Tensor:
         layer, kind = self.layer, x.device.type
