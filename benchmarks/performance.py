@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.cases import CASES, case
 from benchmarks.measure import Effort, NotMeasured, Row
+from cl_platform.errors import ClpError
 
 HEAD = """\
 # Performance
@@ -22,6 +23,8 @@ a busy machine widens the ranges and shifts both sides. "yes" and "no" compare t
 target. Seconds are for orientation. What was not measured is said.
 """
 UNMEASURED = ["Not measured."]
+NO_GPU = "no GPU"
+MANY = 12  # targets of a case
 
 
 class Report:
@@ -43,7 +46,7 @@ class Report:
         entry: dict[str, Any] = {"rounds": effort.rounds, "size": effort.size, "rows": []}
         try:
             entry["rows"] = [row.to_json() for row in case(name).measure(effort)]
-        except NotMeasured as error:
+        except (NotMeasured, ClpError) as error:
             entry["missing"] = str(error)
         self.found[name] = {**entry, "machine": {**machine(), "load before": round(load, 1)}}
         if self.path is not None:
@@ -52,7 +55,29 @@ class Report:
 
     def document(self) -> str:
         """Return the text of docs/performance.md."""
-        return "\n".join([HEAD, *(line for name in CASES for line in [*self.section(name), ""])])
+        on_gpu = [n for n, e in self.found.items() if e["machine"]["gpu"] != NO_GPU]
+        gpu = f"On a GPU: {', '.join(on_gpu)}." if on_gpu else "Not measured: anything on a GPU."
+        sections = [line for name in CASES for line in [*self.section(name), ""]]
+        return "\n".join([HEAD, gpu, "", *self.summary(), "", *sections]).rstrip() + "\n"
+
+    def summary(self) -> list[str]:
+        """Return the lines of a table of all targets; those of a case with many are counted."""
+        rows = []
+        for name in CASES:
+            found = map(Row.from_json, self.found.get(name, {}).get("rows", []))
+            aimed = [row for row in found if row.goal is not None]
+            if len(aimed) > MANY:
+                met = sum(row.verdict == "yes" for row in aimed)
+                rows.append((name, f"{len(aimed)} lines below", "", "", f"{met} met"))
+            for row in aimed if len(aimed) <= MANY else ():
+                what = f"{row.what} / {row.against}" if row.against else row.what
+                _, _, _, middle, _, goal, verdict, _ = _cells(row)
+                rows.append((name, f"{row.setting}: {what}", goal, middle, verdict))
+            if not aimed:
+                measured = name in self.found and "missing" not in self.found[name]
+                rows.append((name, "no target" if measured else "not measured", "", "", ""))
+        head = ("case", "what", "target", "found", "met")
+        return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * 5, *rows)]
 
     def section(self, name: str) -> list[str]:
         """Return the lines about a case."""
@@ -102,7 +127,7 @@ def machine() -> dict[str, Any]:
     """Return the facts about this machine that figures depend on."""
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else NO_GPU
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0))

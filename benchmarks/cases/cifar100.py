@@ -22,7 +22,7 @@ LR, MEMORY = 0.03, 500
 
 
 def measure(effort: Effort) -> list[Row]:
-    batch, samples = effort.pick((4, 8), (32, 64), (32, 256))
+    batch, samples = effort.pick((4, 8), (16, 32), (32, 256))
     plans = {
         f"ours, {memory}": ours.plan(
             {

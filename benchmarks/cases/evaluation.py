@@ -38,7 +38,7 @@ def measured(experiences: int, hidden: list[int], effort: Effort) -> list[Row]:
                 "name": STREAM,
                 "experiences": experiences,
                 "samples": 40,
-                "test_samples": effort.pick(10, None, None),
+                "test_samples": effort.pick(10, 2000 // experiences, None),
             },
             "strategy": "finetune",
             "model": {"name": "mlp", "hidden": hidden},
@@ -54,7 +54,7 @@ def measured(experiences: int, hidden: list[int], effort: Effort) -> list[Row]:
         "batches of 1000": partial(given, 1000),
         "ours": fold.evaluate,
     }
-    times = effort.pick(1, 3, 3)
+    times = effort.pick(1, 1, 3)
     found = paired(
         {k: partial(cpu, partial(repeat, c, times)) for k, c in calls.items()}, effort.rounds
     )

@@ -43,7 +43,7 @@ class Uncached(Cached):
 
 
 def measure(effort: Effort) -> list[Row]:
-    samples, batch = effort.pick((8, 4), (128, 32), (640, 32))
+    samples, batch = effort.pick((8, 4), (32, 16), (640, 32))
     with ours.vit((3, 32, 32)) as model:
         make = partial(fold_of, model, stream_of(samples), batch)
         found = paired(ways(make, batch), effort.rounds)

@@ -15,15 +15,17 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import ours
 from benchmarks.cases.sweeps import cluster, timed
-from benchmarks.measure import Effort, Goal, Row, paired, ratios
+from benchmarks.measure import Effort, Goal, NotMeasured, Row, paired, ratios
 from benchmarks.rivals import avalanche_loop, ray_tune_study
 
 THEIRS = "Avalanche and Ray Tune"
 
 
 def measure(effort: Effort) -> list[Row]:
+    if effort.size == "quick":
+        raise NotMeasured("--quick leaves it out: it takes minutes")
     avalanche_loop.require()
-    samples, tests, trials = effort.pick((40, 10, 2), (320, 50, 4), (3200, 500, 8))
+    samples, tests, trials = (40, 10, 2) if effort.size == "tiny" else (3200, 500, 8)
     base = {
         "stream": {"name": "split-mnist", "samples": samples, "test_samples": tests},
         "batch_size": ray_tune_study.BATCH,

@@ -24,14 +24,15 @@ REPORT = "from cl_platform.cli.app import main; main()"
 
 
 def measure(effort: Effort) -> list[Row]:
-    runs = effort.pick(40, 200, 2000)
+    runs = effort.pick(40, 100, 2000)
     with TemporaryDirectory() as place:
         fill(Path(place), runs)
         command = [sys.executable, "-c", REPORT, "report", place]
         report = partial(subprocess.run, command, check=True, capture_output=True)
         calls = {"clp.load_results": partial(clp.load_results, Path(place)), "clp report": report}
         ways = {name: partial(wall, call) for name, call in calls.items()}
-        found = paired(ways, effort.rounds, warm_up=False)
+        rounds = effort.pick(1, 1, effort.rounds)
+        found = paired(ways, rounds, warm_up=False)
         size = (Path(place) / "report.html").stat().st_size / 1e6
     rows = [Row(f"{runs} runs", name, values=v, unit=" s") for name, v in found.items()]
     return [*rows, Row(f"{runs} runs", "size of the page", values=[size], unit=" MB")]

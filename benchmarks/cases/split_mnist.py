@@ -67,7 +67,7 @@ def measure(effort: Effort) -> list[Row]:
 
 def plan(hidden: list[int], batch: int, strategy: dict[str, Any], effort: Effort) -> Plan:
     """Return the plan of a column; only full size has all images."""
-    samples = effort.pick((40, 10), (1000, 200), (None, None))
+    samples = effort.pick((40, 10), (500, 100), (None, None))
     return ours.plan(
         {
             "stream": {"name": STREAM, "samples": samples[0], "test_samples": samples[1]},

@@ -46,7 +46,7 @@ HELP = "from cl_platform.cli.app import main; main(['--help'])"
 def measure(effort: Effort) -> list[Row]:
     alone, beside, slower, shown = [], [], [], []
     once()  # compiles what python compiles once
-    for i in range(effort.rounds):
+    for i in range(effort.pick(1, 1, effort.rounds)):
         if i % 2:
             beside.append(once(busy=True))
         alone.append(once())

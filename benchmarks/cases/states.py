@@ -27,8 +27,8 @@ def measure(effort: Effort) -> list[Row]:
             {
                 "stream": {
                     "name": STREAM,
-                    "samples": effort.pick(20, 2000, None),
-                    "test_samples": effort.pick(10, 300, None),
+                    "samples": effort.pick(20, 500, None),
+                    "test_samples": effort.pick(10, 100, None),
                 },
                 "strategy": {"name": "er", "memory_size": 500},
                 "model": {"name": "mlp", "hidden": hidden},

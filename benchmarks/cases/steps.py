@@ -121,7 +121,7 @@ class Ours:
 
 def measure(effort: Effort) -> list[Row]:
     rows = []
-    steps = effort.pick(1, 10, 20)
+    steps = effort.pick(1, 4, 20)
     for name in effort.pick(("mlp",), ("mlp",), ("mlp", "cnn")):
         cases = effort.pick(COUNTED[:3], COUNTED, COUNTED)
         rows += measured(name, name, cases, steps, effort.rounds)

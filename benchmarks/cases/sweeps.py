@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from benchmarks.measure import Effort, Goal, NotMeasured, Row, paired, ratios
 from cl_platform import Batch, Strategy
-from cl_platform.errors import DataError
+from cl_platform.errors import BadInput, DataError
 from sweeps.api import sweep
 from sweeps.executor.cluster import connected
 from sweeps.executor.driver import Driver
 
+TRIES = 4
 DIGITS = {"stream": "split-digits"}
 MNIST = {"stream": {"name": "split-mnist", "samples": 3200, "test_samples": 500}, "batch_size": 64}
 
@@ -58,17 +59,31 @@ class Clock:
 def measure(effort: Effort) -> list[Row]:
     with cluster():
         streams = effort.pick([small()], [small()], [DIGITS, MNIST])
-        rows = [sharing(base, effort.rounds) for base in streams]
+        rounds = effort.pick(1, 1, effort.rounds)  # each takes the start of workers beside
+        rows = [sharing(base, rounds) for base in streams]
         runs = effort.pick(4, 40, 200)
-        return [*rows, cores(runs, effort.rounds), idle(runs, effort.rounds)]
+        return [*rows, cores(runs, rounds), idle(runs, rounds)]
 
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """Connect to a Ray of this machine, which the sweeps inside share; it ends afterwards."""
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    with connected("local"):
+    """Connect to a Ray of this machine, which the sweeps inside share; it ends afterwards.
+
+    Ray gives a node half a minute to start, which is not enough on a busy machine: it is tried a
+    few times.
+
+    Raises:
+        NotMeasured: Ray does not start.
+    """
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as nice as the rest
+    with ExitStack() as stack:
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                stack.enter_context(connected("local"))
+                break
+            except BadInput as error:
+                if not left:
+                    raise NotMeasured(str(error)) from error
         yield
 
 

@@ -39,7 +39,7 @@ class LowRank(nn.Module):
 
 
 def measure(effort: Effort) -> list[Row]:
-    samples, batch = effort.pick((8, 4), (96, 32), (640, 32))
+    samples, batch = effort.pick((8, 4), (64, 32), (640, 32))
     stream = {"name": "split-clinc150", "tokenizer": "minilm", "experiences": 15}
     thinned = ours.thinned({"stream": {**stream, "samples": samples, "test_samples": 10}})
     settings = {
