@@ -113,11 +113,15 @@ def paired(ways: Mapping[str, Way], rounds: int, warm_up: bool = True) -> dict[s
     """Return the seconds of each way, one a round; every other round goes from the last to the
     first. A first round that is not counted warms up, if asked for."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for i in range(rounds + warm_up):
-        for name in list(ways)[:: -1 if i % 2 else 1]:
-            seconds = ways[name]()
-            if i >= warm_up:
-                found[name].append(seconds)
+    gc.freeze()  # what was there before need not be looked at by each collection
+    try:
+        for i in range(rounds + warm_up):
+            for name in list(ways)[:: -1 if i % 2 else 1]:
+                seconds = ways[name]()
+                if i >= warm_up:
+                    found[name].append(seconds)
+    finally:
+        gc.unfreeze()
     return found
 
 

@@ -86,7 +86,19 @@ def test_the_command_measures_one_case_into_a_file(
     assert "--quick" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [["--quick", "--write"], ["--rounds", "0"], ["--only", "no"]])
+def test_a_document_is_written_without_measuring_anew(
+    cases: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    Report(tmp_path / "performance.json").measure(CASES[0], Effort(3))
+    before = (tmp_path / "performance.json").read_text()
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--write", "--rounds", "0"])
+    command.main()
+    assert "| 1 (0.5 to 2) |" in (tmp_path / "performance.md").read_text()
+    assert (tmp_path / "performance.json").read_text() == before
+
+
+@pytest.mark.parametrize("wrong", [["--quick", "--write"], ["--rounds", "-1"], ["--only", "no"]])
 def test_what_makes_no_sense_is_refused(wrong: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["benchmarks", *wrong])
     with pytest.raises(SystemExit, match="2"):
