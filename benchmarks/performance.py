@@ -22,7 +22,6 @@ was measured in the same round is divided; a cell is the median of the rounds, w
 a busy machine widens the ranges and shifts both sides. "yes" and "no" compare the median with the
 target. Seconds are for orientation. What was not measured is said.
 """
-UNMEASURED = ["Not measured."]
 NO_GPU = "no GPU"
 MANY = 12  # targets of a case
 
@@ -85,7 +84,7 @@ class Report:
         lines = [f"## {title.rstrip('.')}", *text.splitlines()]
         entry = self.found.get(name)
         if entry is None:
-            return [*lines, "", *UNMEASURED]
+            return [*lines, "", f"Not measured yet; `python -m benchmarks --only {name}` does it."]
         command = f"python -m benchmarks --only {name} --rounds {entry['rounds']}"
         quick = "" if entry["size"] == "full" else f" --{entry['size']}"
         lines += ["", f"`{command}{quick}` on {described(entry['machine'])}:", ""]

@@ -68,7 +68,7 @@ def test_a_document_is_made_of_the_file_and_says_what_was_not_measured(
     assert "| on this | ours | hand | 1 (0.5 to 2) | 3 | at most 0.9 | **no** |" in text
     assert f"`python -m benchmarks --only {CASES[0]} --rounds 3`" in text
     assert "Not measured: no data here" in text
-    assert text.count("Not measured.") == len(CASES) - 2  # the cases that nobody measured
+    assert text.count("Not measured yet;") == len(CASES) - 2  # the cases that nobody measured
     assert f"| {CASES[0]} | on this: ours / hand | at most 0.9 | 1 (0.5 to 2) | **no** |" in text
     assert f"| {CASES[1]} | not measured |" in text
     assert json.loads(path.read_text())[CASES[0]]["rows"][0]["values"] == [0.5, 1.0, 2.0]
