@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ TINY = Effort(1, "tiny")
 
 def test_start_up_is_measured_in_its_parts() -> None:
     parts = start_up.once()
-    rest = "neither torch's import nor training"
-    assert parts["wall"] > parts["torch's import"] + parts["training and evaluation"] > 0
-    assert parts[rest] > 0
+    assert parts["wall"] > parts["training and evaluation"] > 0
+    assert parts["torch's import"] > 0
+    assert len(parts) == 4
 
 
 def test_reports_are_measured() -> None:
@@ -28,12 +29,8 @@ def test_reports_are_measured() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sweeps", "ray_tune"])
-def test_sweeps_and_studies_are_measured(
-    name: str, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from benchmarks.cases import case
-
-    module: Any = case(name)
+def test_sweeps_and_studies_are_measured(name: str, real_data: Path) -> None:
+    module: Any = import_module(f"benchmarks.cases.{name}")
     rows = module.measure(TINY)
     assert all(value > 0 for row in rows for value in row.values)
     assert any(row.goal for row in rows)
