@@ -15,7 +15,8 @@ from cl_platform.errors import ClpError
 from sweeps.executor import driver as driving, pool as pooling
 from sweeps.executor.driver import Driver, OutOfTime
 from sweeps.executor.pool import Pool
-from sweeps.executor.worker import Outcome, Task, Worker, WorkerConfig
+from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
+from sweeps.executor.worker import Worker
 from sweeps.record import Phase
 from sweeps.spec import Resources
 from tests.helpers.sweep_runs import PLANNER, planned, spec
@@ -31,8 +32,9 @@ class Reference:
 class FakeRay:
     """Workers that answer when they are asked for an answer, unless they hang or were killed."""
 
-    def __init__(self, work: Callable[[Task], Outcome]) -> None:
-        self.work, self.killed = work, 0
+    def __init__(self, work: Callable[[Task], Outcome], place: Place) -> None:
+        self.work, self.killed, self.place = work, 0, place
+        self.alive: list[Any] = []
 
     def put(self, value: Any) -> Any:
         return value
@@ -42,7 +44,8 @@ class FakeRay:
 
     def _start(self, config: Any) -> Any:
         actor = SimpleNamespace(alive=True)
-        actor.where = SimpleNamespace(remote=lambda: Reference(actor, lambda: ("node", 0)))
+        self.alive.append(actor)
+        actor.where = SimpleNamespace(remote=lambda: Reference(actor, lambda: self.place))
         actor.carry_out = SimpleNamespace(
             remote=lambda task: Reference(actor, lambda: self.work(task))
         )
@@ -65,6 +68,7 @@ class FakeRay:
 
     def kill(self, actor: Any) -> None:
         actor.alive = False
+        self.alive.remove(actor)
         self.killed += 1
 
 
@@ -73,8 +77,10 @@ class FakeDriver(Driver):
 
     def _start(self, segments: Any) -> Pool:
         if self.pool is None:
-            config = WorkerConfig(self.out, "all", 10**9, self.spec.share, Resources(), {})
-            self.pool = Pool(config, 1)
+            keep, share = self.spec.states_to_keep, self.spec.share
+            resources, measure = Resources(gpus=1), self.spec.resources.gpus == "auto"
+            config = WorkerConfig(self.out, keep, None, share, resources, {}, measure=measure)
+            self.pool = Pool(config, self.spec.workers)
         return self.pool
 
 
@@ -85,7 +91,8 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     With every look at the workers `tick` seconds pass.
     """
     clock, ticks = [10.0], [10.0]
-    monkeypatch.setattr(pooling, "capacity", lambda resources: 1)
+    monkeypatch.setattr(pooling, "capacity", lambda resources: 3)
+    monkeypatch.setattr(pooling, "is_autoscaled", lambda: False)
     monkeypatch.setattr(driving, "check_alive", lambda: clock.__setitem__(0, clock[0] + ticks[0]))
     for module in (driving, pooling):
         monkeypatch.setattr(
@@ -98,13 +105,18 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         work: Callable[[Worker, Task], Outcome | None],
         hours: float | None = None,
         tick: float = 10.0,
+        place: Place = Place("node", 0, ("0",)),
         **given: Any,
     ) -> tuple[Phase, FakeRay]:
         ticks[0] = tick
-        worker = Worker(WorkerConfig(tmp_path, "all", 10**9, True, Resources(), {}))
-        worker.planner = PLANNER
-        ray = FakeRay(lambda task: work(worker, task))  # type: ignore[arg-type, return-value]
+        given = {"workers": 1, **given}
+        sort, measure = spec(**given).states_to_keep, spec(**given).resources.gpus == "auto"
+        config = WorkerConfig(tmp_path, sort, None, True, Resources(), {}, measure=measure)
+        worker = Worker(config)
+        worker.planner, worker.shares = PLANNER, place.shares
+        ray = FakeRay(lambda task: work(worker, task), place)  # type: ignore[arg-type, return-value]
         monkeypatch.setattr(pooling, "ray", ray)
+        carried.ray = ray  # type: ignore[attr-defined]
         given["budget"] = {"hours": hours, **given.get("budget", {})}
         phase = Phase("runs", planned(**given))
         deadline = 10 + 3600 * hours if hours else float("inf")
