@@ -238,21 +238,26 @@ class Driver:
             token = uuid4().bytes
             write_atomic(self.out / SHARED, token, sync=False)
             self._open.callback(remove, self.out / SHARED)
-            resources, measure = self.spec.resources, self.spec.resources.gpus == "auto"
             config = WorkerConfig(
                 out=self.out,
                 keep=self.spec.states_to_keep,
                 budget=None,
                 share=self.spec.share,
-                resources=resources.model_copy(update={"gpus": 1.0}) if measure else resources,
+                resources=self.spec.resources,
                 streams=shared_streams(configs, self.planner),
                 wandb=self.tracking,
                 group=self.spec.name,
                 token=token,
-                measure=measure,
             )
-            self.pool = Pool(config, 1 if measure else self.spec.workers)
+            self.pool = self._workers(config)
         return self.pool
+
+    def _workers(self, config: WorkerConfig) -> Pool:
+        """Return workers, one with a GPU of its own if the first run is to say what runs need."""
+        if config.resources.gpus != "auto":
+            return Pool(config, self.spec.workers)
+        resources = config.resources.model_copy(update={"gpus": 1.0})
+        return Pool(replace(config, resources=resources, measure=True), 1)
 
     def _share_gpus(self, pool: Pool) -> Pool:
         """Return workers with as much of a GPU as the first run has shown to need."""
@@ -261,7 +266,7 @@ class Driver:
         pool.close()
         resources = pool.config.resources.model_copy(update={"gpus": self._outcomes.gpus})
         config = replace(pool.config, resources=resources, measure=False)
-        self.pool, self._outcomes.gpus = Pool(config, self.spec.workers), None
+        self.pool, self._outcomes.gpus = self._workers(config), None
         return self.pool
 
     def _needed(self, segments: Iterable[Segment]) -> set[str]:

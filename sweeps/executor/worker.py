@@ -67,9 +67,8 @@ class Worker:
 
     def where(self) -> Place:
         """Return where it runs."""
-        context = ray.get_runtime_context()
-        gpus = context.get_accelerator_ids().get("GPU", [])
-        return Place(context.get_node_id(), os.getpid(), tuple(gpus), self.shares)
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return Place(node_id(), os.getpid(), tuple(gpus), self.shares)
 
     def carry_out(self, task: Task) -> Outcome:
         """Carry out a task; errors of runs are part of the outcome."""
@@ -100,7 +99,7 @@ class Worker:
         self.store.seen.clear()
         if not self.store.wait_for(task.known, task.start, STALE_SECONDS):
             print(
-                f"node {ray.get_runtime_context().get_node_id()[:8]} does not see states of other "
+                f"node {node_id()[:8]} does not see states of other "
                 f"nodes in {self.out} after {STALE_SECONDS:g} seconds, and trains them again: see "
                 "that its clock and the caches of the file system are right",
                 file=sys.stderr,
@@ -155,7 +154,7 @@ class Worker:
         plan = self.planner(config, run.order)
         if plan.run_id != run.run_id:
             raise CannotGoOn(
-                f"a worker on node {ray.get_runtime_context().get_node_id()[:8]} has other code or "
+                f"a worker on node {node_id()[:8]} has other code or "
                 f"data for strategy {config.strategy['name']!r} on {config.stream['name']!r} than "
                 "this process: install the same versions everywhere, and start again if you edited "
                 "files meanwhile"
@@ -187,6 +186,11 @@ def shares(out: Path, token: bytes | None) -> bool:
             os.listdir(out)
         time.sleep(STALE_PAUSE)
     return True
+
+
+def node_id() -> str:
+    """Return the id of this node."""
+    return ray.get_runtime_context().get_node_id()
 
 
 def _got(reference: Any) -> Iterable[tuple[str, bytes]]:
