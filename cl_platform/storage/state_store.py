@@ -183,9 +183,8 @@ class StateStore:
             return
         payload = io.BytesIO()
         torch.save(vars(state), payload)
-        content = payload.getvalue()
-        path = self._path(key)
-        write_atomic(path, b"".join((MAGIC, checksum(key, content), content)))
+        sealed = MAGIC + checksum(key, payload.getvalue())
+        write_atomic(self._path(key), content := b"".join((sealed, payload.getvalue())))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's

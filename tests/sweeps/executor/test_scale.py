@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cl_platform.engine.execution import execute
+from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
 from cl_platform.results.result import Result
 from cl_platform.storage.files import listed
@@ -189,24 +190,30 @@ def test_the_first_run_decides_how_many_share_a_gpu(
 ORDERS = {"curriculum": ["all"]}
 
 
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each state was trained."""
+    times: Counter[str] = Counter()
+    train = Fold.train
+
+    def counted(self: Fold) -> None:
+        train(self)
+        times[self.plan.keys[self.position]] += 1
+
+    monkeypatch.setattr(Fold, "train", counted)
+    return times
+
+
 def test_no_state_that_is_still_needed_is_evicted(
-    carry_out: CarryOut, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    carry_out: CarryOut, tmp_path: Path, trained: Counter[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With no room at all each is trained once nevertheless, and in the end there is none."""
-    trained: Counter[str] = Counter()
-
-    def work(worker: Worker, task: Task) -> Outcome:
-        before = {path.name for *_, path in listed(tmp_path / "states")}
-        outcome = worker.carry_out(task)
-        after = {path.name for *_, path in listed(tmp_path / "states")}
-        trained.update(name for name in after - before if name.endswith(".json"))
-        trained.update(outcome.stored)
-        return outcome
-
+    no_room = {"state_budget_gb": 0, "keep_states": "all"}
     phase, _ = carry_out(
-        work, tick=0.0, base=THREE, axes=ORDERS, workers=3, state_budget_gb=0, keep_states="all"
+        lambda w, t: w.carry_out(t), tick=1e4, base=THREE, axes=ORDERS, workers=3, **no_room
     )
     assert phase.tally.done == 6
+    assert Counter(trained.values()) == {1: 15}
     assert not [path for *_, path in listed(tmp_path / "states") if path.suffix == ".pt"]
     assert "states that runs still go on from take" in capsys.readouterr().err
 
@@ -262,7 +269,7 @@ def test_a_state_that_does_not_appear_is_trained_again_and_a_line_says_so(
 
 
 def test_without_a_shared_folder_files_travel_with_the_tasks(
-    carry_out: CarryOut, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    carry_out: CarryOut, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trained: Counter[str]
 ) -> None:
     monkeypatch.setattr(working, "_got", lambda reference: reference.items())
     folders: set[Path] = set()
@@ -274,6 +281,7 @@ def test_without_a_shared_folder_files_travel_with_the_tasks(
 
     place = Place("node", 0, shares=False)
     phase, _ = carry_out(work, tick=1e4, base=THREE, axes=ORDERS, workers=3, place=place)
+    assert Counter(trained.values()) == {1: 15}
     assert (phase.tally.done, phase.tally.trained, phase.tally.distinct) == (6, 15, 15)
     assert tmp_path not in folders
     assert not [folder for folder in folders if folder.exists()]
