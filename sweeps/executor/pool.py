@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cl_platform.errors import ClpError, one_line
+from sweeps.executor.actor import actor_class
 from sweeps.executor.cluster import capacity, is_autoscaled, needs
 from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
 from sweeps.executor.tree import Segment
@@ -18,7 +19,7 @@ SHORT_SECONDS = 0.5  # work that takes less is assigned in batches, and ahead
 CAPACITY_SECONDS = 2.0  # between queries of the nodes' capacity
 BATCHES_PER_WORKER = 4  # at least, of the work that is left
 MOST_FAILED_STARTS = 5  # in a row
-IDLE_SECONDS = 30.0  # that a worker is kept for nothing: a start takes some of them
+IDLE_SECONDS = 30.0  # that a worker is kept for nothing, at least: as long as a start takes
 LEAST_ASKED = 8  # workers that an autoscaler is asked for at a time, or as many as there are
 
 SegmentBatch = list[Segment]  # a segment, and if that is short all segments below it
@@ -29,7 +30,7 @@ class WorkerHandle:
     """A worker: starting, idle, or busy with the first of its batches.
 
     Args:
-        since: when it began its first batch.
+        since: when it began its first batch, ended its last one, or was started.
         place: where it runs.
     """
 
@@ -68,13 +69,14 @@ class Pool:
         self._pending: dict[Any, tuple[WorkerHandle, SegmentBatch | None]] = {}
         self._pace = float("inf")  # recent seconds per state
         self._failed_starts = 0
+        self._start_seconds = 0.0  # the fewest so far
         self._queried, self._room, self._asks = -CAPACITY_SECONDS, 0, False
         self._needed = time.monotonic()  # when there was work for all workers
         self._ahead = True  # whether workers are started before there is work for them
         self._alone: WorkerHandle | None = None  # has its GPU for itself
         self._given = ray.put(config)
         wanted = needs(config.resources)
-        self._remote: Any = ray.remote(_actor_class()).options(
+        self._remote: Any = ray.remote(actor_class()).options(
             num_cpus=wanted.pop("CPU", 0),
             num_gpus=wanted.pop("GPU", 0),
             memory=wanted.pop("memory", None),
@@ -94,9 +96,8 @@ class Pool:
         useful = len(self.busy()) + ready
         if len(self.workers) <= useful:
             self._needed = time.monotonic()
-        elif time.monotonic() - self._needed > IDLE_SECONDS:
-            self._ahead = False
-            self._release(len(self.workers) - useful)
+        else:
+            self._release(useful)
         if self._alone not in self.workers:
             self._alone = None
             self._grow(useful, max(useful, later) if self._ahead else useful)
@@ -115,14 +116,19 @@ class Pool:
             room = max(room, min(useful, len(self.workers) - waiting + asked))
         while len(self.workers) < min(room, limit):
             actor = self._remote.remote([self._given])
-            worker = WorkerHandle(actor, actor.where.remote())
+            worker = WorkerHandle(actor, actor.where.remote(), since=time.monotonic())
             self.workers.append(worker)
             self._pending[worker.starting] = (worker, None)
 
-    def _release(self, n: int) -> None:
-        """End workers that have nothing to do, first those that have not started."""
-        idle = [w for w in self.workers if not w.batches]
-        for worker in sorted(idle, key=lambda w: (w.starting is None, w.since))[:n]:
+    def _release(self, useful: int) -> None:
+        """End workers that nothing was ready for in a while, and those that wait for a node."""
+        kept = max(IDLE_SECONDS, self._start_seconds)
+        limit = time.monotonic() - kept
+        idle = [w for w in self._started() if not w.batches and max(w.since, self._needed) < limit]
+        waiting = [w for w in self.workers if w.starting is not None and self._needed < limit]
+        beyond = max(0, len(self.workers) - max(useful, self._room))  # what an autoscaler is to add
+        for worker in [*waiting[:beyond], *idle][: len(self.workers) - useful]:
+            self._ahead = False
             self._drop(worker)
 
     def _drop(self, worker: WorkerHandle) -> None:
@@ -234,6 +240,9 @@ class Pool:
 
     def _note_start(self, worker: WorkerHandle, outcome: Any) -> None:
         worker.starting = None
+        now = time.monotonic()  # some of the time it may have waited for a node
+        took, worker.since = now - worker.since, now
+        self._start_seconds = min(took, self._start_seconds or took)
         worker.place = outcome if isinstance(outcome, Place) else None
         self._failed_starts = self._failed_starts + 1 if isinstance(outcome, WorkerDied) else 0
         if self._failed_starts >= MOST_FAILED_STARTS:
@@ -262,28 +271,6 @@ class Pool:
             ray.kill(worker.actor)
         self.workers.clear()
         self._pending.clear()
-
-
-def _actor_class() -> type:
-    """Return a class that Ray pickles by value, so that a process can start without our modules.
-
-    The registry then imports them from where they are installed: Ray puts the working directory
-    first on the path, which may have a package `sweeps` of its own.
-    """
-
-    class Actor:
-        def __init__(self, config: list[Any]) -> None:  # a reference in a list stays a reference
-            from cl_platform.config.registry import load
-
-            self.worker = load("command", "sweeps.executor.worker:Worker")(ray.get(config[0]))
-
-        def where(self) -> Place:
-            return self.worker.where()  # type: ignore[no-any-return]
-
-        def carry_out(self, task: Task) -> Outcome:
-            return self.worker.carry_out(task)  # type: ignore[no-any-return]
-
-    return Actor
 
 
 def task_of(batch: SegmentBatch) -> Task:

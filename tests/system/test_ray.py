@@ -132,6 +132,52 @@ def test_a_killed_node_is_done_without(
 
 
 @pytest.mark.slow
+def test_a_gpu_node_may_come_and_go(cluster: Cluster, tmp_path: Path, rng: random.Random) -> None:
+    """Three trees of half a GPU a run: one node is always there, the other twice."""
+    log, come = tmp_path / "log", rng.randrange(2, 8)
+    joined: list[Any] = []
+
+    def join(driver: Driver) -> None:
+        joined.append(cluster.add_node(num_cpus=1, num_gpus=1))
+
+    def leave(driver: Driver) -> None:
+        cluster.remove_node(joined[-1], allow_graceful=False)
+
+    acts = [(come, join), (come + 15, leave), (come + 25, join), (come + 45, leave)]
+    spec = {
+        "base": {"stream": STREAM, "device": "cpu"},
+        "axes": {"strategy": [noted(log, seconds=0.3)], "curriculum": ["all"], "seed": [0]},
+        "resources": {"cpus": 0.5, "gpus": 0.5},
+    }
+    ticks = [after(n, act) for n, act in acts]
+
+    def watch(driver: Driver) -> Callable[[Any], None]:
+        each = [tick(driver) for tick in ticks]
+        return lambda phase: [tick(phase) for tick in each][-1]
+
+    found = sweep(spec, tmp_path / "out", watch=watch)
+    assert len(joined) == 2
+    assert len({process for process, *_ in lines(log)}) > 2, "the nodes that came had work"
+    assert len(lines(log)) <= 64 + 4
+    check_complete(found, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_without_a_folder_that_all_nodes_share(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under this name every process sees another folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = sweep(all_orders(tmp_path / "log"), "/proc/self/cwd/out")
+    assert len(lines(tmp_path / "log")) == 64
+    check_complete(found, tmp_path / "here" / "out")
+    again = sweep(all_orders(tmp_path / "log"), tmp_path / "here" / "out")
+    assert again.phases[0].tally.kept == 24
+    assert not list((tmp_path / "here" / "out").glob(".*"))
+
+
+@pytest.mark.slow
 def test_a_worker_that_dies_every_time_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
     deadly = "tests.helpers.sweep_strategies:Deadly"
     spec = {
