@@ -229,7 +229,7 @@ class StateStore:
         missing = [self._path(known_key, ".json") for known_key in known]
         missing += [self._path(key)] if key is not None else []
         deadline = time.monotonic() + seconds
-        while missing := [path for path in missing if not path.exists()]:
+        while missing := [path for path in missing if not os.path.exists(path)]:
             if time.monotonic() > deadline:
                 return False
             for folder in {path.parent for path in missing}:

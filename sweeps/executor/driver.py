@@ -23,9 +23,10 @@ from cl_platform.config.signatures import names_in
 from cl_platform.engine.execution import report_origin
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
-from cl_platform.storage.files import each, remove, write_atomic
+from cl_platform.storage.files import discard, each, is_remote, write_atomic
 from sweeps.executor.cluster import capacity, check_alive, check_capacity, connected
 from sweeps.executor.folder import SweepFolder
+from sweeps.executor.limits import overdue
 from sweeps.executor.outcomes import Outcomes
 from sweeps.executor.pool import Pool, SegmentBatch, WorkerDied, WorkerHandle
 from sweeps.executor.task import Outcome, WorkerConfig
@@ -158,28 +159,8 @@ class Driver:
             OutOfTime: there are workers that have not ended when all hours have passed twice.
         """
         self.check_time(grace=3600 * (self.spec.budget.hours or 0))
-        overdue = [(worker, line) for worker in pool.busy() if (line := self._overdue(worker))]
-        return [(pool.end(worker), Outcome({}, line)) for worker, line in overdue]
-
-    def _overdue(self, worker: WorkerHandle) -> str | None:
-        """Return which limit the present work of a worker is beyond, in one line."""
-        budget, batch = self.spec.budget, worker.batches[0]
-        minutes = (time.monotonic() - worker.since) / 60
-        limit = budget.minutes_per_run
-        if limit is not None and minutes + batch[0].spent / 60 > limit:
-            return f"took longer than budget.minutes_per_run={limit:g} allows, and was ended"
-        limit = budget.minutes_per_experience
-        if limit is None or minutes <= limit:
-            return None
-        # Without sharing nothing tells how far it is.
-        states = sum(len(segment.keys) for segment in batch)
-        done = len(self._made(worker)) if self.spec.share else states - 1
-        if minutes <= limit * (done + 1):
-            return None
-        return (
-            f"an experience took longer than budget.minutes_per_experience={limit:g} allows, and "
-            "was ended"
-        )
+        found = [(w, line) for w in pool.busy() if (line := overdue(self.spec, w, self._made))]
+        return [(pool.end(worker), Outcome({}, line)) for worker, line in found]
 
     def __enter__(self) -> Driver:
         return self
@@ -236,8 +217,9 @@ class Driver:
                 for run in kinds.values():
                     report_origin(self.out / "states", self.planner(run.config, run.order))
             token = uuid4().bytes
-            write_atomic(self.out / SHARED, token, sync=False)
-            self._open.callback(remove, self.out / SHARED)
+            if not is_remote(self.out):
+                write_atomic(self.out / SHARED, token, sync=False)
+                self._open.callback(discard, self.out / SHARED)
             config = WorkerConfig(
                 out=self.out,
                 keep=self.spec.states_to_keep,

@@ -119,7 +119,7 @@ class Worker:
         self.store.keep_in_memory(task.transient)
         try:
             if task.check:
-                self._check(task.run)
+                check_resuming(task.run.config.strategy)
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:
                 advance(self._plan(task.run), self.store, task.upto)
@@ -130,13 +130,6 @@ class Worker:
         except BaseException as error:  # nobody presses Ctrl-C in a worker
             details = traceback.format_exc()[-MOST_DETAILS:]
             return Outcome({}, blame(error), details=details, out_of_memory=ran_out(error))
-
-    def _check(self, run: Run) -> None:
-        strategy = run.config.strategy
-        if fault := resume_fault(strategy):
-            raise CannotGoOn(
-                f"strategy {strategy['name']!r} cannot share states: {fault}; or give share=false"
-            )
 
     def _finish(self, run: Run) -> Mapping[str, float]:
         """Return the metrics that tuning may use."""
@@ -195,6 +188,14 @@ def node_id() -> str:
 
 def _got(reference: Any) -> Iterable[tuple[str, bytes]]:
     return ray.get(reference).items()  # type: ignore[no-any-return]
+
+
+def check_resuming(strategy: Mapping[str, Any]) -> None:
+    """Raise CannotGoOn if a strategy goes on from a stored state with other bits than without."""
+    if fault := resume_fault(dict(strategy)):
+        raise CannotGoOn(
+            f"strategy {strategy['name']!r} cannot share states: {fault}; or give share=false"
+        )
 
 
 def set_up_process(resources: Resources) -> None:

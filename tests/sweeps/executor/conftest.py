@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from sweeps.executor import driver as driving, pool as pooling
+from sweeps.executor import driver as driving, limits, pool as pooling
 from sweeps.executor.driver import Driver
 from sweeps.executor.pool import Pool
 from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
@@ -108,7 +108,7 @@ def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setattr(pooling, "capacity", lambda resources: 3)
     monkeypatch.setattr(pooling, "is_autoscaled", lambda: False)
     monkeypatch.setattr(driving, "check_alive", lambda: clock.__setitem__(0, clock[0] + ticks[0]))
-    for module in (driving, pooling):
+    for module in (driving, limits, pooling):
         monkeypatch.setattr(
             module,
             "time",
