@@ -128,6 +128,8 @@ class Driver:
             if time.monotonic() < self.deadline:
                 pool.fit(len(ready) + len(alone), leaves)
                 self._assign(pool, ready, alone, left)
+            else:
+                pool.fit(0, 0)
             check_alive()
             for batch, outcome in [*pool.wait(TICK_SECONDS), *self._end_overdue(pool)]:
                 if self.record_outcome(phase, batch, outcome, ready):
