@@ -133,32 +133,34 @@ def test_a_killed_node_is_done_without(
 
 @pytest.mark.slow
 def test_a_gpu_node_may_come_and_go(cluster: Cluster, tmp_path: Path, rng: random.Random) -> None:
-    """Three trees of half a GPU a run: one node is always there, the other twice."""
-    log, come = tmp_path / "log", rng.randrange(2, 8)
-    joined: list[Any] = []
-
-    def join(driver: Driver) -> None:
-        joined.append(cluster.add_node(num_cpus=1, num_gpus=1))
-
-    def leave(driver: Driver) -> None:
-        cluster.remove_node(joined[-1], allow_graceful=False)
-
-    acts = [(come, join), (come + 15, leave), (come + 25, join), (come + 45, leave)]
-    spec = {
-        "base": {"stream": STREAM, "device": "cpu"},
-        "axes": {"strategy": [noted(log, seconds=0.3)], "curriculum": ["all"], "seed": [0]},
-        "resources": {"cpus": 0.5, "gpus": 0.5},
-    }
-    ticks = [after(n, act) for n, act in acts]
+    """The only node that can hold a run goes twice, and each time another one comes some time
+    later."""
+    log, visitor = tmp_path / "log", {"num_cpus": 1, "num_gpus": 1, "resources": {"visitor": 1}}
+    nodes = [cluster.add_node(**visitor)]
+    leaving = [rng.randrange(2, 20), rng.randrange(25, 45)]  # after so many experiences
+    absent = [0]
 
     def watch(driver: Driver) -> Callable[[Any], None]:
-        each = [tick(driver) for tick in ticks]
-        return lambda phase: [tick(phase) for tick in each][-1]
+        def tick(phase: Any) -> None:
+            if absent[0]:
+                absent[0] -= 1
+                if not absent[0]:
+                    nodes.append(cluster.add_node(**visitor))
+            elif leaving and phase.tally.trained >= leaving[0]:
+                leaving.pop(0)
+                cluster.remove_node(nodes[-1], allow_graceful=False)
+                absent[0] = 4  # ticks
 
+        return tick
+
+    half = {"cpus": 0.5, "gpus": 0.5, "custom": {"visitor": 0.5}}
+    spec = all_orders(log, seconds=0.02) | {"resources": half}
+    spec["base"] |= {"device": "cpu"}
     found = sweep(spec, tmp_path / "out", watch=watch)
-    assert len(joined) == 2
-    assert len({process for process, *_ in lines(log)}) > 2, "the nodes that came had work"
-    assert len(lines(log)) <= 64 + 4
+    cluster.remove_node(nodes[-1], allow_graceful=False)
+    assert (len(nodes), leaving) == (3, [])
+    assert len({process for process, *_ in lines(log)}) >= 3
+    assert len(lines(log)) <= 64 + 2 * 4
     check_complete(found, tmp_path / "out")
 
 

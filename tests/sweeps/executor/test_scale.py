@@ -25,7 +25,7 @@ CarryOut = Callable[..., Any]
 GREEDY = "tests.helpers.sweep_strategies:Greedy"
 THREE = {"stream": {"name": "blobs", "samples_per_class": 6, "dimensions": 4, "experiences": 3}}
 
-FOUR = {"stream": {**THREE["stream"], "experiences": 4}}
+TWO = {"stream": {**THREE["stream"], "experiences": 2}}
 
 
 def late(seed: int, looks: int) -> Callable[[Worker, Task], Outcome | None]:
@@ -100,7 +100,7 @@ def test_what_runs_out_of_memory_is_tried_again_with_the_gpu_for_itself(
         return worker.carry_out(task)
 
     strategies = [{"name": GREEDY, "log": str(tmp_path / "log"), "times": 1}, "finetune", "er"]
-    phase, _ = carry_out(work, base=FOUR, axes={"strategy": strategies}, workers=3, share=False)
+    phase, _ = carry_out(work, base=TWO, axes={"strategy": strategies}, workers=3, share=False)
     assert (phase.tally.done, phase.errors) == (3, {})
     assert alone == [1]
     for run in phase.runs[1:]:
@@ -120,7 +120,7 @@ def test_on_another_gpu_the_others_go_on(carry_out: CarryOut, tmp_path: Path) ->
     strategies = [{"name": GREEDY, "log": str(tmp_path / "log"), "times": 1}, "finetune", "er"]
     places = iter([Place("node", 1, ("0",)), Place("node", 2, ("1",)), Place("other", 3, ("0",))])
     phase, _ = carry_out(
-        work, base=FOUR, axes={"strategy": strategies}, workers=3, share=False, place=places
+        work, base=TWO, axes={"strategy": strategies}, workers=3, share=False, place=places
     )
     assert (phase.tally.done, alive) == (3, [3])
 
@@ -130,11 +130,11 @@ def test_what_does_not_fit_alone_either_fails_and_nothing_else(
 ) -> None:
     strategies = [{"name": GREEDY, "log": str(tmp_path / "log")}, "finetune"]
     axes = {"strategy": strategies, "seed": [0, 1]}
-    phase, _ = carry_out(lambda w, t: w.carry_out(t), base=FOUR, axes=axes, workers=2)
+    phase, _ = carry_out(lambda w, t: w.carry_out(t), base=TWO, axes=axes, workers=2)
     assert (phase.tally.done, phase.tally.failed) == (2, 2)
     (error,) = set(phase.errors.values())
     assert re.fullmatch(
-        "failed at experience 2 of 4: OutOfMemoryError: CUDA out of memory. Tried to allocate "
+        "failed at experience 2 of 2: OutOfMemoryError: CUDA out of memory. Tried to allocate "
         r"9.00 GiB. \(.*\); it had the GPU to itself: lower batch_size",
         error,
     )
