@@ -154,7 +154,7 @@ def test_a_gpu_node_may_come_and_go(cluster: Cluster, tmp_path: Path, rng: rando
         return tick
 
     half = {"cpus": 0.5, "gpus": 0.5, "custom": {"visitor": 0.5}}
-    spec = all_orders(log, seconds=0.02) | {"resources": half}
+    spec = all_orders(log, seconds=0.3) | {"resources": half}
     spec["base"] |= {"device": "cpu"}
     found = sweep(spec, tmp_path / "out", watch=watch)
     cluster.remove_node(nodes[-1], allow_graceful=False)
