@@ -15,7 +15,6 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 from ray.cluster_utils import Cluster
 
-from cl_platform.errors import BadInput
 from sweeps.api import sweep
 from sweeps.executor import cluster as nodes
 from sweeps.spec import Resources
@@ -95,15 +94,3 @@ def test_a_sweep_waits_for_the_node_that_it_asks_for(
     while ray.available_resources().get("GPU") != 1 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert ray.available_resources()["GPU"] == 1, "nothing of the sweep holds the node"
-
-
-def test_where_the_node_types_are_told_impossible_runs_are_refused(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nodes, "node_types", lambda: [{"CPU": 4.0, "GPU": 1.0}])
-    assert nodes.check_capacity(Resources(cpus=4, gpus=1)) is not None
-    with pytest.raises(BadInput, match="no node has more than GPU=1; ask for less"):
-        nodes.check_capacity(Resources(gpus=2))
-    monkeypatch.setattr(nodes, "node_types", lambda: [])
-    with pytest.raises(BadInput, match="no node has more than GPU=0"):
-        nodes.check_capacity(Resources(gpus=1))
