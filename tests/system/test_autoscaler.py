@@ -7,8 +7,10 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
@@ -63,8 +65,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     while not nodes.is_autoscaled() and time.monotonic() < deadline:
         time.sleep(0.5)
     yield cluster
+    started = psutil.Process().children(recursive=True)
     ray.shutdown()
-    cluster.shutdown()
+    cluster.shutdown()  # but not what the autoscaler has started
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def alive() -> int:
