@@ -61,7 +61,7 @@ class DER(Offering):
         new = batch.new
         if self.offers(batch):
             own = logits if batch.target is None else self._logits_unmixed(new)
-            self.buffer.store(new.rows, logits=own)
+            self.buffer.store(new, logits=own)
         return self.minimise(loss)
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class DER(Offering):
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
         """Return the loss of the drawn batches, given the model's present logits of each."""
-        stored = self.buffer.stored("logits", old[0].rows)
+        stored = self.buffer.stored("logits", old[0])
         # Classes that had not arrived then have no stored logit, and none to keep.
         stored = torch.where(stored.isinf(), logits[0].detach(), stored)
         return self.alpha * mse_loss(logits[0], stored)

@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cl_platform import Batch, ReplayBuffer, StreamInfo
+from cl_platform import Batch, Chunk, ReplayBuffer, StreamInfo
 from cl_platform.core.batch import together
 from cl_platform.models.precision import comparing
 from strategies.parts.gradients import loss_gradients
@@ -60,7 +60,8 @@ class GSS(Offering):
 class GreedyBuffer(ReplayBuffer):
     """A memory that replaces samples by their scores: the lower, the more diverse."""
 
-    def add(self, batch: Batch, **extra: Tensor) -> None:
+    def add(self, batch: Batch | Chunk, **extra: Tensor) -> None:
+        assert isinstance(batch, Batch)  # scores are of gradients, one batch after the other
         self._check(extra)
         room, score = max(0, self.size - self.seen), extra["score"]
         if room:

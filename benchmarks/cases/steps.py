@@ -21,7 +21,6 @@ from benchmarks.measure import Effort, Goal, Row, paired, ratios
 from benchmarks.rivals.passes import Counted, Recorded
 from cl_platform.config.registry import plugins
 from cl_platform.engine.optimization import build_optimizer
-from cl_platform.engine.steps import hasten
 from cl_platform.engine.training import chunks
 
 STREAM, BATCH, LR = "split-mnist", 32, 1e-4
@@ -116,7 +115,6 @@ class Ours:
         optimizer = build_optimizer(self.strategy, fold.plan.config.optimizer)
         assert optimizer is not None
         self.strategy.optimizer = optimizer
-        hasten(optimizer)
 
     def seconds(self) -> float:
         """Return the CPU time of a step."""

@@ -105,8 +105,8 @@ def together(batches: Sequence[Batch]) -> Batch:
         return None if any(v is None for v in values) else torch.cat(values)
 
     x, y, raw = (torch.cat([getattr(b, n) for b in batches]) for n in ("x", "y", "raw"))
-    optional = {n: all_of(n) for n in ("features", "target", "x2", "rows")}
-    return Batch(x, y, all_of("task"), raw, epoch=batches[0].epoch, **optional)
+    task, features, target, x2, rows = map(all_of, ("task", "features", "target", "x2", "rows"))
+    return Batch(x, y, task, raw, _NOTHING, features, batches[0].epoch, target, x2, 0, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,11 +185,11 @@ class Chunk:
         def each(parts: list[Tensor]) -> Sequence[Any]:
             return torch.cat(parts).split(sizes) if parts else [None] * len(sizes)
 
-        y = each(both(self.y, old and old.y))
-        task = each(both(self.task, old and old.task))
+        y = each(both(self.y, old.y if old else None))
+        task = each(both(self.task, old.task if old else None))
         rows = each(both(old.slots, old.rows)) if old else [None] * len(sizes)
         features = each(both(None if old else self.features, None))
-        raw, n = both(self.raw, old and old.raw), 2 if old else 1
+        raw, n = both(self.raw, old.raw if old else None), 2 if old else 1
         sample = 4 * max(1, self.raw[:1].numel())
         group = len(sizes)
         if self.raw.device.type == "cpu":

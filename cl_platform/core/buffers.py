@@ -130,14 +130,14 @@ class ReplayBuffer(nn.Module):
         known = task if self._has_task else None
         return chunk.batches(Recalled(raw, y, known, rows, counts, nowhere))
 
-    def stored(self, name: str, rows: Tensor) -> Tensor:
-        """Return the extra values of that name at the given rows, (n, ...)."""
-        return self.get_buffer(f"extra_{name}").index_select(0, rows)
+    def stored(self, name: str, old: Batch) -> Tensor:
+        """Return the extra values of that name of replayed samples, (n, ...)."""
+        return self.get_buffer(f"extra_{name}").index_select(0, _rows_of(old))
 
-    def store(self, rows: Tensor, **extra: Tensor) -> None:
-        """Write the extra values of samples, (n, ...) by name, to the rows that `replay` gave."""
+    def store(self, new: Batch, **extra: Tensor) -> None:
+        """Write the extra values (n, ...), by name, of new samples that `replay` has stored."""
         self._check(extra)
-        rows = self._last_wins(rows)
+        rows = self._last_wins(_rows_of(new))
         for name, value in extra.items():
             stored = self.get_buffer(f"extra_{name}")
             stored.index_copy_(0, rows, value.detach().to(stored.dtype))
@@ -170,7 +170,7 @@ class ReplayBuffer(nn.Module):
         raw = self.x.index_select(0, rows)
         task = self.task.index_select(0, rows) if self._has_task else None
         x, x2 = self._preprocess.views(raw, self._augmentation)
-        extra = {name: self.stored(name, rows) for name in self._extra}
+        extra = {n: self.get_buffer(f"extra_{n}").index_select(0, rows) for n in self._extra}
         batch = Batch(x, self.y.index_select(0, rows), task, raw, extra, x2=x2)
         return self._mix(batch) if self._mix and mixing else batch
 
@@ -292,6 +292,12 @@ def counts_before(counts: Tensor, groups: Tensor, starts: Sequence[int]) -> Tens
     before = torch.arange(len(groups), device=counts.device) < times[:, None]
     found = counts.expand(len(starts), -1).clone()
     return found.scatter_add_(1, groups.expand(len(starts), -1), before.long())
+
+
+def _rows_of(batch: Batch) -> Tensor:
+    if batch.rows is None:
+        raise ContractError("these samples have no rows of a memory: prepare batches by its replay")
+    return batch.rows
 
 
 def _words(a: Tensor, b: Tensor) -> list[Tensor]:

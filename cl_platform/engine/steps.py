@@ -7,7 +7,6 @@ and costs nothing where it is not asked for.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
@@ -35,31 +34,6 @@ def clip(optimizer: Optimizer, norm: float | None, value: float | None) -> None:
 
     if norm or value:
         optimizer.register_step_pre_hook(before_step)
-
-
-def hasten(optimizer: Optimizer) -> None:
-    """Have an optimizer step without what surrounds a step in torch: the same bits in less time.
-
-    That is a record for the profiler and its look at every hook, which take as long as the step of
-    a small model itself.
-    """
-    plain, step = inspect.unwrap(type(optimizer).step), optimizer.step
-    parameters = trained_by(optimizer)
-
-    def quick_step(optimizer: Optimizer, closure: None = None) -> None:
-        if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
-            step()
-        else:
-            with torch.no_grad():
-                plain(optimizer)
-
-    def quick_zero_grad(optimizer: Optimizer, set_to_none: bool = True) -> None:
-        for p in parameters:
-            p.grad = None
-
-    patched: Any = optimizer
-    patched.step = MethodType(quick_step, optimizer)
-    patched.zero_grad = MethodType(quick_zero_grad, optimizer)
 
 
 def trained_by(optimizer: Optimizer) -> list[Tensor]:

@@ -26,7 +26,7 @@ from cl_platform.engine.optimization import (
     restore_optimizer,
     schedule_steps,
 )
-from cl_platform.engine.steps import Accumulation, Snapshot, WeightAverage, clip, hasten
+from cl_platform.engine.steps import Accumulation, Snapshot, WeightAverage, clip
 from cl_platform.engine.stopping import Stopper
 from cl_platform.errors import RunFailed
 
@@ -179,7 +179,6 @@ def _optimizer(
     kept = {name for name, (p, _) in before.items() if named.get(name) is p}
     restore_optimizer(strategy, optimizer, {n: m for n, m in memory.items() if n in kept})
     strategy.optimizer = optimizer
-    hasten(optimizer)
     clip(
         optimizer,
         strategy.clip_norm if config.clip_norm is None else config.clip_norm,

@@ -80,7 +80,7 @@ def test_ders_memory_loss_is_the_divergence_of_logits() -> None:
     strategy = fold.strategy
     batch = next(strategy.batches(fold.plan.steps[1].experience, 8))
     both = with_replay(strategy, batch)
-    old, stored = both.old, strategy.buffer.stored("logits", both.old.rows)
+    old, stored = both.old, strategy.buffer.stored("logits", both.old)
     term = bregman.logit_term(strategy(old.x), stored).mean() * 2 / strategy.info.n_classes
     expected = cross_entropy(strategy(batch.x), batch.y) + 0.7 * term
     assert strategy.loss(both).item() == pytest.approx(expected.item(), rel=1e-6)

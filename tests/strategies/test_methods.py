@@ -79,7 +79,7 @@ def test_der_plus_plus_adds_cross_entropy_on_a_draw_of_its_own() -> None:
     strategy, batch = fold.strategy, next_batch(fold)
     whole = with_replay(strategy, batch)
     first, second = whole.old.split([8, 8])
-    stored = strategy.buffer.stored("logits", first.rows)
+    stored = strategy.buffer.stored("logits", first)
     logits = nn.functional.mse_loss(strategy(first.x), stored)
     labels = cross_entropy(strategy(second.x), second.y)
     expected = cross_entropy(strategy(batch.x), batch.y) + 0.3 * logits + 0.5 * labels

@@ -45,7 +45,8 @@ def _straight(method: Callable[..., Any], function: Any) -> Callable[..., Any]:
 def step_without_compiler(optimizer: Optimizer) -> None:
     """Have an optimizer take its steps without a break of the graph, and unseen by profilers.
 
-    Its hooks are called as before, but for what they return.
+    These take as long as the step of a small model itself. Its hooks are called as before, but for
+    what they return.
     """
     plain = inspect.unwrap(type(optimizer).step)
     pre, post = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
@@ -59,5 +60,14 @@ def step_without_compiler(optimizer: Optimizer) -> None:
         for hook in chain(post.values(), every_post.values()):
             hook(optimizer, (), {})
 
+    def zero_grad(optimizer: Optimizer, set_to_none: bool = True) -> None:
+        if not set_to_none:
+            Optimizer.zero_grad(optimizer, set_to_none)
+            return
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
     patched: Any = optimizer
     patched.step = MethodType(step, optimizer)  # which torch's schedules wrap
+    patched.zero_grad = MethodType(zero_grad, optimizer)
