@@ -17,6 +17,7 @@ from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
+from cl_platform.engine.checkpoint import Checkpoints
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
@@ -171,8 +172,10 @@ class Fold:
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
                 return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
 
+        checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
         seed = seed_for(plan.config.seed, k, "global")
-        with self._blaming(k), global_generators(seed), meter.training(), self._computing():
+        blaming, attended = self._blaming(k), checkpoints.attended()
+        with blaming, global_generators(seed), meter.training(), self._computing(), attended:
             trained = train_experience(
                 self.strategy,
                 self.shown(step.experience),
@@ -180,6 +183,7 @@ class Fold:
                 step.tasks() if plan.stream.scenario == "task" else None,
                 plan.config,
                 self.state.optimizer,
+                checkpoints,
                 progress,
                 evaluate if plan.config.evaluate_every else None,
                 average,
@@ -198,6 +202,7 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
+        checkpoints.remove()
 
     def _featured(self, data: Samples) -> Samples:
         return replace(data, features=self.features.reader(data)) if self.features else data

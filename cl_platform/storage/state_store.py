@@ -25,8 +25,9 @@ V = TypeVar("V")
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-2\n"
-SUFFIXES = (".pt", ".corrupt")  # of the files that count towards the budget
+SUFFIXES = (".pt", ".checkpoint", ".corrupt")  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
+CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
 MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
 
 
@@ -94,6 +95,9 @@ class StateStore:
             killed run starts over). Records are stored in any case.
         budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`.
         branches: keys of the states where runs part.
+        checkpoint_minutes: between checkpoints in the midst of an experience. The checkpoint lies
+            beside the states under the key of the state that it leads to, and goes when that is
+            saved; with ``none``, or without a folder, there is none.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class StateStore:
         keep: Keep = "all",
         budget: int = 20 * 2**30,
         branches: Collection[str] = (),
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
     ) -> None:
         if keep not in get_args(Keep) or not budget >= 0:
             raise BadInput(
@@ -112,6 +117,7 @@ class StateStore:
         self.keep = keep
         self.budget = budget
         self.branches = branches
+        self.checkpoint_minutes = checkpoint_minutes
         self._in_memory: dict[str, State | None] = {}
         self._total: int | None = None  # bytes at the last count, and those added since
         self._added = 0
@@ -132,23 +138,8 @@ class StateStore:
             return None
         if (state := self._in_memory.get(key)) is not None:
             return state.copy()
-        path = self._path(key)
-        try:
-            content = read_bytes(path)
-        except FileNotFoundError:
-            return None
-        if not is_remote(path):
-            with suppress(OSError):
-                os.utime(path)  # used just now
-        payload, reason = content[len(MAGIC) + 32 :], "its checksum is wrong"
-        if content[: len(MAGIC) + 32] == MAGIC + checksum(key, payload):
-            try:
-                parts = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-                return State(**parts)
-            except (pickle.UnpicklingError, EOFError, TypeError) as error:
-                reason = type(error).__name__
-        set_aside(path, content, reason)
-        return None
+        parts = self._read(key, ".pt")
+        return None if parts is None else State(**parts)
 
     def holds(self, key: str) -> bool:
         """Return whether there is a state of a key, sound or not."""
@@ -170,21 +161,40 @@ class StateStore:
         if key in self._in_memory and self.keep == "branches" and state.nbytes() < MEMORY_BYTES:
             self._in_memory[key] = state.copy()
             return
-        payload = io.BytesIO()
-        torch.save(vars(state), payload)
-        content = payload.getvalue()
-        path = self._path(key)
-        write_atomic(path, b"".join((MAGIC, checksum(key, content), content)))
+        path = self._write(key, ".pt", vars(state))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's
                 remove(self._path(previous))
-        self._added += len(content)
-        total = None if self._total is None else self._total + self._added
-        # Listing takes long, but other processes add states as well: count again now and then.
-        if total is None or total > self.budget or self._added > self.budget * SLACK:
-            self._total = evict(self.folder, self.budget, SUFFIXES, keep=path)
-            self._added = 0
+        self._evict(path)
+
+    def checkpoint(self, key: str) -> dict[str, Any] | None:
+        """Return the checkpoint on the way to the state of a key, on the CPU, or None; as `load`.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return self._read(key, ".checkpoint") if self.checkpoints() else None
+
+    def save_checkpoint(self, key: str, content: dict[str, Any]) -> None:
+        """Write a checkpoint in the place of the one before.
+
+        Args:
+            content: tensors, numbers, text, and lists, tuples and dicts of them.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._evict(self._write(key, ".checkpoint", content))
+
+    def remove_checkpoint(self, key: str) -> None:
+        """Remove the checkpoint on the way to the state of a key, if there is one."""
+        with suppress(StorageError):  # another user's
+            remove(self._path(key, ".checkpoint"))
+
+    def checkpoints(self) -> bool:
+        """Return whether checkpoints are kept."""
+        return self.folder is not None and self.keep != "none"
 
     def record(self, key: str, identities: Sequence[str]) -> Record:
         """Return the record of a key; an empty one if there is none of these experiences.
@@ -208,6 +218,41 @@ class StateStore:
         if self.folder is not None:
             content = seal(key, _packed(record), indent=None)
             write_atomic(self._path(key, ".json"), content, sync=False)  # can be made again
+
+    def _read(self, key: str, suffix: str) -> dict[str, Any] | None:
+        path = self._path(key, suffix)
+        try:
+            content = read_bytes(path)
+        except FileNotFoundError:
+            return None
+        if not is_remote(path):
+            with suppress(OSError):
+                os.utime(path)  # used just now
+        payload, reason = content[len(MAGIC) + 32 :], "its checksum is wrong"
+        if content[: len(MAGIC) + 32] == MAGIC + checksum(key, payload):
+            try:
+                return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+            except (pickle.UnpicklingError, EOFError, TypeError) as error:
+                reason = type(error).__name__
+        set_aside(path, content, reason)
+        return None
+
+    def _write(self, key: str, suffix: str, parts: dict[str, Any]) -> Path:
+        payload, path = io.BytesIO(), self._path(key, suffix)
+        torch.save(parts, payload)
+        content = payload.getvalue()
+        write_atomic(path, b"".join((MAGIC, checksum(key, content), content)))
+        self._added += len(content)
+        return path
+
+    def _evict(self, written: Path) -> None:
+        """Remove files over the budget, but for the one that was written last."""
+        assert self.folder is not None
+        total = None if self._total is None else self._total + self._added
+        # Listing takes long, but other processes add states as well: count again now and then.
+        if total is None or total > self.budget or self._added > self.budget * SLACK:
+            self._total = evict(self.folder, self.budget, SUFFIXES, keep=written)
+            self._added = 0
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
         assert self.folder is not None
