@@ -201,7 +201,7 @@ class Checkpoints:
         try:
             yield
         finally:
-            ENDING.attended = ENDING.told = False
+            ENDING.attended = False
 
     def begin(self, training: Training) -> int:
         """Go on from the checkpoint, if there is one; return the steps done.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import threading
 import time
 import traceback
@@ -13,6 +14,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ import ray
 import torch
 import torch._dynamo  # which the first optimizer imports, in seconds
 
-from cl_platform.config.process import process_restored
+from cl_platform.config.process import ENDING, process_restored
 from cl_platform.config.registry import load
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import blame
@@ -30,11 +32,12 @@ from cl_platform.engine.execution import advance, execute
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
-from cl_platform.storage.state_store import Keep, StateStore
+from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep, StateStore
 from cl_platform.tracking.sinks import Sink
 from sweeps.planning import Run
 from sweeps.spec import Resources
 
+TERMINATED = 143  # exit code after SIGTERM
 MOST_DETAILS = 20_000  # characters of a traceback
 PARENT_SECONDS = 1.0  # between looks whether the parent process is alive
 
@@ -48,6 +51,7 @@ class WorkerConfig:
         budget: of the states, in bytes.
         streams: references to the data; see :func:`shared_streams`.
         group: of the runs on W&B.
+        checkpoint_minutes: between checkpoints within an experience.
     """
 
     out: Path
@@ -58,6 +62,7 @@ class WorkerConfig:
     streams: Mapping[str, Any]
     wandb: Literal["off", "offline", "online"] = "off"
     group: str = ""
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class Worker:
         os.environ["WANDB_RUN_GROUP"] = config.group
         self.planner = Planner()
         states = config.out / "states" if config.share else None
-        self.store = StateStore(states, config.keep, config.budget)
+        minutes = config.checkpoint_minutes
+        self.store = StateStore(states, config.keep, config.budget, checkpoint_minutes=minutes)
         self.spoilt = False
 
     def where(self) -> tuple[str, int]:
@@ -123,6 +129,8 @@ class Worker:
             raise RuntimeError("this process takes no more work")
         with redirect_stderr(io.StringIO()) as stderr, process_restored() as left:
             outcome = self._try(task)
+        if ENDING.told:  # a checkpoint is saved; whoever sees this process die does the work again
+            os._exit(TERMINATED)
         self.spoilt = bool(left)
         return replace(outcome, stderr=stderr.getvalue(), spoilt=self.spoilt)
 
@@ -190,9 +198,24 @@ def set_up_process(resources: Resources) -> None:
     The bits of a run are promised for the same number of threads.
     """
     _end_with_parent()
+    _save_before_the_end()
     if not resources.gpus:  # before CUDA is touched
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(max(1, int(resources.cpus)))
+
+
+@cache  # once
+def _save_before_the_end() -> None:
+    """Let training save a checkpoint when this process is told to end, and then end."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if not ENDING.tell() and callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 @cache  # one thread is enough
