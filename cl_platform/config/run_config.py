@@ -117,6 +117,8 @@ class RunConfig(BaseModel):
     """float32, or bf16 for matrix products in bfloat16; weights and logits stay float32."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
+    processes: PositiveInt = 1
+    """Processes that share the rows of each batch, each on a GPU of its own or all on the CPU."""
 
 
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")

@@ -25,6 +25,8 @@ from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
+from cl_platform.parallel.launch import team_of
+from cl_platform.parallel.team import Team
 from cl_platform.results.load import DEFAULT_OUT as DEFAULT_OUT
 from cl_platform.results.result import Result
 from cl_platform.storage.files import location, read_json, write_json
@@ -61,7 +63,8 @@ def execute(
     with _restoring(plan):
         states = root / "states" if root is not None else None
         own = StateStore(states, keep, budget, checkpoint_minutes=checkpoint_minutes)
-        return _execute(plan, root, Trackers(sinks), own, store)
+        with team_of(plan) as team:
+            return _execute(plan, root, Trackers(sinks), own, store, team)
 
 
 def _execute(
@@ -70,13 +73,14 @@ def _execute(
     trackers: Trackers,
     own: StateStore,
     store: StateStore | None,
+    team: Team | None,
 ) -> Result:
     folder = root / "runs" / plan.run_id if root is not None else None
     config = plan.config.model_dump(mode="json")
     result = Result.load(folder, plan.run_id, config) if folder is not None else None
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
-        fold = Fold(plan, store or own, trackers)
+        fold = Fold(plan, store or own, trackers, team)
     try:
         if folder is not None and fold is not None:
             write_json(folder / "config.json", config)
@@ -139,8 +143,8 @@ def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
         RunFailed, StorageError: see :func:`execute`.
     """
     upto = min(upto, len(plan.stream))
-    with _restoring(plan):
-        records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
+    with _restoring(plan), team_of(plan) as team:
+        records = Fold(plan, store, Trackers(), team).run(min(upto, len(plan.steps)))
         return _metrics(plan, records, upto) if upto else {}
 
 

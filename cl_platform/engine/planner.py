@@ -59,6 +59,7 @@ TRAINING = (
     "cl_platform.models.outputs",
     "cl_platform.models.precision",
 )
+PARALLEL = ("cl_platform.parallel.team",)  # of runs of several processes
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 EVALUATION = (
     "cl_platform.core.matrix",
@@ -291,7 +292,11 @@ class Planner:
             ),
             "model": self._cached("code", model, lambda: code_digest(model)),
             "stream": self._cached("code", types, lambda: code_digest(*types)),
-            "kernel": kernel_digest(*TRAINING, *(FEATURES if template.takes_features else ())),
+            "kernel": kernel_digest(
+                *TRAINING,
+                *(FEATURES if template.takes_features else ()),
+                *(PARALLEL if config.processes > 1 else ()),
+            ),
         }
 
     def _keys(

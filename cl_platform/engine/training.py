@@ -36,6 +36,7 @@ from cl_platform.engine.steps import (
     hasten,
 )
 from cl_platform.errors import RunFailed
+from cl_platform.parallel.team import Team
 
 if TYPE_CHECKING:
     from cl_platform.config.run_config import RunConfig
@@ -80,6 +81,7 @@ def train_experience(
     on_step: OnStep | None = None,
     average: WeightAverage | None = None,
     score: Callable[[], float] | None = None,
+    team: Team | None = None,
 ) -> Trained:
     """Train on one experience, and return what is carried on.
 
@@ -92,6 +94,7 @@ def train_experience(
         checkpoints: written in its midst, and where to go on from.
         average: takes part in every step of the optimizer.
         score: of the strategy on validation data, for early stopping; must leave no trace.
+        team: the processes that share each batch.
 
     Raises:
         RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
@@ -144,6 +147,7 @@ def train_experience(
     training = Training(strategy, optimizer, accumulation, average, stopper, course, schedule)
     if not strategy.own_loop:
         watch.done = checkpoints.begin(training)
+    shares = team.share(strategy) if team else None
     for epoch in range(course.epoch, 0 if strategy.own_loop else config.epochs):
         for batch in course.batches(epoch):
             if accumulation:
@@ -164,6 +168,8 @@ def train_experience(
         if stopper and stopper.stops_after(epoch + 1):
             break
     checkpoints.finish()
+    if shares:
+        shares.end()
     watch.look()
     if stopper:
         stopper.finish()
