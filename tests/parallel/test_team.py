@@ -8,9 +8,14 @@ import torch
 import cl_platform as clp
 from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
+from cl_platform.config.signatures import build
+from cl_platform.engine.fit import training_faults
+from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
-from cl_platform.errors import BadInput, ConfigError
-from cl_platform.parallel.team import share_of
+from cl_platform.errors import BadInput, RunFailed
+from cl_platform.parallel.team import Shares, Team, share_of
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune
 
 
@@ -49,6 +54,20 @@ def test_what_other_processes_cannot_make_is_refused() -> None:
         clp.run("blobs", Finetune(), out=None, processes=2)
 
 
-def test_a_device_that_is_one_alone_is_refused() -> None:
-    with pytest.raises(ConfigError, match="processes=2 with device=mps"):
-        make_plan(parse_config({"stream": "blobs", "processes": 2, "device": "mps"}))
+def test_other_devices_than_cpu_and_cuda_are_refused() -> None:
+    config = parse_config({"stream": "blobs", "processes": 2, "device": "cuda:1"})
+    strategy, stream = Finetune(), build("stream", {"name": "blobs"})
+    assert [*training_faults(config, strategy, stream, [], [])] == [
+        "processes=2 with device=cuda:1: give cpu or cuda"
+    ]
+
+
+def test_batch_norm_on_a_cpu_is_refused() -> None:
+    stream = {"name": "split-digits", "samples": 20, "experiences": 2}
+    config = {"stream": stream, "strategy": "finetune", "model": "slim-resnet18"}
+    strategy = Fold(make_plan(parse_config(config)), StateStore(None), Trackers()).strategy
+    with pytest.raises(RunFailed, match="batch norm would see each process's share"):
+        Shares(Team(0, 2), strategy)
+    strategy.eval()
+    Shares(Team(0, 2), strategy).end()
+    assert "loss" not in vars(strategy)
