@@ -7,10 +7,9 @@ random numbers. What had changed since is then laid over it.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import NoneType
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cl_platform.config.process import ENDING
-from cl_platform.core.batch import Batch, together
+from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.rng import RNG, global_states, set_global_states
 from cl_platform.core.strategy import Strategy
 from cl_platform.engine.cost import Meter
@@ -30,33 +29,27 @@ from cl_platform.storage.state_store import StateStore
 PLAIN = (bool, int, float, complex, str, bytes, NoneType, Tensor)
 NATIVE = {*vars(nn.Module()), "given"}  # attributes that need no place in a checkpoint
 
-Chunks = Iterator[tuple[Batch, list[int]]]
-
 
 class Course:
     """The way through the data of an experience: its batches one after the other, and the place.
 
     Args:
         order: draws the order of the rows for an epoch.
-        chunks: of an order, but for so many at its beginning, in an epoch.
+        chunks: of an epoch, by its number, the order, and how many at the beginning to leave out.
         mix: samples of a batch with each other.
-        online: each batch is prepared alone, and leads to no other.
     """
 
     def __init__(
         self,
         strategy: Strategy,
         order: Callable[[], Tensor],
-        chunks: Callable[[Tensor, int, int], Chunks],
+        chunks: Callable[[int, Tensor, int], Iterator[Chunk]],
         mix: Callable[[Batch], Batch] | None,
-        online: bool,
     ) -> None:
-        self.strategy, self._draw, self._chunks = strategy, order, chunks
-        self.mix, self.online = mix, online
+        self.strategy, self._draw, self._chunks, self.mix = strategy, order, chunks, mix
         self.epoch = self.begun = self.shown = 0  # `begun` of the epoch's chunks
         self.order: Tensor | None = None
-        self.parts: deque[tuple[Batch, list[int]]] = deque()  # of a chunk, to be prepared
-        self.ready: deque[tuple[int, Batch]] = deque()  # batches that are prepared, and their sizes
+        self.ready: Iterator[tuple[int, Batch]] = iter(())  # the chunk's batches, and their sizes
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, or those that are left of it."""
@@ -64,41 +57,34 @@ class Course:
         if self.order is None:
             self.order = self._draw()
         yield from self._rest()
-        for chunk, sizes in self._chunks(self.order, self.begun, epoch):
+        for chunk in self._chunks(epoch, self.order, self.begun):
             self.begun += 1
-            if self.mix:
-                chunk = together([self.mix(batch) for batch in chunk.split(sizes)])
-            if self.online:  # copies, since a slice would lead to those that follow
-                places = torch.arange(len(chunk), device=chunk.y.device)
-                self.parts.extend((chunk[rows], [len(rows)]) for rows in places.split(sizes))
-            else:
-                self.parts.append((chunk, sizes))
+            mixed = replace(chunk, mix=self.mix) if self.mix else chunk
+            self.ready = zip(chunk.sizes, self.strategy.prepare_batches(mixed), strict=True)
             yield from self._rest()
         self.order, self.begun = None, 0
 
     def _rest(self) -> Iterator[Batch]:
-        while self.ready or self.parts:
-            if not self.ready:
-                chunk, sizes = self.parts.popleft()
-                prepared = self.strategy.prepare_batches(chunk, sizes)
-                self.ready.extend(zip(sizes, prepared, strict=True))
-            size, batch = self.ready.popleft()
-            self.shown += size
-            yield batch
+        while (found := next(self.ready, None)) is not None:
+            self.shown += found[0]
+            yield found[1]
 
     def state(self) -> dict[str, Any]:
-        """Return the place, and what was prepared to follow."""
+        """Return the place, and the batches that follow in the present chunk.
+
+        They are prepared for that, which draws no other numbers than later.
+        """
+        left = list(self.ready)
+        self.ready = iter(left)
         names = ("epoch", "begun", "shown", "order")
-        parts = [(_fields(chunk), sizes) for chunk, sizes in self.parts]
-        ready = [(size, _fields(batch)) for size, batch in self.ready]
-        return {**{n: getattr(self, n) for n in names}, "parts": parts, "ready": ready}
+        ready = [(size, _fields(batch)) for size, batch in left]
+        return {**{n: getattr(self, n) for n in names}, "ready": ready}
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go to where :meth:`state` was asked for."""
         self.epoch, self.begun, self.shown = state["epoch"], state["begun"], state["shown"]
         self.order = _moved(state["order"], device)
-        self.parts = deque((Batch(**_moved(c, device)), sizes) for c, sizes in state["parts"])
-        self.ready = deque((size, Batch(**_moved(b, device))) for size, b in state["ready"])
+        self.ready = iter([(size, Batch(**_moved(b, device))) for size, b in state["ready"]])
 
 
 @dataclass

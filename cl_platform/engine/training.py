@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cl_platform.core.batch import Batch
+from cl_platform.core.batch import Chunk
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -121,12 +122,9 @@ def train_experience(
     inputs = partial(broken_inputs, data, info.preprocess, "training samples")
     watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
 
-    def read(order: Tensor, begun: int, epoch: int) -> Iterator[tuple[Batch, list[int]]]:
-        given = (data, tasks, config.batch_size, info.preprocess, shuffle, augment, epoch)
-        return chunks(*given, order, begun)
-
+    given = (data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online)
     mix = info.preprocess.mixer(info.n_classes, augment)
-    course = Course(strategy, partial(_order, data, shuffle), read, mix, info.online)
+    course = Course(strategy, partial(_order, data, shuffle), partial(chunks, *given), mix)
     stopper = None
     if config.early_stopping is not None and score is not None:
         snapshot = partial(Snapshot, strategy, optimizer, average)
@@ -288,27 +286,27 @@ def chunks(
     preprocess: Preprocess,
     shuffle: torch.Generator,
     augment: torch.Generator,
+    online: bool = False,
     epoch: int = 0,
     order: Tensor | None = None,
     begun: int = 0,
-) -> Iterator[tuple[Batch, list[int]]]:
+) -> Iterator[Chunk]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
-    Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a slice
-    of its chunk: preparing one costs a few views. If the data are memory-mapped, the next chunk is
-    read while the present one is used.
+    Rows are gathered a chunk of batches at a time. If the data are memory-mapped, the next chunk is
+    read while the present one is used. In online streams a chunk is a single batch, and a copy: a
+    slice would lead to those that follow.
 
     Args:
         order: of the rows, in the place of a fresh one.
         begun: chunks at the beginning that are left out.
-
-    Returns:
-        Chunks, and the sizes of their batches.
     """
     device = shuffle.device
     order = _order(data, shuffle) if order is None else order
-    row_bytes = 4 * max(1, data.source[0].numel())
+    row_bytes = max(1, data.source[0].nbytes)
     chunk = batch_size * max(1, min(CHUNK_BATCHES, CHUNK_BYTES // (row_bytes * batch_size)))
+
+    views = partial(preprocess.views, generator=augment)
 
     def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
@@ -317,11 +315,15 @@ def chunks(
         cached = None if features is None else features.to(device)
         return data.gather(rows).to(device), data.y[rows].to(device), labels, cached
 
-    parts = order.split(batch_sizes(len(order), chunk))[begun:]
-    for raw, y, task, cached in _ahead(read, parts, data.mapped):
-        x, x2 = preprocess(raw, augment), preprocess.second(raw, augment)
-        whole = Batch(x, y, task, raw, features=cached, epoch=epoch, x2=x2)
-        yield whole, batch_sizes(len(y), batch_size)
+    parts = order.split(batch_sizes(len(order), chunk))[0 if online else begun :]
+
+    def made() -> Iterator[Chunk]:
+        for raw, y, task, cached in _ahead(read, parts, data.mapped):
+            sizes = batch_sizes(len(y), batch_size)
+            whole = Chunk(raw, y, task, sizes, views, cached, epoch)
+            yield from map(whole.batch, range(len(sizes))) if online else [whole]
+
+    yield from islice(made(), begun if online else 0, None)
 
 
 def batch_sizes(n: int, size: int) -> list[int]:

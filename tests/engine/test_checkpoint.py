@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,17 +162,22 @@ class Told(Finetune):
         assert not ENDING.attended
 
 
-def test_a_process_that_is_told_to_end_saves_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unended() -> Iterator[None]:
+    """Nobody has told this process to end when the test is over."""
+    yield
+    ENDING.told = False
+
+
+def test_a_process_that_is_told_to_end_saves_one(tmp_path: Path, unended: None) -> None:
     strategy = f"{__name__}:Told"
     plan = make_plan(parse_config({**SMALL, "strategy": strategy}))
     with pytest.raises(KeyboardInterrupt):
         execute(plan, tmp_path)
     assert len(list(tmp_path.glob("states/*/*.checkpoint"))) == 1
-    monkeypatch.setattr(ENDING, "told", False)
+    ENDING.told = False
     assert not ENDING.tell(), "nobody trains"
-    monkeypatch.setattr(ENDING, "told", False)
+    ENDING.told = False
     result = execute(plan, tmp_path)
     assert result.metrics == execute(plan, None).metrics
     assert math.isfinite(result.cost["train_seconds"])
