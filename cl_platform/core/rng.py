@@ -88,11 +88,12 @@ def global_generators(seed: int) -> Iterator[None]:
 
 def global_states() -> dict[str, Any]:
     """Return the states of the global generators, of tensors, numbers and tuples of them."""
-    name, words, *rest = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, words, *rest = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "numpy": (name, words.tolist(), *rest),  # type: ignore[union-attr]
+        "numpy": (name, words.tolist(), *rest),
         "python": random.getstate(),
     }
 

@@ -180,7 +180,10 @@ class Shares:
         if self._parallel is None:
             unused = any(g is None for g in parts)
             loss = _Loss(self.strategy, self.loss)
-            given = {"find_unused_parameters": unused, SYNC: False}  # buffers are the same
+            given: dict[str, Any] = {
+                "find_unused_parameters": unused,
+                SYNC: False,
+            }  # buffers are the same
             self._parallel = DistributedDataParallel(loss, **given)
             used = next(p for p, g in zip(parameters, parts, strict=True) if g is not None)
             used.register_post_accumulate_grad_hook(self._count)

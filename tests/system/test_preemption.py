@@ -45,7 +45,7 @@ def ended_at(count: int, steps: Callable[[], int], job: list[str], folder: Path)
     process = start_clp(job, folder)
     wait_until(lambda: steps() >= count, process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 143, err
     return err
 
@@ -71,7 +71,7 @@ def test_ended_twice_in_mid_experience_a_run_ends_as_undisturbed(
         assert steps() < STEPS // 2
         assert len(list(folder.rglob("*.checkpoint"))) == 1
     process = start_clp(job, folder)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert steps() == STEPS, "no step is taken twice"
     assert not list(folder.rglob("*.checkpoint"))
@@ -97,7 +97,7 @@ def test_a_sweep_that_is_ended_goes_on_in_mid_experience(
     assert err.startswith("terminated; "), err
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
     process = start_clp(job, tmp_path)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert steps() == STEPS, "no step is taken twice"
     assert not list(tmp_path.rglob("*.checkpoint"))
