@@ -10,8 +10,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cl_platform import Batch, Experience, StreamInfo
-from cl_platform.core.batch import Chunk
+from cl_platform import Batch, Chunk, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
 from strategies.parts.gradients import frozen_statistics
 from strategies.parts.memory import Offering

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import PositiveInt
 
-from cl_platform import Batch, Experience, StreamInfo
-from cl_platform.core.batch import Chunk
+from cl_platform import Batch, Chunk, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
 from strategies.parts.memory import Offering
 

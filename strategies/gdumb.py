@@ -9,8 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from cl_platform import Batch, ClassBalancedBuffer, Experience, StreamInfo
-from cl_platform.core.batch import Chunk
+from cl_platform import Batch, Chunk, ClassBalancedBuffer, Experience, StreamInfo
 from cl_platform.engine.training import batch_sizes
 from cl_platform.errors import BadInput
 from strategies.parts.memory import Offering

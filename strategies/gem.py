@@ -11,8 +11,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from scipy.optimize import nnls
 from torch import Tensor
 
-from cl_platform import Batch, Experience, RingBuffer, StreamInfo
-from cl_platform.core.batch import Chunk
+from cl_platform import Batch, Chunk, Experience, RingBuffer, StreamInfo
 from cl_platform.models.precision import comparing
 from strategies.parts.gradients import flatten, frozen_statistics, trainable, views
 from strategies.parts.memory import Offering

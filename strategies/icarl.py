@@ -10,8 +10,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
-from cl_platform.core.batch import Chunk, soft_labels
+from cl_platform import Batch, Chunk, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform.core.batch import soft_labels
 from cl_platform.errors import BadInput
 from cl_platform.models.precision import comparing
 from strategies.parts.snapshot import Snapshot

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.func import functional_call
 
-from cl_platform import Batch
-from cl_platform.core.batch import Chunk, together
+from cl_platform import Batch, Chunk
+from cl_platform.core.batch import together
 from strategies.er import ER
 from strategies.parts.gradients import frozen_statistics
 

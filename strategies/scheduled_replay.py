@@ -9,8 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
-from cl_platform.core.batch import Chunk
+from cl_platform import Batch, Chunk, Experience, RingBuffer, Strategy, StreamInfo
 from cl_platform.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]

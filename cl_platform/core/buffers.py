@@ -108,8 +108,8 @@ class ReplayBuffer(nn.Module):
             slots = self._slots(chunk.y)
             before = torch.tensor(starts, device=device)[of]
             sample, found = _latest(slots, rows, before)
-            added = _words(chunk.raw.index_select(0, sample))
-            raw = torch.where(found[:, None], added, _words(raw)).view(raw.dtype).view(raw.shape)
+            added, held = _words(chunk.raw.index_select(0, sample), raw)
+            raw = torch.where(found[:, None], added, held).view(raw.dtype).view(raw.shape)
             y = torch.where(found, chunk.y[sample], y)
             if chunk.task is not None:
                 task = torch.where(found, chunk.task[sample], task)
@@ -186,7 +186,8 @@ class ReplayBuffer(nn.Module):
             )
 
     def _write(self, slots: Tensor, batch: Batch | Chunk, extra: Mapping[str, Tensor]) -> None:
-        _words(self.x).index_copy_(0, slots, _words(batch.raw))
+        stored, raw = _words(self.x, batch.raw)
+        stored.index_copy_(0, slots, raw)
         self.y.index_copy_(0, slots, batch.y)
         if batch.task is not None:
             self.task.index_copy_(0, slots, batch.task)
@@ -293,14 +294,16 @@ def counts_before(counts: Tensor, groups: Tensor, starts: Sequence[int]) -> Tens
     return found.scatter_add_(1, groups.expand(len(starts), -1), before.long())
 
 
-def _words(values: Tensor) -> Tensor:
-    """Return values (n, ...) as rows of numbers of 8 bytes where they fit, which are copied faster.
-
-    It is a view.
-    """
-    flat = values.flatten(1)
-    wide = flat.shape[1] * flat.element_size() % 8 == 0 and flat.storage_offset() % 8 == 0
-    return flat.view(torch.int64) if wide and flat.shape[1] else flat
+def _words(a: Tensor, b: Tensor) -> list[Tensor]:
+    """Return two tensors (n, ...), the first a view, as rows of numbers of 8 bytes if they fit:
+    single bytes are copied several times slower."""
+    rows = [a.flatten(1), b.contiguous().flatten(1)]
+    wide = all(
+        row.shape[1] * row.element_size() % 8 == 0 and row.storage_offset() % 8 == 0 for row in rows
+    )
+    if wide and rows[0].is_contiguous() and rows[0].shape[1] and a.dtype == b.dtype:
+        return [row.view(torch.int64) for row in rows]
+    return rows
 
 
 def _latest(slots: Tensor, rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ MAGIC = b"clp-state-2\n"
 SUFFIXES = (".pt", ".checkpoint", ".corrupt")  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
 CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
+STALE_PAUSE = 0.2  # seconds between looks for what others have written
 MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
 
 
@@ -93,22 +95,27 @@ class StateStore:
         keep: ``all`` states; the ``last`` of each run; ``branches``, the states where runs of a
             sweep part and of each run the latest that took seconds to train; or ``none`` (then a
             killed run starts over). Records are stored in any case.
-        budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`.
+        budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`. None if
+            somebody else calls :meth:`evict`.
         branches: keys of the states where runs part.
         checkpoint_minutes: between checkpoints in the midst of an experience. The checkpoint lies
             beside the states under the key of the state that it leads to, and goes when that is
             saved; with ``none``, or without a folder, there is none.
+
+    Attributes:
+        written: bytes of the states that it has saved.
+        seen: keys of the states that it has saved or loaded.
     """
 
     def __init__(
         self,
         folder: Path | None,
         keep: Keep = "all",
-        budget: int = 20 * 2**30,
+        budget: int | None = 20 * 2**30,
         branches: Collection[str] = (),
         checkpoint_minutes: float = CHECKPOINT_MINUTES,
     ) -> None:
-        if keep not in get_args(Keep) or not budget >= 0:
+        if keep not in get_args(Keep) or not (budget is None or budget >= 0):
             raise BadInput(
                 f"keep={keep!r} with a budget of {budget} bytes: keep is one of "
                 f"{', '.join(get_args(Keep))}, the budget not negative"
@@ -118,6 +125,8 @@ class StateStore:
         self.budget = budget
         self.branches = branches
         self.checkpoint_minutes = checkpoint_minutes
+        self.written = 0
+        self.seen: set[str] = set()
         self._in_memory: dict[str, State | None] = {}
         self._total: int | None = None  # bytes at the last count, and those added since
         self._added = 0
@@ -139,7 +148,11 @@ class StateStore:
         if (state := self._in_memory.get(key)) is not None:
             return state.copy()
         parts = self._read(key, ".pt")
-        return None if parts is None else State(**parts)
+        if parts is None:
+            return None
+        state = State(**parts)
+        self.seen.add(key)
+        return state
 
     def holds(self, key: str) -> bool:
         """Return whether there is a state of a key, sound or not."""
@@ -161,12 +174,12 @@ class StateStore:
         if key in self._in_memory and self.keep == "branches" and state.nbytes() < MEMORY_BYTES:
             self._in_memory[key] = state.copy()
             return
-        path = self._write(key, ".pt", vars(state))
+        self._write(key, ".pt", vars(state))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's
                 remove(self._path(previous))
-        self._evict(path)
+        self.seen.add(key)
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """Return the checkpoint on the way to the state of a key, on the CPU, or None; as `load`.
@@ -185,7 +198,7 @@ class StateStore:
         Raises:
             StorageError: it cannot be written.
         """
-        self._evict(self._write(key, ".checkpoint", content))
+        self._write(key, ".checkpoint", content)
 
     def remove_checkpoint(self, key: str) -> None:
         """Remove the checkpoint on the way to the state of a key, if there is one."""
@@ -195,6 +208,50 @@ class StateStore:
     def checkpoints(self) -> bool:
         """Return whether checkpoints are kept."""
         return self.folder is not None and self.keep != "none"
+
+    def is_due(self, budget: int, added: int) -> bool:
+        """Return whether to look at a budget again, now that so many bytes were added.
+
+        Listing takes long, but other processes add states as well.
+        """
+        self._added += added
+        total = None if self._total is None else self._total + self._added
+        return total is None or total > budget or self._added > budget * SLACK
+
+    def evict(self, budget: int, pinned: Collection[str]) -> int:
+        """Remove states beyond a budget in bytes, none of the keys in `pinned`.
+
+        Returns:
+            Bytes of the states that are left.
+        """
+        assert self.folder is not None
+        names = {self._path(key, s).name for key in pinned for s in (".pt", ".checkpoint")}
+        self._total = evict(self.folder, budget, SUFFIXES, pinned=names)
+        self._added = 0
+        return self._total
+
+    def wait_for(self, known: Sequence[str], key: str | None, seconds: float) -> bool:
+        """Wait until the records of `known` keys and the state of a key can be seen.
+
+        Other processes have written them, but a network file system may show what a folder held a
+        while ago; listing the folder makes it look again. Addresses have no such memory.
+
+        Returns:
+            Whether they can be seen.
+        """
+        if self.folder is None or is_remote(self.folder):
+            return True
+        missing = [self._path(known_key, ".json") for known_key in known]
+        missing += [self._path(key)] if key is not None else []
+        deadline = time.monotonic() + seconds
+        while missing := [path for path in missing if not os.path.exists(path)]:
+            if time.monotonic() > deadline:
+                return False
+            for folder in {path.parent for path in missing}:
+                with suppress(OSError):
+                    os.listdir(folder)
+            time.sleep(STALE_PAUSE)
+        return True
 
     def record(self, key: str, identities: Sequence[str]) -> Record:
         """Return the record of a key; an empty one if there is none of these experiences.
@@ -237,22 +294,15 @@ class StateStore:
         set_aside(path, content, reason)
         return None
 
-    def _write(self, key: str, suffix: str, parts: dict[str, Any]) -> Path:
-        payload, path = io.BytesIO(), self._path(key, suffix)
+    def _write(self, key: str, suffix: str, parts: dict[str, Any]) -> None:
+        payload = io.BytesIO()
         torch.save(parts, payload)
-        content = payload.getvalue()
-        write_atomic(path, b"".join((MAGIC, checksum(key, content), content)))
-        self._added += len(content)
-        return path
-
-    def _evict(self, written: Path) -> None:
-        """Remove files over the budget, but for the one that was written last."""
-        assert self.folder is not None
-        total = None if self._total is None else self._total + self._added
-        # Listing takes long, but other processes add states as well: count again now and then.
-        if total is None or total > self.budget or self._added > self.budget * SLACK:
-            self._total = evict(self.folder, self.budget, SUFFIXES, keep=written)
-            self._added = 0
+        sealed = MAGIC + checksum(key, payload.getvalue())
+        content = b"".join((sealed, payload.getvalue()))
+        write_atomic(self._path(key, suffix), content)
+        self.written += len(content)
+        if self.budget is not None and self.is_due(self.budget, len(content)):
+            self.evict(self.budget, [key])
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
         assert self.folder is not None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cl_platform import Batch, Strategy
-from cl_platform.core.batch import Chunk
+from cl_platform import Batch, Chunk, Strategy
 
 
 class Offering(Strategy):
