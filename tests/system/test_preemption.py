@@ -101,4 +101,4 @@ def test_a_sweep_that_is_ended_goes_on_in_mid_experience(
     assert process.returncode == 0, err
     assert steps() == STEPS, "no step is taken twice"
     assert not list(tmp_path.rglob("*.checkpoint"))
-    assert one_result(tmp_path / "clp-results")["cost"]["steps"] == STEPS
+    assert one_result(tmp_path / "clp-results" / "mine")["cost"]["steps"] == STEPS
