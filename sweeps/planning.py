@@ -104,9 +104,18 @@ def config_of(spec: SweepSpec, point: Point) -> RunConfig:
     data = settings(spec.base, point)
     if spec.resources.gpus:
         data.setdefault("device", "cuda")
+    gpus = spec.resources.gpus
+    processes = 1 if gpus == "auto" else max(1, int(gpus))
+    if processes > 1:
+        data.setdefault("processes", processes)
     config = parse_config(data)
     if config.device.startswith("cuda:"):
         raise ConfigError(f"device={config.device}: give cuda; Ray chooses which GPU")
+    if config.device == "cuda" and gpus and config.processes != processes:
+        raise ConfigError(
+            f"processes={config.processes} with resources.gpus={gpus}: a run takes a GPU for each "
+            "of its processes; leave processes out"
+        )
     if config.device == "cuda" and not spec.resources.gpus:
         raise ConfigError("device=cuda without a GPU: give resources.gpus, say 1 or 0.5")
     return config

@@ -26,7 +26,7 @@ from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_s
 from cl_platform.config.signatures import check_section, faults_of
 from cl_platform.errors import ClpError, ConfigError
 from cl_platform.metrics.registry import find_metric, metrics
-from cl_platform.storage.state_store import Keep
+from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep
 
 MOST_POINTS = 100_000  # of a sweep; planning takes about a millisecond for each
 MOST_LETTERS = 100  # of a name, which files and W&B groups carry
@@ -147,6 +147,7 @@ class SweepSpec(_Strict):
         workers: most runs at a time; None for as many as the cluster has room for.
         share: whether runs that begin alike train that beginning once. Without, every run is
             trained by itself and keeps no states: slower, and the same bits.
+        checkpoint_minutes: between checkpoints within an experience.
         references: runs to compare with, made once for equal settings: ``joint`` training, and
             ``experts`` of one experience each.
         scored_by: curricula (``designer``) whose scores of the orders the report compares with the
@@ -170,6 +171,7 @@ class SweepSpec(_Strict):
     scored_by: list[Plugin] = Field(default_factory=list)
     keep_states: Keep = "branches"
     state_budget_gb: NonNegativeFloat = 20.0
+    checkpoint_minutes: PositiveFloat = CHECKPOINT_MINUTES
     wandb: Tracking = Field(default_factory=Tracking)
 
     @property

@@ -55,7 +55,7 @@ FLOORS = (
     {"cli"},
     {"api"},
     {"deploy"},
-    {"engine"},
+    {"engine", "parallel"},
     {"report", "tracking"},
     {"results", "models", "avalanche"},
     {"metrics", "storage"},

@@ -16,7 +16,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from cl_platform._version import __version__
-from cl_platform.config.process import wait_asleep
+from cl_platform.config.process import ENDING, wait_asleep
 from cl_platform.config.registry import load, plugins
 from cl_platform.core.json_text import json_text
 from cl_platform.errors import ClpError, one_line
@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _terminate(*_: object) -> None:
     _terminated.set()
-    raise KeyboardInterrupt  # files in the making are removed
+    if not ENDING.tell():  # else training saves a checkpoint first
+        raise KeyboardInterrupt  # files in the making are removed
 
 
 def _is_json(argv: list[str]) -> bool:

@@ -38,6 +38,7 @@ def run(
     config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
     keep_states: Literal["all", "last", "none"] = "all",
     state_budget_gb: float = 20.0,
+    checkpoint_minutes: float = 10.0,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
     """Run one strategy on one stream and print its accuracy matrix and metrics.
@@ -58,6 +59,8 @@ def run(
         Which trained states to keep for resuming and sharing.
     state_budget_gb
         Gigabytes of states to keep; the least recently used go first.
+    checkpoint_minutes
+        Minutes between checkpoints within an experience; SIGTERM saves one in any case.
     json_
         Print the result as one JSON document and nothing else.
     """
@@ -72,6 +75,8 @@ def run(
 
     if not 0 <= state_budget_gb < math.inf:
         raise BadInput(f"state-budget-gb={state_budget_gb}: give a number of gigabytes, 0 or more")
+    if not checkpoint_minutes > 0:
+        raise BadInput(f"checkpoint-minutes={checkpoint_minutes}: give a number above 0")
     folder = location(out)
     plan = make_plan(parse_config(data))
     console = ConsoleSink()
@@ -82,7 +87,14 @@ def run(
         sinks.append(background_sink(wandb, folder))
     budget = int(state_budget_gb * 1e9)
     try:
-        result = execute(plan, folder, sinks=sinks, keep=keep_states, budget=budget)
+        result = execute(
+            plan,
+            folder,
+            sinks=sinks,
+            keep=keep_states,
+            budget=budget,
+            checkpoint_minutes=checkpoint_minutes,
+        )
     except KeyboardInterrupt:
         console.close()
         raise interrupted("the experiences finished so far are kept") from None

@@ -29,6 +29,27 @@ def wait_asleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by all implementations of OpenMP
 
 
+class Ending:
+    """How a process that is told to end (SIGTERM) leaves the training in it time for a checkpoint.
+
+    Attributes:
+        attended: training looks at `told` after each step, and ends the process by an interrupt.
+        told: the process was told to end.
+    """
+
+    attended = False
+    told = False
+
+    def tell(self) -> bool:
+        """Tell the process to end; return whether training sees to it, which it does once."""
+        sees = self.attended and not self.told
+        self.told = True
+        return sees
+
+
+ENDING = Ending()
+
+
 class Setting(NamedTuple):
     """Something that a process has one of: how to read it, and how to put a value back."""
 

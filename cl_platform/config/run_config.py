@@ -124,6 +124,8 @@ class RunConfig(BaseModel):
     warm-up back."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
+    processes: PositiveInt = 1
+    """Processes that share the rows of each batch, each on a GPU of its own or all on the CPU."""
 
 
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,15 @@ class RNG:
         for role, generator in self._generators.items():
             generator.manual_seed(seed_for(self.seed, step, role))
 
+    def states(self) -> dict[str, torch.Tensor]:
+        """Return the state of every generator by its role; see :meth:`set_states`."""
+        return {role: generator.get_state() for role, generator in self._generators.items()}
+
+    def set_states(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Go back to what :meth:`states` returned."""
+        for role, state in states.items():
+            self.generator(role).set_state(state)
+
     @contextmanager
     def rewound(self) -> Iterator[None]:
         """Draw inside what will be drawn again afterwards: a look ahead that leaves no trace."""
@@ -74,6 +84,27 @@ def global_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def global_states() -> dict[str, Any]:
+    """Return the states of the global generators, of tensors, numbers and tuples of them."""
+    state: Any = np.random.get_state()
+    name, words, *rest = state
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": (name, words.tolist(), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_global_states(states: Mapping[str, Any]) -> None:
+    """Go back to what :func:`global_states` returned."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,6 +157,42 @@ def resumes_at_every_experience(case: Case) -> None:
     _resumes(_plan(case))
 
 
+def resumes_within_an_experience(case: Case) -> None:
+    """Require the same of a run that is interrupted between two steps, again and again."""
+    plan = _plan(case)
+    undisturbed = _trained(plan)
+    if undisturbed.strategy.own_loop:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        store = _Interrupting(Path(folder), checkpoint_minutes=0)
+        for _ in range(MOST_INTERRUPTIONS):
+            with suppress(KeyboardInterrupt):
+                fold = Fold(plan, store, Trackers())
+                fold.run()
+                break
+    if changed := _differing(undisturbed.states[-1].strategy, fold.strategy.state_dict()):
+        raise ContractError(
+            f"interrupted between two steps and resumed, the run ends with another {changed[0]!r}: "
+            "keep what changes within an experience in parameters, buffers, or attributes that are "
+            "numbers, text, tensors, or lists, tuples and dicts of them"
+        )
+
+
+MOST_INTERRUPTIONS = 1000
+
+
+class _Interrupting(StateStore):
+    """Ends a run by an interrupt after every fifth step."""
+
+    steps = 0
+
+    def save_checkpoint(self, key: str, content: dict[str, Any]) -> None:
+        self.steps += 1
+        if self.steps % 5 == 0:
+            super().save_checkpoint(key, content)
+            raise KeyboardInterrupt
+
+
 def resumes_on_an_open_stream(case: Case) -> None:
     """Require the same where classes and experiences arrive, unless it ``needs_horizon``."""
     if not _needs_horizon(case):
@@ -259,6 +296,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
         loss_is_pure,
         same_seed_same_bits,
         resumes_at_every_experience,
+        resumes_within_an_experience,
         resumes_on_an_open_stream,
         growth_keeps_old_logits,
         state_grows_as_declared,

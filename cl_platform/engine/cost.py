@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -34,13 +34,17 @@ class Meter:
         device: where it is trained.
         count_flops: whether to have torch count the FLOPs of matrix products, convolutions and
             attention, forward and backward; everything else counts nothing.
+
+    Attributes:
+        before: the cost until a checkpoint from which this training went on.
     """
 
     def __init__(self, device: torch.device, count_flops: bool) -> None:
         self.device = device
         self.eval_seconds = 0.0
         self._eval_flops = 0
-        self.train_seconds = 0.0
+        self.before: Mapping[str, float] = {}
+        self._seconds = lambda: 0.0
         self._counter = None
         if count_flops:
             from torch.utils.flop_counter import FlopCounterMode  # takes a while to import
@@ -53,9 +57,11 @@ class Meter:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         clock = Stopwatch(self.device)
+        self._seconds = clock.seconds
         with self._counter or nullcontext():
             yield
-        self.train_seconds = clock.seconds() - self.eval_seconds
+        seconds = clock.seconds()
+        self._seconds = lambda: seconds
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -66,15 +72,17 @@ class Meter:
         self._eval_flops += self._flops() - flops
 
     def cost(self) -> dict[str, float]:
-        """Return seconds, bytes and, if they were counted, FLOPs."""
+        """Return seconds, bytes and, if they were counted, FLOPs, so far or in the end."""
         cost = {
-            "train_seconds": self.train_seconds,
+            "train_seconds": self._seconds() - self.eval_seconds,
             "eval_seconds": self.eval_seconds,
             "peak_memory_bytes": peak_memory(self.device),
         }
         if self._counter is not None:
             cost["flops"] = float(self._flops() - self._eval_flops)
-        return cost
+        peak = max(cost["peak_memory_bytes"], self.before.get("peak_memory_bytes", 0.0))
+        summed = {name: value + self.before.get(name, 0.0) for name, value in cost.items()}
+        return {**summed, "peak_memory_bytes": peak}
 
     def _flops(self) -> int:
         return 0 if self._counter is None else self._counter.get_total_flops()

@@ -25,10 +25,12 @@ from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
+from cl_platform.parallel.launch import team_of
+from cl_platform.parallel.team import Team
 from cl_platform.results.load import DEFAULT_OUT as DEFAULT_OUT
 from cl_platform.results.result import Result
 from cl_platform.storage.files import location, read_json, write_json
-from cl_platform.storage.state_store import Keep, Record, StateStore
+from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep, Record, StateStore
 from cl_platform.tracking.sinks import EventLog, Sink, Trackers
 
 
@@ -39,6 +41,7 @@ def execute(
     sinks: Sequence[Sink] = (),
     keep: Keep = "all",
     budget: int = 20 * 2**30,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
     store: StateStore | None = None,
 ) -> Result:
     """Carry out a plan, or return the finished result that is already there.
@@ -47,7 +50,7 @@ def execute(
         out: folder of records and states, or an address such as ``s3://bucket/folder``; None keeps
             nothing.
         sinks: told of every event; see :mod:`cl_platform.tracking.sinks`.
-        keep, budget: which states are kept; see
+        keep, budget, checkpoint_minutes: which states and checkpoints are kept; see
             :class:`cl_platform.storage.state_store.StateStore`.
         store: one that the caller holds already, instead of one in `out`.
 
@@ -58,30 +61,32 @@ def execute(
     """
     root = location(out).absolute() if out is not None else None  # a strategy may change directory
     with _restoring(plan):
-        return _execute(plan, root, Trackers(sinks), keep, budget, store)
+        states = root / "states" if root is not None else None
+        own = StateStore(states, keep, budget, checkpoint_minutes=checkpoint_minutes)
+        with team_of(plan) as team:
+            return _execute(plan, root, Trackers(sinks), own, store, team)
 
 
 def _execute(
     plan: Plan,
     root: Path | None,
     trackers: Trackers,
-    keep: Keep,
-    budget: int,
+    own: StateStore,
     store: StateStore | None,
+    team: Team | None,
 ) -> Result:
     folder = root / "runs" / plan.run_id if root is not None else None
     config = plan.config.model_dump(mode="json")
     result = Result.load(folder, plan.run_id, config) if folder is not None else None
     fold = None
     if result is None:  # what a strategy's setup refuses is refused before anything is written
-        states = root / "states" if root is not None else None
-        fold = Fold(plan, store or StateStore(states, keep, budget), trackers)
+        fold = Fold(plan, store or own, trackers, team)
     try:
         if folder is not None and fold is not None:
             write_json(folder / "config.json", config)
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
-            if states is not None and store is None:
-                report_origin(states, plan)
+            if own.folder is not None and store is None:
+                report_origin(own.folder, plan)
         trackers.emit("start", **_introduction(plan))
         if fold is not None:
             result = result_of(plan, fold.run(), folder)
@@ -138,8 +143,8 @@ def advance(plan: Plan, store: StateStore, upto: int) -> dict[str, float]:
         RunFailed, StorageError: see :func:`execute`.
     """
     upto = min(upto, len(plan.stream))
-    with _restoring(plan):
-        records = Fold(plan, store, Trackers()).run(min(upto, len(plan.steps)))
+    with _restoring(plan), team_of(plan) as team:
+        records = Fold(plan, store, Trackers(), team).run(min(upto, len(plan.steps)))
         return _metrics(plan, records, upto) if upto else {}
 
 

@@ -18,7 +18,7 @@ from cl_platform.errors import BadInput, ContractError
 # What the kernel's own loop carries out, and not one that a strategy brings.
 LOOP = (
     *("schedule", "loss_classes", "clip_norm", "clip_value", "accumulate", "label_smoothing"),
-    *("ema", "early_stopping", "optimizer.groups", "mixing", "compile"),
+    *("ema", "early_stopping", "optimizer.groups", "mixing", "compile", "processes"),
 )
 
 
@@ -58,6 +58,10 @@ def training_faults(
             yield f"augmentation {section['name']!r} {error}"
     if config.compile and config.count_flops:
         yield "count_flops: torch's counter does not see into compiled steps; leave one of them out"
+    if config.processes > 1 and config.compile:
+        yield f"processes={config.processes} shares out losses as they are: leave compile out"
+    if config.processes > 1 and config.device not in ("cpu", "cuda"):
+        yield f"processes={config.processes} with device={config.device}: give cpu or cuda"
     if config.early_stopping is not None:
         yield from _stopping_faults(config, stream)
     if config.schedule is not None and config.schedule.warmup is not None:

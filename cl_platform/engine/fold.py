@@ -16,6 +16,7 @@ from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
+from cl_platform.engine.checkpoint import Checkpoints
 from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
@@ -27,6 +28,7 @@ from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed, one_line, say_once
 from cl_platform.models.precision import cast_frozen_once
+from cl_platform.parallel.team import Team
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
 
@@ -38,8 +40,11 @@ class Fold:
     after training from the furthest stored state: resuming and sharing are the same look-up.
     """
 
-    def __init__(self, plan: Plan, store: StateStore, trackers: Trackers) -> None:
+    def __init__(
+        self, plan: Plan, store: StateStore, trackers: Trackers, team: Team | None = None
+    ) -> None:
         self.plan = plan = plan.on_device()
+        self.team = team
         self.store = store
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
@@ -111,14 +116,18 @@ class Fold:
         state = self.store.load(self.plan.keys[k]) if k > 0 else None
         if state is None:
             return False
+        self.adopt(k, state)
+        self._saved, self._unsaved = self.plan.keys[k], 0.0
+        return True
+
+    def adopt(self, k: int, state: State) -> None:
+        """Go to a state after k steps."""
         self.begin(k)
         self._enter(k)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
         with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
-        self._saved, self._unsaved = self.plan.keys[k], 0.0
-        return True
 
     def _enter(self, k: int) -> None:
         """Set what the k-th step decides: its random numbers, and the classes seen."""
@@ -139,13 +148,17 @@ class Fold:
     def train(self) -> None:
         """Train one step of the fold, from the present state."""
         plan, k = self.plan, self.position + 1
+        meter = Meter(self.device, plan.config.count_flops)
+        curve: list[list[float]] = []
+        checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
+        if self.team is not None:
+            message = {"step": k, "state": vars(self.state), "checkpoint": checkpoints.found}
+            self.team.lead(self.device, message)
         if plan.stream.open and k > 1:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
         self._enter(k)
-        meter = Meter(self.device, plan.config.count_flops)
-        curve: list[list[float]] = []
         average = None
         if plan.config.ema:
             average = WeightAverage(plan.config.ema, self.state.average)
@@ -168,6 +181,9 @@ class Fold:
                     curve.append([samples, accuracy])
 
         def validate() -> float:
+            return score() if self.team is None else self.team.agree(score)
+
+        def score() -> float:
             assert plan.config.early_stopping is not None
             seen = {c for e in self._learned(k) for c in e.classes}
             with aside():
@@ -182,6 +198,7 @@ class Fold:
             global_generators(seed),
             meter.training(),
             self.choices.computing(),
+            checkpoints.attended(),
             loop as compiled,
         ):
             trained = train_experience(
@@ -191,10 +208,12 @@ class Fold:
                 step.tasks() if plan.stream.scenario == "task" else None,
                 plan.config,
                 self.state.optimizer,
+                checkpoints,
                 progress,
-                evaluate if plan.config.evaluate_every else None,
+                evaluate if plan.config.evaluate_every and self._is_first else None,
                 average,
                 validate if plan.config.early_stopping else None,
+                self.team,
             )
         self._diagnose(k)
         epochs = trained.epochs
@@ -212,6 +231,12 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
+        checkpoints.remove()
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process is the one that evaluates."""
+        return self.team is None or self.team.rank == 0
 
     def _report(self, compiled: CompiledLoss) -> None:
         """Say once in a run that a loss was not compiled; its result says for how many steps."""

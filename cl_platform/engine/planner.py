@@ -46,6 +46,7 @@ TRAINING = (
     "cl_platform.core.samples",
     "cl_platform.core.strategy",
     "cl_platform.core.stream",
+    "cl_platform.engine.checkpoint",
     "cl_platform.engine.finite",
     "cl_platform.engine.fold",
     "cl_platform.engine.growth",
@@ -56,13 +57,13 @@ TRAINING = (
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
     "cl_platform.engine.steps",
-    "cl_platform.engine.stopping",
     "cl_platform.engine.training",
     "cl_platform.models.frozen",
     "cl_platform.models.outputs",
     "cl_platform.models.precision",
     "cl_platform.models.work",
 )
+PARALLEL = ("cl_platform.parallel.team",)  # of runs of several processes
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 EVALUATION = (
     "cl_platform.core.matrix",
@@ -296,7 +297,11 @@ class Planner:
             ),
             "model": self._cached("code", model, lambda: code_digest(model)),
             "stream": self._cached("code", types, lambda: code_digest(*types)),
-            "kernel": kernel_digest(*TRAINING, *(FEATURES if template.takes_features else ())),
+            "kernel": kernel_digest(
+                *TRAINING,
+                *(FEATURES if template.takes_features else ()),
+                *(PARALLEL if config.processes > 1 else ()),
+            ),
         }
 
     def _keys(

@@ -1,21 +1,24 @@
-"""What a run may do around every step of its optimizer: clipping, accumulation, averaged weights.
+"""What a run may do around the steps of an experience: clipping, accumulation, averages, stopping.
 
-All of it is in the optimizer itself, so it holds for whatever a strategy does in its training step,
-and costs nothing where it is not asked for.
+What is about a single step is in the optimizer itself, so it holds for whatever a strategy does in
+its training step, and costs nothing where it is not asked for.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from cl_platform.config.training import EarlyStopping
 
 
 def clip(optimizer: Optimizer, norm: float | None, value: float | None) -> None:
@@ -156,12 +159,50 @@ class Snapshot:
         self.module, self.optimizer, self.average = module, optimizer, average
         moments = optimizer.state_dict() if optimizer is not None else {}
         averaged = average.memory() if average is not None else {}
-        self._parts = copy.deepcopy((module.state_dict(), moments, averaged))
+        self.parts: tuple[Any, ...] = copy.deepcopy((module.state_dict(), moments, averaged))
 
     def restore(self) -> None:
-        state, moments, averaged = self._parts
+        state, moments, averaged = self.parts
         self.module.load_state_dict(state, strict=False)  # frozen models are in no state
         if self.optimizer is not None:
             self.optimizer.load_state_dict(moments)
         if self.average is not None:
             self.average.restore(averaged)
+
+
+class Stopper:
+    """Early stopping: watches a score after epochs, and says when to stop.
+
+    Source: Prechelt 1998, "Early Stopping - But When?", with patience as the criterion.
+
+    Args:
+        score: evaluates what is being trained, on validation data alone and without a trace; more
+            is better.
+        snapshot: copies what training changes, to go back to.
+    """
+
+    def __init__(
+        self, config: EarlyStopping, score: Callable[[], float], snapshot: Callable[[], Snapshot]
+    ) -> None:
+        self.config, self.score, self.snapshot = config, score, snapshot
+        self.best = -float("inf")
+        self.waited = 0
+        self.kept: Snapshot | None = None
+
+    def stops_after(self, epochs: int) -> bool:
+        """Return whether to stop after so many epochs."""
+        if epochs % self.config.every:
+            return False
+        value = self.score()
+        if value > self.best:
+            self.best, self.waited = value, 0
+            if self.config.restore_best:
+                self.kept = self.snapshot()
+        else:
+            self.waited += 1
+        return self.waited >= self.config.patience
+
+    def finish(self) -> None:
+        """Go back to the best state that was seen, unless the last one is wanted."""
+        if self.kept is not None and self.waited:
+            self.kept.restore()

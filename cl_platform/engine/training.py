@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
+from cl_platform.engine.checkpoint import Checkpoints, Course, Training
 from cl_platform.engine.finite import broken_inputs, broken_parameters
 from cl_platform.engine.optimization import (
     build_optimizer,
@@ -26,9 +28,9 @@ from cl_platform.engine.optimization import (
     restore_optimizer,
     schedule_steps,
 )
-from cl_platform.engine.steps import Accumulation, Snapshot, WeightAverage, clip
-from cl_platform.engine.stopping import Stopper
+from cl_platform.engine.steps import Accumulation, Snapshot, Stopper, WeightAverage, clip
 from cl_platform.errors import RunFailed
+from cl_platform.parallel.team import Team
 
 if TYPE_CHECKING:
     from cl_platform.config.run_config import RunConfig
@@ -68,10 +70,12 @@ def train_experience(
     tasks: Tensor | None,
     config: RunConfig,
     optimizer_memory: dict[str, Any],
+    checkpoints: Checkpoints,
     on_progress: OnProgress = lambda done, total, loss: None,
     on_step: OnStep | None = None,
     average: WeightAverage | None = None,
     score: Callable[[], float] | None = None,
+    team: Team | None = None,
 ) -> Trained:
     """Train on one experience, and return what is carried on.
 
@@ -81,8 +85,10 @@ def train_experience(
             where the strategy takes those of a pretrained model.
         tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
         optimizer_memory: what this returned for the experience before; empty to start anew.
+        checkpoints: written in its midst, and where to go on from.
         average: takes part in every step of the optimizer.
         score: of the strategy on validation data, for early stopping; must leave no trace.
+        team: the processes that share each batch.
 
     Raises:
         RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
@@ -94,7 +100,8 @@ def train_experience(
     strategy.begin_experience(experience)
     optimizer = accumulation = None
     if not strategy.own_loop:
-        optimizer = _optimizer(strategy, before, config, optimizer_memory, average)
+        memory = (optimizer_memory, checkpoints.moments)
+        optimizer = _optimizer(strategy, before, config, *memory, average)
     if optimizer is not None and config.accumulate > 1:
         accumulation = Accumulation(optimizer, config.accumulate)
     per_epoch = len(batch_sizes(len(data), config.batch_size))
@@ -103,11 +110,14 @@ def train_experience(
     if info.preprocess.augmentation != "none":
         data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
-    total, shown = config.epochs * per_epoch, 0
+    total = config.epochs * per_epoch
     lr = f"with lr={config.optimizer.lr:g}; lower lr"
     inputs = partial(broken_inputs, data, info.preprocess, "training samples")
     watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
+
+    given = (data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online)
     mix = info.preprocess.mixer(info.n_classes, augment)
+    course = Course(strategy, partial(_order, data, shuffle), partial(chunks, *given), mix)
     stopper = None
     if config.early_stopping is not None and score is not None:
         snapshot = partial(Snapshot, strategy, optimizer, average)
@@ -124,26 +134,33 @@ def train_experience(
     epoch = config.epochs - 1
     if strategy.own_loop:
         strategy.learn(experience, after_own_step)
-    for epoch in range(0 if strategy.own_loop else config.epochs):
-        for chunk in chunks(
-            data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online, epoch
-        ):
-            batches = strategy.prepare_batches(replace(chunk, mix=mix) if mix else chunk)
-            for size, batch in zip(chunk.sizes, batches, strict=True):
-                if accumulation:
-                    accumulation.begin(watch.done % per_epoch, per_epoch)
-                loss = strategy.training_step(batch)
-                strategy.after_step(batch)
-                done, shown = watch.add(loss), shown + size
-                if on_step:
-                    on_step(done, total, shown)
-                watch.look_now_and_then()
-                if after_step and (accumulation is None or accumulation.ends):
-                    after_step()
+    schedule = partial(_repeat, after_step, after_epoch, per_epoch, config.accumulate)
+    training = Training(strategy, optimizer, accumulation, average, stopper, course, schedule)
+    if not strategy.own_loop:
+        watch.done = checkpoints.begin(training)
+    shares = team.share(strategy) if team else None
+    for epoch in range(course.epoch, 0 if strategy.own_loop else config.epochs):
+        for batch in course.batches(epoch):
+            if accumulation:
+                accumulation.begin(watch.done % per_epoch, per_epoch)
+            loss = strategy.training_step(batch)
+            strategy.after_step(batch)
+            done = watch.add(loss)
+            if on_step:
+                on_step(done, total, course.shown)
+            watch.look_now_and_then()
+            if after_step and (accumulation is None or accumulation.ends):
+                after_step()
+            if checkpoints.due():
+                watch.look()
+                checkpoints.save(training, done)
         if after_epoch:
             after_epoch()
         if stopper and stopper.stops_after(epoch + 1):
             break
+    checkpoints.finish()
+    if shares:
+        shares.end()
     watch.look()
     if stopper:
         stopper.finish()
@@ -164,12 +181,15 @@ def _optimizer(
     before: Mapping[str, tuple[Tensor, int]],
     config: RunConfig,
     memory: dict[str, Any],
+    moments: dict[str, Any] | None,
     average: WeightAverage | None,
 ) -> Optimizer | None:
     """Give a strategy its optimizer for an experience, and return it; None if it trains nothing.
 
     Args:
         before: parameters, and their versions, as they were when the experience before ended.
+        memory: of the optimizer then.
+        moments: of a checkpoint to go on from, in the place of it.
     """
     optimizer = build_optimizer(strategy, config.optimizer)
     if optimizer is None:
@@ -177,7 +197,8 @@ def _optimizer(
     # A parameter that was replaced just now (a new model) has nothing to do with old moments.
     named = dict(strategy.named_parameters())
     kept = {name for name, (p, _) in before.items() if named.get(name) is p}
-    restore_optimizer(strategy, optimizer, {n: m for n, m in memory.items() if n in kept})
+    memory = {n: m for n, m in memory.items() if n in kept} if moments is None else moments
+    restore_optimizer(strategy, optimizer, memory)
     strategy.optimizer = optimizer
     clip(
         optimizer,
@@ -188,6 +209,27 @@ def _optimizer(
         unchanged = {name for name in kept if before[name][1] == _version(named[name])}
         average.follow(strategy, optimizer, unchanged)
     return optimizer
+
+
+def _repeat(
+    after_step: Callable[[], None] | None,
+    after_epoch: Callable[[], None] | None,
+    per_epoch: int,
+    accumulate: int,
+    done: int,
+    epochs: int,
+) -> None:
+    """Let a schedule go the way of the batches done: whole epochs, and some of the next."""
+    for batch in range(done if after_step or after_epoch else 0):
+        place = batch % per_epoch
+        if after_step and ((place + 1) % accumulate == 0 or place + 1 == per_epoch):
+            after_step()
+        if after_epoch and place + 1 == per_epoch and batch < epochs * per_epoch:
+            after_epoch()
+
+
+def _order(data: Samples, shuffle: torch.Generator) -> Tensor:
+    return torch.randperm(len(data), generator=shuffle, device=shuffle.device)
 
 
 def _version(tensor: Tensor) -> int:
@@ -238,15 +280,21 @@ def chunks(
     augment: torch.Generator,
     online: bool = False,
     epoch: int = 0,
+    order: Tensor | None = None,
+    begun: int = 0,
 ) -> Iterator[Chunk]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
     Rows are gathered a chunk of batches at a time. If the data are memory-mapped, the next chunk is
     read while the present one is used. In online streams a chunk is a single batch, and a copy: a
     slice would lead to those that follow.
+
+    Args:
+        order: of the rows, in the place of a fresh one.
+        begun: chunks at the beginning that are left out.
     """
     device = shuffle.device
-    order = torch.randperm(len(data), generator=shuffle, device=device)
+    order = _order(data, shuffle) if order is None else order
     row_bytes = max(1, data.source[0].nbytes)
     chunk = batch_size * max(1, min(CHUNK_BATCHES, CHUNK_BYTES // (row_bytes * batch_size)))
 
@@ -259,12 +307,15 @@ def chunks(
         cached = None if features is None else features.to(device)
         return data.gather(rows).to(device), data.y[rows].to(device), labels, cached
 
-    for raw, y, task, cached in _ahead(
-        read, order.split(batch_sizes(len(order), chunk)), data.mapped
-    ):
-        sizes = batch_sizes(len(y), batch_size)
-        whole = Chunk(raw, y, task, sizes, views, cached, epoch)
-        yield from map(whole.batch, range(len(sizes))) if online else [whole]
+    parts = order.split(batch_sizes(len(order), chunk))[0 if online else begun :]
+
+    def made() -> Iterator[Chunk]:
+        for raw, y, task, cached in _ahead(read, parts, data.mapped):
+            sizes = batch_sizes(len(y), batch_size)
+            whole = Chunk(raw, y, task, sizes, views, cached, epoch)
+            yield from map(whole.batch, range(len(sizes))) if online else [whole]
+
+    yield from islice(made(), begun if online else 0, None)
 
 
 def batch_sizes(n: int, size: int) -> list[int]:
@@ -280,7 +331,7 @@ def batch_sizes(n: int, size: int) -> list[int]:
 
 def _ahead(read: Callable[[Tensor], T], chunks: tuple[Tensor, ...], ahead: bool) -> Iterator[T]:
     """Map `read` over chunks, on request with the next one being read in a thread meanwhile."""
-    if not ahead:
+    if not ahead or not chunks:
         yield from map(read, chunks)
         return
     with ThreadPoolExecutor(1) as pool:

@@ -26,8 +26,9 @@ V = TypeVar("V")
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-2\n"
-SUFFIXES = (".pt", ".corrupt")  # of the files that count towards the budget
+SUFFIXES = (".pt", ".checkpoint", ".corrupt")  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
+CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
 STALE_PAUSE = 0.2  # seconds between looks for what others have written
 MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
 
@@ -97,6 +98,9 @@ class StateStore:
         budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`. None if
             somebody else calls :meth:`evict`.
         branches: keys of the states where runs part.
+        checkpoint_minutes: between checkpoints in the midst of an experience. The checkpoint lies
+            beside the states under the key of the state that it leads to, and goes when that is
+            saved; with ``none``, or without a folder, there is none.
 
     Attributes:
         written: bytes of the states that it has saved.
@@ -109,6 +113,7 @@ class StateStore:
         keep: Keep = "all",
         budget: int | None = 20 * 2**30,
         branches: Collection[str] = (),
+        checkpoint_minutes: float = CHECKPOINT_MINUTES,
     ) -> None:
         if keep not in get_args(Keep) or not (budget is None or budget >= 0):
             raise BadInput(
@@ -119,6 +124,7 @@ class StateStore:
         self.keep = keep
         self.budget = budget
         self.branches = branches
+        self.checkpoint_minutes = checkpoint_minutes
         self.written = 0
         self.seen: set[str] = set()
         self._in_memory: dict[str, State | None] = {}
@@ -141,25 +147,12 @@ class StateStore:
             return None
         if (state := self._in_memory.get(key)) is not None:
             return state.copy()
-        path = self._path(key)
-        try:
-            content = read_bytes(path)
-        except FileNotFoundError:
+        parts = self._read(key, ".pt")
+        if parts is None:
             return None
-        if not is_remote(path):
-            with suppress(OSError):
-                os.utime(path)  # used just now
-        payload, reason = content[len(MAGIC) + 32 :], "its checksum is wrong"
-        if content[: len(MAGIC) + 32] == MAGIC + checksum(key, payload):
-            try:
-                parts = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-                state = State(**parts)
-                self.seen.add(key)
-                return state
-            except (pickle.UnpicklingError, EOFError, TypeError) as error:
-                reason = type(error).__name__
-        set_aside(path, content, reason)
-        return None
+        state = State(**parts)
+        self.seen.add(key)
+        return state
 
     def holds(self, key: str) -> bool:
         """Return whether there is a state of a key, sound or not."""
@@ -181,18 +174,40 @@ class StateStore:
         if key in self._in_memory and self.keep == "branches" and state.nbytes() < MEMORY_BYTES:
             self._in_memory[key] = state.copy()
             return
-        payload = io.BytesIO()
-        torch.save(vars(state), payload)
-        sealed = MAGIC + checksum(key, payload.getvalue())
-        write_atomic(self._path(key), content := b"".join((sealed, payload.getvalue())))
+        self._write(key, ".pt", vars(state))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's
                 remove(self._path(previous))
         self.seen.add(key)
-        self.written += len(content)
-        if self.budget is not None and self.is_due(self.budget, len(content)):
-            self.evict(self.budget, [key])
+
+    def checkpoint(self, key: str) -> dict[str, Any] | None:
+        """Return the checkpoint on the way to the state of a key, on the CPU, or None; as `load`.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return self._read(key, ".checkpoint") if self.checkpoints() else None
+
+    def save_checkpoint(self, key: str, content: dict[str, Any]) -> None:
+        """Write a checkpoint in the place of the one before.
+
+        Args:
+            content: tensors, numbers, text, and lists, tuples and dicts of them.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._write(key, ".checkpoint", content)
+
+    def remove_checkpoint(self, key: str) -> None:
+        """Remove the checkpoint on the way to the state of a key, if there is one."""
+        with suppress(StorageError):  # another user's
+            remove(self._path(key, ".checkpoint"))
+
+    def checkpoints(self) -> bool:
+        """Return whether checkpoints are kept."""
+        return self.folder is not None and self.keep != "none"
 
     def is_due(self, budget: int, added: int) -> bool:
         """Return whether to look at a budget again, now that so many bytes were added.
@@ -210,7 +225,7 @@ class StateStore:
             Bytes of the states that are left.
         """
         assert self.folder is not None
-        names = {self._path(key).name for key in pinned}
+        names = {self._path(key, s).name for key in pinned for s in (".pt", ".checkpoint")}
         self._total = evict(self.folder, budget, SUFFIXES, pinned=names)
         self._added = 0
         return self._total
@@ -260,6 +275,34 @@ class StateStore:
         if self.folder is not None:
             content = seal(key, _packed(record), indent=None)
             write_atomic(self._path(key, ".json"), content, sync=False)  # can be made again
+
+    def _read(self, key: str, suffix: str) -> dict[str, Any] | None:
+        path = self._path(key, suffix)
+        try:
+            content = read_bytes(path)
+        except FileNotFoundError:
+            return None
+        if not is_remote(path):
+            with suppress(OSError):
+                os.utime(path)  # used just now
+        payload, reason = content[len(MAGIC) + 32 :], "its checksum is wrong"
+        if content[: len(MAGIC) + 32] == MAGIC + checksum(key, payload):
+            try:
+                return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+            except (pickle.UnpicklingError, EOFError, TypeError) as error:
+                reason = type(error).__name__
+        set_aside(path, content, reason)
+        return None
+
+    def _write(self, key: str, suffix: str, parts: dict[str, Any]) -> None:
+        payload = io.BytesIO()
+        torch.save(parts, payload)
+        sealed = MAGIC + checksum(key, payload.getvalue())
+        content = b"".join((sealed, payload.getvalue()))
+        write_atomic(self._path(key, suffix), content)
+        self.written += len(content)
+        if self.budget is not None and self.is_due(self.budget, len(content)):
+            self.evict(self.budget, [key])
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
         assert self.folder is not None

@@ -38,6 +38,7 @@ from sweeps.spec import SweepSpec
 
 OWN_CODE = re.compile(r'"name":"[^"]+:[^"]+"')  # a plugin by module:Name
 TICK_SECONDS = 0.5
+SAVE_SECONDS = 10.0  # for the checkpoints of workers, when the sweep is told to end
 
 OnTick = Callable[[Phase], None]
 
@@ -167,9 +168,9 @@ class Driver:
     def __enter__(self) -> Driver:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.pool is not None:
-            self.pool.close()
+            self.pool.close(SAVE_SECONDS if kind is KeyboardInterrupt else 0.0)
         self._open.close()
 
     def connect(self, configs: Iterable[RunConfig]) -> None:
@@ -231,6 +232,7 @@ class Driver:
                 streams=shared_streams(configs, self.planner),
                 wandb=self.tracking,
                 group=self.spec.name,
+                checkpoint_minutes=self.spec.checkpoint_minutes,
                 token=token,
             )
             self.pool = self._workers(config)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cl_platform.errors import ClpError, one_line
 from sweeps.executor.actor import actor_class
@@ -265,12 +269,33 @@ class Pool:
             cause = error.cause if isinstance(error, RayTaskError) else error
             return WorkerDied(one_line(cause, 300), begun)
 
-    def close(self) -> None:
-        """Stop all workers at once."""
-        for worker in self.workers:
-            ray.kill(worker.actor)
-        self.workers.clear()
-        self._pending.clear()
+    def close(self, seconds: float = 0.0) -> None:
+        """Stop all workers; busy ones get some seconds to save a checkpoint, if any."""
+        try:
+            if seconds and (left := self._told_to_end()):
+                ray.wait(left, num_returns=len(left), timeout=seconds)
+        finally:
+            for worker in self.workers:
+                ray.kill(worker.actor)
+            self.workers.clear()
+            self._pending.clear()
+
+    def _told_to_end(self) -> list[Any]:
+        """Tell busy workers to end, and return what they are doing."""
+
+        def end(process: int) -> None:  # by value, as the workers' class
+            os.kill(process, signal.SIGTERM)
+
+        here = ray.get_runtime_context().get_node_id()
+        told = [worker for worker in self.busy() if worker.place is not None]
+        for place in (worker.place for worker in told if worker.place is not None):
+            if place.node == here:
+                with suppress(OSError):  # it has died
+                    end(place.process)
+            else:
+                there = NodeAffinitySchedulingStrategy(place.node, soft=False)
+                ray.remote(end).options(num_cpus=0, scheduling_strategy=there).remote(place.process)
+        return [reference for reference, (worker, _) in self._pending.items() if worker in told]
 
 
 def task_of(batch: SegmentBatch) -> Task:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cl_platform.storage.state_store import Keep
+from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep
 from sweeps.executor.luggage import Files, needed
 from sweeps.planning import Run
 from sweeps.spec import Resources
@@ -24,6 +24,7 @@ class WorkerConfig:
         group: of the runs on W&B.
         token: content of the file ``.shared`` in `out`, where the folder is to be found.
         measure: whether outcomes say how much memory of the GPU was taken.
+        checkpoint_minutes: between checkpoints within an experience.
     """
 
     out: Path
@@ -36,6 +37,7 @@ class WorkerConfig:
     group: str = ""
     token: bytes | None = None
     measure: bool = False
+    checkpoint_minutes: float = CHECKPOINT_MINUTES
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,13 +16,14 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import ray
 import torch
 
-from cl_platform.config.process import process_restored
+from cl_platform.config.process import ENDING, process_restored
 from cl_platform.config.registry import load
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import blame
@@ -40,6 +42,7 @@ from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
 from sweeps.planning import Run
 from sweeps.spec import Resources
 
+TERMINATED = 143  # exit code after SIGTERM
 MOST_DETAILS = 20_000  # characters of a traceback
 PARENT_SECONDS = 1.0  # between looks whether the parent process is alive
 STALE_SECONDS = 30.0  # in which a network file system shows what other nodes have written
@@ -62,7 +65,10 @@ class Worker:
     def _use(self, out: Path) -> None:
         self.out = out
         states = out / "states" if self.config.share else None
-        self.store = StateStore(states, self.config.keep, self.config.budget)
+        minutes = self.config.checkpoint_minutes
+        self.store = StateStore(
+            states, self.config.keep, self.config.budget, checkpoint_minutes=minutes
+        )
 
     def where(self) -> Place:
         """Return where it runs."""
@@ -75,6 +81,8 @@ class Worker:
             raise RuntimeError("this process takes no more work")
         with redirect_stderr(io.StringIO()) as stderr, process_restored() as left:
             outcome = self._at_home(task) if self.shares else self._away(task)
+        if ENDING.told:  # a checkpoint is saved; whoever sees this process die does the work again
+            os._exit(TERMINATED)
         self.spoilt = bool(left)
         return replace(outcome, stderr=stderr.getvalue(), spoilt=self.spoilt)
 
@@ -203,9 +211,24 @@ def set_up_process(resources: Resources) -> None:
     The bits of a run are promised for the same number of threads.
     """
     _end_with_parent()
+    _save_before_the_end()
     if not resources.gpus:  # before CUDA is touched
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(max(1, int(resources.cpus)))
+
+
+@cache  # once
+def _save_before_the_end() -> None:
+    """Let training save a checkpoint when this process is told to end, and then end."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if not ENDING.tell() and callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 @cache  # one thread is enough

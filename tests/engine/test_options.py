@@ -21,8 +21,7 @@ from cl_platform.engine.fold import Fold
 from cl_platform.engine.groups import check_groups
 from cl_platform.engine.optimization import build_optimizer, schedule_steps
 from cl_platform.engine.planner import make_plan
-from cl_platform.engine.steps import WeightAverage, clip, evaluating
-from cl_platform.engine.stopping import Stopper
+from cl_platform.engine.steps import Stopper, WeightAverage, clip, evaluating
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune

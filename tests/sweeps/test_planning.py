@@ -19,7 +19,8 @@ from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from sweeps.executor import tree
 from sweeps.executor.tree import grow
-from sweeps.planning import plan_runs
+from sweeps.planning import config_of, plan_runs
+from sweeps.spec import parse_spec
 from tests.helpers.sweep_runs import BLOBS, PLANNER, VALIDATED, planned, spec
 
 # --- runs
@@ -296,3 +297,14 @@ def test_a_stream_that_is_adopted_takes_the_place_of_the_one_to_be_made() -> Non
     planner.adopt(config, made)
     assert planner.stream(config) is made
     assert address(planner(config)) == address(make_plan(config))
+
+
+def test_a_run_has_a_process_for_each_of_its_gpus() -> None:
+    def processes(gpus: object, **base: object) -> int:
+        return config_of(parse_spec({"resources": {"gpus": gpus}, "base": base}), {}).processes
+
+    assert [processes(gpus) for gpus in (0, 0.5, 1, 2, "auto")] == [1, 1, 1, 2, 1]
+    with pytest.raises(
+        ConfigError, match=r"processes=3 with resources.gpus=2\.0: a run takes a GPU"
+    ):
+        processes(2, processes=3)

@@ -1,0 +1,1 @@
+"""One run on several processes, which share the rows of each batch."""

@@ -1,0 +1,79 @@
+"""One run on two processes of this machine, against one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cl_platform.config.run_config import parse_config
+from cl_platform.engine.execution import execute
+from cl_platform.engine.planner import make_plan
+from cl_platform.errors import RunFailed
+from cl_platform.storage.state_store import StateStore
+
+# 44 samples an experience: a last batch of 4, and a batch of 20 that two processes halve.
+STREAM = {"name": "blobs", "experiences": 2, "samples_per_class": 22}
+SETTINGS = {
+    "stream": STREAM,
+    "epochs": 2,
+    "batch_size": 7,
+    "optimizer": {"name": "adam", "lr": 0.01, "reset": False},
+    "accumulate": 2,
+    "ema": 0.9,
+    "clip_norm": 1.0,
+    "schedule": {"name": "CosineAnnealingLR", "interval": "step"},
+}
+
+
+def trained(folder: Path, processes: int, strategy: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    given = {**SETTINGS, "strategy": strategy, "processes": processes}
+    plan = make_plan(parse_config(given))
+    result = execute(plan, folder)
+    state = StateStore(folder / "states").load(plan.keys[-1])
+    assert state is not None
+    return state.strategy, result.cost
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"name": "er", "memory_size": 30, "memory_batch_size": 5},
+        {"name": "ewc", "strength": 10, "fisher": "batch", "fisher_samples": None},
+    ],
+    ids=lambda s: s["name"],
+)
+def test_two_processes_learn_what_one_learns(strategy: dict[str, Any], tmp_path: Path) -> None:
+    (one, cost), (two, shared) = (trained(tmp_path, n, strategy) for n in (1, 2))
+    assert cost["steps"] == shared["steps"]
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
+        else:
+            assert (
+                torch.equal(value, two[name])
+                if isinstance(value, torch.Tensor)
+                else (value == two[name])
+            )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("der++", "DERPlusPlus takes its gradient otherwise than by one backward pass"),
+        pytest.param("gem", "GEM takes its gradient otherwise than by", marks=pytest.mark.slow),
+        pytest.param("icarl", "the loss of ICaRL on a batch of", marks=pytest.mark.slow),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_in_one_line(
+    strategy: str, said: str, tmp_path: Path
+) -> None:
+    plan = make_plan(parse_config({"stream": STREAM, "processes": 2, "strategy": strategy}))
+    with pytest.raises(RunFailed) as caught:
+        execute(plan, tmp_path)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
