@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import PositiveInt
 
@@ -23,12 +24,18 @@ class ER(Offering):
         memory_batch_size: samples drawn per step; None draws as many as the batch has.
         memory: how it is shared out: a uniform ``reservoir``, the same number of every class seen
             (``balanced``), or the latest samples of every class (``ring``).
-        offer: see :class:`strategies.parts.memory.Offering`.
+        offer: see :class:`strategies.parts.memory.Offering`; ``experience-end`` offers all samples
+            of an experience when it has been learned, so that it replays past experiences only.
     """
 
     memory_size: PositiveInt = 200
     memory_batch_size: PositiveInt | None = None
     memory: MemoryKind = "reservoir"
+    offer: Literal["once", "every-epoch", "experience-end"] = "once"  # type: ignore[assignment]
+
+    @property
+    def needs_second_pass(self) -> bool:  # type: ignore[override]
+        return self.offer == "experience-end"
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
@@ -39,3 +46,11 @@ class ER(Offering):
 
     def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
         return self.buffer.replay(chunk, self.memory_batch_size, offer=self.offers(chunk))
+
+    def offers(self, batch: Batch | Chunk) -> bool:
+        return self.offer != "experience-end" and super().offers(batch)
+
+    def end_experience(self, experience: Experience) -> None:
+        if self.offer == "experience-end":
+            known = self.info.scenario == "task"
+            self.buffer.add_all(experience.train, experience.task if known else None)

@@ -6,6 +6,9 @@ a step. Ours is a run in memory, with its evaluation before training and all its
 on either side: reading the data, planning, building the benchmark. All loops by hand have inputs
 that were normalised beforehand; that of the first line, which stands for 1, fills a memory with the
 same number of samples of each class at the end of each experience, and steps with torch's SGD.
+So its steps in the first experience are of 10 samples. Ours, "offered at the end", does the same
+(`strategy.offer=experience-end`); else the memory also holds and replays the present experience,
+and those steps are of 20.
 "Forward and backward alone" does the same passes, without memory and steps, and the evaluations.
 Avalanche's `Replay` has its own loop, with its data loaders in the same process and its accuracy of
 each experience as the only metric: on its `SplitMNIST`, as it is given to users, and on tensors
@@ -43,7 +46,13 @@ COLUMNS: list[tuple[list[int], int, float, float]] = [  # goals of ours, and of 
     ([100, 100], 64, 0.92, 8.0),
 ]
 BY_HAND, AVALANCHE = "by hand", "Avalanche's Replay, its SplitMNIST"
-OURS = {"reservoir": {"memory": "reservoir"}, "balanced": {"memory": "balanced"}}
+AT_END = {"offer": "experience-end"}
+OURS: dict[str, dict[str, Any]] = {
+    "reservoir": {"memory": "reservoir"},
+    "balanced": {"memory": "balanced"},
+    "reservoir, offered at the end": {"memory": "reservoir", **AT_END},
+    "balanced, offered at the end": {"memory": "balanced", **AT_END},
+}
 
 
 def measure(effort: Effort) -> list[Row]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cl_platform.core.batch import Batch, Chunk, Recalled
+from cl_platform.core.samples import Samples
 from cl_platform.core.stream import StreamInfo
 from cl_platform.errors import BadInput, ContractError
 
@@ -67,6 +68,17 @@ class ReplayBuffer(nn.Module):
         self._write(self._last_wins(self._slots(batch.y)), batch, extra)
         self.seen += len(batch)
 
+    def add_all(self, data: Samples, task: int | None = None) -> None:
+        """Offer all samples of an experience, in order; only what is kept is read."""
+        self._check({})
+        y = data.y.to(self.y.device)
+        slots = self._last_wins(self._slots(y))
+        rows = (slots < self.size).nonzero().squeeze(1)
+        raw, y = data.gather(rows).to(y.device), y[rows]
+        labels = None if task is None else torch.full_like(y, task)
+        self._write(slots[rows], Batch(raw, y, labels, raw), {})
+        self.seen += len(data)
+
     def replay(
         self,
         chunk: Chunk,
@@ -108,8 +120,14 @@ class ReplayBuffer(nn.Module):
             slots = self._slots(chunk.y)
             before = torch.tensor(starts, device=device)[of]
             sample, found = _latest(slots, rows, before)
-            added, held = _words(chunk.raw.index_select(0, sample), raw)
-            raw = torch.where(found[:, None], added, held).view(raw.dtype).view(raw.shape)
+            if device.type == "cpu":
+                of_chunk = found.nonzero().squeeze(1)
+                added = chunk.raw.index_select(0, sample.index_select(0, of_chunk))
+                held, added = _words(raw, added)
+                held.index_copy_(0, of_chunk, added)
+            else:  # without waiting to know which they are
+                added, held = _words(chunk.raw.index_select(0, sample), raw)
+                raw = torch.where(found[:, None], added, held).view(raw.dtype).view(raw.shape)
             y = torch.where(found, chunk.y[sample], y)
             if chunk.task is not None:
                 task = torch.where(found, chunk.task[sample], task)

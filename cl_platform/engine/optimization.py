@@ -64,6 +64,10 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
         parameters, lr=config.lr, **extra
     )
     step_without_compiler(optimizer)
+    if all(p.device.type == "cpu" for p in trained.values()):
+        for group in optimizer.param_groups:
+            if group.get("foreach", True) is None and not group.get("fused"):
+                group["foreach"] = False  # as torch finds out by a look at each step
     return optimizer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cl_platform import Batch, Chunk
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
@@ -39,3 +40,27 @@ def test_every_epoch_may_offer_its_samples_again() -> None:
 def test_logits_are_stored_anew_in_every_epoch_by_default(name: str) -> None:
     assert held_after(3, {"name": name})[0] == 100
     assert held_after(3, {"name": name, "offer": "once"}) == (80, 80)
+
+
+def test_offered_at_the_end_a_memory_replays_past_experiences_only() -> None:
+    settings = {"name": "er", "memory_size": 30, "offer": "experience-end"}
+    stream = {"name": "blobs", "experiences": 3, "samples_per_class": 20}
+    fold = Fold(
+        make_plan(parse_config({"stream": stream, "strategy": settings})),
+        StateStore(None),
+        Trackers(),
+    )
+    replayed: list[set[int]] = []
+    prepare = fold.strategy.prepare_batches
+
+    def watched(chunk: Chunk) -> list[Batch]:
+        batches = list(prepare(chunk))
+        replayed.append({int(y) for batch in batches for y in batch.old.y})
+        return batches
+
+    fold.strategy.prepare_batches = watched  # type: ignore[method-assign]
+    for classes in ([], [0, 1], [0, 1, 2, 3]):
+        replayed.clear()
+        fold.train()
+        assert set().union(*replayed) == {*classes}
+    assert fold.strategy.buffer.seen == 120
