@@ -79,13 +79,15 @@ class TAG(Strategy):
             share = 1.0 if self.flavour == "adagrad" else 1 - self.second_decay
             torch._foreach_addcmul_(v, gradients, gradients, value=share)
             # The second moments of all tasks, weighted; and the step.
-            totals = list(torch._foreach_div(v, self.bias)) if self.flavour == "adam" else v
             if index:
-                totals = [
+                roots = [
                     self.weighted(f[: index + 1].flatten(1), s[: index + 1].flatten(1)).view_as(p)
                     for f, s, p in zip(first, second, parameters, strict=True)
                 ]
-            roots = list(torch._foreach_sqrt(totals))
+                torch._foreach_sqrt_(roots)  # in place: memory of the model's size costs time
+            else:
+                totals = list(torch._foreach_div(v, self.bias)) if self.flavour == "adam" else v
+                roots = list(torch._foreach_sqrt(totals))
             torch._foreach_add_(roots, 1e-8)
             lr = float(group["lr"])
             if self.flavour == "adam":

@@ -11,6 +11,7 @@ one thread.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Case:
 
     Args:
         own: the passes are those of the network that the strategy makes of the model.
+        teacher: the passes forward only are those of a second network, with weights of its own.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     scenario: str = "class"
     own: bool = False
+    teacher: bool = False
 
     @property
     def title(self) -> str:
@@ -58,12 +61,12 @@ COUNTED = (
     Case("a-gem", (1, 1)),
     Case("gem", (1, 2, 2), settings={"memory_size": 6 * BATCH}),
     Case("mir", (1, 2), (50 / 32, 50 / 32)),
-    Case("icarl", (2,), (2,), {"memory_batch_size": BATCH}),
+    Case("icarl", (2,), (2,), {"memory_batch_size": BATCH}, teacher=True),
     Case("scheduled-replay", (2,), settings={"memory_size": BATCH, "history": BATCH}),
     Case("ewc"),
     Case("si"),
     Case("mas"),
-    Case("lwf", (1,), (1,)),
+    Case("lwf", (1,), (1,), teacher=True),
     Case("tag"),
     Case("rank-update", scenario="task", own=True),
     Case("refresh", (3, 3), settings={"noise": 0.0}),
@@ -130,7 +133,7 @@ class Ours:
 
 def measure(effort: Effort) -> list[Row]:
     rows = []
-    steps = effort.pick(1, 4, 20)
+    steps = effort.pick(1, 16, 64)  # a chunk, as a run prepares them, has 64 batches
     for name in effort.pick(("mlp",), ("mlp",), ("mlp", "cnn")):
         cases = effort.pick(COUNTED[:3], COUNTED, COUNTED)
         rows += measured(name, name, cases, steps, effort.rounds)
@@ -169,4 +172,5 @@ def passes_of(case: Case, mine: Ours) -> Counted | Recorded:
     if case in RECORDED:
         return Recorded(strategy, mine.batches, LR)
     network = strategy.models[-1] if case.own else fold.plan.info(fold.rng).build_model()
-    return Counted(network, mine.batches, case.both, case.forward, LR)
+    teacher = copy.deepcopy(network) if case.teacher else network
+    return Counted(network, teacher, mine.batches, case.both, case.forward, LR)

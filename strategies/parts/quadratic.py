@@ -87,4 +87,9 @@ class _HalfQuadratic(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Any, ...]:
-        return (None, None, *torch._foreach_mul(ctx.pull, outer))
+        # Scaled in place and held by nobody else, so that autograd adds to it in place as well:
+        # fresh memory of the model's size would cost as much as the rest.
+        pull = ctx.pull
+        del ctx.pull
+        torch._foreach_mul_(pull, outer)
+        return (None, None, *pull)
