@@ -64,7 +64,7 @@ def herding() -> Callable[[], Tensor]:
 def cosines_of_tasks() -> Callable[[], Tensor]:
     strategy = fold_of("tag", optimizer={"lr": 0.0005}).strategy
     first, second = torch.randn(3, 50), torch.rand(3, 50)
-    return lambda: strategy.weighted(first, second)
+    return lambda: strategy.weighted([first], [second])[0]
 
 
 def constraints() -> Callable[[], Tensor]:
