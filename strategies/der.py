@@ -60,6 +60,7 @@ class DER(Offering):
         loss, logits = self._loss_and_logits(batch)
         if self.offers(batch):
             own = logits if batch.target is None else self._logits_unmixed(batch.new)
+            assert batch.rows is not None  # a batch of `prepare_batches`
             self.buffer.store(batch.rows[: len(own)], logits=own)
         return self.minimise(loss)
 
@@ -81,6 +82,7 @@ class DER(Offering):
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
         """Return the loss of the drawn batches, given the model's present logits of each."""
+        assert old[0].rows is not None
         stored = self.buffer.stored("logits", old[0].rows)
         # Classes that had not arrived then have no stored logit, and none to keep.
         stored = torch.where(stored.isinf(), logits[0].detach(), stored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor, nn
+from torch import nn
 
 from cl_platform import Experience, StreamInfo
 from strategies.parts.gradients import flatten, trainable, views

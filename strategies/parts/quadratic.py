@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,11 +86,14 @@ class QuadraticPenalty(nn.Module):
         are in a processor's cache: passes over memory of the model's size are all that it costs.
         """
         parameters = trainable(model)
+        gradients = []
         for p in parameters:
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            gradients.append(p.grad)
         importance, anchor = views(self.importance, parameters), views(self.anchor, parameters)
         value, pull = _half_quadratic(importance, anchor, parameters)
-        torch._foreach_add_([p.grad for p in parameters], pull, alpha=strength)
+        torch._foreach_add_(gradients, pull, alpha=strength)
         return strength * (value + self.offset)
 
     def replace(self, importance: Tensor, anchor: Tensor) -> None:
@@ -117,7 +119,7 @@ class _HalfQuadratic(torch.autograd.Function):
     def forward(
         ctx: Any, importance: list[Tensor], anchor: list[Tensor], *parameters: Tensor
     ) -> Tensor:
-        value, ctx.pull = _half_quadratic(importance, anchor, parameters)
+        value, ctx.pull = _half_quadratic(importance, anchor, list(parameters))
         return value
 
     @staticmethod
@@ -132,7 +134,7 @@ class _HalfQuadratic(torch.autograd.Function):
 
 
 def _half_quadratic(
-    importance: list[Tensor], anchor: list[Tensor], parameters: Sequence[Tensor]
+    importance: list[Tensor], anchor: list[Tensor], parameters: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Return 1/2 sum importance (theta - anchor)^2 and importance (theta - anchor)."""
     apart = torch._foreach_sub(parameters, anchor)

@@ -317,6 +317,40 @@ def test_gems_constraints_are_the_gradients_of_each_past_memory() -> None:
 # Regularisation
 
 
+@pytest.mark.parametrize("name", ["ewc", "mas", "si"])
+def test_steps_with_a_penalty_follow_the_gradient_of_the_loss(name: str) -> None:
+    fold = fold_of({"name": name, "strength": 0.01}, optimizer={"lr": 0.01})
+    strategy = fold.strategy
+    parameters = trainable(strategy.model)
+    anchor = torch.zeros_like(strategy.penalty.anchor)
+    strategy.penalty.replace(torch.rand_like(anchor), anchor)
+    strategy.strength = 2.0
+    strategy.begin_experience(fold.plan.steps[1].experience)
+    strategy.optimizer = torch.optim.SGD(strategy.parameters(), lr=0.0)
+    batch = next(strategy.batches(fold.plan.steps[1].experience, 8))
+    expected = strategy.loss(batch)
+    free = flat_gradient(cross_entropy(strategy(batch.x), batch.y), parameters)
+    gradient = flat_gradient(expected, parameters)
+    assert torch.allclose(strategy.training_step(batch), expected)
+    found = flatten([p.grad for p in parameters])
+    assert torch.allclose(found, gradient, atol=1e-6)
+    assert not torch.allclose(found, free, atol=1e-4)
+
+
+def test_a_penalised_loss_that_a_subclass_overrides_is_what_it_learns_by() -> None:
+    class Still(EWC):
+        def loss(self, batch: Batch) -> Tensor:
+            return 0 * super().loss(batch)
+
+    fold = fold_of("ewc")
+    fold.strategy.__class__ = Still
+    batch = next(fold.strategy.batches(fold.plan.steps[1].experience, 8))
+    fold.strategy.optimizer = torch.optim.SGD(fold.strategy.parameters(), lr=0.1)
+    before = flatten(trainable(fold.strategy.model))
+    fold.strategy.training_step(batch)
+    assert torch.equal(flatten(trainable(fold.strategy.model)), before)
+
+
 def test_the_sum_of_penalties_is_one_quadratic() -> None:
     model = nn.Linear(3, 2)
     parts = [(vectors(8, seed=i).abs(), vectors(8, seed=10 + i)) for i in range(3)]
