@@ -53,8 +53,8 @@ class Case:
         return " ".join([self.name, *(f"{k}={v}" for k, v in self.settings.items())])
 
 
-# Bare foreach operations alone, without any method around them, are above the goal on a small batch:
-# memory and not arithmetic is what takes the time.
+# Bare foreach operations alone, with no method around them, are above the goal where batches are
+# small: memory and not arithmetic is what takes the time.
 PENALTY = "reads and writes as many numbers as the model has 11 times for the penalty"
 PATH = PENALTY + " and 9 times for the path integral"
 MOMENTS = "has two moments for every task: reads and writes some 30 times as many numbers"
