@@ -58,10 +58,9 @@ class DER(Offering):
 
     def training_step(self, batch: Batch) -> Tensor:
         loss, logits = self._loss_and_logits(batch)
-        new = batch.new
         if self.offers(batch):
-            own = logits if batch.target is None else self._logits_unmixed(new)
-            self.buffer.store(new, logits=own)
+            own = logits if batch.target is None else self._logits_unmixed(batch.new)
+            self.buffer.store(batch.new, logits=own)
         return self.minimise(loss)
 
     @torch.no_grad()

@@ -50,18 +50,17 @@ class GradientProjection(Offering):
         parameters = trainable(self.model)
         loss = self.loss(batch)
         gradients = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
-        for p, g in zip(parameters, self.project(gradients, len(batch)), strict=True):
+        for p, g in zip(parameters, self.project(gradients, batch), strict=True):
             p.grad = g
         self.optimizer.step()
         return loss.detach()
 
     @abstractmethod
-    def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
-        """Return what the optimizer takes instead of the gradients of a batch of `n` samples."""
+    def project(self, gradients: list[Tensor], batch: Batch) -> list[Tensor]:
+        """Return what the optimizer takes instead of the gradients of a batch."""
 
-    def memory_gradients(self, rows: Tensor) -> list[Tensor]:
+    def memory_gradients(self, old: Batch) -> list[Tensor]:
         """Compute the gradients of the mean loss of stored samples, one per parameter."""
-        old = self.buffer.read(rows)
         with frozen_statistics(self.model):
             loss = self.cross_entropy(self(old.x, old.task), old)
         return list(torch.autograd.grad(loss, trainable(self.model), materialize_grads=True))
@@ -86,11 +85,21 @@ class AGEM(GradientProjection):
         super().setup(info)
         self.choice = info.rng.generator("gem/choice")
 
-    def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        plain = super().prepare_batches(chunk)
+        if not self.past:
+            return plain
         rows = torch.cat(self.past)
-        n = self.memory_batch_size or n
-        chosen = torch.randint(len(rows), (n,), generator=self.choice, device=rows.device)
-        return averaged_projection(gradients, self.memory_gradients(rows[chosen]))
+        counts = [self.memory_batch_size or size for size in chunk.sizes]
+        shape = (sum(counts),)
+        chosen = torch.randint(len(rows), shape, generator=self.choice, device=rows.device)
+        return self.buffer.replay_rows(chunk, rows[chosen], counts)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch.new)
+
+    def project(self, gradients: list[Tensor], batch: Batch) -> list[Tensor]:
+        return averaged_projection(gradients, self.memory_gradients(batch.old))
 
 
 class GEM(GradientProjection):
@@ -114,9 +123,10 @@ class GEM(GradientProjection):
         super().begin_experience(experience)
         self.references = flatten(trainable(self.model)).repeat(len(self.past), 1)  # room for them
 
-    def project(self, gradients: list[Tensor], n: int) -> list[Tensor]:
+    def project(self, gradients: list[Tensor], batch: Batch) -> list[Tensor]:
         for reference, rows in zip(self.references, self.past, strict=True):
-            torch._foreach_copy_(views(reference, gradients), self.memory_gradients(rows))
+            found = self.memory_gradients(self.buffer.read(rows))
+            torch._foreach_copy_(views(reference, gradients), found)
         with comparing(self.info.device):
             projected = constrained_projection(flatten(gradients), self.references, self.margin)
         return views(projected, gradients)
@@ -153,7 +163,8 @@ def constrained_projection(gradient: Tensor, references: Tensor, margin: float) 
     if not bool((references @ gradient < 0).any()):
         return gradient
     # By the largest entry first: the squares of a memory learned perfectly are 0 in float32.
-    largest = torch.linalg.vector_norm(references, float("inf"), dim=1, keepdim=True)
+    # (torch's norm of that order takes as long as all the rest together, 20 times over.)
+    largest = torch.maximum(references.amax(1, keepdim=True), -references.amin(1, keepdim=True))
     references /= largest.clamp(min=torch.finfo(references.dtype).tiny)
     lengths = torch.linalg.vector_norm(references, dim=1, keepdim=True)
     references /= lengths.clamp(min=1)  # a row of zeros is no constraint

@@ -68,11 +68,12 @@ class LwF(Strategy):
         """Sum the divergence from the teacher's logits (B, n_classes) over heads, a scalar."""
         terms = []
         for classes in self.heads:
-            rivals = torch.cat([classes, self.new])
-            new = (logits[:, rivals] / self.temperature).log_softmax(1)[:, : len(classes)]
-            old = (targets[:, classes] / self.temperature).log_softmax(1)
+            rivals = torch.cat([classes, self.new]) if len(self.new) else classes
+            new = (logits.index_select(1, rivals) / self.temperature).log_softmax(1)
+            old = (targets.index_select(1, classes) / self.temperature).log_softmax(1)
+            new = new[:, : len(classes)] if len(self.new) else new
             terms.append(kl_div(new, old, reduction="batchmean", log_target=True))
-        return torch.stack(terms).sum()
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def end_experience(self, experience: Experience) -> None:
         head = experience.task if self.info.scenario == "task" else 0

@@ -57,7 +57,7 @@ class MIR(ER):
             gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
             with torch.no_grad():
                 pairs = zip(parameters.items(), gradients, strict=True)
-                moved = {name: p - rates[p] * g for (name, p), g in pairs}
+                moved = {n: torch.sub(p, g, alpha=rates[p]) for (n, p), g in pairs}
                 now = self.restrict(self.model(old.x), old.task)
                 then = self.restrict(functional_call(self.model, moved, (old.x,)), old.task)
         before: Tensor = self.cross_entropy(now, old, reduction="none")

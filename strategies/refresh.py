@@ -105,8 +105,9 @@ class Refresh(Wrapper):
             if self.mode == "paper":
                 loss = self.inner.loss(batch)
             else:
-                logits = self.inner.restrict(self.model(batch.x), batch.task)
-                loss = self.inner.cross_entropy(logits, batch)
+                new = batch.new
+                logits = self.inner.restrict(self.model(new.x), new.task)
+                loss = self.inner.cross_entropy(logits, new)
             ascent = list(torch.autograd.grad(loss, parameters, materialize_grads=True))
         with torch.no_grad():
             if self.mode == "code":

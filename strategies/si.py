@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor, nn
+from torch import nn
 
 from cl_platform import Experience, StreamInfo
 from strategies.parts.gradients import flatten, trainable, views
@@ -42,20 +42,16 @@ class SI(Penalised):
         self.before = [torch.empty_like(p) for p in trainable(self.model)]
         self.slopes = [torch.empty_like(p) for p in trainable(self.model)]
 
-    def minimise(self, loss: Tensor) -> Tensor:
+    @torch.no_grad()
+    def move(self) -> None:
         parameters = trainable(self.model)
-        self.optimizer.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-            torch._foreach_copy_(self.before, parameters)
-            # A copy, since some optimizers change gradients in place (Nesterov's step, for one).
-            torch._foreach_copy_(self.slopes, gradients)
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        torch._foreach_copy_(self.before, parameters)
+        # A copy, since some optimizers change gradients in place (Nesterov's step, for one).
+        torch._foreach_copy_(self.slopes, gradients)
         self.optimizer.step()
-        with torch.no_grad():
-            torch._foreach_sub_(self.before, parameters)  # minus the step
-            torch._foreach_addcmul_(views(self.path, parameters), self.before, self.slopes)
-        return loss.detach()
+        torch._foreach_sub_(self.before, parameters)  # minus the step
+        torch._foreach_addcmul_(views(self.path, parameters), self.before, self.slopes)
 
     def end_experience(self, experience: Experience) -> None:
         here = flatten(trainable(self.model))

@@ -79,13 +79,14 @@ class TAG(Strategy):
             share = 1.0 if self.flavour == "adagrad" else 1 - self.second_decay
             torch._foreach_addcmul_(v, gradients, gradients, value=share)
             # The second moments of all tasks, weighted; and the step.
-            totals = list(torch._foreach_div(v, self.bias)) if self.flavour == "adam" else v
             if index:
-                totals = [
-                    self.weighted(f[: index + 1].flatten(1), s[: index + 1].flatten(1)).view_as(p)
-                    for f, s, p in zip(first, second, parameters, strict=True)
-                ]
-            roots = list(torch._foreach_sqrt(totals))
+                moments = ([f[: index + 1].flatten(1) for f in both] for both in (first, second))
+                roots = self.weighted(*moments)
+                torch._foreach_sqrt_(roots)  # in place: memory of the model's size costs time
+                roots = [r.view_as(p) for r, p in zip(roots, parameters, strict=True)]
+            else:
+                totals = list(torch._foreach_div(v, self.bias)) if self.flavour == "adam" else v
+                roots = list(torch._foreach_sqrt(totals))
             torch._foreach_add_(roots, 1e-8)
             lr = float(group["lr"])
             if self.flavour == "adam":
@@ -99,12 +100,12 @@ class TAG(Strategy):
         """Return the factor by which second moments of the present task are too small at first."""
         return float(1 - self.second_decay**self.steps) if self.flavour == "adam" else 1.0
 
-    def weighted(self, first: Tensor, second: Tensor) -> Tensor:
-        """Sum the second moments (T, n), weighted by the alignment of the first ones; (n,)."""
-        with comparing(first.device):
+    def weighted(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+        """Sum second moments (T, n), weighted by the alignment of the first ones; (n,) for each."""
+        with comparing(first[0].device):
             weights = task_weights(first, self.b)
-            weights[-1] /= self.bias
-            return weights @ second
+            weights[:, -1] /= self.bias
+            return [w @ s for w, s in zip(weights, second, strict=True)]
 
     def end_experience(self, experience: Experience) -> None:
         for m in views(self.first[self.index], trainable(self.model)):
@@ -113,12 +114,16 @@ class TAG(Strategy):
             self.second[self.index].div_(self.bias)
 
 
-def task_weights(first: Tensor, b: float) -> Tensor:
-    """Return alpha of each task, (T,): exp(-b cos) of past first moments with the present ones.
+def task_weights(first: list[Tensor], b: float) -> Tensor:
+    """Return alpha of each task for each parameter, (len(first), T).
+
+    It is exp(-b cos) of past first moments with the present ones.
 
     Args:
-        first: (T, n); past tasks' rows have unit length (or are 0), the last is the present task's.
+        first: (T, n) of each parameter; past tasks' rows have unit length (or are 0), the last is
+            the present task's.
     """
-    present = first[-1]
-    cosines = first[:-1] @ present / present.norm().clamp(min=1e-30)
-    return torch.exp(-b * torch.cat([cosines, cosines.new_ones(1)]))
+    products = torch.stack([f @ f[-1] for f in first])
+    cosines = products / products[:, -1:].sqrt().clamp(min=1e-30)
+    cosines[:, -1] = 1
+    return torch.exp(-b * cosines)

@@ -19,18 +19,20 @@ class Counted:
     """Passes that are counted in batches: forward and back, and forward only.
 
     Args:
+        teacher: the network of the passes forward only; it may be the same.
         both, forward: samples of each pass, in batches.
     """
 
     def __init__(
         self,
         network: nn.Module,
+        teacher: nn.Module,
         batches: Sequence[Batch],
         both: Sequence[float],
         forward: Sequence[float],
         lr: float,
     ) -> None:
-        self.network, self.steps = network, len(batches)
+        self.network, self.teacher, self.steps = network, teacher, len(batches)
         trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=lr)
         x, y = torch.cat([b.x for b in batches]), torch.cat([b.y for b in batches])
@@ -47,7 +49,7 @@ class Counted:
                 cross_entropy(self.network(x), y).backward()
             with torch.no_grad():
                 for x in self.forward:
-                    self.network(x)
+                    self.teacher(x)
             self.optimizer.step()
         return (time.process_time() - start) / self.steps
 

@@ -29,6 +29,31 @@ class Penalised(Strategy):
         loss = super().loss(batch)
         return loss + self.strength * self.penalty(self.model) if self.index else loss
 
+    def training_step(self, batch: Batch) -> Tensor:
+        """Take a step on :meth:`loss`, the penalty's gradient being added in place."""
+        if type(self).loss is not Penalised.loss or "loss" in vars(
+            self
+        ):  # another one, or compiled
+            return super().training_step(batch)
+        loss = super().loss(batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        loss = loss.detach()
+        if self.index:
+            loss = loss + self.penalty.pull(self.model, self.strength)
+        self.move()
+        return loss
+
+    def minimise(self, loss: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.move()
+        return loss.detach()
+
+    def move(self) -> None:
+        """Move the parameters by the gradients that they have."""
+        self.optimizer.step()
+
 
 class QuadraticPenalty(nn.Module):
     """1/2 sum_i importance_i (theta_i - anchor_i)^2 + offset over a model's trainable parameters.
@@ -55,6 +80,24 @@ class QuadraticPenalty(nn.Module):
         value: Tensor = _HalfQuadratic.apply(importance, anchor, *parameters)
         return value + self.offset
 
+    @torch.no_grad()
+    def pull(self, model: nn.Module, strength: float) -> Tensor:
+        """Add the gradient of `strength` times the penalty to the parameters'; return its value.
+
+        It is a backward pass through :meth:`forward`, up to rounding, but is made while gradients
+        are in a processor's cache: passes over memory of the model's size are all that it costs.
+        """
+        parameters = trainable(model)
+        gradients = []
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            gradients.append(p.grad)
+        importance, anchor = views(self.importance, parameters), views(self.anchor, parameters)
+        value, pull = _half_quadratic(importance, anchor, parameters)
+        torch._foreach_add_(gradients, pull, alpha=strength)
+        return strength * (value + self.offset)
+
     def replace(self, importance: Tensor, anchor: Tensor) -> None:
         """Make `importance` and `anchor`, both (P,), the only penalty."""
         self.importance.copy_(importance)
@@ -78,13 +121,20 @@ class _HalfQuadratic(torch.autograd.Function):
     def forward(
         ctx: Any, importance: list[Tensor], anchor: list[Tensor], *parameters: Tensor
     ) -> Tensor:
-        apart = torch._foreach_sub(parameters, anchor)
-        pull = torch._foreach_mul(apart, importance)
-        ctx.pull = pull
-        dots = [torch.dot(p.flatten(), a.flatten()) for p, a in zip(pull, apart, strict=True)]
-        return torch.stack(dots).sum() / 2
+        value, ctx.pull = _half_quadratic(importance, anchor, list(parameters))
+        return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Any, ...]:
         return (None, None, *torch._foreach_mul(ctx.pull, outer))
+
+
+def _half_quadratic(
+    importance: list[Tensor], anchor: list[Tensor], parameters: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return 1/2 sum importance (theta - anchor)^2 and importance (theta - anchor)."""
+    apart = torch._foreach_sub(parameters, anchor)
+    pull = list(torch._foreach_mul(apart, importance))
+    dots = [torch.dot(p.flatten(), a.flatten()) for p, a in zip(pull, apart, strict=True)]
+    return torch.stack(dots).sum() / 2, pull

@@ -207,7 +207,7 @@ def test_a_gem_projects_the_same_gradient(avalanche: Any, conflict: bool) -> Non
     plugin.update_memory(dataset(avalanche, STREAM[0].train))
     plugin.before_training_iteration(theirs)
     reference = plugin.reference_gradients.clone()
-    close(flatten(ours.memory_gradients(ours.buffer.group(0))), reference)
+    close(flatten(ours.memory_gradients(ours.buffer.read(ours.buffer.group(0)))), reference)
 
     new = STREAM[1 if conflict else 0].train
     cross_entropy(model(new.x), new.y).backward()

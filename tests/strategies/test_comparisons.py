@@ -64,15 +64,16 @@ def herding() -> Callable[[], Tensor]:
 def cosines_of_tasks() -> Callable[[], Tensor]:
     strategy = fold_of("tag", optimizer={"lr": 0.0005}).strategy
     first, second = torch.randn(3, 50), torch.rand(3, 50)
-    return lambda: strategy.weighted(first, second)
+    return lambda: strategy.weighted([first], [second])[0]
 
 
 def constraints() -> Callable[[], Tensor]:
     strategy = fold_of("gem").strategy
     assert isinstance(strategy, GEM)
     old, new = torch.randn(2, *flatten(trainable(strategy.model)).shape)
-    strategy.memory_gradients = lambda rows: views(old, trainable(strategy.model))
-    return lambda: flatten(strategy.project(views(new - 2 * old, trainable(strategy.model)), 8))
+    strategy.memory_gradients = lambda batch: views(old, trainable(strategy.model))
+    parameters, batch = trainable(strategy.model), strategy.buffer.read(strategy.past[0])
+    return lambda: flatten(strategy.project(views(new - 2 * old, parameters), batch))
 
 
 @pytest.mark.parametrize(

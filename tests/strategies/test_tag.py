@@ -57,7 +57,7 @@ def test_the_weights_of_aligned_orthogonal_and_opposed_tasks() -> None:
     present = torch.tensor([2.0, 0.0])
     past = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 0.0])]
     first = torch.stack([*past, present])
-    weights = task_weights(first, 5.0)
+    (weights,) = task_weights([first], 5.0)
     assert torch.allclose(weights[0], torch.tensor(0.00673795), rtol=1e-5)
     assert torch.allclose(weights[1], torch.tensor(1.0))
     assert torch.allclose(weights[2], torch.tensor(148.413159), rtol=1e-5)
@@ -65,12 +65,12 @@ def test_the_weights_of_aligned_orthogonal_and_opposed_tasks() -> None:
 
 
 def test_the_own_weight_alone_lengthens_steps_by_its_root() -> None:
-    own = task_weights(torch.stack([torch.zeros(2), torch.ones(2)]), 5.0)[1]
+    own = task_weights([torch.stack([torch.zeros(2), torch.ones(2)])], 5.0)[0, 1]
     assert float(own.rsqrt()) == pytest.approx(12.182494, rel=1e-5)
 
 
 def test_with_b_zero_second_moments_are_summed() -> None:
-    assert torch.equal(task_weights(torch.randn(4, 7), 0.0), torch.ones(4))
+    assert torch.equal(task_weights([torch.randn(4, 7)], 0.0)[0], torch.ones(4))
 
 
 class OnQuadratics(TAG):
@@ -126,7 +126,8 @@ def test_in_adams_flavour_every_task_is_corrected_for_its_own_start() -> None:
     fold.train()
     stored = strategy.second[0]
     strategy.steps = 1  # the first step of the second task
-    weighted = strategy.weighted(torch.zeros(2, 5), torch.stack([torch.ones(5), torch.zeros(5)]))
+    second = torch.stack([torch.ones(5), torch.zeros(5)])
+    (weighted,) = strategy.weighted([torch.zeros(2, 5)], [second])
     assert torch.allclose(weighted, torch.ones(5))  # whatever the present task's correction
     assert stored.max() < 1e3
 
