@@ -31,9 +31,8 @@ class Penalised(Strategy):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Take a step on :meth:`loss`, the penalty's gradient being added in place."""
-        if type(self).loss is not Penalised.loss or "loss" in vars(
-            self
-        ):  # another one, or compiled
+        own = type(self).loss is not Penalised.loss
+        if own or "loss" in vars(self):  # compiled, or shared out among processes
             return super().training_step(batch)
         loss = super().loss(batch)
         self.optimizer.zero_grad()
