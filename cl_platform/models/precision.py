@@ -31,12 +31,17 @@ def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """Return a layer in float32 whatever the context: logits in bfloat16 would tie by the dozen."""
     x = x.float() if x.dtype == torch.bfloat16 else x
     output: Tensor
-    if not torch.is_autocast_enabled(x.device.type):  # to enter a context takes ten times as long
+    if not _is_mixed(x.device.type):  # to enter a context takes ten times as long
         output = layer(x)
         return output
     with comparing(x.device):
         output = layer(x)
         return output
+
+
+def _is_mixed(device: str) -> bool:
+    """Return whether a kind of device computes in mixed precision now; `meta` never does."""
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def cast_frozen_once(module: nn.Module) -> None:
@@ -73,7 +78,7 @@ class _Cast:
         layer, kind = self.layer, x.device.type
         own = (layer.weight, layer.bias)
         if (
-            not torch.is_autocast_enabled(kind)
+            not _is_mixed(kind)
             or torch.get_autocast_dtype(kind) != torch.bfloat16
             or not _is_frozen(layer)
             or type(layer.weight) is not nn.Parameter  # lent, by an export for instance
@@ -81,7 +86,8 @@ class _Cast:
             return FORWARDS[type(layer)](layer, x, *own)
         made_of = [_version(p) for p in own if p is not None]
         if made_of != self.made_of:
-            self.cast = [None if p is None else p.detach().bfloat16() for p in own]
+            with torch.inference_mode(False):  # the first pass may be an evaluation
+                self.cast = [None if p is None else p.detach().bfloat16() for p in own]
             self.made_of = made_of
         return FORWARDS[type(layer)](layer, x, *self.cast)
 

@@ -27,6 +27,7 @@ from sweeps.tuning.schedule_search import (
 )
 from sweeps.tuning.tree_search import Node
 from tests.conftest import ROOT
+from tests.helpers.replay import with_replay
 
 VALIDATED = {"name": "split-digits", "experiences": 3, "scenario": "task", "validation": 0.15}
 
@@ -149,7 +150,9 @@ def test_every_step_trains_on_the_whole_memory() -> None:
     assert len(old) == 6
     logits = ours(torch.cat([batch.x, old.x]), torch.cat([batch.task, old.task]))
     expected = torch.nn.functional.cross_entropy(logits, torch.cat([batch.y, old.y]))
-    assert ours.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    whole = with_replay(ours, batch)
+    assert whole.replayed == 6
+    assert ours.loss(whole).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_node_is_valued_by_the_best_below_it_and_by_how_rarely_it_was_visited() -> None:
