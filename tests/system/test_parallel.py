@@ -65,7 +65,7 @@ def test_two_processes_learn_what_one_learns(strategy: dict[str, Any], tmp_path:
     [
         ("der++", "DERPlusPlus takes its gradient otherwise than by one backward pass"),
         pytest.param("gem", "GEM takes its gradient otherwise than by", marks=pytest.mark.slow),
-        pytest.param("icarl", "the loss of ICaRL on a batch of", marks=pytest.mark.slow),
+        pytest.param("er-ace", "the loss of ERACE on a batch of", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_shared_is_refused_in_one_line(
