@@ -28,9 +28,8 @@ def test_reports_are_measured() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sweeps", "ray_tune"])
-def test_sweeps_and_studies_are_measured(name: str, real_data: Path) -> None:
-    module: Any = import_module(f"benchmarks.cases.{name}")
+def test_a_study_by_ray_tune_is_measured_beside_a_sweep(real_data: Path) -> None:
+    module: Any = import_module("benchmarks.cases.ray_tune")
     rows = module.measure(TINY)
     assert all(value > 0 for row in rows for value in row.values)
     assert any(row.goal for row in rows)
