@@ -199,27 +199,14 @@ class Chunk:
             stored = torch.cat(raw[n * first : n * (first + group)])
             x, x2 = self.views(stored)
             seconds = [None] * len(sizes[part]) if x2 is None else x2.split(sizes[part])
-            for i, *views in zip(
-                range(first, len(sizes)),
-                x.split(sizes[part]),
-                stored.split(sizes[part]),
-                seconds,
-                strict=False,
-            ):
-                one, own, second = views
-                batch = Batch(
-                    one,
-                    y[i],
-                    task[i],
-                    own,
-                    _NOTHING,
-                    features[i],
-                    self.epoch,
-                    None,
-                    second,
-                    counts[i],
-                    rows[i],
-                )
+            each_batch = zip(
+                *(x.split(sizes[part]), stored.split(sizes[part]), seconds),
+                *(values[part] for values in (y, task, features, counts, rows)),
+                strict=True,
+            )
+            for one, own, second, label, known, feature, count, places in each_batch:
+                more = (_NOTHING, feature, self.epoch, None, second, count, places)
+                batch = Batch(one, label, known, own, *more)
                 yield self._mixed(batch, old) if self.mix else batch
 
     def _mixed(self, batch: Batch, old: Recalled | None) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -114,39 +115,54 @@ class ReplayBuffer(nn.Module):
             torch.tensor(counts, device=device), output_size=sum(counts)
         )
         rows = self._spread(self._uniform(len(of)), filled[of], first_row)
-        raw, y, task = (t.index_select(0, rows) for t in (self.x, self.y, self.task))
-        slots = torch.full_like(chunk.y, self.size)
-        if offer:
-            slots = self._slots(chunk.y)
-            before = torch.tensor(starts, device=device)[of]
-            sample, found = _latest(slots, rows, before)
-            if device.type == "cpu":
-                of_chunk = found.nonzero().squeeze(1)
-                added = chunk.raw.index_select(0, sample.index_select(0, of_chunk))
-                held, added = _words(raw, added)
-                held.index_copy_(0, of_chunk, added)
-            else:  # without waiting to know which they are
-                added, held = _words(chunk.raw.index_select(0, sample), raw)
-                raw = torch.where(found[:, None], added, held).view(raw.dtype).view(raw.shape)
-            y = torch.where(found, chunk.y[sample], y)
-            if chunk.task is not None:
-                task = torch.where(found, chunk.task[sample], task)
-            self._write(self._last_wins(slots), chunk, {})
-            self.seen += len(chunk)
-        known = task if self._has_task else None
-        return chunk.batches(Recalled(raw, y, known, rows, counts, slots, draws, plain))
+        if not offer:
+            return self.replay_rows(chunk, rows, counts, draws, plain)
+        old = self._recalled(rows, counts, self._slots(chunk.y), draws, plain)
+        return chunk.batches(self._with_added(old, chunk, torch.tensor(starts, device=device)[of]))
 
-    def replay_rows(self, chunk: Chunk, rows: Tensor, counts: list[int]) -> Iterator[Batch]:
+    def replay_rows(
+        self, chunk: Chunk, rows: Tensor, counts: list[int], draws: int = 1, plain: int = 0
+    ) -> Iterator[Batch]:
         """Return a chunk's batches, each followed by the samples at given rows; none is added.
 
         Args:
             rows: for all batches, those for the first one first.
             counts: how many each batch gets.
+            draws, plain: see :meth:`replay`.
         """
-        raw, y, task = (t.index_select(0, rows) for t in (self.x, self.y, self.task))
         nowhere = torch.full_like(chunk.y, self.size)
+        return chunk.batches(self._recalled(rows, counts, nowhere, draws, plain))
+
+    def _recalled(
+        self, rows: Tensor, counts: list[int], slots: Tensor, draws: int, plain: int
+    ) -> Recalled:
+        """Return what is stored at rows now."""
+        raw, y, task = (t.index_select(0, rows) for t in (self.x, self.y, self.task))
         known = task if self._has_task else None
-        return chunk.batches(Recalled(raw, y, known, rows, counts, nowhere))
+        return Recalled(raw, y, known, rows, counts, slots, draws, plain)
+
+    def _with_added(self, old: Recalled, chunk: Chunk, before: Tensor) -> Recalled:
+        """Store a chunk, and return what was recalled as it is when its first samples are there.
+
+        Args:
+            before: how many of the chunk's samples, for each recalled one.
+        """
+        sample, found = _latest(old.slots, old.rows, before)
+        if found.device.type == "cpu":
+            of_chunk = found.nonzero().squeeze(1)
+            added = chunk.raw.index_select(0, sample.index_select(0, of_chunk))
+            held, added = _words(old.raw, added)
+            held.index_copy_(0, of_chunk, added)
+            raw = old.raw
+        else:  # without waiting to know which they are
+            added, held = _words(chunk.raw.index_select(0, sample), old.raw)
+            raw = torch.where(found[:, None], added, held).view(old.raw.dtype).view(old.raw.shape)
+        y, task = torch.where(found, chunk.y[sample], old.y), old.task
+        if task is not None and chunk.task is not None:
+            task = torch.where(found, chunk.task[sample], task)
+        self._write(self._last_wins(old.slots), chunk, {})
+        self.seen += len(chunk)
+        return replace(old, raw=raw, y=y, task=task)
 
     def stored(self, name: str, old: Batch) -> Tensor:
         """Return the extra values of that name of replayed samples, (n, ...)."""
@@ -155,10 +171,7 @@ class ReplayBuffer(nn.Module):
     def store(self, new: Batch, **extra: Tensor) -> None:
         """Write the extra values (n, ...), by name, of new samples that `replay` has stored."""
         self._check(extra)
-        rows = self._last_wins(_rows_of(new))
-        for name, value in extra.items():
-            stored = self.get_buffer(f"extra_{name}")
-            stored.index_copy_(0, rows, value.detach().to(stored.dtype))
+        self._write_extra(self._last_wins(_rows_of(new)), extra)
 
     def sample(self, n: int, mixing: bool = True) -> Batch:
         """Return `n` stored samples, drawn uniformly with replacement, freshly augmented.
@@ -209,6 +222,9 @@ class ReplayBuffer(nn.Module):
         self.y.index_copy_(0, slots, batch.y)
         if batch.task is not None:
             self.task.index_copy_(0, slots, batch.task)
+        self._write_extra(slots, extra)
+
+    def _write_extra(self, slots: Tensor, extra: Mapping[str, Tensor]) -> None:
         for name, value in extra.items():
             stored = self.get_buffer(f"extra_{name}")
             stored.index_copy_(0, slots, value.detach().to(stored.dtype))

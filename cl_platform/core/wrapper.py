@@ -100,3 +100,10 @@ class Wrapper(Strategy):
     def forward(self, x: Tensor, task: Tensor | None = None, *features: Tensor) -> Tensor:
         logits: Tensor = self.inner(x, task, *features)
         return logits
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """Return the strategy inside of all wrappers, whose loss is the one that is computed."""
+    while isinstance(strategy, Wrapper):
+        strategy = strategy.inner
+    return strategy

@@ -364,7 +364,7 @@ def _strategy(case: Case) -> tuple[Strategy, Batch]:
 
 
 def _chunk(plan: Plan, position: int) -> Chunk:
-    """Return a batch of the step at a position."""
+    """Return a chunk of one batch of the step at a position."""
     step, generator = plan.steps[position], RNG(0).generator("check")
     tasks = step.tasks() if plan.stream.scenario == "task" else None
     data = chunks(step.data(), tasks, 16, plan.stream.preprocess, generator, generator)

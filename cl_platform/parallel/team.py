@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cl_platform.core.batch import Batch, together
 from cl_platform.core.strategy import Strategy
-from cl_platform.core.wrapper import Wrapper
+from cl_platform.core.wrapper import innermost
 from cl_platform.errors import RunFailed
 
 TOLERANCE = 1e-3  # of the gradient's length, between the shares' mean and the whole batch's
@@ -107,8 +107,7 @@ class Shares:
     """
 
     def __init__(self, team: Team, strategy: Strategy) -> None:
-        while isinstance(strategy, Wrapper):
-            strategy = strategy.inner
+        strategy = innermost(strategy)
         self.team, self.strategy = team, strategy
         self.loss, self.after_step = strategy.loss, strategy.after_step
         self.kinds: set[tuple[int, bool]] = set()

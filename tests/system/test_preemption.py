@@ -59,6 +59,16 @@ def states(folder: Path) -> Iterator[tuple[str, State]]:
         yield path.stem, state
 
 
+def finished(job: list[str], folder: Path, steps: Callable[[], int]) -> str:
+    """What a job that goes on to its end prints."""
+    process = start_clp(job, folder)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert steps() == STEPS, "no step is taken twice"
+    assert not list(folder.rglob("*.checkpoint"))
+    return str(out)
+
+
 def test_ended_twice_in_mid_experience_a_run_ends_as_undisturbed(
     tmp_path: Path, steps: Callable[[], int]
 ) -> None:
@@ -70,11 +80,7 @@ def test_ended_twice_in_mid_experience_a_run_ends_as_undisturbed(
         assert ended_at(count, steps, job, folder).startswith("terminated; ")
         assert steps() < STEPS // 2
         assert len(list(folder.rglob("*.checkpoint"))) == 1
-    process = start_clp(job, folder)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert steps() == STEPS, "no step is taken twice"
-    assert not list(folder.rglob("*.checkpoint"))
+    out = finished(job, folder, steps)
     found = json.loads(out)
     wanted = execute(make_plan(parse_config(SETTINGS)), whole / "clp-results").to_json()
     for part in ("run_id", "matrix", "metrics"):
@@ -96,9 +102,5 @@ def test_a_sweep_that_is_ended_goes_on_in_mid_experience(
     err = ended_at(30, steps, job, tmp_path)
     assert err.startswith("terminated; "), err
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
-    process = start_clp(job, tmp_path)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert steps() == STEPS, "no step is taken twice"
-    assert not list(tmp_path.rglob("*.checkpoint"))
+    finished(job, tmp_path, steps)
     assert one_result(tmp_path / "clp-results" / "mine")["cost"]["steps"] == STEPS

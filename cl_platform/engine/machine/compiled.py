@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cl_platform.core.batch import Batch
 from cl_platform.core.strategy import Strategy
-from cl_platform.core.wrapper import Wrapper
+from cl_platform.core.wrapper import innermost
 from cl_platform.errors import one_line
 
 BACKEND = "inductor"
@@ -84,8 +84,7 @@ def compiling(strategy: Strategy, wanted: bool) -> Iterator[CompiledLoss | None]
     if not wanted:
         yield None
         return
-    while isinstance(strategy, Wrapper):  # which calls the loss of what it wraps
-        strategy = strategy.inner
+    strategy = innermost(strategy)
     loss = CompiledLoss(strategy)
     object.__setattr__(strategy, "loss", loss)
     try:

@@ -89,16 +89,22 @@ def test_an_autoscaler_is_asked_for_more_bit_by_bit(
 # --- memory of GPUs
 
 
-def test_what_runs_out_of_memory_is_tried_again_with_the_gpu_for_itself(
-    carry_out: CarryOut, tmp_path: Path
-) -> None:
-    alone: list[int] = []
+def noting(carry_out: CarryOut) -> tuple[list[int], Callable[[Worker, Task], Outcome]]:
+    """How many workers are alive at each task that is to be alone; and the work that notes it."""
+    alive: list[int] = []
 
     def work(worker: Worker, task: Task) -> Outcome:
         if task.alone:
-            alone.append(len(carry_out.ray.alive))  # type: ignore[attr-defined]
+            alive.append(len(carry_out.ray.alive))  # type: ignore[attr-defined]
         return worker.carry_out(task)
 
+    return alive, work
+
+
+def test_what_runs_out_of_memory_is_tried_again_with_the_gpu_for_itself(
+    carry_out: CarryOut, tmp_path: Path
+) -> None:
+    alone, work = noting(carry_out)
     strategies = [{"name": GREEDY, "log": str(tmp_path / "log"), "times": 1}, "finetune", "er"]
     phase, _ = carry_out(work, base=TWO, axes={"strategy": strategies}, workers=3, share=False)
     assert (phase.tally.done, phase.errors) == (3, {})
@@ -110,13 +116,7 @@ def test_what_runs_out_of_memory_is_tried_again_with_the_gpu_for_itself(
 
 
 def test_on_another_gpu_the_others_go_on(carry_out: CarryOut, tmp_path: Path) -> None:
-    alive: list[int] = []
-
-    def work(worker: Worker, task: Task) -> Outcome:
-        if task.alone:
-            alive.append(len(carry_out.ray.alive))  # type: ignore[attr-defined]
-        return worker.carry_out(task)
-
+    alive, work = noting(carry_out)
     strategies = [{"name": GREEDY, "log": str(tmp_path / "log"), "times": 1}, "finetune", "er"]
     places = iter([Place("node", 1, ("0",)), Place("node", 2, ("1",)), Place("other", 3, ("0",))])
     phase, _ = carry_out(
