@@ -62,9 +62,12 @@ def _environment() -> Iterator[None]:
     """What a test, or code meant for a process of its own, sets for its process ends with it."""
     before = dict(os.environ)
     yield
-    if os.environ != before:
+    # Once Ray has turned its tokens on in a process, that process asks every cluster for them; a
+    # cluster that is started without this variable gives none, and its actors die at once.
+    tokens = {name: os.environ[name] for name in ("RAY_AUTH_MODE",) if name in os.environ}
+    if os.environ != before | tokens:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(before | tokens)
 
 
 _of_a_test = pytest.fixture(autouse=True)(_environment)
