@@ -16,6 +16,7 @@ from cl_platform._version import __version__ as __version__
 
 HOMES = {
     "AccuracyMatrix": "core.matrix",
+    "Affinity": "core.affinity",
     "Augmentation": "core.augmentation",
     "Batch": "core.batch",
     "Chunk": "core.batch",
@@ -47,6 +48,7 @@ __all__ = list(HOMES)
 
 if TYPE_CHECKING:
     from cl_platform.api import run as run
+    from cl_platform.core.affinity import Affinity as Affinity
     from cl_platform.core.augmentation import Augmentation as Augmentation, Mixing as Mixing
     from cl_platform.core.batch import Batch as Batch, Chunk as Chunk
     from cl_platform.core.buffers import (

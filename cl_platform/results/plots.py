@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 WRITTEN = 20  # experiences whose accuracies are written into a heat map
 NAMED = 10  # experiences with a line, or a name, of their own
+MOST_NAMES, LETTERS = 40, 22  # beside a heat map of affinities; letters of each
 LARGEST = 16.0  # inches of a side: streams of hundreds of experiences have figures as well
 
 
@@ -92,6 +95,38 @@ def class_accuracy_figure(accuracies: np.ndarray, title: str) -> Figure:
     axes.plot(range(n), values[1:].max(axis=0), "_", color="0.5", label="at best")
     axes.set(xlabel="class", ylabel="accuracy in %", ylim=(0, 102))
     _finish(axes, title)
+    return figure
+
+
+def affinity_figure(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Draw an affinity as a heat map with white for 0: rows are sources, columns targets.
+
+    Args:
+        matrix: (T, T); its diagonal, which says nothing, stays empty.
+    """
+    n = len(names)
+    values = np.where(np.eye(n, dtype=bool), np.nan, matrix)
+    reach = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+    figure = new_figure(4.2 + 0.5 * n, 3.2 + 0.45 * n)
+    axes = figure.subplots()
+    axes.set_facecolor("0.93")
+    image = axes.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach)
+    shown = slice(None, None, 1 + (n - 1) // MOST_NAMES)
+    cut = f"{{:.{LETTERS - 1}}}\N{HORIZONTAL ELLIPSIS}"
+    short = [name if len(name) <= LETTERS else cut.format(name) for name in names]
+    turned: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(n)[shown], short[shown], parse_math=False, **turned)
+    axes.set_yticks(range(n)[shown], short[shown], parse_math=False)
+    axes.set(xlabel="learned after it", ylabel="learned first")
+    axes.set_title(literal(title), fontsize=9)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if n <= NAMED:
+        for i, j in permutations(range(n), 2):
+            colour = "white" if abs(values[i, j]) > 0.6 * reach else "black"
+            text = f"{values[i, j]:.2g}"
+            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="the higher, the more it helps")
     return figure
 
 
