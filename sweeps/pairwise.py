@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from cl_platform import Affinity, Stream
-from cl_platform.config.run_config import RunConfig, parse_config
+from cl_platform.config.run_config import RunConfig, parse_config, with_flags
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Mask
 from cl_platform.engine.execution import advance
@@ -84,14 +84,14 @@ class Pairwise(Affinity):
 
     def _config(self, stream: Stream) -> RunConfig:
         base = self.base or {}
-        if fixed := {"stream", "curriculum"} & {*base}:
+        if fixed := {"stream", "scenario", "curriculum"} & {*base}:
             raise BadInput(
                 f"affinity.base.{min(fixed)}: the stream is that whose affinities are asked for, in "
                 "all orders of two; leave it out"
             )
         data = digest([e.identity for e in stream.experiences])
         section = {"name": f"{__name__}:given", "data": data}
-        return parse_config({**base, "stream": section})
+        return parse_config({**with_flags({}, base), "stream": section})
 
     def _train(self, runs: list[Run], planner: Planner, out: Path) -> None:
         if self.workers:
@@ -133,8 +133,13 @@ def _validated(stream: Stream) -> Stream:
     """Return the stream with its validation data in the place of test data.
 
     Raises:
-        BadInput: it has none.
+        BadInput: it has none, or is open.
     """
+    if stream.open:
+        raise BadInput(
+            f"affinity pairwise: stream {stream.name!r:.60} is open, so that its classes have other "
+            "numbers in every order; leave stream.open out"
+        )
     if not all(len(e.validation) for e in stream.experiences):
         raise BadInput(
             f"affinity pairwise: stream {stream.name!r:.60} has no validation data, and test data "
