@@ -59,7 +59,7 @@ class Pairwise(Affinity):
                 self._train([run for run, _ in pairs], planner, out)
             store = StateStore(out / "states")
             alone, after = np.zeros((self.seeds, n)), np.zeros((self.seeds, n, n))
-            for run, plan in pairs:
+            for _, plan in pairs:
                 (i, j), seed = plan.order[:2], plan.config.seed - pairs[0][1].config.seed
                 alone[seed, i] = self._accuracy(store, plan, 1)
                 after[seed, i, j] = self._accuracy(store, plan, 2)
@@ -86,8 +86,8 @@ class Pairwise(Affinity):
         base = self.base or {}
         if fixed := {"stream", "scenario", "curriculum"} & {*base}:
             raise BadInput(
-                f"affinity.base.{min(fixed)}: the stream is that whose affinities are asked for, in "
-                "all orders of two; leave it out"
+                f"affinity.base.{min(fixed)}: the stream is that whose affinities are asked for, "
+                "in all orders of two; leave it out"
             )
         data = digest([e.identity for e in stream.experiences])
         section = {"name": f"{__name__}:given", "data": data}
@@ -137,8 +137,8 @@ def _validated(stream: Stream) -> Stream:
     """
     if stream.open:
         raise BadInput(
-            f"affinity pairwise: stream {stream.name!r:.60} is open, so that its classes have other "
-            "numbers in every order; leave stream.open out"
+            f"affinity pairwise: stream {stream.name!r:.60} is open, so that its classes have "
+            "other numbers in every order; leave stream.open out"
         )
     if not all(len(e.validation) for e in stream.experiences):
         raise BadInput(
@@ -153,8 +153,8 @@ def _run_of(planner: Planner, config: RunConfig) -> tuple[Run, Plan]:
     plan = planner(config)
     if len(plan.steps) < len(plan.stream):
         raise BadInput(
-            f"affinity pairwise: strategy {config.strategy['name']!r} trains on the whole stream at "
-            "once; give another affinity.base.strategy"
+            f"affinity pairwise: strategy {config.strategy['name']!r} trains on the whole stream "
+            "at once; give another affinity.base.strategy"
         )
     whole = len(plan.stream) == 2
     return Run(plan.run_id, {}, config, plan.order, plan.keys, 2, whole), plan

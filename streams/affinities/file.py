@@ -62,7 +62,9 @@ class File(Affinity):
             matrix = np.array(rows, dtype=np.float64)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {one_line(error, 100)}"
-            raise BadInput(f"affinity file {self.path} holds no matrix ({reason}); {FORM}") from None
+            raise BadInput(
+                f"affinity file {self.path} holds no matrix ({reason}); {FORM}"
+            ) from None
         if matrix.shape != (len(names), len(names)):
             raise BadInput(
                 f"affinity file {self.path} holds {len(names)} names and a matrix of shape "
