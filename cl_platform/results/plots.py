@@ -109,7 +109,7 @@ def affinity_figure(matrix: np.ndarray, names: Sequence[str], title: str) -> Fig
     reach = float(np.nanmax(np.abs(values), initial=0)) or 1.0
     figure = new_figure(4.2 + 0.5 * n, 3.2 + 0.45 * n)
     axes = figure.subplots()
-    axes.set_facecolor("0.93")
+    axes.set_facecolor("0.85")
     image = axes.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach)
     shown = slice(None, None, 1 + (n - 1) // MOST_NAMES)
     cut = f"{{:.{LETTERS - 1}}}\N{HORIZONTAL ELLIPSIS}"
@@ -124,7 +124,7 @@ def affinity_figure(matrix: np.ndarray, names: Sequence[str], title: str) -> Fig
     if n <= NAMED:
         for i, j in permutations(range(n), 2):
             colour = "white" if abs(values[i, j]) > 0.6 * reach else "black"
-            text = f"{values[i, j]:.2g}"
+            text = f"{values[i, j]:.0f}" if reach >= 100 else f"{values[i, j]:.2g}"
             axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.8, label="the higher, the more it helps")
     return figure

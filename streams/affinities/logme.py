@@ -102,22 +102,24 @@ class Regression:
         """Return the precisions of the largest evidence: beta follows from their ratio."""
         from scipy.optimize import minimize_scalar
 
-        unit = float(self.squares.mean()) or 1.0
-        tried = unit * RATIOS
-        place = int(np.argmax([self.log_evidence(*self._at(ratio)) for ratio in tried]))
-        low, high = tried[max(0, place - 1)], tried[min(len(tried) - 1, place + 1)]
-        found = minimize_scalar(
-            lambda log: -self.log_evidence(*self._at(math.exp(log))),
-            bounds=(math.log(low), math.log(high)),
-            method="bounded",
-        )
-        return self._at(math.exp(found.x))
-
-    def _at(self, ratio: float) -> tuple[float, float]:
-        """Return alpha and beta of a ratio alpha / beta, with the beta of the largest evidence."""
-        residual = self.outside + float((self.along * ratio / (self.squares + ratio)).sum())
-        beta = self.n / max(residual, 1e-300)
+        tried = np.log((float(self.squares.mean()) or 1.0) * RATIOS)
+        place = int(self._profile(tried).argmax())
+        ends = tried[max(0, place - 1)], tried[min(len(tried) - 1, place + 1)]
+        found = minimize_scalar(lambda at: -self._profile(at)[0], bounds=ends, method="bounded")
+        ratio = math.exp(found.x)
+        beta = self.n / float(self._residual(np.array([ratio]))[0])
         return ratio * beta, beta
+
+    def _profile(self, log_ratios: np.ndarray) -> np.ndarray:
+        """Return the largest log evidence, but for a constant, at (m,) logs of alpha / beta."""
+        ratios = np.exp(np.atleast_1d(log_ratios))
+        scale = np.log1p(self.squares / ratios[:, None]).sum(1)
+        return -(self.n * np.log(self._residual(ratios)) + scale) / 2
+
+    def _residual(self, ratios: np.ndarray) -> np.ndarray:
+        """Return n / beta for the best beta at each ratio, (m,)."""
+        shrunk = ratios[:, None] / (self.squares + ratios[:, None])
+        return np.maximum(self.outside + shrunk @ self.along, 1e-300)
 
     def published(self) -> tuple[float, float]:
         """Return the precisions that the published code ends with."""
