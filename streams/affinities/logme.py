@@ -114,12 +114,12 @@ class Regression:
         """Return the largest log evidence, but for a constant, at (m,) logs of alpha / beta."""
         ratios = np.exp(np.atleast_1d(log_ratios))
         scale = np.log1p(self.squares / ratios[:, None]).sum(1)
-        return -(self.n * np.log(self._residual(ratios)) + scale) / 2
+        return np.asarray(-(self.n * np.log(self._residual(ratios)) + scale) / 2)
 
     def _residual(self, ratios: np.ndarray) -> np.ndarray:
         """Return n / beta for the best beta at each ratio, (m,)."""
         shrunk = ratios[:, None] / (self.squares + ratios[:, None])
-        return np.maximum(self.outside + shrunk @ self.along, 1e-300)
+        return np.asarray(np.maximum(self.outside + shrunk @ self.along, 1e-300))
 
     def published(self) -> tuple[float, float]:
         """Return the precisions that the published code ends with."""
