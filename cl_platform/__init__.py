@@ -21,9 +21,10 @@ HOMES = {
     "Chunk": "core.batch",
     "ClassBalancedBuffer": "core.buffers",
     "ClpError": "errors",
-    "Curriculum": "core.curriculum",
+    "Curriculum": "core.order.curriculum",
     "Experience": "core.stream",
     "Mixing": "core.augmentation",
+    "Past": "core.order.teacher",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
     "RingBuffer": "core.buffers",
@@ -32,6 +33,8 @@ HOMES = {
     "Strategy": "core.strategy",
     "Stream": "core.stream",
     "StreamInfo": "core.stream",
+    "Teacher": "core.order.teacher",
+    "Visit": "core.order.teacher",
     "Wrapper": "core.wrapper",
     "adopt": "models.adopted",
     "check_strategy": "engine.contract",
@@ -54,8 +57,9 @@ if TYPE_CHECKING:
         ReplayBuffer as ReplayBuffer,
         RingBuffer as RingBuffer,
     )
-    from cl_platform.core.curriculum import Curriculum as Curriculum
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
+    from cl_platform.core.order.curriculum import Curriculum as Curriculum
+    from cl_platform.core.order.teacher import Past as Past, Teacher as Teacher, Visit as Visit
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples
     from cl_platform.core.strategy import Strategy as Strategy

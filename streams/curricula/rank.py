@@ -63,7 +63,7 @@ def rank(
 
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import instantiate
-    from cl_platform.core.curriculum import arrange
+    from cl_platform.core.order.curriculum import arrange
     from cl_platform.tracking.console import Whole, new_console
     from streams.curricula.designed import Designer
     from streams.curricula.designer import EXHAUSTIVE, ranked, variances
