@@ -16,15 +16,16 @@ from cl_platform._version import __version__ as __version__
 
 HOMES = {
     "AccuracyMatrix": "core.matrix",
-    "Affinity": "core.affinity",
+    "Affinity": "core.order.affinity",
     "Augmentation": "core.augmentation",
     "Batch": "core.batch",
     "Chunk": "core.batch",
     "ClassBalancedBuffer": "core.buffers",
     "ClpError": "errors",
-    "Curriculum": "core.curriculum",
+    "Curriculum": "core.order.curriculum",
     "Experience": "core.stream",
     "Mixing": "core.augmentation",
+    "Past": "core.order.teacher",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
     "RingBuffer": "core.buffers",
@@ -33,6 +34,8 @@ HOMES = {
     "Strategy": "core.strategy",
     "Stream": "core.stream",
     "StreamInfo": "core.stream",
+    "Teacher": "core.order.teacher",
+    "Visit": "core.order.teacher",
     "Wrapper": "core.wrapper",
     "adopt": "models.adopted",
     "check_strategy": "engine.contract",
@@ -48,7 +51,6 @@ __all__ = list(HOMES)
 
 if TYPE_CHECKING:
     from cl_platform.api import run as run
-    from cl_platform.core.affinity import Affinity as Affinity
     from cl_platform.core.augmentation import Augmentation as Augmentation, Mixing as Mixing
     from cl_platform.core.batch import Batch as Batch, Chunk as Chunk
     from cl_platform.core.buffers import (
@@ -56,8 +58,10 @@ if TYPE_CHECKING:
         ReplayBuffer as ReplayBuffer,
         RingBuffer as RingBuffer,
     )
-    from cl_platform.core.curriculum import Curriculum as Curriculum
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
+    from cl_platform.core.order.affinity import Affinity as Affinity
+    from cl_platform.core.order.curriculum import Curriculum as Curriculum
+    from cl_platform.core.order.teacher import Past as Past, Teacher as Teacher, Visit as Visit
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples
     from cl_platform.core.strategy import Strategy as Strategy

@@ -14,7 +14,7 @@ from cl_platform.config.registry import load, name_of
 from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
 from cl_platform.config.signatures import check_section, object_faults
 from cl_platform.core.augmentation import Augmentation
-from cl_platform.core.curriculum import Curriculum
+from cl_platform.core.order.curriculum import Curriculum
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import DEFAULT_OUT, execute

@@ -7,7 +7,7 @@ from typing import Any
 
 from cl_platform.config.labels import label
 from cl_platform.config.signatures import as_section, blame, build
-from cl_platform.core.affinity import affinity_of, ask
+from cl_platform.core.order.affinity import affinity_of, ask
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, CurriculumError
 from sweeps.planning import Run

@@ -61,7 +61,7 @@ def affinity(
 
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import as_section, instantiate
-    from cl_platform.core.affinity import affinity_of, ask, key_of
+    from cl_platform.core.order.affinity import affinity_of, ask, key_of
     from cl_platform.storage.files import write_json
 
     section = as_section(data.pop("affinity"))
@@ -122,7 +122,7 @@ def _with_settings(section: dict[str, Any], settings: dict[str, Any]) -> dict[st
 def _show(by: str, stream: str, matrix: np.ndarray, names: Sequence[str]) -> None:
     from rich.text import Text
 
-    from cl_platform.core.affinity import reciprocity
+    from cl_platform.core.order.affinity import reciprocity
     from cl_platform.tracking.console import new_console
 
     n = len(names)

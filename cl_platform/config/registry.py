@@ -77,7 +77,7 @@ def load(kind: Kind, name: str) -> Any:
         BadInput: the module, file or attribute cannot be imported.
     """
     library, colon, inside = name.partition(":")
-    if colon:
+    if colon and name not in plugins(kind):
         shelf = plugins(kind).get(library)
         found: Any = _import(kind, shelf.value) if shelf else None
         return found.named(inside) if hasattr(found, "named") else _import(kind, name)

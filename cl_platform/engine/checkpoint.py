@@ -21,7 +21,7 @@ from cl_platform.config.process import ENDING
 from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.rng import RNG, global_states, set_global_states
 from cl_platform.core.strategy import Strategy
-from cl_platform.engine.cost import Meter
+from cl_platform.engine.machine.cost import Meter
 from cl_platform.engine.optimization import optimizer_state
 from cl_platform.engine.steps import Accumulation, Stopper, WeightAverage
 from cl_platform.storage.state_store import StateStore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean
@@ -17,14 +17,15 @@ from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.checkpoint import Checkpoints
-from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
+from cl_platform.engine.machine.cost import Meter, Stopwatch
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
+from cl_platform.engine.teaching import advised
 from cl_platform.engine.training import batch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed, one_line, say_once
 from cl_platform.models.precision import cast_frozen_once
@@ -49,9 +50,7 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
-        identities = [e.identity for e in plan.stream.experiences]
-        stored = [store.record(key, identities) for key in plan.keys]
-        self.records = [r if r.evaluator == plan.evaluator else Record() for r in stored]
+        self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.experiences)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
         self.trained = 0
@@ -66,6 +65,17 @@ class Fold:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
         wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
+        self._reach(wanted)
+        while upto is None and (plan := advised(self.plan, self.records)) is not None:
+            self.plan = plan
+            self.records.append(self._stored(plan.keys[-1]))
+            visit, k = plan.visits[-1]._asdict(), len(plan.steps)
+            self.trackers.emit("decided", step=k, **visit)
+            self._reach([k])
+        return self.records if upto is None else self.records[: wanted.stop]
+
+    def _reach(self, wanted: Sequence[int]) -> None:
+        """See that some states have their records."""
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
@@ -76,7 +86,12 @@ class Fold:
                         self.approach(k)
                     if not self._complete(self.position):
                         self.evaluate()
-        return self.records[: wanted.stop]
+
+    def _stored(self, key: str) -> Record:
+        """Return the record of a key, empty if there is none by this code of evaluation."""
+        identities = [e.identity for e in self.plan.stream.experiences]
+        record = self.store.record(key, identities)
+        return record if record.evaluator == self.plan.evaluator else Record()
 
     def approach(self, k: int) -> None:
         """Go to the furthest stored state up to k; if none is ahead, train one more step."""
@@ -132,6 +147,7 @@ class Fold:
     def _enter(self, k: int) -> None:
         """Set what the k-th step decides: its random numbers, and the classes seen."""
         self.rng.restart(k)
+        self.info.visits[:] = self.plan.visited(k)
         self.info.seen.zero_()
         self.info.seen[[c for e in self._learned(k) for c in e.classes]] = True
 
@@ -272,7 +288,8 @@ class Fold:
     @contextmanager
     def _blaming(self, k: int) -> Iterator[None]:
         """Turn whatever a strategy or model raises into one line that says where."""
-        place = f"run {self.plan.run_id} failed at experience {k} of {len(self.plan.steps)}"
+        unit = "experience" if self.plan.teacher is None else "slice"
+        place = f"run {self.plan.run_id} failed at {unit} {k} of {len(self.plan.steps)}"
         try:
             yield
         except RunFailed as error:
@@ -312,6 +329,7 @@ class Fold:
             scores["test"].class_accuracy,
             self._anytime(scores["test"].row),
             self.plan.evaluator,
+            scores[self.splits[-1]].signals,
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
         self._emit_row(k, reused=False)

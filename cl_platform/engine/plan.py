@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
+from cl_platform.core.order.teacher import Teacher, Visit
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.samples import Samples
@@ -68,6 +69,8 @@ class Plan:
         labels: the class index in this run of each class of the stream as given.
         objects: the sections that the caller gave as objects.
         evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
+        teacher: decides the steps while the run goes on; then `steps` are those decided so far.
+        visits: what it decided, one a step.
     """
 
     config: RunConfig
@@ -86,6 +89,8 @@ class Plan:
     labels: tuple[int, ...] = ()
     objects: tuple[str, ...] = ()
     evaluators: dict[str, Any] = field(default_factory=dict)
+    teacher: Teacher | None = None
+    visits: tuple[Visit, ...] = ()
 
     def on_device(self) -> Plan:
         """Return the plan with its data resident on the configuration's device."""
@@ -96,6 +101,14 @@ class Plan:
             stream=self.stream.to(device, moved),
             steps=tuple(step.to(device, moved) for step in self.steps),
         )
+
+    def visited(self, k: int) -> list[int]:
+        """Return which experience each of the first k steps learns, numbered by first visits."""
+        if self.teacher is None:
+            return [*range(k)]
+        chosen = [visit.experience for visit in self.visits[:k]]
+        number = {experience: i for i, experience in enumerate(dict.fromkeys(chosen))}
+        return [number[experience] for experience in chosen]
 
     def info(self, rng: RNG, step: int = 0) -> StreamInfo:
         """Return what the strategy receives in ``setup``.

@@ -21,8 +21,9 @@ from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
-from cl_platform.core.curriculum import Curriculum, Level, arrange, ask
 from cl_platform.core.digests import digest
+from cl_platform.core.order.curriculum import Curriculum, Level, arrange, ask
+from cl_platform.core.order.teacher import Teacher
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
@@ -30,6 +31,7 @@ from cl_platform.core.stream import Stream
 from cl_platform.engine.fit import augmentation_of, training_faults
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Step, steps_of
+from cl_platform.engine.teaching import teaching_faults
 from cl_platform.errors import BadInput, ConfigError, say_once
 from cl_platform.metrics.registry import registered_functions
 
@@ -139,7 +141,11 @@ class Planner:
         preprocess = _of_model(model, "preprocess", parameters)
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         augmentation = augmentation_of(config)
-        if faults := [*training_faults(config, template, given, arranged.steps, augmentation)]:
+        faults = [*training_faults(config, template, given, arranged.steps, augmentation)]
+        teacher = curriculum if isinstance(curriculum, Teacher) else None
+        if teacher is not None:
+            faults += teaching_faults(config, teacher, template, given)
+        if faults:
             raise ConfigError("\n".join(faults))
         pretrained = bool(_of_model(model, "pretrained", parameters))
         if template.freezes_model and not pretrained:
@@ -162,6 +168,10 @@ class Planner:
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
+        run = ("run", keys[-1], columns, config.model_dump(), scored)
+        if teacher is not None:  # its decisions are not known yet
+            arranged, keys = replace(arranged, steps=()), keys[:1]
+            run = ("run", keys[0], columns, config.model_dump(), scored, code_digest(type(teacher)))
         # Then each order has test data of its own.
         own_data = curriculum.level == "classes" or given.open
         return Plan(
@@ -172,7 +182,7 @@ class Planner:
             make_model=partial(model, **parameters),
             steps=arranged.steps,
             keys=keys,
-            run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
+            run_id=digest(*run)[:12],
             code=code,
             pretrained=pretrained,
             evaluator=evaluator,
@@ -180,6 +190,7 @@ class Planner:
             data=self._cached("given", _key(config.stream), lambda: _identity(given)),
             labels=arranged.labels,
             objects=tuple(self.objects),
+            teacher=teacher,
             evaluators={}
             if own_data
             else self._cached("evaluators", (arranged.data, config.device), dict),

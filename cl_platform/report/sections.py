@@ -14,8 +14,9 @@ import pandas as pd
 from cl_platform._version import __version__
 from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
-from cl_platform.core.affinity import reciprocity
+from cl_platform.core.order.affinity import reciprocity
 from cl_platform.metrics.registry import metrics
+from cl_platform.report import teachers
 from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.orders import page as orders_page
@@ -55,6 +56,7 @@ def page(runs: Runs, reload: float = 0) -> str:
         _filters(rows, together),
         *_leaderboard(rows, together, measures),
         *_charts(rows, measures),
+        *teachers.sections(rows, runs.results),
         *over_streams(together or rows),
         *differences(together or rows),
         *_orders(runs),

@@ -31,11 +31,17 @@ def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
     every = _every(columns)
     axes.set_xticks(range(columns)[::every], [str(j + 1) for j in range(columns)[::every]])
+    every = _every(rows - 1)
     axes.set_yticks(
         range(rows)[::every], ["untrained", *(str(i) for i in range(every, rows, every))]
     )
     axes.set_xlabel("experience, in the order of learning")
     axes.set_ylabel("after experience")
+    if rows != columns + 1:  # each row's own experience is marked
+        steps = range(1, rows)
+        axes.plot(matrix.visits, steps, "s", markersize=4, color="white", markeredgecolor="black")
+        axes.set_xlabel("experience; what a slice is of is marked")
+        axes.set_ylabel("after slice")
     axes.set_title(literal(f"{title}: accuracy in %"), fontsize=9)
     if columns <= WRITTEN:
         for (i, j), value in np.ndenumerate(values):
@@ -51,13 +57,17 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     n = len(matrix)
     figure = new_figure(6.4, 3.8)
     axes = figure.subplots()
-    for j in range(n) if n <= NAMED else ():
-        axes.plot(range(j + 1, n + 1), values[j + 1 :, j], color="0.7", marker=".", linewidth=1)
-        axes.annotate(str(j + 1), (j + 1, values[j + 1, j]), color="0.5", fontsize=8, va="bottom")
+    steps = len(matrix.visits)
+    for j, i in zip(*matrix.learned("first"), strict=True) if n <= NAMED else ():
+        axes.plot(range(i, steps + 1), values[i:, j], color="0.7", marker=".", linewidth=1)
+        axes.annotate(str(j + 1), (i, values[i, j]), color="0.5", fontsize=8, va="bottom")
     mean = [100 * accuracy for accuracy in accuracy_so_far(matrix)]
-    axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
-    axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
-    axes.set_xticks(range(1, n + 1, _every(n)))
+    axes.plot(
+        range(1, steps + 1), mean, color="C0", marker="o", label="mean of those learned so far"
+    )
+    unit = "experiences" if steps == n else "slices"
+    axes.set(xlabel=f"{unit} learned", ylabel="accuracy in %", ylim=(-2, 102))
+    axes.set_xticks(range(1, steps + 1, _every(steps)))
     _finish(axes, title)
     return figure
 
@@ -65,7 +75,9 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
 def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     """Draw for each experience the accuracy once learned and at the end."""
     values, n = 100 * matrix.values, len(matrix)
-    learned, last = np.diagonal(values, offset=-1), values[-1]
+    columns, rows = matrix.learned()
+    last, learned = values[-1], np.full(n, np.nan)  # some may never be learned
+    learned[columns] = values[rows, columns]
     figure = new_figure(2 + 0.5 * n, 3.8)
     axes = figure.subplots()
     axes.vlines(range(n), last, learned, color="0.75", linewidth=4)

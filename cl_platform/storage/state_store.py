@@ -77,6 +77,8 @@ class Record:
         anytime: [samples shown, accuracy] during and at the end of the step that led here; empty
             without ``evaluate_every``.
         evaluator: digest of the evaluating code; rows of other code are not used.
+        signals: what teachers see besides accuracies, by name and experience identity; see
+            :class:`cl_platform.engine.evaluation.Scores`.
     """
 
     rows: dict[str, Accuracies] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Record:
     class_accuracy: list[float | None] = field(default_factory=list)
     anytime: list[list[float]] = field(default_factory=list)
     evaluator: str = ""
+    signals: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class StateStore:
@@ -327,6 +330,7 @@ def _packed(record: Record) -> dict[str, Any]:
             for split, by_mask in record.rows.items()
         },
         "calibration": listed(record.calibration),
+        "signals": {name: listed(values) for name, values in record.signals.items()},
     }
 
 
@@ -342,4 +346,6 @@ def _unpacked(identities: Sequence[str], data: dict[str, Any]) -> Record | None:
         split: {mask: named(values) for mask, values in by_mask.items()}
         for split, by_mask in data.pop("rows").items()
     }
-    return Record(rows=rows, calibration=named(data.pop("calibration")), **data)
+    signals = {name: named(values) for name, values in data.pop("signals").items()}
+    calibration = named(data.pop("calibration"))
+    return Record(rows=rows, calibration=calibration, signals=signals, **data)

@@ -74,8 +74,8 @@ def rank(
     from cl_platform.config.labels import label
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import instantiate
-    from cl_platform.core.affinity import is_symmetric
-    from cl_platform.core.curriculum import arrange
+    from cl_platform.core.order.affinity import is_symmetric
+    from cl_platform.core.order.curriculum import arrange
     from cl_platform.tracking.console import Whole, new_console
     from streams.curricula import designer, transfer
     from streams.curricula.designed import Designer

@@ -1,6 +1,7 @@
 """Curricula from an affinity: a directed matrix of how much each experience helps the others.
 
-With A[i, j] how much it helps to have learned i before j; see :mod:`cl_platform.core.affinity`.
+With A[i, j] how much it helps to have learned i before j, as an
+:class:`~cl_platform.core.order.affinity.Affinity` gives it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import NonNegativeInt
 
 from cl_platform import Curriculum, Stream
-from cl_platform.core.affinity import affinity_of, ask
+from cl_platform.core.order.affinity import affinity_of, ask
 from cl_platform.errors import CurriculumError
 from streams.curricula.designer import EXHAUSTIVE
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cl_platform.cli.affinity import table
 from cl_platform.config.signatures import build
-from cl_platform.core.affinity import affinity_of, ask
+from cl_platform.core.order.affinity import affinity_of, ask
 
 Clp = Callable[..., tuple[int, str, str]]
 BLOBS = ("affinity", "--stream", "blobs", "--set", "affinity.samples=20")

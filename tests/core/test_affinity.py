@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from cl_platform import Affinity, Stream
-from cl_platform.core.affinity import affinity_of, ask, is_symmetric, key_of, reciprocity
+from cl_platform.core.order.affinity import affinity_of, ask, is_symmetric, key_of, reciprocity
 from cl_platform.errors import BadInput, ContractError
 from tests.helpers.hand_made import assert_one_line, stream_of
 

@@ -227,7 +227,9 @@ def test_the_time_it_takes_is_that_of_evaluation(monkeypatch: pytest.MonkeyPatch
         now += 10
         return 0.5
 
-    monkeypatch.setattr("cl_platform.engine.cost.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(
+        "cl_platform.engine.machine.cost.time", SimpleNamespace(perf_counter=lambda: now)
+    )
     monkeypatch.setattr(Evaluator, "mean_accuracy", measure)
     cost = execute(plan("er", evaluate_every=3), None).cost
     assert cost["train_seconds"] == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cl_platform.core.affinity import affinity_of, ask
+from cl_platform.core.order.affinity import affinity_of, ask
 from cl_platform.engine.execution import execute
 from cl_platform.report.runs import read_runs
 from cl_platform.report.sections import page

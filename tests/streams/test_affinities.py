@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, norm
 
 from cl_platform import Stream
-from cl_platform.core.affinity import affinity_of, ask
+from cl_platform.core.order.affinity import affinity_of, ask
 from cl_platform.core.rng import seed_for
 from cl_platform.errors import BadInput, ClpError
 from streams.affinities.divergences import bhattacharyya, js, mmd, normal_divergence

@@ -12,7 +12,7 @@ import pytest
 
 import cl_platform as clp
 from cl_platform import Stream
-from cl_platform.core.curriculum import ask
+from cl_platform.core.order.curriculum import ask
 from cl_platform.errors import BadInput, CurriculumError
 from streams.curricula import transfer
 from streams.curricula.transfer import ranked, scores, usefulness

@@ -12,7 +12,7 @@ import pytest
 
 import cl_platform as clp
 from cl_platform import Stream
-from cl_platform.core.affinity import affinity_of, ask, key_of
+from cl_platform.core.order.affinity import affinity_of, ask, key_of
 from cl_platform.errors import BadInput, ClpError
 from tests.helpers.hand_made import BLOBS, assert_one_line, stream_of
 

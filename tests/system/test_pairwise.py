@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cl_platform.config.signatures import build
-from cl_platform.core.affinity import affinity_of, ask
+from cl_platform.core.order.affinity import affinity_of, ask
 
 STREAM = build("stream", {"name": "split-digits", "experiences": 5, "validation": 0.15})
 

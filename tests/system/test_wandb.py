@@ -138,9 +138,10 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def prompted(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What a strategy that tells of itself logs per experience."""
+    """What a strategy that tells of itself logs per experience, led by a teacher."""
     folder = tmp_path_factory.mktemp("prompted")
     command = ["run", "--stream", "blobs", "--strategy", "l2p", "--model", "tiny-transformer"]
+    command += ["--curriculum", "teacher:fixed", "--set", "curriculum.share=1"]
     process = start_clp([*command, "--wandb", "offline"], folder, env=environment(folder))
     _, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, "")
@@ -361,7 +362,7 @@ def test_an_unknown_event_does_not_end_the_sink(
     recorder = Recorder()
     monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
     trackers = Trackers([WandbSink("offline", tmp_path)])
-    trackers.emit("decided", step=1)
+    trackers.emit("postponed", step=1)
     assert len(trackers.sinks) == 1
     execute(make_plan(parse_config({"stream": "blobs"})), None, sinks=trackers.sinks)
     assert len(recorder.curve()) == 5
