@@ -15,7 +15,9 @@ from pathlib import Path
 # Where the imports of a run are not what is tested, processes are copies of one that has made them
 # (and nothing else: it has no threads): they are two thirds of the work of a short run.
 _COPIES = multiprocessing.get_context("forkserver")
-_COPIES.set_forkserver_preload(["cl_platform.cli.run", "cl_platform.engine.execution", "strategies.er"])
+_COPIES.set_forkserver_preload(
+    ["cl_platform.cli.run", "cl_platform.engine.execution", "strategies.er"]
+)
 
 
 def start_clp(arguments: Sequence[str], cwd: Path, **options: object) -> subprocess.Popen[str]:
