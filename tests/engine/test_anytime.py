@@ -96,7 +96,7 @@ class FrozenPart(LwF):
 @pytest.mark.parametrize("name", sorted(plugins("strategy")))
 def test_no_strategy_notices_that_it_is_measured_and_counted(name: str) -> None:
     scenario = "task" if load("strategy", name).needs_task is True else "class"
-    stream = {**STREAM, "scenario": scenario}
+    stream = {**STREAM, "scenario": scenario, "experiences": 2, "samples_per_class": 20}
     settings = {"strategy": name, **NEEDS.get(name, {}), "schedule": None, "stream": stream}
     assert not differing(states(plan(**settings)), states(plan(**settings, **WATCHED)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import one_result
-from tests.helpers.processes import start_clp
+from tests.helpers.processes import CopiedClp
 
 Clp = Callable[..., tuple[int, str, str]]
 
@@ -25,7 +24,7 @@ def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
     """Start the job, kill it at a random moment of its work, start it again; how often killed."""
     killed = 0
     while killed < kills:
-        process = start_clp(JOB, folder, **{})
+        process = CopiedClp(JOB, folder)
         started = _wait_for_work(folder, process)
         if started:
             time.sleep(rng.random() * 0.6)
@@ -37,13 +36,13 @@ def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
         process.communicate()
         if rng.random() < 0.3:
             _forget_the_end(folder, rng)
-    process = start_clp(JOB, folder)
+    process = CopiedClp(JOB, folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return killed
 
 
-def _wait_for_work(folder: Path, process: subprocess.Popen[str]) -> bool:
+def _wait_for_work(folder: Path, process: CopiedClp) -> bool:
     """Until this process has begun its run (its start event is written)."""
     before = sum(log.read_text().count('"start"') for log in folder.rglob("events.jsonl"))
     while process.poll() is None:

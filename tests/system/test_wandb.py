@@ -36,7 +36,7 @@ from cl_platform.tracking.wandb.schema import (
 )
 from cl_platform.tracking.wandb.sink import WandbSink
 from tests.conftest import ROOT, one_result
-from tests.helpers.processes import start_clp
+from tests.helpers.processes import CopiedClp, start_clp
 from tests.helpers.wandb_server import KEY, ReceivedRun, WandbServer
 
 DATA = ROOT / "tests" / "data"
@@ -57,9 +57,9 @@ def to(server: WandbServer) -> dict[str, str]:
     return {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
 
 
-def start_run(folder: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
+def start_run(folder: Path, *more: str, **variables: str) -> CopiedClp:
     arguments = [*RUN, "--out", str(folder / "out"), *more]
-    return start_clp(arguments, folder, env=environment(folder, **variables))
+    return CopiedClp(arguments, folder, env=environment(folder, **variables))
 
 
 def run(folder: Path, *more: str, **variables: str) -> tuple[str, dict]:
@@ -142,7 +142,7 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("prompted")
     command = ["run", "--stream", "blobs", "--strategy", "l2p", "--model", "tiny-transformer"]
     command += ["--curriculum", "teacher:fixed", "--set", "curriculum.share=1"]
-    process = start_clp([*command, "--wandb", "offline"], folder, env=environment(folder))
+    process = CopiedClp([*command, "--wandb", "offline"], folder, env=environment(folder))
     _, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, "")
     return [logged["item"] for logged in read_back(folder)["history"]]
