@@ -20,7 +20,7 @@ LONGEST = 24  # letters of a name
 
 def sections(rows: Sequence[Row], results: Sequence[Result]) -> Iterator[str]:
     """Yield the section, for the rows of the leaderboard that had a teacher."""
-    taught = {}
+    taught: dict[str, list[Result]] = {}
     for row in rows:
         runs = [results[i] for i in row.indices if results[i].visits]
         names = {run.matrix.names for run in runs}

@@ -16,7 +16,11 @@ def test_the_path_of_runs_and_the_page_with_it(tmp_path: Path) -> None:
     fixed = {"name": "teacher:fixed", "share": 0.5}
     runs = [
         clp.run("blobs", "finetune", curriculum=c, model={"hidden": [8]}, out=tmp_path)
-        for c in ({**fixed, "order": [0, 1, 2, 3, 4]}, {**fixed, "order": [0, 1, 2, 4, 3]}, "reverse")
+        for c in (
+            {**fixed, "order": [0, 1, 2, 3, 4]},
+            {**fixed, "order": [0, 1, 2, 4, 3]},
+            "reverse",
+        )
     ]
     shares = path_shares(runs[:2])
     assert shares.shape == (5, PARTS)

@@ -18,13 +18,14 @@ Clp = Callable[..., tuple[int, str, str]]
 
 JOB = ["run", "--stream", "split-digits", "--strategy", "er", "--epochs", "12", "--json"]
 JOB += ["--set", "optimizer.name=adam", "--set", "optimizer.reset=false", "--lr", "0.001"]
+TAUGHT = [*JOB, "--curriculum", "teacher:sec", "--set", "stream.validation=0.2"]
 
 
-def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
+def kill_until_done(job: list[str], folder: Path, kills: int, rng: random.Random) -> int:
     """Start the job, kill it at a random moment of its work, start it again; how often killed."""
     killed = 0
     while killed < kills:
-        process = CopiedClp(JOB, folder)
+        process = CopiedClp(job, folder)
         started = _wait_for_work(folder, process)
         if started:
             time.sleep(rng.random() * 0.6)
@@ -36,7 +37,7 @@ def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
         process.communicate()
         if rng.random() < 0.3:
             _forget_the_end(folder, rng)
-    process = CopiedClp(JOB, folder)
+    process = CopiedClp(job, folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return killed
@@ -63,14 +64,15 @@ def _forget_the_end(folder: Path, rng: random.Random) -> None:
         state.with_suffix(".json").unlink(missing_ok=True)
 
 
-def check(clp: Clp, folder: Path, kills: int, seed: int) -> None:
-    code, undisturbed, err = clp(*JOB)
+def check(clp: Clp, folder: Path, kills: int, seed: int, job: list[str] = JOB) -> None:
+    code, undisturbed, err = clp(*job)
     assert code == 0, err
     folder.mkdir()
-    assert kill_until_done(folder, kills, random.Random(seed)) == kills
+    assert kill_until_done(job, folder, kills, random.Random(seed)) == kills
     expected, found = json.loads(undisturbed), one_result(folder / "clp-results")
     assert found["matrix"] == expected["matrix"]
     assert found["metrics"] == expected["metrics"]
+    assert found.get("visits") == expected.get("visits")
     assert found["run_id"] == expected["run_id"]
     assert found["cost"]["steps"] == expected["cost"]["steps"]
 
@@ -80,5 +82,6 @@ def test_killed_three_times(clp: Clp, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(clp: Clp, tmp_path: Path) -> None:
-    check(clp, tmp_path / "disturbed", kills=20, seed=1)
+@pytest.mark.parametrize("job", [JOB, TAUGHT], ids=["in order", "taught"])
+def test_killed_twenty_times(job: list[str], clp: Clp, tmp_path: Path) -> None:
+    check(clp, tmp_path / "disturbed", kills=20, seed=1, job=job)
