@@ -140,7 +140,7 @@ def next_visit(teacher: Teacher, past: Past, seed: int) -> Visit | None:
     if past.left < 1:
         return None
     rng = np.random.default_rng(seed_for(seed, len(past.visits) + 1, "teacher"))
-    name, n = name_of("curriculum", type(teacher)), len(past.sizes)
+    n = len(past.sizes)
     try:
         chosen = teacher.choose(past, rng)
         samples = teacher.samples(past, int(chosen)) if chosen in range(n) else 0
@@ -148,12 +148,12 @@ def next_visit(teacher: Teacher, past: Past, seed: int) -> Visit | None:
         raise
     except BaseException as error:  # whatever a user's teacher raises
         raise CurriculumError(
-            f"teacher {name!r} failed after {len(past.visits)} slices "
+            f"teacher {name_of('curriculum', type(teacher))!r} failed after {len(past.visits)} slices "
             f"({type(error).__name__}: {one_line(error)})"
         ) from error
     if samples < 1 or int(samples) != samples:
         raise CurriculumError(
-            f"teacher {name!r} chose {samples!r:.20} samples of experience {chosen!r:.20}: give a "
+            f"teacher {name_of('curriculum', type(teacher))!r} chose {samples!r:.20} samples of experience {chosen!r:.20}: give a "
             f"whole number from 0 to {n - 1}, and 1 sample or more"
         )
     return Visit(int(chosen), min(int(samples), past.left))
