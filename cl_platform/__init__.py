@@ -24,6 +24,7 @@ HOMES = {
     "Curriculum": "core.order.curriculum",
     "Experience": "core.stream",
     "Mixing": "core.augmentation",
+    "Pacing": "core.teaching.pacing",
     "Past": "core.order.teacher",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         StreamInfo as StreamInfo,
         class_incremental as class_incremental,
     )
+    from cl_platform.core.teaching.pacing import Pacing as Pacing
     from cl_platform.core.wrapper import Wrapper as Wrapper
     from cl_platform.deploy.exporting import export as export
     from cl_platform.deploy.update import update as update

@@ -9,11 +9,14 @@ from cyclopts import Parameter
 from cl_platform.cli.app import print_json
 from cl_platform.config.registry import Kind, load, plugins
 
-Section = Literal["streams", "strategies", "curricula", "encoders", "models", "augmentations"]
+Section = Literal[
+    "streams", "strategies", "curricula", "pacings", "encoders", "models", "augmentations"
+]
 KINDS: dict[str, Kind] = {
     "streams": "stream",
     "strategies": "strategy",
     "curricula": "curriculum",
+    "pacings": "pacing",
     "encoders": "encoder",
     "models": "model",
     "augmentations": "augmentation",
@@ -26,12 +29,12 @@ def list_plugins(
     *,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """List streams, strategies, curricula, encoders, models and augmentations.
+    """List streams, strategies, curricula, pacings, encoders, models and augmentations.
 
     Parameters
     ----------
     kind
-        Show only streams, strategies, curricula, encoders, models or augmentations.
+        Show only streams, strategies, curricula, pacings, encoders, models or augmentations.
     json_
         Print one JSON document and nothing else.
     """

@@ -28,12 +28,21 @@ from cl_platform.config.process import process_restored
 from cl_platform.errors import BadInput, UnknownName, one_line
 
 Kind = Literal[
-    "stream", "strategy", "curriculum", "encoder", "model", "augmentation", "metric", "command"
+    "stream",
+    "strategy",
+    "curriculum",
+    "pacing",
+    "encoder",
+    "model",
+    "augmentation",
+    "metric",
+    "command",
 ]
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
     "curriculum": "cl_platform.curricula",
+    "pacing": "cl_platform.pacings",
     "encoder": "cl_platform.encoders",
     "model": "cl_platform.models",
     "augmentation": "cl_platform.augmentations",
