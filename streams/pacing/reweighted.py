@@ -51,5 +51,6 @@ def _drawn(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     places = np.cumsum(weights[order])
     places[-1] = total = math.fsum(weights)  # the same whatever the order
     points = np.arange(rng.random(), max(1.0, total), 1.0)
-    found = np.searchsorted(places, points, side="right")
-    return order[np.unique(np.minimum(found, len(order) - 1))]
+    found = np.minimum(np.searchsorted(places, points, side="right"), len(order) - 1)
+    drawn: np.ndarray = order[np.unique(found)]
+    return drawn
