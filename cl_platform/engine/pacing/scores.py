@@ -38,7 +38,7 @@ def look_at(strategy: Strategy, step: Step) -> Tensor:
 
 
 def scores_of(looks: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return the scores of samples by name, (n,) float64; more is harder.
+    """Return the scores of samples by name, (n,) float32; more is harder.
 
     See :class:`cl_platform.core.teaching.pacing.Pacing` for what they are.
 
@@ -48,10 +48,11 @@ def scores_of(looks: Sequence[Tensor]) -> dict[str, Tensor]:
     chances, others, squares = looks[-1].unbind(1)
     p = chances.exp()
     right = torch.stack([look[:, 0].exp() for look in looks])  # (epochs, n)
-    return {
+    scores = {
         "loss": -chances,
         "margin": 1 - (p - others),
         "el2n": (squares - 2 * p + 1).clamp(min=0).sqrt(),
         "confidence": 1 - right.mean(0),
         "variability": right.std(0, correction=0),
     }
+    return {name: values.float() for name, values in scores.items()}
