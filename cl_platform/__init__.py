@@ -24,7 +24,7 @@ HOMES = {
     "Curriculum": "core.order.curriculum",
     "Experience": "core.stream",
     "Mixing": "core.augmentation",
-    "Pacing": "core.teaching.pacing",
+    "Pacing": "core.order.pacing",
     "Past": "core.order.teacher",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
     from cl_platform.core.order.curriculum import Curriculum as Curriculum
+    from cl_platform.core.order.pacing import Pacing as Pacing
     from cl_platform.core.order.teacher import Past as Past, Teacher as Teacher, Visit as Visit
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
         StreamInfo as StreamInfo,
         class_incremental as class_incremental,
     )
-    from cl_platform.core.teaching.pacing import Pacing as Pacing
     from cl_platform.core.wrapper import Wrapper as Wrapper
     from cl_platform.deploy.exporting import export as export
     from cl_platform.deploy.update import update as update

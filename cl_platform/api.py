@@ -15,9 +15,9 @@ from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
 from cl_platform.config.signatures import check_section, object_faults
 from cl_platform.core.augmentation import Augmentation
 from cl_platform.core.order.curriculum import Curriculum
+from cl_platform.core.order.pacing import Pacing
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
-from cl_platform.core.teaching.pacing import Pacing
 from cl_platform.engine.execution import DEFAULT_OUT, execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, ConfigError

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
+from cl_platform.core.order.pacing import Pacing
 from cl_platform.core.order.teacher import Teacher, Visit
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream, StreamInfo
-from cl_platform.core.teaching.pacing import Pacing
 from cl_platform.engine.optimization import build_optimizer
 from cl_platform.models.features import Features
 from cl_platform.models.frozen import freeze

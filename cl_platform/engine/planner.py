@@ -23,12 +23,12 @@ from cl_platform.config.signatures import check_section, instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.digests import digest
 from cl_platform.core.order.curriculum import Curriculum, Level, arrange, ask
+from cl_platform.core.order.pacing import UNTRAINED, Pacing
 from cl_platform.core.order.teacher import Teacher
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
-from cl_platform.core.teaching.pacing import UNTRAINED, Pacing
 from cl_platform.engine.fit import augmentation_of, training_faults
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Reference, Step, steps_of
@@ -74,7 +74,7 @@ TRAINING = (
 PARALLEL = ("cl_platform.parallel.team",)  # of runs of several processes
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 SCORING = ("cl_platform.engine.evaluation", "cl_platform.engine.pacing.scores")
-PACED = ("cl_platform.core.teaching.pacing", "cl_platform.engine.pacing.epochs", *SCORING)
+PACED = ("cl_platform.core.order.pacing", "cl_platform.engine.pacing.epochs", *SCORING)
 PLAIN = "finetune"  # the strategy of reference models
 EVALUATION = (
     "cl_platform.core.matrix",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from cl_platform.core.teaching.pacing import Pacing, part_of
+from cl_platform.core.order.pacing import Pacing, part_of
 from cl_platform.errors import BadInput
 
 Part = Annotated[float, Field(gt=0, le=1)]

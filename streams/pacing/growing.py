@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from cl_platform.core.teaching.pacing import Pacing, part_of
+from cl_platform.core.order.pacing import Pacing, part_of
 
 
 class EasyToHard(Pacing):

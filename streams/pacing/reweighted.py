@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import PositiveInt
 
-from cl_platform.core.teaching.pacing import Pacing
+from cl_platform.core.order.pacing import Pacing
 
 
 class Reweighted(Pacing):

@@ -276,7 +276,7 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
         {
             "strategies.baselines",
             "streams.pacing.cyclical",
-            "cl_platform.core.teaching.pacing",
+            "cl_platform.core.order.pacing",
             "cl_platform.engine.evaluation",
             "cl_platform.engine.pacing.epochs",
             "cl_platform.engine.pacing.scores",

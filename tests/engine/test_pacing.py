@@ -16,7 +16,7 @@ import cl_platform as clp
 from cl_platform import Batch, Pacing
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.digests import digest
-from cl_platform.core.teaching.pacing import UNTRAINED
+from cl_platform.core.order.pacing import UNTRAINED
 from cl_platform.engine import fold as folds
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.pacing.scores import scores_of

@@ -11,7 +11,7 @@ import pytest
 from cl_platform import Pacing
 from cl_platform.config.registry import plugins
 from cl_platform.config.signatures import build
-from cl_platform.core.teaching.pacing import ask
+from cl_platform.core.order.pacing import ask
 from cl_platform.errors import BadInput, ClpError
 
 N = 200

@@ -1,1 +1,1 @@
-"""What decides the order of learning: curricula before a run, teachers while it goes on."""
+"""What decides when data are learned: curricula before a run, teachers during it, pacings of epochs."""

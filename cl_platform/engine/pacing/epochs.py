@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
+from cl_platform.core.order.pacing import ask
 from cl_platform.core.rng import seed_for
-from cl_platform.core.teaching.pacing import ask
 from cl_platform.engine.pacing.scores import scores_of
 from cl_platform.engine.plan import Plan
 from cl_platform.storage.state_store import StateStore

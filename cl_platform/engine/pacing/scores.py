@@ -40,7 +40,7 @@ def look_at(strategy: Strategy, step: Step) -> Tensor:
 def scores_of(looks: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the scores of samples by name, (n,) float32; more is harder.
 
-    See :class:`cl_platform.core.teaching.pacing.Pacing` for what they are.
+    See :class:`cl_platform.core.order.pacing.Pacing` for what they are.
 
     Args:
         looks: what :func:`look_at` returned after each epoch.
