@@ -1,1 +1,1 @@
-"""What decides when data are learned: curricula before a run, teachers during it, pacings of epochs."""
+"""What decides what is learned when: curricula and teachers the order, pacings the epochs."""
