@@ -25,6 +25,7 @@ HOMES = {
     "Curriculum": "core.order.curriculum",
     "Experience": "core.stream",
     "Mixing": "core.augmentation",
+    "Pacing": "core.order.pacing",
     "Past": "core.order.teacher",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
     from cl_platform.core.order.affinity import Affinity as Affinity
     from cl_platform.core.order.curriculum import Curriculum as Curriculum
+    from cl_platform.core.order.pacing import Pacing as Pacing
     from cl_platform.core.order.teacher import Past as Past, Teacher as Teacher, Visit as Visit
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples

@@ -34,7 +34,7 @@ class Course:
     """The way through the data of an experience: its batches one after the other, and the place.
 
     Args:
-        order: draws the order of the rows for an epoch.
+        order: draws the order of the rows for an epoch, by its number.
         chunks: of an epoch, by its number, the order, and how many at the beginning to leave out.
         mix: samples of a batch with each other.
     """
@@ -42,7 +42,7 @@ class Course:
     def __init__(
         self,
         strategy: Strategy,
-        order: Callable[[], Tensor],
+        order: Callable[[int], Tensor],
         chunks: Callable[[int, Tensor, int], Iterator[Chunk]],
         mix: Callable[[Batch], Batch] | None,
     ) -> None:
@@ -55,7 +55,7 @@ class Course:
         """Yield the batches of an epoch, or those that are left of it."""
         self.epoch = epoch
         if self.order is None:
-            self.order = self._draw()
+            self.order = self._draw(epoch)
         yield from self._rest()
         for chunk in self._chunks(epoch, self.order, self.begun):
             self.begun += 1

@@ -193,7 +193,7 @@ def _is_named(plan: Plan) -> bool:
     """Return whether another process finds all parts of a plan by their names."""
     config = plan.config
     sections = [config.stream, config.strategy, config.curriculum, config.model]
-    sections += config.augmentation or []
+    sections += [*(config.augmentation or []), *([config.pacing] if config.pacing else [])]
     names = [name for section in sections for name in names_in(section)]
     return "stream" not in plan.objects and not any(
         name.startswith("__main__:") or "<" in name for name in names

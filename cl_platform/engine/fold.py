@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from cl_platform.config.signatures import blame
 from cl_platform.core.matrix import OWN_MASK, Accuracies
@@ -23,10 +24,12 @@ from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.machine.cost import Meter, Stopwatch
+from cl_platform.engine.pacing.epochs import epochs_of
+from cl_platform.engine.pacing.scores import look_at
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.teaching import advised
-from cl_platform.engine.training import batch_sizes, train_experience
+from cl_platform.engine.training import batches_of, epoch_sizes, train_experience
 from cl_platform.errors import ClpError, RunFailed, one_line, say_once
 from cl_platform.models.precision import cast_frozen_once
 from cl_platform.parallel.team import Team
@@ -161,15 +164,31 @@ class Fold:
         self.state = replace(state, strategy=self.strategy.state_dict())
         self.position = k - 1
 
-    def train(self) -> None:
-        """Train one step of the fold, from the present state."""
+    def paced(self, k: int) -> list[Tensor] | None:
+        """Return the rows of each epoch of the k-th step; None for all in all of them."""
+        if self.plan.pacing is None:
+            return None
+        return epochs_of(self.plan, k, self.store, _looks)
+
+    def train(
+        self,
+        paced: Sequence[Tensor] | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> None:
+        """Train one step of the fold, from the present state.
+
+        Args:
+            paced: the rows of each epoch, where another process has chosen them.
+            look: called after each epoch of a plan without a pacing; leaves no trace.
+        """
         plan, k = self.plan, self.position + 1
+        paced = self.paced(k) if paced is None else paced
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
         checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
         if self.team is not None:
             message = {"step": k, "state": vars(self.state), "checkpoint": checkpoints.found}
-            self.team.lead(self.device, message)
+            self.team.lead(self.device, {**message, "paced": paced})
         if plan.stream.open and k > 1:
             self.grow(k)
         step = plan.steps[k - 1]
@@ -189,6 +208,11 @@ class Fold:
             with meter.evaluating(), self.rng.rewound(), global_generators(plan.config.seed), shown:
                 yield
 
+        def look_after_epochs(done: int, total: int, samples: int) -> None:
+            if look and done % batches[0] == 0:
+                with aside():
+                    look()
+
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
@@ -207,8 +231,10 @@ class Fold:
                 return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
 
         seed = seed_for(plan.config.seed, k, "global")
-        epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
-        loop = compiling(self.strategy, self.choices.compiles(self.strategy, epochs * n_batches))
+        sizes = epoch_sizes(len(data), plan.config.epochs, paced)
+        batches = batches_of(sizes, plan.config.batch_size)
+        loop = compiling(self.strategy, self.choices.compiles(self.strategy, sum(batches)))
+        evaluates = plan.config.evaluate_every and self._is_first
         with (
             self._blaming(k),
             global_generators(seed),
@@ -226,16 +252,16 @@ class Fold:
                 self.state.optimizer,
                 checkpoints,
                 progress,
-                evaluate if plan.config.evaluate_every and self._is_first else None,
+                evaluate if evaluates else look_after_epochs if look else None,
                 average,
                 validate if plan.config.early_stopping else None,
                 self.team,
+                paced,
             )
         self._diagnose(k)
-        epochs = trained.epochs
-        cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
+        cost = {**meter.cost(), "steps": trained.steps, "samples": trained.samples}
         if plan.config.early_stopping:
-            cost["epochs"] = epochs
+            cost["epochs"] = trained.epochs
         if compiled:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
@@ -357,3 +383,11 @@ class Fold:
 
     def _emit_row(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+
+
+def _looks(plan: Plan) -> list[Tensor]:
+    """Train a reference model, and return what it makes of its data after each epoch."""
+    fold = Fold(plan, StateStore(None), Trackers())
+    found: list[Tensor] = []
+    fold.train(look=lambda: found.append(look_at(fold.strategy, fold.plan.steps[0])))
+    return found

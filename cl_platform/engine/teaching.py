@@ -52,6 +52,8 @@ def teaching_faults(
     }
     if lists:
         yield f"{', '.join(sorted(lists))}: {teaches} learns in slices; give one value for all"
+    if config.pacing is not None:
+        yield f"pacing={config.pacing['name']}: {teaches} learns in slices; leave one of them out"
     if config.processes > 1:
         yield f"processes={config.processes}: {teaches} has runs of one process; leave it out"
 

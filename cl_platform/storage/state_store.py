@@ -26,7 +26,12 @@ V = TypeVar("V")
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-2\n"
-SUFFIXES = (".pt", ".checkpoint", ".corrupt")  # of the files that count towards the budget
+SUFFIXES = (
+    ".pt",
+    ".checkpoint",
+    ".scores",
+    ".corrupt",
+)  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
 CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
 STALE_PAUSE = 0.2  # seconds between looks for what others have written
@@ -207,6 +212,23 @@ class StateStore:
         """Remove the checkpoint on the way to the state of a key, if there is one."""
         with suppress(StorageError):  # another user's
             remove(self._path(key, ".checkpoint"))
+
+    def scores(self, key: str) -> dict[str, torch.Tensor] | None:
+        """Return the scores of samples by a reference model, by name, or None; as `load`.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        return self._read(key, ".scores") if self.folder is not None else None
+
+    def save_scores(self, key: str, scores: dict[str, torch.Tensor]) -> None:
+        """Write the scores of a reference model, which any number of runs may share.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        if self.folder is not None:
+            self._write(key, ".scores", scores)
 
     def checkpoints(self) -> bool:
         """Return whether checkpoints are kept."""

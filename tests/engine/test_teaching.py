@@ -171,6 +171,7 @@ def test_the_chain_is_learned_as_it_is_simulated() -> None:
         ({"strategy": "tag"}, "learns each experience once"),
         ({"strategy": {"name": "lwf", "alpha": [1.0] * 5}}, "alpha: curriculum 'teacher:sec'"),
         ({"processes": 2}, "runs of one process"),
+        ({"pacing": "cyclical"}, "learns in slices; leave one of them out"),
         ({"curriculum": {"name": "teacher:fixed", "order": [7]}}, "experiences 0..4"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What decides the order of learning: curricula before a run, teachers while it goes on."""
+"""What decides what is learned when: curricula and teachers the order, pacings the epochs."""
