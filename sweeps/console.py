@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cl_platform.config.labels import duration
 from cl_platform.metrics.registry import find_metric
+from cl_platform.report.orders.pairs import pair_effects, pair_sentences
 from cl_platform.report.orders.study import Study, verdict
 from cl_platform.report.points import METRICS, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
@@ -196,6 +197,9 @@ def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
         console.print(_orders_table(study))
         for number, score in enumerate(study.scores, 1):
             console.print(f"rho {number}: {verdict(study, score)}", style="dim")
+        for point in study.points:
+            pairs = {"average_accuracy": pair_effects(point.orders, point.means)}
+            console.print(pair_sentences(point, pairs, study.items), style="dim")
 
 
 def _orders_table(study: Study) -> Table:
