@@ -19,6 +19,7 @@ from cl_platform.report.orders.study import Study, verdict
 from cl_platform.report.points import METRICS, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
 from sweeps.spec import ORDER_METHODS
+from sweeps.tuning.policy_search import about as about_policy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,10 +173,12 @@ def outcome(sweep: Sweep, console: Console) -> None:
 
 
 def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
-    """Return the objectives of the whole orders that a search over orders tried in a group."""
-    if sweep.spec.tune is None or sweep.spec.tune.method not in ORDER_METHODS:
+    """Return what a search over orders tried in a group, or what a policy learned."""
+    if sweep.spec.tune is None or sweep.spec.tune.method not in (*ORDER_METHODS, "policy"):
         return None
     trials = [t for phase in sweep.phases for t in phase.trials if t["group"] == group]
+    if sweep.spec.tune.method == "policy":
+        return about_policy(trials)
     longest = max(len(trial["values"]["curriculum"]) for trial in trials)
     whole = [t for t in trials if len(t["values"]["curriculum"]) == longest]
     found = [value for trial in whole for value in trial["objectives"] if value is not None]

@@ -441,6 +441,9 @@ class StreamInfo:
         seen: (n_classes,) bool, the classes of the experiences learned so far, the present one
             included; the kernel sets it before each step.
         label_smoothing: share of each label that is spread over all classes that compete.
+        validated: the recorded accuracies on validation data of the experiences learned before the
+            present one, in the order of learning, under the scenario's own mask; set before each
+            step for strategies that declare `needs_validation`, else empty.
     """
 
     scenario: Scenario
@@ -462,6 +465,7 @@ class StreamInfo:
     batch_size: int = 10
     build_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer | None] | None = None
     reset_optimizer: bool = True
+    validated: list[float] = field(default_factory=list)
 
     @property
     def n_classes(self) -> int:

@@ -145,20 +145,27 @@ class Fold:
         self.state = replace(state, strategy=self.strategy.state_dict())
         self.position = k - 1
 
-    def train(self) -> None:
-        """Train one step of the fold, from the present state."""
+    def train(self, validated: list[float] | None = None) -> None:
+        """Train one step of the fold, from the present state.
+
+        Args:
+            validated: what another process has looked up; see :class:`StreamInfo`.
+        """
         plan, k = self.plan, self.position + 1
+        validated = self._validated() if validated is None else validated
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
         checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
         if self.team is not None:
             message = {"step": k, "state": vars(self.state), "checkpoint": checkpoints.found}
+            message["validated"] = validated
             self.team.lead(self.device, message)
         if plan.stream.open and k > 1:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
         self._enter(k)
+        self.info.validated[:] = validated
         average = None
         if plan.config.ema:
             average = WeightAverage(plan.config.ema, self.state.average)
@@ -232,6 +239,15 @@ class Fold:
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
         checkpoints.remove()
+
+    def _validated(self) -> list[float]:
+        """Return the record of what was learned so far, for a strategy that goes by it."""
+        if not (self.strategy.needs_validation and self.position):
+            return []
+        if not self._complete(self.position):
+            self.evaluate()
+        row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
+        return [row[e.identity] for e in self._learned(self.position)]
 
     @property
     def _is_first(self) -> bool:
