@@ -126,7 +126,7 @@ class _Learner:
     @torch.no_grad()
     def values(self, network: Policy, nodes: Tensor) -> Tensor:
         """Return the values of all actions, -inf for those that are not there: (B,) -> (B, A)."""
-        values = network(self.walk.states[nodes])
+        values: Tensor = network(self.walk.states[nodes])
         return values.masked_fill(~self.possible[nodes][:, : values.shape[1]], -torch.inf)
 
     def learn(self) -> None:

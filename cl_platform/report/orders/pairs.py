@@ -117,7 +117,7 @@ def _largest(found: PairEffects | None, items: Sequence[str]) -> str:
     """Name the pair that moves accuracy most, where the pairs foretell it."""
     if found is None or found.enough is None:
         return ""
-    i, j = np.unravel_index(np.nanargmax(found.effects), found.effects.shape)
+    i, j = divmod(int(np.nanargmax(found.effects)), len(found.effects))
     gain = 100 * found.effects[i, j]
     return f" Most counts {items[i]} before {items[j]}: {gain:+.1f} points of accuracy."
 
