@@ -173,27 +173,31 @@ class Fold:
     def train(
         self,
         paced: Sequence[Tensor] | None = None,
+        validated: list[float] | None = None,
         look: Callable[[], None] | None = None,
     ) -> None:
         """Train one step of the fold, from the present state.
 
         Args:
             paced: the rows of each epoch, where another process has chosen them.
+            validated: what another process has looked up; see :class:`StreamInfo`.
             look: called after each epoch of a plan without a pacing; leaves no trace.
         """
         plan, k = self.plan, self.position + 1
         paced = self.paced(k) if paced is None else paced
+        validated = self._validated() if validated is None else validated
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
         checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
         if self.team is not None:
             message = {"step": k, "state": vars(self.state), "checkpoint": checkpoints.found}
-            self.team.lead(self.device, {**message, "paced": paced})
+            self.team.lead(self.device, {**message, "paced": paced, "validated": validated})
         if plan.stream.open and k > 1:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
         self._enter(k)
+        self.info.validated[:] = validated
         average = None
         if plan.config.ema:
             average = WeightAverage(plan.config.ema, self.state.average)
@@ -274,6 +278,16 @@ class Fold:
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
         checkpoints.remove()
+
+    def _validated(self) -> list[float]:
+        """Return the record of what was learned so far, for a strategy that goes by it."""
+        if not (self.strategy.needs_validation and self.position):
+            return []
+        if not self._complete(self.position):
+            self.evaluate()
+        row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
+        identity = {e.task: e.identity for e in self.plan.stream.experiences}  # not of slices
+        return [row[identity[e.task]] for e in self._learned(self.position)]
 
     @property
     def _is_first(self) -> bool:
