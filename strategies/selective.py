@@ -73,10 +73,10 @@ class Selection(Strategy):
         super().check(task_classes)
         for k, rule in enumerate(self.rules):
             if isinstance(rule, int) and rule >= k:
-                earlier = f"one of the {k} before it, from 0, or " if k else ""
+                which = f" or the number of one before it, at most {k - 1}" if k else ""
                 raise BadInput(
                     f"strategy.start_from item {k} is {rule}: experience {k} starts from "
-                    f"{earlier}base"
+                    f"base{which}"
                 )
 
     def setup(self, info: StreamInfo) -> None:
@@ -216,18 +216,18 @@ class Networks(Strategy):
         self.networks = nn.ModuleList(models)
 
     @property
-    def model(self) -> nn.Module:  # type: ignore[override]
+    def network(self) -> nn.Module:
         """The present task's network."""
         return self.networks[self.task]
 
     def begin_experience(self, experience: Experience) -> None:
         self.task = experience.task
         self.networks.requires_grad_(False)
-        for parameter, trained in zip(self.model.parameters(), self.trains, strict=True):
+        for parameter, trained in zip(self.network.parameters(), self.trains, strict=True):
             parameter.requires_grad_(trained)
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.cross_entropy(self.restrict(self.model(batch.x), batch.task), batch)
+        return self.cross_entropy(self.restrict(self.network(batch.x), batch.task), batch)
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         assert task is not None, "strategies that need task labels get them"
@@ -245,17 +245,17 @@ class Selective(Selection, Networks):
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
-        if "logme" in self.rules and not isinstance(self.model, Classifier):
+        if "logme" in self.rules and not isinstance(self.network, Classifier):
             raise BadInput(
                 "strategy.start_from=logme needs the features of a model, and "
-                f"{type(self.model).__name__} shows none: give accuracy or another start"
+                f"{type(self.network).__name__} shows none: give accuracy or another start"
             )
 
     def parts(self, task: int) -> nn.Module:
         return self.networks[task]
 
     def features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.model.features(x)
+        features: Tensor = self.network.features(x)
         return features
 
 

@@ -27,7 +27,7 @@ KINDS = {
 
 def learned(strategy: Any, upto: int = 3, **settings: Any) -> Fold:
     kind = strategy["name"] if isinstance(strategy, dict) else strategy
-    given = next(s for name, (plain, s) in KINDS.items() if kind in (name, plain))
+    given = next((s for name, (plain, s) in KINDS.items() if kind in (name, plain)), {})
     data = {**given, "strategy": strategy, **settings}
     fold = Fold(make_plan(parse_config(data)), StateStore(None), Trackers())
     fold.run(upto)
@@ -112,7 +112,10 @@ def test_rotated_labels_mislead_and_a_few_steps_show_it() -> None:
 @pytest.mark.parametrize(
     ("starts", "message"),
     [
-        (["base", 1, "base"], "item 1 is 1: experience 1 starts from one of the 1 before it"),
+        (
+            ["base", 1, "base"],
+            "item 1 is 1: experience 1 starts from base or the number of one before it, at most 0",
+        ),
         ([0, 0, 0], "item 0 is 0: experience 0 starts from base"),
         (["base", 0], "has 2 items, but the stream has 3 experiences"),
         (["base", -1, 0], "greater than or equal to 0"),
@@ -145,3 +148,8 @@ def test_logme_needs_features() -> None:
     data["strategy"] = {"name": "selective", "start_from": "logme"}
     with pytest.raises(BadInput, match="needs the features of a model, and Plain shows none"):
         Fold(make_plan(parse_config(data)), StateStore(None), Trackers())
+
+
+def test_one_model_per_task_is_not_refreshed() -> None:
+    with pytest.raises(BadInput, match="Selective has a model per task"):
+        learned({"name": "refresh", "inner": "selective"}, 0, **NETWORKS, stream=BLOBS)

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cl_platform.config.documents import parse
 from cl_platform.engine.fold import Fold
 from sweeps.executor import tree
 from sweeps.planning import plan_runs
 from sweeps.record import Phase
+from sweeps.spec import parse_spec
 from sweeps.tuning.choice import choose
+from tests.conftest import ROOT
 from tests.helpers.sweep_here import Here
 from tests.helpers.sweep_runs import PLANNER, spec
 
@@ -55,3 +58,9 @@ def test_every_start_is_a_branch_that_is_trained_once(
     base, last = (always[str(s)] for s in (["base", "base", "base"], ["base", 0, 1]))
     assert oracle.objective == max(reached)
     assert oracle.objective >= base > last
+
+
+def test_the_sweep_of_the_docs_has_all_starts() -> None:
+    _, _, rest = (ROOT / "docs" / "selective.md").read_text().partition("```yaml\n")
+    given = parse_spec(parse(rest.partition("```")[0]))
+    assert given.axes["strategy.start_from"] == STARTS
