@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -106,7 +106,7 @@ class Selection(Strategy):
         self.parts(self.task).load_state_dict(library[start + 1])
         self.learned[self.index], self.chosen[self.index] = self.task, start
 
-    def choose(self, library: list[Candidate], experience: Experience) -> int:
+    def choose(self, library: Sequence[Candidate], experience: Experience) -> int:
         """Return the experience to start from, by its place in the order of learning, or -1.
 
         Args:
@@ -255,8 +255,8 @@ class Selective(Selection, Networks):
         return self.networks[task]
 
     def features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.network.features(x)
-        return features
+        assert isinstance(self.network, Classifier), "setup refuses others"
+        return self.network.features(x)
 
 
 class SelectiveLoRA(Selection, LoRA):
