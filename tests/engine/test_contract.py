@@ -62,6 +62,7 @@ CASES += [
         {"name": "ewc", "fisher": "batch", "fisher_samples": None},
         {"name": "refresh", "mode": "code", "inner": "ewc"},
         {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
+        {"name": "selective", "start_from": "logme"},
     )
 ]
 CASES += [

@@ -61,7 +61,10 @@ REFUSED = {
         ("tasks that share classes", "domains", "classes that return"),
         "icarl needs new classes in every experience",
     ),
-    **{name: {"domains": "needs the task label at test time"} for name in ("lora", "rank-update")},
+    **{
+        name: {"domains": "needs the task label at test time"}
+        for name in ("lora", "rank-update", "selective", "selective-lora")
+    },
 }
 
 

@@ -23,8 +23,18 @@ from strategies.refresh import Refresh
 
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 30}
 SLOW_LEARNERS = {"tag": 0.001}
-# Some are refused: see test_rank_update.py and test_prototypes.py.
-OTHERS = ("refresh", "joint", "cumulative", "rank-update", "ncm", "slda", "ranpac", "avalanche")
+# Some are refused: see test_rank_update.py, test_selective.py and test_prototypes.py.
+OTHERS = (
+    "refresh",
+    "joint",
+    "cumulative",
+    "rank-update",
+    "selective",
+    "ncm",
+    "slda",
+    "ranpac",
+    "avalanche",
+)
 FROZEN = [n for n in plugins("strategy") if issubclass(load("strategy", n), FrozenBackbone)]
 INNER = [name for name in plugins("strategy") if name not in (*OTHERS, *FROZEN)]
 

@@ -1,0 +1,1 @@
+"""Streams whose structure is known, so that what should be found in them is known too."""
