@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,7 +61,23 @@ class Trained:
     epochs: int = 0
 
 
-def train_experience(
+Steps = Generator[tuple[Batch, bool], Tensor, Trained]
+"""Batches to be learned, and whether each is the last of its chunk; takes the loss of each."""
+
+
+def train_experience(strategy: Strategy, steps: Steps) -> Trained:
+    """Train on one experience, and return what is carried on; see :func:`training_steps`."""
+    step = strategy.training_step
+    try:
+        batch, _ = next(steps)
+        while True:
+            batch, _ = steps.send(step(batch))
+    except StopIteration as stop:
+        trained: Trained = stop.value
+        return trained
+
+
+def training_steps(
     strategy: Strategy,
     experience: Experience,
     data: Samples,
@@ -72,8 +88,11 @@ def train_experience(
     on_step: OnStep | None = None,
     average: WeightAverage | None = None,
     score: Callable[[], float] | None = None,
-) -> Trained:
-    """Train on one experience, and return what is carried on.
+) -> Steps:
+    """Yield the batches of an experience, to be learned before the next one is asked for.
+
+    All that belongs to training but the step itself happens here, so that the steps of several runs
+    can be taken at once; see :mod:`cl_platform.engine.lanes`.
 
     Args:
         experience: what the strategy's hooks get, its own rows alone.
@@ -130,10 +149,11 @@ def train_experience(
         ):
             if mix:
                 chunk = together([mix(batch) for batch in chunk.split(sizes)])
+            end = shown + sum(sizes)
             for size, batch in zip(sizes, strategy.prepare_batches(chunk, sizes), strict=True):
                 if accumulation:
                     accumulation.begin(watch.done % per_epoch, per_epoch)
-                loss = strategy.training_step(batch)
+                loss = yield batch, shown + size == end
                 strategy.after_step(batch)
                 done, shown = watch.add(loss), shown + size
                 if on_step:

@@ -64,7 +64,7 @@ def test_products_have_the_precision_and_nothing_else(precision: str, dtype: tor
     assert {loss.dtype for loss in strategy.losses} == {torch.float32}
     assert {v.dtype for v in strategy.state_dict().values()} == {torch.float32}
     batch = next(strategy.batches(fold.plan.steps[0].experience))
-    with fold._computing():
+    with fold.computing():
         assert strategy(batch.x).dtype == torch.float32
 
 

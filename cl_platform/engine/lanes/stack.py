@@ -1,0 +1,404 @@
+"""Strategies on stacked weights: loss, gradient and optimizer step of all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.optim import Optimizer
+
+from cl_platform.core.batch import Batch
+from cl_platform.core.strategy import Strategy
+from cl_platform.engine.lanes.layers import Stacked
+from cl_platform.engine.steps import hasten
+from cl_platform.errors import one_line
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # which a loss may change
+# What modules may hold without a difference to the loss.
+OWN = {*vars(nn.Module()), "info", "optimizer", "given"}
+FIELDS = ("x", "y", "task", "raw", "features", "target", "x2", "rows")
+CLOSE = 1e-4  # of losses and gradients, relative to their length, where bits are not asked for
+
+
+class Apart(Exception):
+    """Lanes cannot go on side by side; says why, in a few words."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A tensor of all lanes.
+
+    Args:
+        values: (L, ...).
+        own: of each lane, views of `values`.
+        places: where the loss of the first lane finds its own.
+        names: under which, without the module.
+    """
+
+    values: Tensor
+    own: list[Any]
+    places: list[tuple[dict[str, Any], str]]
+
+    @property
+    def holds(self) -> bool:
+        """Return whether the lanes' tensors still lie in the stack."""
+        views = zip(self.own, self.values.detach(), strict=True)
+        return self.values.requires_grad == self.own[0].requires_grad and all(
+            t.data_ptr() == v.data_ptr() and t.shape == v.shape for t, v in views
+        )
+
+
+@dataclass(eq=False)
+class Piece:
+    """Lanes `first` to `end` of a slot, whose optimizers have the same settings."""
+
+    slot: Slot
+    first: int
+    end: int
+    leaf: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        values = self.slot.values
+        whole = self.end - self.first == len(values)
+        self.leaf = values if whole else values.detach()[self.first : self.end]
+
+
+class Stack:
+    """Strategies of one shape whose parameters and buffers are views of stacked tensors.
+
+    The loss is that of the first strategy, with the tensors of each lane in the place of its own,
+    under ``torch.vmap``. The first step on batches of a shape is compared with separate ones.
+
+    Args:
+        strategies: as the kernel calls them; `learners` are those inside wrappers.
+        exact: whether gradients must have the bits of separate ones, or be close to them.
+    """
+
+    def __init__(
+        self, strategies: Sequence[Strategy], learners: Sequence[Strategy], exact: bool = True
+    ) -> None:
+        self.strategies, self.learners, self.exact = strategies, learners, exact
+        self.acts = True
+        self.slots: dict[tuple[int, ...], Slot] = {}
+        self.numbers: list[Slot] = []  # attributes that differ
+        self.optimizer: Optimizer | None = None
+        self.compared: set[Any] = set()
+        self.gather()
+
+    def gather(self) -> None:
+        """Stack the tensors of the lanes that do not lie in a stack yet.
+
+        Raises:
+            Apart: they do not fit together.
+        """
+        found: dict[tuple[int, ...], Slot] = {}
+        fresh = False
+        for modules in self._modules():
+            for kind in ("_parameters", "_buffers"):
+                tables = [vars(m)[kind] for m in modules]
+                for name, tensors in _rows(tables):
+                    if all(t is tensors[0] for t in tensors) and not _trained(tensors[0]):
+                        continue  # a frozen one that all share
+                    key = tuple(map(id, tensors))
+                    slot = found.get(key) or self.slots.get(key)
+                    if slot is None or not slot.holds:
+                        slot, fresh = _stacked(name, tensors), True
+                    if key not in found:
+                        slot.places = []
+                    slot.places.append((tables[0], name))
+                    found[key] = slot
+        self.slots = found
+        self.numbers = list(self._differing())
+        if fresh:
+            self.optimizer = None
+
+    def _modules(self) -> Iterator[list[nn.Module]]:
+        modules = [list(s.modules()) for s in self.strategies]
+        if any([type(m) for m in ms] != [type(m) for m in modules[0]] for ms in modules):
+            raise Apart("their modules differ")
+        return map(list, zip(*modules, strict=True))
+
+    def _differing(self) -> Iterator[Slot]:
+        """Yield what the lanes hold besides parameters and buffers and is not the same for all."""
+        holders = [(vars(m) for m in modules) for modules in self._modules()]
+        for tables in [*map(list, holders)]:
+            for name in tables[0].keys() - OWN:
+                values = [table.get(name) for table in tables]
+                if slot := _number(name, values, tables[0]):
+                    yield slot
+        infos = [vars(s.info) for s in self.strategies]
+        for name in ("seen", "task_classes"):
+            if slot := _number(name, [info[name] for info in infos], infos[0]):
+                yield slot
+
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """Take a step of every lane; return the losses, (L,), detached.
+
+        Raises:
+            Apart: it cannot be done, and nothing has changed.
+        """
+        if self.optimizer is None:
+            self.optimizer = self._optimizer()
+        shape = (batches[0].x.shape, batches[0].replayed, batches[0].epoch > 0)
+        if shape in self.compared:
+            losses = self._backward(batches)
+        else:
+            losses = self._compared(batches)
+            self.compared.add(shape)
+        self._share_gradients()
+        for piece in self.pieces:
+            gradient = piece.slot.values.grad
+            if piece.leaf is not piece.slot.values:
+                piece.leaf.grad = None if gradient is None else gradient[piece.first : piece.end]
+        for group, source in self.sources:
+            group.update(_settings(source))
+        self.optimizer.step()
+        return losses
+
+    def _backward(self, batches: Sequence[Batch]) -> Tensor:
+        """Put the gradients of the lanes' losses into the stacked parameters; return the losses."""
+        for slot in self.trained:
+            slot.values.grad = None
+        losses = self._losses(batches)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        return losses.detach()
+
+    def _losses(self, batches: Sequence[Batch]) -> Tensor:
+        """Return the losses (L,) of a batch for each lane."""
+        tensors = {name: _column([getattr(b, name) for b in batches]) for name in FIELDS}
+        given = {name: value for name, value in tensors.items() if value is not None}
+        extra = {name: _column([b.extra[name] for b in batches]) for name in batches[0].extra}
+        slots = [*self.slots.values(), *self.numbers]
+        places = [(table, name) for slot in slots for table, name in slot.places]
+        before = [table[name] for table, name in places]
+        nothing = replace(batches[0], **dict.fromkeys(FIELDS), extra={})
+        learner = self.learners[0]
+
+        def loss(values: list[Tensor], given: dict[str, Tensor], extra: dict[str, Tensor]) -> Any:
+            for slot, value in zip(slots, values, strict=True):
+                for table, name in slot.places:
+                    table[name] = value
+            return learner.loss(replace(nothing, **given, extra=extra))
+
+        try:
+            with Stacked():
+                losses: Tensor = vmap(loss)([slot.values for slot in slots], given, extra)
+                return losses
+        finally:
+            for (table, name), value in zip(places, before, strict=True):
+                table[name] = value
+
+    def _compared(self, batches: Sequence[Batch]) -> Tensor:
+        """Return the losses of a step whose gradients have been compared with separate ones."""
+        statistics = [
+            (slot.values, slot.values.clone())
+            for slot in self.slots.values()
+            if slot.places[0][1] in STATISTICS
+        ]
+
+        def put_back() -> None:
+            for values, before in statistics:
+                values.copy_(before)
+
+        with ExitStack() as rewound:
+            for strategy in self.strategies:
+                rewound.enter_context(strategy.info.rng.rewound())
+            separate = [self._separate(i, batch) for i, batch in enumerate(batches)]
+            put_back()
+            try:
+                losses = self._backward(batches)
+                self._compare(losses, separate)
+            except Exception as error:
+                put_back()
+                raise error if isinstance(error, Apart) else Apart(one_line(error)) from error
+        return losses
+
+    def _separate(self, i: int, batch: Batch) -> list[Tensor | None]:
+        """Return the loss of a lane, and its gradients, without the others."""
+        own = [slot.own[i] for slot in self.trained]
+        loss = self.learners[i].loss(batch)
+        return [loss.detach(), *torch.autograd.grad(loss, own, allow_unused=True)]
+
+    def _compare(self, losses: Tensor, separate: Sequence[Sequence[Tensor | None]]) -> None:
+        for i, (loss, *gradients) in enumerate(separate):
+            if not torch.allclose(losses[i], _given(loss), rtol=CLOSE, equal_nan=True):
+                raise Apart("their losses differ from separate ones")
+            for slot, gradient in zip(self.trained, gradients, strict=True):
+                stacked = slot.values.grad
+                if stacked is None or gradient is None:
+                    same = stacked is None and gradient is None
+                elif self.exact:
+                    same = torch.equal(stacked[i], gradient)
+                else:
+                    same = bool((stacked[i] - gradient).norm() <= CLOSE * gradient.norm())
+                if not same:
+                    kind = "bits" if self.exact else "numbers"
+                    raise Apart(f"their gradients have other {kind} than separate ones")
+
+    def _share_gradients(self) -> None:
+        """Show the gradients to what follows a step of each lane, and have them clipped."""
+        optimizers = [s.optimizer for s in self.learners]
+        hooked = [list(o._optimizer_step_pre_hooks.values()) for o in optimizers]
+        if self.acts or any(hooked):
+            for slot in self.trained:
+                gradient = slot.values.grad
+                parts = [None] * len(slot.own) if gradient is None else gradient.unbind()
+                for parameter, part in zip(slot.own, parts, strict=True):
+                    parameter.grad = part
+        for optimizer, hooks in zip(optimizers, hooked, strict=True):
+            for hook in hooks:
+                hook(optimizer, (), {})
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # schedules look at it
+
+    def _optimizer(self) -> Optimizer:
+        """Return one optimizer for all lanes, which goes on from the moments of theirs."""
+        optimizers = [s.optimizer for s in self.learners]
+        if any(o._optimizer_step_post_hooks for o in optimizers):
+            raise Apart("something is to be done after each step of the optimizer")
+        slots = {id(t): slot for slot in self.slots.values() for t in slot.own[:1]}
+        settings = [[_settings(group) for group in o.param_groups] for o in optimizers]
+        cuts = [i for i in range(1, len(settings)) if settings[i] != settings[i - 1]]
+        groups: list[dict[str, Any]] = []
+        self.pieces: list[Piece] = []
+        self.sources = []
+        for first, end in pairwise([0, *cuts, len(settings)]):
+            for group, own in zip(optimizers[0].param_groups, settings[first], strict=True):
+                if any(id(p) not in slots for p in group["params"]):
+                    raise Apart("they share a parameter")
+                pieces = [Piece(slots[id(p)], first, end) for p in group["params"]]
+                groups.append({**own, "params": [piece.leaf for piece in pieces]})
+                self.pieces += pieces
+            self.sources += optimizers[first].param_groups
+        optimizer = type(optimizers[0])(groups)
+        self.trained = list(dict.fromkeys(piece.slot for piece in self.pieces))
+        hasten(optimizer)
+        for piece in self.pieces:
+            lanes = range(piece.first, piece.end)
+            states = [optimizers[i].state.get(piece.slot.own[i], {}) for i in lanes]
+            if any(states):
+                optimizer.state[piece.leaf] = _stacked_moments(states)
+        self.sources = list(zip(optimizer.param_groups, self.sources, strict=True))
+        return optimizer
+
+    def share_moments(self) -> None:
+        """Give the optimizer of each lane its moments, as tensors of their own."""
+        if self.optimizer is None:
+            return
+        for piece in self.pieces:
+            state = self.optimizer.state.get(piece.leaf, {})
+            for i in range(piece.first, piece.end):
+                self.learners[i].optimizer.state[piece.slot.own[i]] = {
+                    name: _part(value, i - piece.first) for name, value in state.items()
+                }
+
+    def release(self) -> None:
+        """Give each lane tensors of its own again."""
+        self.share_moments()
+        for slot in self.slots.values():
+            if slot.holds:
+                for tensor, view in zip(slot.own, slot.values.detach(), strict=True):
+                    tensor.data, tensor.grad = view.clone(), None
+
+
+def _rows(tables: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the entries of tables of tensors by name, those that are there."""
+    if any(table.keys() != tables[0].keys() for table in tables):
+        raise Apart("their parameters differ")
+    for name in tables[0]:
+        row = [table[name] for table in tables]
+        if any(t is not None for t in row):
+            yield name, row
+
+
+def _trained(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.requires_grad
+
+
+def _stacked(name: str, tensors: Sequence[Any]) -> Slot:
+    """Stack tensors, and make them views of the stack."""
+    kinds = {(t.shape, t.dtype, t.requires_grad) if t is not None else None for t in tensors}
+    if len(kinds) > 1 or len({id(t) for t in tensors}) < len(tensors):
+        raise Apart(f"{name!r} has other shapes")
+    if tensors[0].requires_grad and not tensors[0].dim():
+        raise Apart(f"{name!r} is a single number")  # which the steps of an optimizer are as well
+    values = torch.stack([t.detach() for t in tensors])
+    for tensor, view in zip(tensors, values, strict=True):
+        tensor.data = view
+    return Slot(values.requires_grad_(tensors[0].requires_grad), list(tensors), [])
+
+
+def _number(name: str, values: Sequence[Any], table: dict[str, Any]) -> Slot | None:
+    """Return the stacked numbers of an attribute that is not the same in all lanes.
+
+    Raises:
+        Apart: it differs in more than numbers.
+    """
+    if all(_same(value, values[0]) for value in values):
+        return None
+    if all(isinstance(v, Tensor) for v in values) and len({v.shape for v in values}) == 1:
+        return Slot(torch.stack([v.detach() for v in values]), list(values), [(table, name)])
+    if all(type(value) is float for value in values):
+        return Slot(torch.tensor(values), list(values), [(table, name)])
+    raise Apart(f"{name}={values[0]!r:.40} is not the same for all")
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Return whether two attributes are equal; objects that do not say so count as equal."""
+    if a is b or type(a) is not type(b):
+        return a is b
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    plain = (bool, int, float, complex, str, bytes, set, frozenset)
+    return bool(a == b) if isinstance(a, plain) else True
+
+
+def _column(values: Sequence[Tensor | None]) -> Tensor | None:
+    """Stack a value of every lane's batch, (L, B, ...)."""
+    if all(v is None for v in values):
+        return None
+    present = [v for v in values if v is not None]
+    if len(present) < len(values) or len({v.shape for v in present}) > 1:
+        raise Apart("their batches have other sizes")
+    return torch.stack(present)
+
+
+def _given(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _part(value: Any, i: int) -> Any:
+    """Return a lane's part of an entry of an optimizer's state; scalars are those of all."""
+    if not isinstance(value, Tensor):
+        return value
+    return (value[i] if value.dim() else value).clone()
+
+
+def _stacked_moments(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of an optimizer for a stack, of those for its lanes."""
+    if any(state.keys() != states[0].keys() for state in states):
+        raise Apart("the states of their optimizers differ")
+    stacked = {}
+    for name, first in states[0].items():
+        values = [state[name] for state in states]
+        if isinstance(first, Tensor) and first.dim():
+            stacked[name] = torch.stack(values)
+        elif any(bool(value != first) for value in values):
+            raise Apart("the states of their optimizers differ")
+        else:
+            stacked[name] = first.clone() if isinstance(first, Tensor) else first
+    return stacked
