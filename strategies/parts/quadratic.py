@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 from cl_platform import Batch, Strategy, StreamInfo
 from strategies.parts.gradients import flatten, trainable, views
@@ -43,6 +44,7 @@ class QuadraticPenalty(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.trained = [p.requires_grad for p in model.parameters()]
         start = flatten(trainable(model))
         self.register_buffer("importance", torch.zeros_like(start))
         self.register_buffer("anchor", start)
@@ -50,8 +52,11 @@ class QuadraticPenalty(nn.Module):
 
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty of the model's present parameters, a scalar."""
-        parameters = trainable(model)
+        # Where several models are trained side by side, parameters do not say that they are.
+        parameters = [p for p, t in zip(model.parameters(), self.trained, strict=True) if t]
         importance, anchor = views(self.importance, parameters), views(self.anchor, parameters)
+        if is_batchedtensor(parameters[0]):
+            return _half_quadratic(importance, anchor, parameters) + self.offset
         value: Tensor = _HalfQuadratic.apply(importance, anchor, *parameters)
         return value + self.offset
 
@@ -69,6 +74,17 @@ class QuadraticPenalty(nn.Module):
         self.offset.add_((self.importance * share * apart).sum() / 2)
         self.anchor.lerp_(anchor, share)
         self.importance.copy_(total)
+
+
+def _half_quadratic(
+    importance: list[Tensor], anchor: list[Tensor], parameters: list[Tensor]
+) -> Tensor:
+    """Return what :class:`_HalfQuadratic` does, with its gradient, under ``torch.vmap``."""
+    apart = [p - a for p, a in zip(parameters, anchor, strict=True)]
+    pull = [(a * i).detach() for a, i in zip(apart, importance, strict=True)]
+    dots = [torch.dot(p.flatten(), a.flatten()) for p, a in zip(pull, apart, strict=True)]
+    twice = torch.stack(dots).sum()
+    return twice - twice.detach() / 2
 
 
 class _HalfQuadratic(torch.autograd.Function):

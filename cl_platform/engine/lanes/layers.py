@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
+# Functions whose batching rules are missing or round otherwise: taken for one model after the other.
+ONE_BY_ONE = (functional.binary_cross_entropy_with_logits, functional.kl_div)
+PLAIN: tuple[dict[str, Any], ...] = ({}, {"reduction": "mean"})
+
+
 class Stacked(TorchFunctionMode):
     """Inside ``torch.vmap`` over models: linear layers and cross-entropy take the quick way.
 
@@ -28,32 +35,33 @@ class Stacked(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if not kwargs:
-            if func is functional.linear and _batched(*args[:2]) and args[0].dim() > 1:
-                return _apart(_linear, *args)
-            if func is functional.cross_entropy and len(args) == 2 and _batched(*args):
-                return _apart(_mean_cross_entropy, *args)
-        elif func is functional.cross_entropy and kwargs == {"reduction": "mean"}:
-            if len(args) == 2 and _batched(*args):
-                return _apart(_mean_cross_entropy, *args)
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is functional.linear:
+            if not kwargs and _batched(*args[:2]) and args[0].dim() > 1:
+                return _whole(_linear, *args)
+        elif func is functional.cross_entropy:
+            if kwargs in PLAIN and len(args) == 2 and _batched(*args):
+                return _whole(_mean_cross_entropy, *args)
+        elif func in ONE_BY_ONE and _batched(*args):
+            return _whole(partial(_one_by_one, partial(func, **kwargs)), *args)
+        return func(*args, **kwargs)
 
 
 def _batched(*tensors: Tensor) -> bool:
     """Return whether these are stacks of the same, and only, level."""
-    return all(is_batchedtensor(t) and not is_batchedtensor(get_unwrapped(t)) for t in tensors)
+    return all(isinstance(t, Tensor) and is_batchedtensor(t) and not is_batchedtensor(get_unwrapped(t)) for t in tensors)
 
 
-def _apart(function: Any, *tensors: Tensor | None) -> Tensor:
+def _whole(function: Any, *tensors: Tensor | None) -> Tensor:
     """Return what a function of whole stacks gives, as one more stack."""
     level = next(maybe_get_level(t) for t in tensors if t is not None)
     with temporarily_pop_interpreter_stack():
-        whole: Tensor = function(*map(_whole, tensors))
+        whole: Tensor = function(*map(_unwrapped, tensors))
     stack: Tensor = _add_batch_dim(whole, 0, level)
     return stack
 
 
-def _whole(tensor: Tensor | None) -> Tensor | None:
+def _unwrapped(tensor: Tensor | None) -> Tensor | None:
     if tensor is None or not is_batchedtensor(tensor):
         return tensor
     value: Tensor = get_unwrapped(tensor)
@@ -92,3 +100,7 @@ def _mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (L,) for logits (L, B, C) and classes (L, B)."""
     each = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
     return each.view(len(logits), -1).mean(1)
+
+
+def _one_by_one(function: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
+    return torch.stack([function(*tensors) for tensors in zip(*stacks, strict=True)])

@@ -145,12 +145,7 @@ class Stack:
         """
         if self.optimizer is None:
             self.optimizer = self._optimizer()
-        shape = (batches[0].x.shape, batches[0].replayed, batches[0].epoch > 0)
-        if shape in self.compared:
-            losses = self._backward(batches)
-        else:
-            losses = self._compared(batches)
-            self.compared.add(shape)
+        losses = self._try(batches)
         self._share_gradients()
         for piece in self.pieces:
             gradient = piece.slot.values.grad
@@ -159,6 +154,32 @@ class Stack:
         for group, source in self.sources:
             group.update(_settings(source))
         self.optimizer.step()
+        return losses
+
+    def _try(self, batches: Sequence[Batch]) -> Tensor:
+        """Compute losses and gradients; compare them with separate ones if the shape is new."""
+        shape = (batches[0].x.shape, batches[0].replayed, batches[0].epoch > 0)
+        tables = [slot for slot in self.slots.values() if slot.places[0][1] in STATISTICS]
+        statistics = [(slot.values, slot.values.clone()) for slot in tables]
+        try:
+            if shape in self.compared:
+                return self._backward(batches)
+            with ExitStack() as rewound:
+                for strategy in self.strategies:
+                    rewound.enter_context(strategy.info.rng.rewound())
+                separate = [self._separate(i, batch) for i, batch in enumerate(batches)]
+            for values, before in statistics:
+                values.copy_(before)
+            losses = self._backward(batches)
+            self._compare(losses, separate)
+        except Exception as error:
+            for values, before in statistics:
+                values.copy_(before)
+            if isinstance(error, Apart):
+                raise
+            draws = "randomness" in str(error)
+            raise Apart("the loss draws random numbers" if draws else one_line(error)) from error
+        self.compared.add(shape)
         return losses
 
     def _backward(self, batches: Sequence[Batch]) -> Tensor:
@@ -193,31 +214,6 @@ class Stack:
         finally:
             for (table, name), value in zip(places, before, strict=True):
                 table[name] = value
-
-    def _compared(self, batches: Sequence[Batch]) -> Tensor:
-        """Return the losses of a step whose gradients have been compared with separate ones."""
-        statistics = [
-            (slot.values, slot.values.clone())
-            for slot in self.slots.values()
-            if slot.places[0][1] in STATISTICS
-        ]
-
-        def put_back() -> None:
-            for values, before in statistics:
-                values.copy_(before)
-
-        with ExitStack() as rewound:
-            for strategy in self.strategies:
-                rewound.enter_context(strategy.info.rng.rewound())
-            separate = [self._separate(i, batch) for i, batch in enumerate(batches)]
-            put_back()
-            try:
-                losses = self._backward(batches)
-                self._compare(losses, separate)
-            except Exception as error:
-                put_back()
-                raise error if isinstance(error, Apart) else Apart(one_line(error)) from error
-        return losses
 
     def _separate(self, i: int, batch: Batch) -> list[Tensor | None]:
         """Return the loss of a lane, and its gradients, without the others."""
