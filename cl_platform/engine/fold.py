@@ -23,7 +23,13 @@ from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
-from cl_platform.engine.training import Steps, Trained, batch_sizes, train_experience, training_steps
+from cl_platform.engine.training import (
+    Steps,
+    Trained,
+    batch_sizes,
+    train_experience,
+    training_steps,
+)
 from cl_platform.errors import ClpError, RunFailed, one_line
 from cl_platform.models.precision import computing
 from cl_platform.storage.state_store import Record, State, StateStore

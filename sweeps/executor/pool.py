@@ -213,4 +213,5 @@ def task_of(batch: SegmentBatch) -> Task:
         transient=frozenset(s.run.keys[s.end] for s in batch if several and s.children),
         ending=tuple(run for segment in batch for run in segment.runs),
         check=any(segment.check for segment in batch),
+        lanes=() if several else first.lanes,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 import time
 import traceback
@@ -27,11 +28,13 @@ from cl_platform.config.signatures import blame
 from cl_platform.core.stream import Stream
 from cl_platform.engine.contract import resume_fault
 from cl_platform.engine.execution import advance, execute
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.lanes.running import Way, run_lanes
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.state_store import Keep, StateStore
-from cl_platform.tracking.sinks import Sink
+from cl_platform.tracking.sinks import Sink, Trackers
 from sweeps.planning import Run
 from sweeps.spec import Resources
 
@@ -48,6 +51,7 @@ class WorkerConfig:
         budget: of the states, in bytes.
         streams: references to the data; see :func:`shared_streams`.
         group: of the runs on W&B.
+        lanes: most runs side by side; ``auto`` times steps of both kinds first.
     """
 
     out: Path
@@ -58,6 +62,7 @@ class WorkerConfig:
     streams: Mapping[str, Any]
     wandb: Literal["off", "offline", "online"] = "off"
     group: str = ""
+    lanes: int | Literal["auto"] = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ class Task:
         transient: of these, the ones that only this task needs; they stay in memory.
         ending: runs to finish.
         check: whether to see first that the strategy goes on from a stored state.
+        lanes: runs that are trained side by side for as many steps, before those that end are
+            finished.
     """
 
     run: Run
@@ -77,6 +84,7 @@ class Task:
     transient: frozenset[str]
     ending: tuple[Run, ...]
     check: bool = False
+    lanes: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,8 @@ class Worker:
         try:
             if task.check:
                 self._check(task.run)
+            if task.lanes:
+                self._train_beside(task)
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:
                 advance(self._plan(task.run), self.store, task.upto)
@@ -148,6 +158,20 @@ class Worker:
             raise CannotGoOn(
                 f"strategy {strategy['name']!r} cannot share states: {fault}; or give share=false"
             )
+
+    def _train_beside(self, task: Task) -> None:
+        """Train runs side by side; what fails of them is said when they are finished."""
+        calibrate = self.config.lanes == "auto"
+        said: set[str] = set()
+
+        def report(k: int, why: str) -> None:
+            if not calibrate and why not in said:
+                said.add(why)
+                name = task.run.config.strategy["name"]
+                print(f"lanes of {name!r} take steps of their own: {why}", file=sys.stderr)
+
+        folds = [Fold(self._plan(run), self.store, Trackers()) for run in task.lanes]
+        run_lanes(folds, [task.upto] * len(folds), Way(calibrate=calibrate), report)
 
     def _finish(self, run: Run) -> Mapping[str, float]:
         """Return the metrics that tuning may use."""

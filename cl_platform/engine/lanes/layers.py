@@ -1,7 +1,8 @@
-"""Layers of stacked models, as batched matrix products with the bits of separate ones."""
+"""Layers of stacked models, with the bits of separate ones."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,17 +20,27 @@ from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-
-# Functions whose batching rules are missing or round otherwise: taken for one model after the other.
-ONE_BY_ONE = (functional.binary_cross_entropy_with_logits, functional.kl_div)
-PLAIN: tuple[dict[str, Any], ...] = ({}, {"reduction": "mean"})
+# Functions whose batching rules are missing or round otherwise: called for one model at a time.
+ONE_BY_ONE = (
+    functional.binary_cross_entropy_with_logits,
+    functional.cross_entropy,
+    functional.kl_div,
+    functional.log_softmax,
+    functional.mse_loss,
+    functional.scaled_dot_product_attention,
+    torch.log_softmax,
+    Tensor.log_softmax,
+    Tensor.softmax,
+)
+ALIGNED = 64  # bytes
+torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # a loop over lanes is right
 
 
 class Stacked(TorchFunctionMode):
-    """Inside ``torch.vmap`` over models: linear layers and cross-entropy take the quick way.
+    """Inside ``torch.vmap`` over models: layers and losses keep the bits of a single one.
 
-    The rules of torch add the bias in a pass of its own, which rounds otherwise, and lay out the
-    gradient of the weights so that it has to be copied.
+    The rules of torch round otherwise than a single model does, and lay out the gradient of the
+    weights so that it has to be copied.
     """
 
     def __torch_function__(
@@ -39,9 +50,6 @@ class Stacked(TorchFunctionMode):
         if func is functional.linear:
             if not kwargs and _batched(*args[:2]) and args[0].dim() > 1:
                 return _whole(_linear, *args)
-        elif func is functional.cross_entropy:
-            if kwargs in PLAIN and len(args) == 2 and _batched(*args):
-                return _whole(_mean_cross_entropy, *args)
         elif func in ONE_BY_ONE and _batched(*args):
             return _whole(partial(_one_by_one, partial(func, **kwargs)), *args)
         return func(*args, **kwargs)
@@ -49,7 +57,10 @@ class Stacked(TorchFunctionMode):
 
 def _batched(*tensors: Tensor) -> bool:
     """Return whether these are stacks of the same, and only, level."""
-    return all(isinstance(t, Tensor) and is_batchedtensor(t) and not is_batchedtensor(get_unwrapped(t)) for t in tensors)
+    return all(
+        isinstance(t, Tensor) and is_batchedtensor(t) and not is_batchedtensor(get_unwrapped(t))
+        for t in tensors
+    )
 
 
 def _whole(function: Any, *tensors: Tensor | None) -> Tensor:
@@ -81,8 +92,14 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         if bias is None:
-            return torch.bmm(x, weight.mT)
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+            return _products(x, weight.mT)
+        if x.is_cuda:
+            return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+        result = room(x, *x.shape[:2], weight.shape[1])
+        rows = zip(bias.unbind(), _parts(x), _parts(weight.mT), result.unbind(), strict=True)
+        for own, inputs, weights, into in rows:
+            torch.addmm(own, inputs, weights, out=into)
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -90,16 +107,54 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
         return (
-            torch.bmm(outer, weight) if needs[0] else None,
-            torch.bmm(outer.mT, x) if needs[1] else None,
-            outer.sum(1) if needs[2] else None,
+            _products(outer, weight) if needs[0] else None,
+            _products(outer.mT, x) if needs[1] else None,
+            _sums(outer) if needs[2] else None,
         )
 
 
-def _mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return (L,) for logits (L, B, C) and classes (L, B)."""
-    each = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    return each.view(len(logits), -1).mean(1)
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Return (L, n, m) for (L, n, k) and (L, k, m).
+
+    On a CPU, batched products take as long as single ones, and round otherwise in some shapes.
+    """
+    if a.is_cuda:
+        return torch.bmm(a, b)
+    result = room(a, len(a), a.shape[1], b.shape[2])
+    for left, right, into in zip(_parts(a), _parts(b), result.unbind(), strict=True):
+        torch.mm(left, right, out=into)
+    return result
+
+
+def room(like: Tensor, *shape: int) -> Tensor:
+    """Return an empty tensor of a shape whose parts [i] begin where tensors of their own would.
+
+    The bits of a matrix product may depend on how its factors are aligned.
+    """
+    n, unit = math.prod(shape[1:]), ALIGNED // like.element_size()
+    if n % unit == 0:
+        return like.new_empty(shape)
+    return like.new_empty(shape[0], -(-n // unit) * unit)[:, :n].view(shape)
+
+
+def aligned(tensor: Tensor) -> bool:
+    """Return whether a tensor begins where torch would let one of its own begin."""
+    return tensor.data_ptr() % ALIGNED == 0
+
+
+def _parts(a: Tensor) -> list[Tensor]:
+    """Return a[i] for each i, copied where it is not aligned."""
+    return [part if aligned(part) else part.clone() for part in a.unbind()]
+
+
+def _sums(a: Tensor) -> Tensor:
+    """Return (L, m) for (L, n, m)."""
+    if a.is_cuda:
+        return a.sum(1)
+    result = a.new_empty(len(a), a.shape[2])
+    for part, into in zip(a.unbind(), result.unbind(), strict=True):
+        torch.sum(part, 0, out=into)
+    return result
 
 
 def _one_by_one(function: Callable[..., Tensor], *stacks: Tensor) -> Tensor:

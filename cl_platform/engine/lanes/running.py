@@ -1,16 +1,18 @@
 """Lanes: runs that differ in numbers only, trained side by side in one process.
 
 Each lane is a fold with a strategy, generators and memory of its own. Batches are prepared, states
-saved and accuracies measured for one lane after the other; loss, gradient and optimizer step are
-taken for all lanes at once, on stacked weights. Where that cannot be done, or would not give the
+saved and accuracies measured for one lane after the other; loss and gradient are computed for
+all lanes at once, on stacked weights. Where that cannot be done, or would not give the
 bits of a separate run, each lane takes its own steps.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,18 +25,29 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.core.wrapper import Wrapper
 from cl_platform.engine.cost import Stopwatch
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.lanes.stack import Apart, Stack
+from cl_platform.engine.lanes.stack import COMPARED, Apart, OtherBits, Stack, shape_of
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.training import Trained
 from cl_platform.errors import ClpError
 
-# Optimizers that treat each number by itself, so that those of several lanes may lie in one tensor.
-ELEMENTWISE = (
-    *("adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "nadam", "radam", "rmsprop"),
-    *("rprop", "sgd"),
-)
+TRIALS = 6  # steps of each kind that are timed
+
 Report = Callable[[int, str], None]
 """Called with the step and the reason where lanes take their own steps."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How lanes are trained.
+
+    Args:
+        exact: take only those steps side by side that give the bits of separate ones; else also
+            those whose first gradients are close to them.
+        calibrate: time both kinds of steps first, and go on with the quicker one.
+    """
+
+    exact: bool = True
+    calibrate: bool = False
 
 
 def unfit(plan: Plan, strategy: Strategy) -> str | None:
@@ -43,11 +56,8 @@ def unfit(plan: Plan, strategy: Strategy) -> str | None:
     What only the first steps show is found there: they are compared with separate ones.
     """
     config = plan.config
-    if config.optimizer.name.lower() not in ELEMENTWISE:
-        return f"optimizer {config.optimizer.name!r} looks at whole tensors"
-    for name, absent in {"accumulate": 1, "early_stopping": None, "ema": None}.items():
-        if getattr(config, name) not in (absent, 0):
-            return f"{name} is set"
+    if config.ema:
+        return "ema is set"
     if plan.stream.open:
         return "the stream is open"
     if config.count_flops or config.precision != "float32":
@@ -55,9 +65,8 @@ def unfit(plan: Plan, strategy: Strategy) -> str | None:
     inner = learner(strategy)
     if inner.own_loop:
         return f"{type(inner).__name__} has a loop of its own"
-    for name in ("training_step", "minimise"):
-        if getattr(type(inner), name) is not getattr(Strategy, name):
-            return f"{type(inner).__name__} has a {name} of its own"
+    if type(inner).training_step is not Strategy.training_step:
+        return f"{type(inner).__name__} has a training step of its own"
     return None
 
 
@@ -69,7 +78,10 @@ def learner(strategy: Strategy) -> Strategy:
 
 
 def run_lanes(
-    folds: Sequence[Fold], upto: Sequence[int | None] = (), report: Report = lambda k, why: None, exact: bool = True
+    folds: Sequence[Fold],
+    upto: Sequence[int | None] = (),
+    way: Way | None = None,
+    report: Report = lambda k, why: None,
 ) -> list[ClpError | None]:
     """Carry folds to their ends, or through their first `upto` steps, side by side where they can.
 
@@ -77,7 +89,12 @@ def run_lanes(
 
     Returns:
         What failed, by fold; a fold that fails does not touch the others.
+
+    Raises:
+        ValueError: the lanes need not be exact, but their states are stored.
     """
+    if way is not None and not way.exact and any(fold.store.folder for fold in folds):
+        raise ValueError("states of other bits would stand under the same keys: use exact lanes")
     failed: list[ClpError | None] = [None] * len(folds)
     ends = [*upto] or [None] * len(folds)
     paths = [fold.untrained(end) for fold, end in zip(folds, ends, strict=True)]
@@ -94,14 +111,14 @@ def run_lanes(
             if not waiting:
                 return failed
             moving = [i for i, k in waiting.items() if k == min(waiting.values())]
-            trained = train_lanes([folds[i] for i in moving], report, exact)
+            trained = train_lanes([folds[i] for i in moving], way, report)
             for i, found in zip(moving, trained, strict=True):
                 del waiting[i]
                 failed[i] = found
 
 
 def train_lanes(
-    folds: Sequence[Fold], report: Report = lambda k, why: None, exact: bool = True
+    folds: Sequence[Fold], way: Way | None = None, report: Report = lambda k, why: None
 ) -> list[ClpError | None]:
     """Train one step of each fold, all of the same number, side by side where that can be done.
 
@@ -111,46 +128,95 @@ def train_lanes(
         What failed, by fold.
     """
     clock = Stopwatch(folds[0].device)
-    # Lanes whose optimizers have the same settings lie side by side.
-    lanes = sorted(map(Lane, folds), key=lambda lane: repr(lane.fold.plan.config.optimizer))
+    lanes = [*map(Lane, folds)]
     with global_generators(0), folds[0].computing():
-        if len(lanes) > 1 and (why := _together(lanes, exact)):
+        for why in _together(lanes, way or Way()) if len(lanes) > 1 else ():
             report(lanes[0].k, why)
         for lane in lanes:
             lane.go_on_alone()
     seconds = clock.seconds() / len(lanes)
     for lane in lanes:
         lane.finish(seconds)
-    errors = {id(lane.fold): lane.error for lane in lanes}
-    return [errors[id(fold)] for fold in folds]
+    return [lane.error for lane in lanes]
 
 
-def _together(lanes: Sequence[Lane], exact: bool) -> str | None:
-    """Take steps of all lanes at once; return why not to the end, if so."""
+def _together(lanes: Sequence[Lane], way: Way) -> list[str]:
+    """Take steps of all lanes at once; return why not all of them to the end, if so."""
+    plan, strategies = lanes[0].fold.plan, [lane.fold.strategy for lane in lanes]
+    if why := unfit(plan, strategies[0]):
+        return [why]
+    reasons: dict[str, None] = {}
     try:
         with ExitStack() as after:
-            if why := unfit(lanes[0].fold.plan, lanes[0].fold.strategy):
-                return why
-            strategies = [lane.fold.strategy for lane in lanes]
-            stack = Stack(strategies, [*map(learner, strategies)], exact)
+            plain = plan.config.accumulate == 1
+            stack = Stack(strategies, [*map(learner, strategies)], way.exact, plain)
             after.callback(stack.release)
             for lane in lanes:
                 lane.start()
-            acts = stack.acts = lanes[0].acts
+            choices: dict[Any, Choice] = {}
             changed = True
             while going := [lane.batch for lane in lanes if lane.batch is not None]:
                 if len(going) < len(lanes):
-                    return "some have ended before the others"
-                if changed or acts:
+                    raise Apart("some have ended before the others")
+                if changed or lanes[0].acts:
                     stack.gather()
-                losses, changed = stack.step(going), lanes[0].last
-                if changed:
-                    stack.share_moments()
-                for lane, loss in zip(lanes, losses.unbind(), strict=True):
-                    lane.resume(loss)
+                choice = choices.setdefault(shape_of(going[0]), Choice(way.calibrate))
+                changed = lanes[0].last
+                with choice.timed():
+                    losses = None
+                    if choice.beside:
+                        try:
+                            losses = stack.step(going)
+                        except OtherBits as other:
+                            choice.settle(beside=False)
+                            reasons[str(other)] = None
+                    for i, lane in enumerate(lanes):
+                        if losses is None:
+                            lane.step_alone()
+                        else:
+                            lane.resume(losses[i])
+                if choice.slower:
+                    reasons["separate steps are quicker"] = None
     except Apart as apart:
-        return str(apart)
-    return None
+        reasons[str(apart)] = None
+    return [*reasons]
+
+
+@dataclass
+class Choice:
+    """Whether steps on batches of one shape are taken side by side.
+
+    Args:
+        open: whether that is to be found out, by the seconds that steps of both kinds take.
+    """
+
+    open: bool
+    beside: bool = True
+    slower: bool = False
+
+    def __post_init__(self) -> None:
+        self.steps = 0
+        self.seconds = [0.0, 0.0]  # of separate steps, and of those side by side
+
+    def settle(self, beside: bool) -> None:
+        self.open, self.beside = False, beside
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Time a step, if it is open which kind is quicker; both give the same bits."""
+        if not self.open:
+            yield
+            return
+        start = time.thread_time()
+        yield
+        self.steps += 1
+        if not self.open or self.steps <= COMPARED:
+            return
+        self.seconds[self.beside] += time.thread_time() - start
+        self.beside = not self.beside
+        if self.steps == COMPARED + 2 * TRIALS:
+            self.slower = self.seconds[1] > self.seconds[0]
+            self.settle(not self.slower)
 
 
 class Lane:
@@ -192,15 +258,21 @@ class Lane:
             except StopIteration as stop:
                 self.batch, self.trained = None, stop.value
 
+    def step_alone(self) -> None:
+        """Take a step without the other lanes."""
+        loss = None
+        with self._turn(True):
+            assert self.batch is not None
+            loss = self.fold.strategy.training_step(self.batch)
+        if loss is not None:
+            self.resume(loss)
+
     def go_on_alone(self) -> None:
         """Take the steps that are left, without the other lanes."""
         if not self.begun:
             self.start()
         while self.batch is not None:
-            with self._turn(True):
-                loss = self.fold.strategy.training_step(self.batch)
-            if self.error is None:
-                self.resume(loss)
+            self.step_alone()
 
     def finish(self, seconds: float) -> None:
         """Take up what was trained, in so many seconds."""

@@ -1,33 +1,36 @@
-"""Strategies on stacked weights: loss, gradient and optimizer step of all of them at once."""
+"""Strategies on stacked weights: loss and gradient of all of them at once."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.optim import Optimizer
 
 from cl_platform.core.batch import Batch
 from cl_platform.core.strategy import Strategy
-from cl_platform.engine.lanes.layers import Stacked
-from cl_platform.engine.steps import hasten
+from cl_platform.engine.lanes.layers import Stacked, aligned, room
 from cl_platform.errors import one_line
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # which a loss may change
 # What modules may hold without a difference to the loss.
 OWN = {*vars(nn.Module()), "info", "optimizer", "given"}
 FIELDS = ("x", "y", "task", "raw", "features", "target", "x2", "rows")
+COMPARED = 3  # steps on batches of a shape; the first may have gradients of zero
 CLOSE = 1e-4  # of losses and gradients, relative to their length, where bits are not asked for
 
 
 class Apart(Exception):
-    """Lanes cannot go on side by side; says why, in a few words."""
+    """Lanes cannot take a step side by side; says why, in a few words, and nothing has changed."""
+
+
+class OtherBits(Apart):
+    """For batches of this shape, gradients are not those of separate steps."""
 
 
 @dataclass(eq=False)
@@ -36,9 +39,8 @@ class Slot:
 
     Args:
         values: (L, ...).
-        own: of each lane, views of `values`.
+        own: that of each lane, a view of `values`.
         places: where the loss of the first lane finds its own.
-        names: under which, without the module.
     """
 
     values: Tensor
@@ -54,41 +56,31 @@ class Slot:
         )
 
 
-@dataclass(eq=False)
-class Piece:
-    """Lanes `first` to `end` of a slot, whose optimizers have the same settings."""
-
-    slot: Slot
-    first: int
-    end: int
-    leaf: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        values = self.slot.values
-        whole = self.end - self.first == len(values)
-        self.leaf = values if whole else values.detach()[self.first : self.end]
-
-
 class Stack:
     """Strategies of one shape whose parameters and buffers are views of stacked tensors.
 
     The loss is that of the first strategy, with the tensors of each lane in the place of its own,
-    under ``torch.vmap``. The first step on batches of a shape is compared with separate ones.
+    under ``torch.vmap``. The first steps on batches of a shape are compared with separate ones.
 
     Args:
         strategies: as the kernel calls them; `learners` are those inside wrappers.
         exact: whether gradients must have the bits of separate ones, or be close to them.
+        plain: whether a gradient and a step of the optimizer are all that a step is.
     """
 
     def __init__(
-        self, strategies: Sequence[Strategy], learners: Sequence[Strategy], exact: bool = True
+        self,
+        strategies: Sequence[Strategy],
+        learners: Sequence[Strategy],
+        exact: bool = True,
+        plain: bool = True,
     ) -> None:
         self.strategies, self.learners, self.exact = strategies, learners, exact
-        self.acts = True
         self.slots: dict[tuple[int, ...], Slot] = {}
+        self.trained: list[Slot] = []
         self.numbers: list[Slot] = []  # attributes that differ
-        self.optimizer: Optimizer | None = None
-        self.compared: set[Any] = set()
+        self.plain = plain and type(learners[0]).minimise is Strategy.minimise
+        self.compared: Counter[Any] = Counter()  # steps, by the shape of their batches
         self.gather()
 
     def gather(self) -> None:
@@ -98,7 +90,6 @@ class Stack:
             Apart: they do not fit together.
         """
         found: dict[tuple[int, ...], Slot] = {}
-        fresh = False
         for modules in self._modules():
             for kind in ("_parameters", "_buffers"):
                 tables = [vars(m)[kind] for m in modules]
@@ -108,15 +99,14 @@ class Stack:
                     key = tuple(map(id, tensors))
                     slot = found.get(key) or self.slots.get(key)
                     if slot is None or not slot.holds:
-                        slot, fresh = _stacked(name, tensors), True
+                        slot = _stacked(name, tensors)
                     if key not in found:
                         slot.places = []
                     slot.places.append((tables[0], name))
                     found[key] = slot
         self.slots = found
+        self.trained = [slot for slot in found.values() if slot.values.requires_grad]
         self.numbers = list(self._differing())
-        if fresh:
-            self.optimizer = None
 
     def _modules(self) -> Iterator[list[nn.Module]]:
         modules = [list(s.modules()) for s in self.strategies]
@@ -143,26 +133,31 @@ class Stack:
         Raises:
             Apart: it cannot be done, and nothing has changed.
         """
-        if self.optimizer is None:
-            self.optimizer = self._optimizer()
+        if self.exact and not all(aligned(batch.x) for batch in batches):
+            raise OtherBits("samples are of a size whose batches are not aligned in memory")
         losses = self._try(batches)
-        self._share_gradients()
-        for piece in self.pieces:
-            gradient = piece.slot.values.grad
-            if piece.leaf is not piece.slot.values:
-                piece.leaf.grad = None if gradient is None else gradient[piece.first : piece.end]
-        for group, source in self.sources:
-            group.update(_settings(source))
-        self.optimizer.step()
+        gradients = [
+            [None] * len(batches) if slot.values.grad is None else slot.values.grad.unbind()
+            for slot in self.trained
+        ]
+        for i, (learner, loss) in enumerate(zip(self.learners, losses.unbind(), strict=True)):
+            own = [slot.own[i] for slot in self.trained]
+            given = [parts[i] for parts in gradients]
+            if self.plain:
+                for parameter, gradient in zip(own, given, strict=True):
+                    parameter.grad = gradient
+                learner.optimizer.step()
+            else:
+                learner.minimise(_Known.apply(loss, given, *own))
         return losses
 
     def _try(self, batches: Sequence[Batch]) -> Tensor:
         """Compute losses and gradients; compare them with separate ones if the shape is new."""
-        shape = (batches[0].x.shape, batches[0].replayed, batches[0].epoch > 0)
+        shape = shape_of(batches[0])
         tables = [slot for slot in self.slots.values() if slot.places[0][1] in STATISTICS]
         statistics = [(slot.values, slot.values.clone()) for slot in tables]
         try:
-            if shape in self.compared:
+            if self.compared[shape] >= COMPARED:
                 return self._backward(batches)
             with ExitStack() as rewound:
                 for strategy in self.strategies:
@@ -179,7 +174,7 @@ class Stack:
                 raise
             draws = "randomness" in str(error)
             raise Apart("the loss draws random numbers" if draws else one_line(error)) from error
-        self.compared.add(shape)
+        self.compared[shape] += 1
         return losses
 
     def _backward(self, batches: Sequence[Batch]) -> Tensor:
@@ -223,8 +218,9 @@ class Stack:
 
     def _compare(self, losses: Tensor, separate: Sequence[Sequence[Tensor | None]]) -> None:
         for i, (loss, *gradients) in enumerate(separate):
-            if not torch.allclose(losses[i], _given(loss), rtol=CLOSE, equal_nan=True):
-                raise Apart("their losses differ from separate ones")
+            assert loss is not None
+            if not torch.allclose(losses[i], loss, rtol=CLOSE, equal_nan=True):
+                raise OtherBits("their losses differ from separate ones")
             for slot, gradient in zip(self.trained, gradients, strict=True):
                 stacked = slot.values.grad
                 if stacked is None or gradient is None:
@@ -235,71 +231,19 @@ class Stack:
                     same = bool((stacked[i] - gradient).norm() <= CLOSE * gradient.norm())
                 if not same:
                     kind = "bits" if self.exact else "numbers"
-                    raise Apart(f"their gradients have other {kind} than separate ones")
-
-    def _share_gradients(self) -> None:
-        """Show the gradients to what follows a step of each lane, and have them clipped."""
-        optimizers = [s.optimizer for s in self.learners]
-        hooked = [list(o._optimizer_step_pre_hooks.values()) for o in optimizers]
-        if self.acts or any(hooked):
-            for slot in self.trained:
-                gradient = slot.values.grad
-                parts = [None] * len(slot.own) if gradient is None else gradient.unbind()
-                for parameter, part in zip(slot.own, parts, strict=True):
-                    parameter.grad = part
-        for optimizer, hooks in zip(optimizers, hooked, strict=True):
-            for hook in hooks:
-                hook(optimizer, (), {})
-            optimizer._opt_called = True  # type: ignore[attr-defined]  # schedules look at it
-
-    def _optimizer(self) -> Optimizer:
-        """Return one optimizer for all lanes, which goes on from the moments of theirs."""
-        optimizers = [s.optimizer for s in self.learners]
-        if any(o._optimizer_step_post_hooks for o in optimizers):
-            raise Apart("something is to be done after each step of the optimizer")
-        slots = {id(t): slot for slot in self.slots.values() for t in slot.own[:1]}
-        settings = [[_settings(group) for group in o.param_groups] for o in optimizers]
-        cuts = [i for i in range(1, len(settings)) if settings[i] != settings[i - 1]]
-        groups: list[dict[str, Any]] = []
-        self.pieces: list[Piece] = []
-        self.sources = []
-        for first, end in pairwise([0, *cuts, len(settings)]):
-            for group, own in zip(optimizers[0].param_groups, settings[first], strict=True):
-                if any(id(p) not in slots for p in group["params"]):
-                    raise Apart("they share a parameter")
-                pieces = [Piece(slots[id(p)], first, end) for p in group["params"]]
-                groups.append({**own, "params": [piece.leaf for piece in pieces]})
-                self.pieces += pieces
-            self.sources += optimizers[first].param_groups
-        optimizer = type(optimizers[0])(groups)
-        self.trained = list(dict.fromkeys(piece.slot for piece in self.pieces))
-        hasten(optimizer)
-        for piece in self.pieces:
-            lanes = range(piece.first, piece.end)
-            states = [optimizers[i].state.get(piece.slot.own[i], {}) for i in lanes]
-            if any(states):
-                optimizer.state[piece.leaf] = _stacked_moments(states)
-        self.sources = list(zip(optimizer.param_groups, self.sources, strict=True))
-        return optimizer
-
-    def share_moments(self) -> None:
-        """Give the optimizer of each lane its moments, as tensors of their own."""
-        if self.optimizer is None:
-            return
-        for piece in self.pieces:
-            state = self.optimizer.state.get(piece.leaf, {})
-            for i in range(piece.first, piece.end):
-                self.learners[i].optimizer.state[piece.slot.own[i]] = {
-                    name: _part(value, i - piece.first) for name, value in state.items()
-                }
+                    raise OtherBits(f"their gradients have other {kind} than separate ones")
 
     def release(self) -> None:
         """Give each lane tensors of its own again."""
-        self.share_moments()
         for slot in self.slots.values():
             if slot.holds:
                 for tensor, view in zip(slot.own, slot.values.detach(), strict=True):
                     tensor.data, tensor.grad = view.clone(), None
+
+
+def shape_of(batch: Batch) -> tuple[Any, ...]:
+    """Return what decides the arithmetic of a step on a batch."""
+    return batch.x.shape, batch.replayed, batch.epoch > 0
 
 
 def _rows(tables: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
@@ -321,10 +265,9 @@ def _stacked(name: str, tensors: Sequence[Any]) -> Slot:
     kinds = {(t.shape, t.dtype, t.requires_grad) if t is not None else None for t in tensors}
     if len(kinds) > 1 or len({id(t) for t in tensors}) < len(tensors):
         raise Apart(f"{name!r} has other shapes")
-    if tensors[0].requires_grad and not tensors[0].dim():
-        raise Apart(f"{name!r} is a single number")  # which the steps of an optimizer are as well
-    values = torch.stack([t.detach() for t in tensors])
-    for tensor, view in zip(tensors, values, strict=True):
+    values = room(tensors[0].detach(), len(tensors), *tensors[0].shape)
+    for tensor, view in zip(tensors, values.unbind(), strict=True):
+        view.copy_(tensor.detach())
         tensor.data = view
     return Slot(values.requires_grad_(tensors[0].requires_grad), list(tensors), [])
 
@@ -368,33 +311,15 @@ def _column(values: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(present)
 
 
-def _given(value: Tensor | None) -> Tensor:
-    assert value is not None
-    return value
+class _Known(torch.autograd.Function):
+    """A loss whose gradients are known already."""
 
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *_: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
 
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}
-
-
-def _part(value: Any, i: int) -> Any:
-    """Return a lane's part of an entry of an optimizer's state; scalars are those of all."""
-    if not isinstance(value, Tensor):
-        return value
-    return (value[i] if value.dim() else value).clone()
-
-
-def _stacked_moments(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the state of an optimizer for a stack, of those for its lanes."""
-    if any(state.keys() != states[0].keys() for state in states):
-        raise Apart("the states of their optimizers differ")
-    stacked = {}
-    for name, first in states[0].items():
-        values = [state[name] for state in states]
-        if isinstance(first, Tensor) and first.dim():
-            stacked[name] = torch.stack(values)
-        elif any(bool(value != first) for value in values):
-            raise Apart("the states of their optimizers differ")
-        else:
-            stacked[name] = first.clone() if isinstance(first, Tensor) else first
-    return stacked
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *ctx.gradients)
