@@ -8,26 +8,20 @@ bits of a separate run, each lane takes its own steps.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from cl_platform.core.batch import Batch
 from cl_platform.core.rng import deterministic, global_generators
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.wrapper import Wrapper
 from cl_platform.engine.cost import Stopwatch
 from cl_platform.engine.fold import Fold
+from cl_platform.engine.lanes.lane import Lane
 from cl_platform.engine.lanes.stack import COMPARED, Apart, OtherBits, Stack, shape_of
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.training import Trained
 from cl_platform.errors import ClpError
 
 TRIALS = 6  # steps of each kind that are timed
@@ -158,7 +152,7 @@ def _together(lanes: Sequence[Lane], way: Way) -> list[str]:
             while going := [lane.batch for lane in lanes if lane.batch is not None]:
                 if len(going) < len(lanes):
                     raise Apart("some have ended before the others")
-                if changed or lanes[0].acts:
+                if changed or lanes[0].acts or not stack.plain:
                     stack.gather()
                 choice = choices.setdefault(shape_of(going[0]), Choice(way.calibrate))
                 changed = lanes[0].last
@@ -217,100 +211,3 @@ class Choice:
         if self.steps == COMPARED + 2 * TRIALS:
             self.slower = self.seconds[1] > self.seconds[0]
             self.settle(not self.slower)
-
-
-class Lane:
-    """A fold in the midst of one of its steps.
-
-    Attributes:
-        batch: to be learned next; None before the beginning and at the end.
-        last: whether it is the last one of its chunk.
-        acts: whether something happens after each step that may draw random numbers.
-        error: what failed.
-    """
-
-    def __init__(self, fold: Fold) -> None:
-        self.fold, self.k = fold, fold.position + 1
-        self.batch: Batch | None = None
-        self.begun, self.last = False, True
-        self.error: ClpError | None = None
-        self.trained: Trained | None = None
-        steps = {type(s).after_step for s in fold.strategy.modules() if isinstance(s, Strategy)}
-        self.acts = bool(steps - {Strategy.after_step, Wrapper.after_step})
-
-    def start(self) -> None:
-        """Begin the step: prepare its first batches."""
-        self.begun = True
-        try:
-            self.lesson = self.fold.lesson()
-            with global_generators(self.lesson.seed):
-                self.drawn = _generators()
-        except ClpError as error:
-            self.error = error
-        else:
-            self.resume(None)
-
-    def resume(self, loss: Tensor | None) -> None:
-        """Give the loss of the present batch, and go on to the next one."""
-        with self._turn(self.last or self.acts):
-            try:
-                self.batch, self.last = self.lesson.steps.send(loss)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                self.batch, self.trained = None, stop.value
-
-    def step_alone(self) -> None:
-        """Take a step without the other lanes."""
-        loss = None
-        with self._turn(True):
-            assert self.batch is not None
-            loss = self.fold.strategy.training_step(self.batch)
-        if loss is not None:
-            self.resume(loss)
-
-    def go_on_alone(self) -> None:
-        """Take the steps that are left, without the other lanes."""
-        if not self.begun:
-            self.start()
-        while self.batch is not None:
-            self.step_alone()
-
-    def finish(self, seconds: float) -> None:
-        """Take up what was trained, in so many seconds."""
-        if self.trained is not None:
-            meter = self.lesson.meter
-            meter.train_seconds = max(0.0, seconds - meter.eval_seconds)
-            try:
-                self.fold.finish(self.lesson, self.trained)
-            except ClpError as error:
-                self.error = error
-
-    @contextmanager
-    def _turn(self, draws: bool) -> Iterator[None]:
-        """Note what fails inside; let the global generators be the lane's own if it may draw."""
-        others = _generators() if draws else None
-        try:
-            if draws:
-                _set_generators(self.drawn)
-            with self.fold.blaming(self.k):
-                yield
-        except ClpError as error:
-            self.batch, self.error = None, error
-        finally:
-            if others is not None:
-                self.drawn = _generators()
-                _set_generators(others)
-
-
-def _generators() -> tuple[Any, ...]:
-    """Return the states of the global generators."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-
-def _set_generators(states: tuple[Any, ...]) -> None:
-    python, numpy, cpu, cuda = states
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)

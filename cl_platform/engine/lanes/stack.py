@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +14,16 @@ from torch.func import vmap
 
 from cl_platform.core.batch import Batch
 from cl_platform.core.strategy import Strategy
-from cl_platform.engine.lanes.layers import Stacked, aligned, room
+from cl_platform.engine.lanes.layers import Stacked, aligned
+from cl_platform.engine.lanes.slots import (
+    Apart,
+    OtherBits,
+    Slot,
+    is_trained,
+    numbers,
+    rows,
+    stacked,
+)
 from cl_platform.errors import one_line
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # which a loss may change
@@ -23,37 +32,6 @@ OWN = {*vars(nn.Module()), "info", "optimizer", "given"}
 FIELDS = ("x", "y", "task", "raw", "features", "target", "x2", "rows")
 COMPARED = 3  # steps on batches of a shape; the first may have gradients of zero
 CLOSE = 1e-4  # of losses and gradients, relative to their length, where bits are not asked for
-
-
-class Apart(Exception):
-    """Lanes cannot take a step side by side; says why, in a few words, and nothing has changed."""
-
-
-class OtherBits(Apart):
-    """For batches of this shape, gradients are not those of separate steps."""
-
-
-@dataclass(eq=False)
-class Slot:
-    """A tensor of all lanes.
-
-    Args:
-        values: (L, ...).
-        own: that of each lane, a view of `values`.
-        places: where the loss of the first lane finds its own.
-    """
-
-    values: Tensor
-    own: list[Any]
-    places: list[tuple[dict[str, Any], str]]
-
-    @property
-    def holds(self) -> bool:
-        """Return whether the lanes' tensors still lie in the stack."""
-        views = zip(self.own, self.values.detach(), strict=True)
-        return self.values.requires_grad == self.own[0].requires_grad and all(
-            t.data_ptr() == v.data_ptr() and t.shape == v.shape for t, v in views
-        )
 
 
 class Stack:
@@ -93,13 +71,13 @@ class Stack:
         for modules in self._modules():
             for kind in ("_parameters", "_buffers"):
                 tables = [vars(m)[kind] for m in modules]
-                for name, tensors in _rows(tables):
-                    if all(t is tensors[0] for t in tensors) and not _trained(tensors[0]):
+                for name, tensors in rows(tables):
+                    if all(t is tensors[0] for t in tensors) and not is_trained(tensors[0]):
                         continue  # a frozen one that all share
                     key = tuple(map(id, tensors))
                     slot = found.get(key) or self.slots.get(key)
                     if slot is None or not slot.holds:
-                        slot = _stacked(name, tensors)
+                        slot = stacked(name, tensors)
                     if key not in found:
                         slot.places = []
                     slot.places.append((tables[0], name))
@@ -116,16 +94,13 @@ class Stack:
 
     def _differing(self) -> Iterator[Slot]:
         """Yield what the lanes hold besides parameters and buffers and is not the same for all."""
-        holders = [(vars(m) for m in modules) for modules in self._modules()]
-        for tables in [*map(list, holders)]:
+        for modules in self._modules():
+            tables = [vars(m) for m in modules]
             for name in tables[0].keys() - OWN:
-                values = [table.get(name) for table in tables]
-                if slot := _number(name, values, tables[0]):
-                    yield slot
+                yield from numbers(name, [table.get(name) for table in tables], tables[0])
         infos = [vars(s.info) for s in self.strategies]
         for name in ("seen", "task_classes"):
-            if slot := _number(name, [info[name] for info in infos], infos[0]):
-                yield slot
+            yield from numbers(name, [info[name] for info in infos], infos[0])
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
         """Take a step of every lane; return the losses, (L,), detached.
@@ -244,61 +219,6 @@ class Stack:
 def shape_of(batch: Batch) -> tuple[Any, ...]:
     """Return what decides the arithmetic of a step on a batch."""
     return batch.x.shape, batch.replayed, batch.epoch > 0
-
-
-def _rows(tables: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the entries of tables of tensors by name, those that are there."""
-    if any(table.keys() != tables[0].keys() for table in tables):
-        raise Apart("their parameters differ")
-    for name in tables[0]:
-        row = [table[name] for table in tables]
-        if any(t is not None for t in row):
-            yield name, row
-
-
-def _trained(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and tensor.requires_grad
-
-
-def _stacked(name: str, tensors: Sequence[Any]) -> Slot:
-    """Stack tensors, and make them views of the stack."""
-    kinds = {(t.shape, t.dtype, t.requires_grad) if t is not None else None for t in tensors}
-    if len(kinds) > 1 or len({id(t) for t in tensors}) < len(tensors):
-        raise Apart(f"{name!r} has other shapes")
-    values = room(tensors[0].detach(), len(tensors), *tensors[0].shape)
-    for tensor, view in zip(tensors, values.unbind(), strict=True):
-        view.copy_(tensor.detach())
-        tensor.data = view
-    return Slot(values.requires_grad_(tensors[0].requires_grad), list(tensors), [])
-
-
-def _number(name: str, values: Sequence[Any], table: dict[str, Any]) -> Slot | None:
-    """Return the stacked numbers of an attribute that is not the same in all lanes.
-
-    Raises:
-        Apart: it differs in more than numbers.
-    """
-    if all(_same(value, values[0]) for value in values):
-        return None
-    if all(isinstance(v, Tensor) for v in values) and len({v.shape for v in values}) == 1:
-        return Slot(torch.stack([v.detach() for v in values]), list(values), [(table, name)])
-    if all(type(value) is float for value in values):
-        return Slot(torch.tensor(values), list(values), [(table, name)])
-    raise Apart(f"{name}={values[0]!r:.40} is not the same for all")
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Return whether two attributes are equal; objects that do not say so count as equal."""
-    if a is b or type(a) is not type(b):
-        return a is b
-    if isinstance(a, Tensor):
-        return a.shape == b.shape and torch.equal(a, b)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    plain = (bool, int, float, complex, str, bytes, set, frozenset)
-    return bool(a == b) if isinstance(a, plain) else True
 
 
 def _column(values: Sequence[Tensor | None]) -> Tensor | None:
