@@ -31,7 +31,9 @@ SEEDS = ({"seed": 0}, {"seed": 1}, {"seed": 2})
 OWN_STEP, DRAWS = "{} has a training step of its own", "the loss draws random numbers"
 # Why some strategies have no lanes; all others have.
 ALONE = {
-    **dict.fromkeys(("a-gem", "gem"), OWN_STEP),
+    **dict.fromkeys(("a-gem", "gem", "der", "der++", "gdumb", "tag", "refresh"), OWN_STEP),
+    **dict.fromkeys(("ncm", "slda", "ranpac"), OWN_STEP),
+    "avalanche": "{} has a loop of its own",
     **dict.fromkeys(("mir", "gss", "icarl"), DRAWS),
 }
 
