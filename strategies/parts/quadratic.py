@@ -53,7 +53,9 @@ class QuadraticPenalty(nn.Module):
     def forward(self, model: nn.Module) -> Tensor:
         """Return the penalty of the model's present parameters, a scalar."""
         # Where several models are trained side by side, parameters do not say that they are.
-        parameters = [p for p, t in zip(model.parameters(), self.trained, strict=True) if t]
+        parameters: list[Tensor] = [
+            p for p, t in zip(model.parameters(), self.trained, strict=True) if t
+        ]
         importance, anchor = views(self.importance, parameters), views(self.anchor, parameters)
         if is_batchedtensor(parameters[0]):
             return _half_quadratic(importance, anchor, parameters) + self.offset

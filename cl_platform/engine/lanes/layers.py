@@ -33,7 +33,9 @@ ONE_BY_ONE = (
     Tensor.softmax,
 )
 ALIGNED = 64  # bytes
-torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # a loop over lanes is right
+torch._C._functorch._set_vmap_fallback_warning_enabled(  # type: ignore[attr-defined]
+    False  # where a rule is missing, a loop over lanes is right
+)
 
 
 class Stacked(TorchFunctionMode):

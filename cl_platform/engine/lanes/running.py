@@ -20,7 +20,8 @@ from cl_platform.core.wrapper import Wrapper
 from cl_platform.engine.cost import Stopwatch
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.lanes.lane import Lane
-from cl_platform.engine.lanes.stack import COMPARED, Apart, OtherBits, Stack, shape_of
+from cl_platform.engine.lanes.slots import Apart, OtherBits
+from cl_platform.engine.lanes.stack import COMPARED, Stack, shape_of
 from cl_platform.engine.plan import Plan
 from cl_platform.errors import ClpError
 
@@ -93,7 +94,7 @@ def run_lanes(
     ends = [*upto] or [None] * len(folds)
     paths = [fold.untrained(end) for fold, end in zip(folds, ends, strict=True)]
     waiting: dict[int, int] = {}  # the step that a fold is to be trained for
-    moving = range(len(folds))
+    moving = [*range(len(folds))]
     with deterministic(folds[0].device):
         while True:
             for i in moving:

@@ -157,25 +157,26 @@ class Stack:
         for slot in self.trained:
             slot.values.grad = None
         losses = self._losses(batches)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         return losses.detach()
 
     def _losses(self, batches: Sequence[Batch]) -> Tensor:
         """Return the losses (L,) of a batch for each lane."""
         tensors = {name: _column([getattr(b, name) for b in batches]) for name in FIELDS}
         given = {name: value for name, value in tensors.items() if value is not None}
-        extra = {name: _column([b.extra[name] for b in batches]) for name in batches[0].extra}
+        extra = {name: torch.stack([b.extra[name] for b in batches]) for name in batches[0].extra}
         slots = [*self.slots.values(), *self.numbers]
         places = [(table, name) for slot in slots for table, name in slot.places]
         before = [table[name] for table, name in places]
-        nothing = replace(batches[0], **dict.fromkeys(FIELDS), extra={})
+        nothing: Any = dict.fromkeys(FIELDS)
+        frame = replace(batches[0], **nothing, extra={})
         learner = self.learners[0]
 
-        def loss(values: list[Tensor], given: dict[str, Tensor], extra: dict[str, Tensor]) -> Any:
+        def loss(values: list[Tensor], given: dict[str, Any], extra: dict[str, Tensor]) -> Any:
             for slot, value in zip(slots, values, strict=True):
                 for table, name in slot.places:
                     table[name] = value
-            return learner.loss(replace(nothing, **given, extra=extra))
+            return learner.loss(replace(frame, **given, extra=extra))
 
         try:
             with Stacked():
