@@ -18,6 +18,7 @@ HOMES = {
     "AccuracyMatrix": "core.matrix",
     "Augmentation": "core.augmentation",
     "Batch": "core.batch",
+    "Chunk": "core.batch",
     "ClassBalancedBuffer": "core.buffers",
     "ClpError": "errors",
     "Curriculum": "core.curriculum",
@@ -47,7 +48,7 @@ __all__ = list(HOMES)
 if TYPE_CHECKING:
     from cl_platform.api import run as run
     from cl_platform.core.augmentation import Augmentation as Augmentation, Mixing as Mixing
-    from cl_platform.core.batch import Batch as Batch
+    from cl_platform.core.batch import Batch as Batch, Chunk as Chunk
     from cl_platform.core.buffers import (
         ClassBalancedBuffer as ClassBalancedBuffer,
         ReplayBuffer as ReplayBuffer,

@@ -6,13 +6,13 @@ clp run --strategy examples.mine:WeightedReplay --curriculum examples.mine:Large
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
 
 import cl_platform as clp
-from cl_platform import Batch, Curriculum, ReplayBuffer, Strategy, Stream, StreamInfo
+from cl_platform import Batch, Chunk, Curriculum, ReplayBuffer, Strategy, Stream, StreamInfo
 
 
 class WeightedReplay(Strategy):
@@ -25,16 +25,15 @@ class WeightedReplay(Strategy):
         super().setup(info)
         self.memory = ReplayBuffer(self.memory_size, info)
 
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        return self.memory.replay(chunk, offer=chunk.epoch == 0)  # each sample once
+
     def loss(self, batch: Batch) -> Tensor:
-        loss = self.cross_entropy(self(batch.x, batch.task), batch)
-        if len(self.memory):
-            old = self.memory.sample(len(batch))
+        new, old = batch.new, batch.old
+        loss = self.cross_entropy(self(new.x, new.task), new)
+        if len(old):
             loss = loss + self.beta * self.cross_entropy(self(old.x, old.task), old)
         return loss
-
-    def after_step(self, batch: Batch) -> None:
-        if batch.epoch == 0:  # each sample once
-            self.memory.add(batch)
 
 
 class LargestFirst(Curriculum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from cl_platform import Batch, Experience, StreamInfo
+from cl_platform import Batch, Chunk, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
 from strategies.parts.gradients import frozen_statistics
 from strategies.parts.memory import Offering
@@ -49,9 +49,9 @@ class DER(Offering):
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
 
-    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
         n, offers = self.memory_batch_size, self.offers(chunk)
-        return self.buffer.replay(chunk, sizes, n, self.draws, offers, plain=1)
+        return self.buffer.replay(chunk, n, self.draws, offers, plain=1)
 
     def loss(self, batch: Batch) -> Tensor:
         return self._loss_and_logits(batch)[0]

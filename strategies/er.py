@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pydantic import PositiveInt
 
-from cl_platform import Batch, Experience, StreamInfo
+from cl_platform import Batch, Chunk, Experience, StreamInfo
 from cl_platform.core.buffers import MemoryKind, make_memory
 from strategies.parts.memory import Offering
 
@@ -37,5 +37,5 @@ class ER(Offering):
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes)
 
-    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
-        return self.buffer.replay(chunk, sizes, self.memory_batch_size, offer=self.offers(chunk))
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        return self.buffer.replay(chunk, self.memory_batch_size, offer=self.offers(chunk))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from cl_platform import Batch, ClassBalancedBuffer, Experience, StreamInfo
+from cl_platform import Batch, Chunk, ClassBalancedBuffer, Experience, StreamInfo
 from cl_platform.engine.training import batch_sizes
 from cl_platform.errors import BadInput
 from strategies.parts.memory import Offering
@@ -47,14 +49,15 @@ class GDumb(Offering):
         self.model.train()
         self.buffer.make_room(experience.classes)
 
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        if self.offers(chunk):
+            self.buffer.add(chunk)
+        return chunk.batches()
+
     def training_step(self, batch: Batch) -> Tensor:
         if "initial_lr" in self.optimizer.param_groups[0]:  # torch's mark of a schedule
             raise BadInput("gdumb anneals its learning rate itself: leave the schedule out")
         return torch.zeros((), device=batch.y.device)
-
-    def after_step(self, batch: Batch) -> None:
-        if self.offers(batch):
-            self.buffer.add(batch)
 
     def end_experience(self, experience: Experience) -> None:
         lr = float(self.optimizer.param_groups[0]["lr"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from scipy.optimize import nnls
 from torch import Tensor
 
-from cl_platform import Batch, Experience, RingBuffer, StreamInfo
+from cl_platform import Batch, Chunk, Experience, RingBuffer, StreamInfo
 from cl_platform.models.precision import comparing
 from strategies.parts.gradients import flatten, frozen_statistics, trainable, views
 from strategies.parts.memory import Offering
@@ -38,6 +39,11 @@ class GradientProjection(Offering):
         self.buffer.make_room(experience.classes)
         self.past = [self.buffer.group(k) for k in range(self.index)]
 
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        if self.offers(chunk):
+            self.buffer.add(chunk)  # only what is stored of past experiences is read
+        return chunk.batches()
+
     def training_step(self, batch: Batch) -> Tensor:
         if not self.past:
             return super().training_step(batch)
@@ -59,10 +65,6 @@ class GradientProjection(Offering):
         with frozen_statistics(self.model):
             loss = self.cross_entropy(self(old.x, old.task), old)
         return list(torch.autograd.grad(loss, trainable(self.model), materialize_grads=True))
-
-    def after_step(self, batch: Batch) -> None:
-        if self.offers(batch):
-            self.buffer.add(batch)
 
 
 class AGEM(GradientProjection):

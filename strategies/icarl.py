@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-from cl_platform import Batch, ClassBalancedBuffer, Experience, Strategy, StreamInfo
-from cl_platform.core.batch import soft_labels, together
+from cl_platform import Batch, Chunk, ClassBalancedBuffer, Experience, Strategy, StreamInfo
+from cl_platform.core.batch import soft_labels
 from cl_platform.errors import BadInput
 from cl_platform.models.precision import comparing
 from strategies.parts.snapshot import Snapshot
@@ -61,10 +62,11 @@ class ICaRL(Strategy):
         self.present[list(experience.classes)] = True
         self.share = len(self.buffer) / len(experience.train)
 
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        n = self.memory_batch_size or [math.ceil(self.share * size) for size in chunk.sizes]
+        return self.buffer.replay(chunk, n, offer=False)
+
     def loss(self, batch: Batch) -> Tensor:
-        if self.share:
-            n = self.memory_batch_size or math.ceil(self.share * len(batch))
-            batch = together([batch, self.buffer.sample(n)])
         target = soft_labels(batch, self.present, self.info.label_smoothing)
         if self.share:
             target = torch.where(self.old, self.teacher(batch.x).sigmoid(), target)

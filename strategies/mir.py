@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 from torch.func import functional_call
 
-from cl_platform import Batch
+from cl_platform import Batch, Chunk
 from cl_platform.core.batch import together
 from strategies.er import ER
 from strategies.parts.gradients import frozen_statistics
@@ -30,8 +30,8 @@ class MIR(ER):
 
     candidates: PositiveInt = 50
 
-    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
-        return chunk.split(sizes)  # what is replayed depends on the weights
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        return chunk.batches()  # what is replayed depends on the weights
 
     def loss(self, batch: Batch) -> Tensor:
         if self.buffer.seen:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from cl_platform import Batch, Experience, RingBuffer, Strategy, StreamInfo
-from cl_platform.core.batch import together
+from cl_platform import Batch, Chunk, Experience, RingBuffer, Strategy, StreamInfo
 from cl_platform.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -89,10 +88,9 @@ class ScheduledReplay(Strategy):
             rank[mine] = torch.arange(int(mine.sum()), device=y.device)
         return order.to(y.device)[rank.argsort(stable=True)]
 
-    def loss(self, batch: Batch) -> Tensor:
-        if len(self.rows):
-            batch = together([batch, self.stored.read(self.rows)])
-        return super().loss(batch)
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        batches = len(chunk.sizes)
+        return self.stored.replay_rows(chunk, self.rows.repeat(batches), [len(self.rows)] * batches)
 
     def end_experience(self, experience: Experience) -> None:
         chosen = self.evenly(experience.train.y)[: self.history]

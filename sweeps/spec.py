@@ -45,12 +45,15 @@ def _whole_if_more_than_one(value: float) -> float:
 class Resources(_Strict):
     """The resources that one run takes while it is trained.
 
-    ``gpus`` may be a fraction: with 0.25 four runs share a GPU. ``memory`` is in bytes. ``custom``
-    names further resources of the cluster's nodes.
+    ``gpus`` may be a fraction: with 0.25 four runs share a GPU; with ``auto`` as many as fit, by
+    what the first run takes. ``memory`` is in bytes. ``custom`` names further resources of the
+    cluster's nodes.
     """
 
     cpus: PositiveFloat = 1.0
-    gpus: Annotated[NonNegativeFloat, AfterValidator(_whole_if_more_than_one)] = 0.0
+    gpus: Annotated[NonNegativeFloat, AfterValidator(_whole_if_more_than_one)] | Literal["auto"] = (
+        0.0
+    )
     memory: NonNegativeFloat = 0.0
     custom: dict[str, PositiveFloat] = Field(default_factory=dict)
 

@@ -16,6 +16,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from cl_platform._version import __version__
+from cl_platform.config.process import wait_asleep
 from cl_platform.config.registry import load, plugins
 from cl_platform.core.json_text import json_text
 from cl_platform.errors import ClpError, one_line
@@ -27,6 +28,7 @@ _terminated = threading.Event()  # SIGTERM was received: libraries make a Keyboa
 def main(argv: list[str] | None = None) -> None:
     """Run ``clp`` and exit: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated."""
     signal.signal(signal.SIGTERM, _terminate)
+    wait_asleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot encode stops nothing
             stream.reconfigure(errors="replace")

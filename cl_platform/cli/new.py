@@ -13,10 +13,12 @@ STRATEGY = '''"""{title}."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import PositiveInt
 from torch import Tensor
 
-from cl_platform import Batch, ReplayBuffer, Strategy, StreamInfo
+from cl_platform import Batch, Chunk, ReplayBuffer, Strategy, StreamInfo
 
 
 class {class_name}(Strategy):
@@ -32,16 +34,15 @@ class {class_name}(Strategy):
         super().setup(info)
         self.memory = ReplayBuffer(self.memory_size, info)
 
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        return self.memory.replay(chunk, offer=chunk.epoch == 0)  # each sample once
+
     def loss(self, batch: Batch) -> Tensor:
-        loss = self.cross_entropy(self(batch.x, batch.task), batch)
-        if len(self.memory):
-            old = self.memory.sample(len(batch))
+        new, old = batch.new, batch.old
+        loss = self.cross_entropy(self(new.x, new.task), new)
+        if len(old):
             loss = loss + self.beta * self.cross_entropy(self(old.x, old.task), old)
         return loss
-
-    def after_step(self, batch: Batch) -> None:
-        if batch.epoch == 0:  # each sample once
-            self.memory.add(batch)
 '''
 
 TEST = '''"""{class_name} keeps the contract of a strategy."""

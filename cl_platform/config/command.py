@@ -10,7 +10,7 @@ from typing import Any
 
 from cl_platform.config.documents import dump_line
 from cl_platform.config.registry import Kind
-from cl_platform.config.run_config import SECTIONS, SHORTHANDS, RunConfig
+from cl_platform.config.run_config import SECTIONS, SHORTHANDS, RunConfig, flag_fields
 from cl_platform.config.signatures import check_section
 
 
@@ -24,11 +24,12 @@ def command_of(config: Mapping[str, Any]) -> str:
     for section in SECTIONS:
         words += [f"--{section}", _plugin(section, config[section])]
     shorthands = {key: name for name, key in SHORTHANDS.items()}
+    switches = [name for name, field in flag_fields().items() if field.annotation is bool]
     for key, value in _settings(config):
         text, flag = dump_line(value), shorthands.get(key, key).replace("_", "-")
         if "." in flag:
             words += ["--set", f"{key}={text}"]
-        elif isinstance(value, bool):
+        elif key in switches:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", text]

@@ -20,6 +20,15 @@ from typing import Any, NamedTuple
 LASTING = ("WANDB_", "CUBLAS_WORKSPACE_CONFIG")
 
 
+def wait_asleep() -> None:
+    """Have threads that wait for each other sleep, not spin; to be called before torch is loaded.
+
+    A spinning thread takes the core from the one that it waits for wherever something else runs as
+    well: two threads beside a busy process took up to ten times as long as one.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by all implementations of OpenMP
+
+
 class Setting(NamedTuple):
     """Something that a process has one of: how to read it, and how to put a value back."""
 

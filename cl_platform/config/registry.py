@@ -49,7 +49,13 @@ _named: dict[str, str] = {}  # modules that were loaded from a file, by its abso
 @cache
 def plugins(kind: Kind) -> dict[str, EntryPoint]:
     """Return the registered entry points of a kind by name, sorted; nothing is imported."""
-    return {e.name: e for e in sorted(entry_points(group=GROUPS[kind]), key=lambda e: e.name)}
+    chosen = _entry_points().select(group=GROUPS[kind])
+    return {e.name: e for e in sorted(chosen, key=lambda e: e.name)}
+
+
+@cache  # all at once: each look reads a file of every installed package
+def _entry_points() -> Any:
+    return entry_points()
 
 
 def load(kind: Kind, name: str) -> Any:

@@ -67,6 +67,8 @@ Plugin = Annotated[Section, BeforeValidator(_named)]
 Order = Annotated[Plugin, BeforeValidator(_ordered)]
 Plugins = Annotated[list[Plugin], BeforeValidator(_listed)]
 
+Threads = Annotated[int, Field(ge=1, le=1024)]
+
 
 class RunConfig(BaseModel):
     """Everything that decides the bits of a run: not where it writes, nor who watches it.
@@ -115,6 +117,11 @@ class RunConfig(BaseModel):
     """Count the FLOPs of training. It is slower, and the gradient of SiLU is computed otherwise."""
     precision: Literal["float32", "bf16"] = "float32"
     """float32, or bf16 for matrix products in bfloat16; weights and logits stay float32."""
+    threads: Literal["auto"] | Threads = "auto"
+    """CPU threads: a number, or auto for one with small models, else all that the process has."""
+    compile: bool | Literal["auto"] = False
+    """Compile each loss with its gradient: true, false, or auto, where an experience earns the
+    warm-up back."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import one_hot
+
+CACHE_BYTES = 2**20  # of inputs that are made at a time on a CPU
+_NOTHING: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,11 @@ class Batch:
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """Return the samples at the given rows."""
-        return self._with(lambda values: values[rows])
+        optional = (self.task, self.features, self.target, self.x2, self.rows)
+        task, features, target, x2, places = [v if v is None else v[rows] for v in optional]
+        extra = {name: value[rows] for name, value in self.extra.items()}
+        parts = (self.x[rows], self.y[rows], task, self.raw[rows], extra, features)
+        return Batch(*parts, self.epoch, target, x2, 0, places)
 
     @property
     def new(self) -> Batch:
@@ -78,15 +85,6 @@ class Batch:
             for i, (x, y, task, raw, f, t, x2, r) in enumerate(each)
         ]
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        def changed(values: Tensor | None) -> Tensor | None:
-            return None if values is None else change(values)
-
-        extra = {name: change(values) for name, values in self.extra.items()}
-        parts = (change(self.x), change(self.y), changed(self.task), change(self.raw), extra)
-        more = (changed(self.target), changed(self.x2), 0, changed(self.rows))
-        return Batch(*parts, changed(self.features), self.epoch, *more)
-
 
 def together(batches: Sequence[Batch]) -> Batch:
     """Return one batch of all samples, in order; what not all of them have is left out.
@@ -109,6 +107,129 @@ def together(batches: Sequence[Batch]) -> Batch:
     x, y, raw = (torch.cat([getattr(b, n) for b in batches]) for n in ("x", "y", "raw"))
     optional = {n: all_of(n) for n in ("features", "target", "x2", "rows")}
     return Batch(x, y, all_of("task"), raw, epoch=batches[0].epoch, **optional)
+
+
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """Samples from a memory for the batches of a chunk.
+
+    Args:
+        raw, y, task, rows: of these samples, those for the first batch first; see `Batch`.
+        counts: how many each batch gets.
+        slots: the rows of the memory that the chunk's own samples went to, (B,).
+        draws: how many draws a batch's samples are of, of equal size.
+        plain: how many of those, the first ones, are never mixed (mixup).
+    """
+
+    raw: Tensor
+    y: Tensor
+    task: Tensor | None
+    rows: Tensor
+    counts: list[int]
+    slots: Tensor
+    draws: int = 1
+    plain: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Consecutive batches of one epoch as they are stored, neither augmented nor normalised yet.
+
+    Args:
+        raw, y, task, features, epoch: of all samples, see `Batch`.
+        sizes: of the batches.
+        views: gives `x` and `x2` of stored inputs, freshly augmented.
+        mix: mixes the samples of a batch with each other, if the run does.
+    """
+
+    raw: Tensor
+    y: Tensor
+    task: Tensor | None
+    sizes: list[int]
+    views: Callable[[Tensor], tuple[Tensor, Tensor | None]]
+    features: Tensor | None = None
+    epoch: int = 0
+    mix: Callable[[Batch], Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, i: int) -> Chunk:
+        """Return a chunk of one of the batches alone, copied."""
+        start = sum(self.sizes[:i])
+        rows = torch.arange(start, start + self.sizes[i], device=self.y.device)
+
+        def own(values: Tensor | None) -> Any:
+            return None if values is None else values.index_select(0, rows)
+
+        parts = {n: own(getattr(self, n)) for n in ("raw", "y", "task", "features")}
+        return replace(self, sizes=[self.sizes[i]], **parts)
+
+    def batches(self, old: Recalled | None = None) -> Iterator[Batch]:
+        """Yield the batches, each followed by its samples from a memory if there are any.
+
+        Inputs are made for a few batches at a time, so that they are still in a processor's cache
+        when they are learned.
+        """
+        counts = old.counts if old else [0] * len(self.sizes)
+        sizes = [size + count for size, count in zip(self.sizes, counts, strict=True)]
+
+        def both(new: Tensor | None, from_memory: Tensor | None) -> list[Tensor]:
+            if new is None:
+                return []
+            parts = new.split(self.sizes)
+            if from_memory is None:
+                return list(parts)
+            return [p for pair in zip(parts, from_memory.split(counts), strict=True) for p in pair]
+
+        def each(parts: list[Tensor]) -> Sequence[Any]:
+            return torch.cat(parts).split(sizes) if parts else [None] * len(sizes)
+
+        y = each(both(self.y, old and old.y))
+        task = each(both(self.task, old and old.task))
+        rows = each(both(old.slots, old.rows)) if old else [None] * len(sizes)
+        features = each(both(None if old else self.features, None))
+        raw, n = both(self.raw, old and old.raw), 2 if old else 1
+        sample = 4 * max(1, self.raw[:1].numel())
+        group = len(sizes)
+        if self.raw.device.type == "cpu":
+            group = max(1, CACHE_BYTES // (sample * max(sizes)))
+        for first in range(0, len(sizes), group):
+            part = slice(first, first + group)
+            stored = torch.cat(raw[n * first : n * (first + group)])
+            x, x2 = self.views(stored)
+            seconds = [None] * len(sizes[part]) if x2 is None else x2.split(sizes[part])
+            for i, *views in zip(
+                range(first, len(sizes)),
+                x.split(sizes[part]),
+                stored.split(sizes[part]),
+                seconds,
+                strict=False,
+            ):
+                one, own, second = views
+                batch = Batch(
+                    one,
+                    y[i],
+                    task[i],
+                    own,
+                    _NOTHING,
+                    features[i],
+                    self.epoch,
+                    None,
+                    second,
+                    counts[i],
+                    rows[i],
+                )
+                yield self._mixed(batch, old) if self.mix else batch
+
+    def _mixed(self, batch: Batch, old: Recalled | None) -> Batch:
+        """Mix new samples with each other, and those of each draw from a memory."""
+        assert self.mix is not None
+        if not (old and batch.replayed):
+            return self.mix(batch)
+        drawn = batch.old.split([batch.replayed // old.draws] * old.draws)
+        parts = [self.mix(batch.new), *drawn[: old.plain], *map(self.mix, drawn[old.plain :])]
+        return replace(together(parts), replayed=batch.replayed)
 
 
 def cross_entropy(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from cl_platform.core.batch import Batch, together
+from cl_platform.core.batch import Batch, Chunk, Recalled
 from cl_platform.core.stream import StreamInfo
 from cl_platform.errors import BadInput, ContractError
 
@@ -62,7 +61,7 @@ class ReplayBuffer(nn.Module):
     def __len__(self) -> int:
         return min(self.seen, self.size)
 
-    def add(self, batch: Batch, **extra: Tensor) -> None:
+    def add(self, batch: Batch | Chunk, **extra: Tensor) -> None:
         """Offer the samples of a batch to the memory, in order; `extra` is (B, ...) by name."""
         self._check(extra)
         self._write(self._last_wins(self._slots(batch.y)), batch, extra)
@@ -70,37 +69,35 @@ class ReplayBuffer(nn.Module):
 
     def replay(
         self,
-        chunk: Batch,
-        sizes: Sequence[int],
-        samples: int | None = None,
+        chunk: Chunk,
+        samples: int | Sequence[int] | None = None,
         draws: int = 1,
         offer: bool = True,
         plain: int = 0,
-    ) -> list[Batch]:
-        """Return consecutive batches, each followed by samples drawn from the memory.
+    ) -> Iterator[Batch]:
+        """Return a chunk's batches, each followed by samples drawn from the memory.
 
         It is ``sample`` and then ``add`` for one batch after the other, in a few operations for all
         of them: what a batch draws was in the memory before the batch was added. All of the chunk
-        is in the memory afterwards. Extra values are neither read nor written, since they depend on
+        is in the memory at once. Extra values are neither read nor written, since they depend on
         the weights: see :meth:`stored` and :meth:`store`.
 
         Args:
-            chunk: the samples of the batches, in order.
-            sizes: of the batches.
-            samples: drawn for each batch, each time; None draws as many as the batch has.
+            samples: drawn for each batch, each time, or for one batch after the other; None draws
+                as many as the batch has.
             draws: how often.
             offer: add the batches; else the memory stays as it is.
             plain: how many of a batch's draws, the first ones, are never mixed; see :meth:`read`.
 
         Returns:
-            Batches of ``sizes[i] + draws * samples`` samples with `replayed` and `rows`; the first
-            ones have no old samples if the memory is empty.
+            Batches with `replayed` and `rows`; the first has no old samples if there are none.
         """
-        device, ends = chunk.y.device, list(accumulate(sizes))
-        starts = [end - size for end, size in zip(ends, sizes, strict=True)]
+        device, sizes = chunk.y.device, chunk.sizes
+        starts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
         filled, first_row = self._filled(chunk.y, starts, offer)
         empty = 0 if self.seen else min(1, len(sizes)) if offer else len(sizes)
-        counts = [0] * empty + [draws * (samples or size) for size in sizes[empty:]]
+        each = [samples] * len(sizes) if isinstance(samples, int) else samples or sizes
+        counts = [0] * empty + [draws * n for n in each[empty:]]
         of = torch.arange(len(sizes), device=device).repeat_interleave(
             torch.tensor(counts, device=device), output_size=sum(counts)
         )
@@ -110,28 +107,28 @@ class ReplayBuffer(nn.Module):
         if offer:
             slots = self._slots(chunk.y)
             before = torch.tensor(starts, device=device)[of]
-            j, found = _latest(slots, rows, before)
-            raw = torch.where(found.view(-1, *[1] * (raw.dim() - 1)), chunk.raw[j], raw)
-            y = torch.where(found, chunk.y[j], y)
+            sample, found = _latest(slots, rows, before)
+            added, held = _words(chunk.raw.index_select(0, sample), raw)
+            raw = torch.where(found[:, None], added, held).view(raw.dtype).view(raw.shape)
+            y = torch.where(found, chunk.y[sample], y)
             if chunk.task is not None:
-                task = torch.where(found, chunk.task[j], task)
+                task = torch.where(found, chunk.task[sample], task)
             self._write(self._last_wins(slots), chunk, {})
             self.seen += len(chunk)
-        old = self._batch(raw, y, task if self._has_task else None)
-        parts = replace(old, rows=rows).split(counts)
-        if self._mix:
-            parts = [self._mixed(part, draws, plain) if len(part) else part for part in parts]
-        new = replace(chunk, rows=slots).split(sizes)
-        joined = together([part for pair in zip(new, parts, strict=True) for part in pair])
-        whole = [size + count for size, count in zip(sizes, counts, strict=True)]
-        batches = joined.split(whole)
-        return [replace(b, replayed=n) for b, n in zip(batches, counts, strict=True)]
+        known = task if self._has_task else None
+        return chunk.batches(Recalled(raw, y, known, rows, counts, slots, draws, plain))
 
-    def _mixed(self, old: Batch, draws: int, plain: int) -> Batch:
-        """Mix the samples of each draw of a batch but the first ones."""
-        assert self._mix is not None
-        parts = old.split([len(old) // draws] * draws)
-        return together([*parts[:plain], *map(self._mix, parts[plain:])])
+    def replay_rows(self, chunk: Chunk, rows: Tensor, counts: list[int]) -> Iterator[Batch]:
+        """Return a chunk's batches, each followed by the samples at given rows; none is added.
+
+        Args:
+            rows: for all batches, those for the first one first.
+            counts: how many each batch gets.
+        """
+        raw, y, task = (t.index_select(0, rows) for t in (self.x, self.y, self.task))
+        nowhere = torch.full_like(chunk.y, self.size)
+        known = task if self._has_task else None
+        return chunk.batches(Recalled(raw, y, known, rows, counts, nowhere))
 
     def stored(self, name: str, rows: Tensor) -> Tensor:
         """Return the extra values of that name at the given rows, (n, ...)."""
@@ -172,15 +169,10 @@ class ReplayBuffer(nn.Module):
         """
         raw = self.x.index_select(0, rows)
         task = self.task.index_select(0, rows) if self._has_task else None
-        batch = self._batch(raw, self.y.index_select(0, rows), task)
-        batch = replace(batch, extra={name: self.stored(name, rows) for name in self._extra})
+        x, x2 = self._preprocess.views(raw, self._augmentation)
+        extra = {name: self.stored(name, rows) for name in self._extra}
+        batch = Batch(x, self.y.index_select(0, rows), task, raw, extra, x2=x2)
         return self._mix(batch) if self._mix and mixing else batch
-
-    def _batch(self, raw: Tensor, y: Tensor, task: Tensor | None) -> Batch:
-        """Return stored samples, freshly augmented."""
-        x = self._preprocess(raw, self._augmentation)
-        x2 = self._preprocess.second(raw, self._augmentation)
-        return Batch(x, y, task, raw, x2=x2)
 
     def plain(self, rows: Tensor) -> Tensor:
         """Return the stored inputs at the given rows as the model sees them, not augmented."""
@@ -193,8 +185,9 @@ class ReplayBuffer(nn.Module):
                 f"{sorted(self._extra)}: name them in ReplayBuffer(extra=...)"
             )
 
-    def _write(self, slots: Tensor, batch: Batch, extra: Mapping[str, Tensor]) -> None:
-        self.x.index_copy_(0, slots, batch.raw)
+    def _write(self, slots: Tensor, batch: Batch | Chunk, extra: Mapping[str, Tensor]) -> None:
+        stored, raw = _words(self.x, batch.raw)
+        stored.index_copy_(0, slots, raw)
         self.y.index_copy_(0, slots, batch.y)
         if batch.task is not None:
             self.task.index_copy_(0, slots, batch.task)
@@ -299,6 +292,18 @@ def counts_before(counts: Tensor, groups: Tensor, starts: Sequence[int]) -> Tens
     before = torch.arange(len(groups), device=counts.device) < times[:, None]
     found = counts.expand(len(starts), -1).clone()
     return found.scatter_add_(1, groups.expand(len(starts), -1), before.long())
+
+
+def _words(a: Tensor, b: Tensor) -> list[Tensor]:
+    """Return two tensors (n, ...), the first a view, as rows of numbers of 8 bytes if they fit:
+    single bytes are copied several times slower."""
+    rows = [a.flatten(1), b.contiguous().flatten(1)]
+    wide = all(
+        row.shape[1] * row.element_size() % 8 == 0 and row.storage_offset() % 8 == 0 for row in rows
+    )
+    if wide and rows[0].is_contiguous() and rows[0].shape[1] and a.dtype == b.dtype:
+        return [row.view(torch.int64) for row in rows]
+    return rows
 
 
 def _latest(slots: Tensor, rows: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,17 +60,16 @@ class Preprocess:
                 raw = self._shifted(raw, generator)
         if self.mean is None or self.std is None:
             return raw if holds_tokens(raw) else raw.float()
-        if raw.is_floating_point():
-            raw = raw.float()
+        x = raw.float()  # arithmetic of mixed types is several times slower
         mean, scale = _constants(self.mean, self.std, raw.dim(), raw.device)
-        return (raw - mean).mul_(scale)
+        new = x is not raw and mean.shape[1] in (1, x.shape[1])
+        return (x.sub_(mean) if new else x - mean).mul_(scale)
 
-    def second(self, raw: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Return a second view of stored inputs, if the augmentation asks for two."""
+    def views(self, raw: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Return stored inputs augmented, and a second time if the augmentation asks for two."""
         own = self.augmentation
-        if isinstance(own, str) or all(a.views == 1 for a in own):
-            return None
-        return self(raw, generator)
+        single = isinstance(own, str) or all(a.views == 1 for a in own)
+        return self(raw, generator), None if single else self(raw, generator)
 
     def mixer(self, n_classes: int, generator: torch.Generator) -> Callable[[Batch], Batch] | None:
         """Return what mixes the samples of a batch with each other, if the augmentation does."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
-from cl_platform.core.batch import Batch as Batch, cross_entropy
+from cl_platform.core.batch import Batch as Batch, Chunk, cross_entropy
 from cl_platform.core.stream import Experience, StreamInfo
 from cl_platform.errors import ContractError, one_line
 
@@ -27,7 +27,7 @@ class Strategy(nn.Module):
         for each experience:
             begin_experience(experience)
             for each chunk of some dozens of batches:
-                for each of prepare_batches(chunk, sizes): training_step(batch); after_step(batch)
+                for each of prepare_batches(chunk): training_step(batch); after_step(batch)
             end_experience(experience)
 
     and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
@@ -115,7 +115,7 @@ class Strategy(nn.Module):
         The experience holds its own training and validation samples and leads to no others.
         """
 
-    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
         """Return the next batches as they are learned: with samples from a memory, say.
 
         What does not depend on the weights is drawn and stored here for many batches at once, since
@@ -123,10 +123,10 @@ class Strategy(nn.Module):
         chunk is one batch.
 
         Args:
-            chunk: the samples of consecutive batches of one epoch.
-            sizes: of the batches; each batch that is returned is learned in one training step.
+            chunk: consecutive batches of one epoch; each that is returned is learned in one
+                training step.
         """
-        return chunk.split(sizes)
+        return chunk.batches()
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar. It may draw random numbers, and changes nothing."""

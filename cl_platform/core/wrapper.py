@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from cl_platform.core.strategy import Batch, Strategy
+from cl_platform.core.batch import Batch, Chunk
+from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, StreamInfo
 from cl_platform.errors import BadInput
 
@@ -78,8 +79,8 @@ class Wrapper(Strategy):
     ) -> Tensor:
         return self.inner.cross_entropy(logits, labels, reduction)
 
-    def prepare_batches(self, chunk: Batch, sizes: Sequence[int]) -> Iterable[Batch]:
-        return self.inner.prepare_batches(chunk, sizes)
+    def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
+        return self.inner.prepare_batches(chunk)
 
     def loss(self, batch: Batch) -> Tensor:
         return self.inner.loss(batch)

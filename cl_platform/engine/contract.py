@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import RunConfig, parse_config
 from cl_platform.config.signatures import Section, as_section, blame, build, instantiate
+from cl_platform.core.batch import Chunk
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Stream
@@ -119,15 +120,14 @@ def loss_is_a_scalar(case: Case) -> None:
 
 def loss_is_pure(case: Case) -> None:
     """Require ``loss`` to change no parameter and no buffer but the statistics of batch norm."""
-    strategy, batch = _strategy(case)
+    strategy, _ = _strategy(case)
     strategy.train()
     # Not compared with the state just before: the check above called loss as well.
-    before = _trained(_plan(case)).states[-1].strategy
-    changed = _differing(before, strategy.state_dict())
-    (batch,) = strategy.prepare_batches(batch, [len(batch)])
-    before = State(strategy.state_dict()).copy().strategy
-    strategy.loss(batch)
-    changed += _differing(before, strategy.state_dict())
+    changed = _differing(_trained(_plan(case)).states[-1].strategy, strategy.state_dict())
+    for batch in strategy.prepare_batches(_chunk(_plan(case), -1)):  # with what it replays
+        before = State(strategy.state_dict()).copy().strategy
+        strategy.loss(batch)
+        changed += _differing(before, strategy.state_dict())
     statistics = tuple(
         f"{name}."
         for name, m in strategy.named_modules()
@@ -189,7 +189,7 @@ def growth_keeps_old_logits(case: Case) -> None:
     plan = _plan(case, open=True)
     fold = Fold(plan, StateStore(None), Trackers())
     fold.run(upto=1)
-    batch = _batch(plan, 0)
+    (batch,) = _chunk(plan, 0).batches()
     fold.strategy.eval()
     before = _logits(fold.strategy, batch)
     fold.grow(2)
@@ -321,16 +321,16 @@ def _strategy(case: Case) -> tuple[Strategy, Batch]:
     plan = _plan(case)
     strategy = _trained(plan).strategy
     strategy.eval()
-    return strategy, _batch(plan, -1)
+    (batch,) = _chunk(plan, -1).batches()
+    return strategy, batch
 
 
-def _batch(plan: Plan, position: int) -> Batch:
+def _chunk(plan: Plan, position: int) -> Chunk:
     """Return a batch of the step at a position."""
     step, generator = plan.steps[position], RNG(0).generator("check")
     tasks = step.tasks() if plan.stream.scenario == "task" else None
     data = chunks(step.data(), tasks, 16, plan.stream.preprocess, generator, generator)
-    chunk, sizes = next(iter(data))
-    return chunk.split(sizes)[0]
+    return next(data).batch(0)
 
 
 def _logits(strategy: Strategy, batch: Batch) -> Tensor:

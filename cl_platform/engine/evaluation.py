@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,10 +20,11 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
 from cl_platform.engine.finite import broken_inputs, broken_parameters
 from cl_platform.errors import ContractError, RunFailed
+from cl_platform.models.work import multiplications, weights_of
 
 CHUNK = 1000  # samples that are read at a time
-# On a CPU, fewer are in one forward pass: what a convolution makes of 1000 images does not stay in
-# the caches, which takes twice as long and more.
+# On a CPU, fewer are in one forward pass of models that use a weight many times per sample: what a
+# convolution makes of 1000 images does not stay in the caches, which takes twice as long and more.
 CPU_ROWS = 125
 RESIDENT_BYTES = 2**30  # larger test sets are gathered and normalised anew at each evaluation
 BINS = 15  # of confidence, as many as in Guo et al. 2017
@@ -59,6 +61,25 @@ class _Chunk:
     parts: list[tuple[Samples, Tensor]]  # and their rows
 
 
+class _Rule:
+    """Which classes a mask allows, in the forms that are needed for every chunk.
+
+    Args:
+        allowed: by task label, (n_tasks, n_classes) bool.
+        everywhere: whether it is the same for all tasks.
+    """
+
+    def __init__(self, allowed: Tensor, everywhere: bool) -> None:
+        self.everywhere = everywhere
+        self.penalty = torch.zeros(allowed.shape, device=allowed.device)
+        self.penalty.masked_fill_(~allowed, -torch.inf)
+        self.even = allowed.double() / allowed.sum(1, keepdim=True).clamp(min=1)
+
+    def mask(self, logits: Tensor, task: Tensor) -> Tensor:
+        """Return logits (B, n_classes), -inf where a class is not allowed."""
+        return logits + (self.penalty[:1] if self.everywhere else self.penalty[task])
+
+
 Featured = Callable[[Samples], Samples] | None
 _Part = tuple[Samples, Tensor, int]  # samples, their rows, and their task label
 
@@ -86,6 +107,7 @@ class Evaluator:
         self.sizes = torch.tensor([len(y) for y in labels])
         self.class_sizes = torch.cat(labels).bincount(minlength=stream.n_classes)
         values = 4 * self.experiences[0].train.source[0].numel()
+        self._reuses: WeakKeyDictionary[Strategy, bool] = WeakKeyDictionary()
         self._resident: list[_Chunk] | None = None
         if int(self.sizes.sum()) * values <= RESIDENT_BYTES:
             self._resident = list(self._read())
@@ -102,23 +124,28 @@ class Evaluator:
         """
         masks: tuple[Mask, ...] = ("task",) if strategy.needs_task else MASKS
         n, n_classes = len(self.experiences), self.stream.n_classes
+        if "seen" in masks and len({*seen}) == n_classes:
+            masks = tuple(mask for mask in masks if mask != "all" or mask == self.own)
         correct = {mask: self._zeros(n) for mask in masks}
         correct_by_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
         allowed = self._allowed(seen)
+        rules = {mask: _Rule(allowed[mask], everywhere=mask != "task") for mask in masks}
         for chunk, logits in self._predictions(strategy, features):
             for mask in masks:
-                possible = allowed[mask][chunk.task]
-                score = credit(logits, chunk.y, possible)
+                masked = rules[mask].mask(logits, chunk.task)
+                score = _shares(masked, chunk.y, rules[mask].even[chunk.task, chunk.y])
                 correct[mask].index_add_(0, chunk.task, score)
                 if mask == self.own:
-                    certainty = confidence(logits, possible)
+                    certainty = _largest_probability(masked)
                     gaps.index_add_(0, BINS * chunk.task + bin_of(certainty), certainty - score)
                     correct_by_class.index_add_(0, chunk.y, score)
+        if "seen" in masks and "all" not in masks:
+            correct["all"] = correct["seen"]
         errors = gaps.view(n, BINS).abs().sum(1)
         shares = torch.stack([*correct.values(), errors]).cpu() / self.sizes
         *accuracies, errors_by_task = shares.tolist()
         return Scores(
-            {mask: self._named(row) for mask, row in zip(masks, accuracies, strict=True)},
+            {mask: self._named(row) for mask, row in zip(correct, accuracies, strict=True)},
             self._named(_rounded(errors_by_task)),
             _rounded((correct_by_class.cpu() / self.class_sizes).tolist()),
         )
@@ -173,7 +200,7 @@ class Evaluator:
             RunFailed: logits are not finite; -inf, for what may not be predicted, is.
         """
         broken = self._zeros(len(self.experiences))
-        with _evaluating(strategy):
+        with without_trace(strategy):
             for chunk in self._resident if self._resident is not None else self._read():
                 if tasks is None or not chunk.tasks.isdisjoint(tasks):
                     logits = self._logits(strategy, chunk, features)
@@ -199,7 +226,7 @@ class Evaluator:
         In an open stream, classes and tasks that have not arrived have no output yet: -inf.
         """
         inputs = [chunk.x, chunk.task, *self._features(chunk, features)]
-        size, n = CPU_ROWS if self.device.type == "cpu" else CHUNK, len(chunk.y)
+        size, n = self._rows(strategy, inputs), len(chunk.y)
         info, n_classes = strategy.info, self.stream.n_classes
         if strategy.needs_task and self.stream.open:  # samples are in the order of their tasks
             n = int((chunk.task < info.n_experiences).sum())
@@ -208,11 +235,24 @@ class Evaluator:
             rows = slice(start, min(n, start + size))
             logits = logits_of(strategy, *(values[rows] for values in inputs))
             check_logits(logits, len(chunk.y[rows]), info.n_classes)
-            found.append(pad(logits, (0, n_classes - info.n_classes), value=-torch.inf))
+            found.append(logits)
+        if info.n_classes < n_classes:
+            missing = (0, n_classes - info.n_classes)
+            found = [pad(logits, missing, value=-torch.inf) for logits in found]
         if n < len(chunk.y):
             nothing = torch.full((len(chunk.y) - n, n_classes), -torch.inf, device=self.device)
             found.append(nothing.to(found[0].dtype if found else nothing.dtype))
-        return torch.cat(found)
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _rows(self, strategy: Strategy, inputs: list[Tensor]) -> int:
+        """Return how many samples are in one forward pass; it depends on the model alone."""
+        if self.device.type != "cpu":
+            return CHUNK
+        if strategy not in self._reuses:
+            few, weights = [values[:2] for values in inputs], weights_of(strategy)
+            work = multiplications(strategy, lambda: logits_of(strategy, *few)) if weights else 0
+            self._reuses[strategy] = work > len(few[0]) * weights
+        return CPU_ROWS if self._reuses[strategy] else CHUNK
 
     def _features(self, chunk: _Chunk, features: Featured) -> list[Tensor]:
         """Return the frozen model's features of a chunk, (B, D), if there are any."""
@@ -256,7 +296,7 @@ class Evaluator:
 
 
 @contextmanager
-def _evaluating(strategy: Strategy) -> Iterator[None]:
+def without_trace(strategy: Strategy) -> Iterator[None]:
     """Put every module into eval mode, and back: a frozen part may be in it while training.
 
     Raises:
@@ -335,10 +375,23 @@ def credit(logits: Tensor, y: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         (B,) float64. A sample whose logits are nan, or whose class is not allowed, scores 0.
     """
-    masked = logits.masked_fill(~allowed, -torch.inf)
-    best = (masked == masked.amax(1, keepdim=True)) & allowed
-    mine = best.gather(1, y[:, None]).squeeze(1)
-    return mine.double() / best.sum(1).clamp(min=1)
+    own = (allowed.double() / allowed.sum(1, keepdim=True).clamp(min=1)).expand(logits.shape)
+    return _shares(logits.masked_fill(~allowed, -torch.inf), y, own.gather(1, y[:, None])[:, 0])
+
+
+def _shares(masked: Tensor, y: Tensor, even: Tensor) -> Tensor:
+    """Return the score of each sample, (B,) float64; see :func:`credit`.
+
+    Args:
+        masked: logits (B, n_classes), -inf where a class is not allowed.
+        even: (B,), what the right class scores where the logits of all that are allowed are -inf.
+    """
+    best = masked.amax(1, keepdim=True)
+    mine = masked.gather(1, y[:, None]) == best
+    # Counted by floats, which takes a quarter of the time; in bfloat16 they could not count.
+    sharing = masked.clone().eq_(best).sum(1, dtype=torch.float32)
+    score = mine[:, 0].double() / sharing.clamp(min=1)
+    return torch.where(best[:, 0] == -torch.inf, even, score)
 
 
 def confidence(logits: Tensor, allowed: Tensor) -> Tensor:
@@ -351,7 +404,13 @@ def confidence(logits: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         (B,) float64; nan where no class is allowed or a logit is nan.
     """
-    return logits.double().masked_fill(~allowed, -torch.inf).softmax(1).amax(1)
+    return _largest_probability(logits.masked_fill(~allowed, -torch.inf))
+
+
+def _largest_probability(masked: Tensor) -> Tensor:
+    """Return it for logits (B, n_classes), -inf where a class is not allowed; (B,) float64."""
+    masked = masked.double()
+    return masked.sub(masked.amax(1, keepdim=True)).exp_().sum(1).reciprocal()
 
 
 def bin_of(confidences: Tensor) -> Tensor:

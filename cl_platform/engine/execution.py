@@ -271,8 +271,12 @@ def _cost(records: list[Record]) -> dict[str, float]:
     cost |= {name: int(total(name)) for name in ("steps", "samples")}
     for name in ("peak_memory_bytes", "parameters", "trainable_parameters", "stored_bytes"):
         cost[name] = int(max(r.cost.get(name, 0.0) for r in records))
+    if any("threads" in r.cost for r in records):
+        cost["threads"] = int(max(r.cost.get("threads", 0.0) for r in records))
     if any("flops" in r.cost for r in records):
         cost["flops"] = int(total("flops"))
+    if any("compiled_steps" in r.cost for r in records):
+        cost["compiled_steps"] = int(total("compiled_steps"))
     if any("epochs" in r.cost for r in records):  # which early stopping decides
         cost["epochs"] = int(total("epochs"))
     return cost

@@ -18,7 +18,7 @@ from cl_platform.errors import BadInput, ContractError
 # What the kernel's own loop carries out, and not one that a strategy brings.
 LOOP = (
     *("schedule", "loss_classes", "clip_norm", "clip_value", "accumulate", "label_smoothing"),
-    *("ema", "early_stopping", "optimizer.groups", "mixing"),
+    *("ema", "early_stopping", "optimizer.groups", "mixing", "compile"),
 )
 
 
@@ -56,6 +56,8 @@ def training_faults(
             augmentation[i].check(tuple(stream.input_shape), example.dtype)
         except BadInput as error:
             yield f"augmentation {section['name']!r} {error}"
+    if config.compile and config.count_flops:
+        yield "count_flops: torch's counter does not see into compiled steps; leave one of them out"
     if config.early_stopping is not None:
         yield from _stopping_faults(config, stream)
     if config.schedule is not None and config.schedule.warmup is not None:

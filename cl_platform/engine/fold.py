@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
 from statistics import fmean
 
 import torch
@@ -21,6 +20,8 @@ from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
+from cl_platform.engine.machine.choices import Choices
+from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.training import (
@@ -30,8 +31,8 @@ from cl_platform.engine.training import (
     train_experience,
     training_steps,
 )
-from cl_platform.errors import ClpError, RunFailed, one_line
-from cl_platform.models.precision import computing
+from cl_platform.errors import ClpError, RunFailed, one_line, say_once
+from cl_platform.models.precision import cast_frozen_once
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
 
@@ -79,6 +80,7 @@ class Fold:
         self.position = -1  # before the beginning
         self._unsaved = 0.0
         self._saved: str | None = None
+        self.choices = Choices(plan.config, self.device)
         if not self._complete(0):
             self.begin()
 
@@ -134,10 +136,11 @@ class Fold:
             self.strategy.to(self.device)
             if not self.strategy.grows:
                 check_groups(self.strategy, self.plan.config.optimizer)
-        trains = any(p.requires_grad for p in self.strategy.parameters())
-        if trains or not self.strategy.freezes_model:
-            # The first optimizer would import it, in seconds that are not training.
-            import_module("torch._dynamo")
+            # A compiled step casts what it reads by itself.
+            bf16 = self.plan.config.precision == "bf16" and self.plan.config.compile is False
+            if bf16 and not self.strategy.own_loop:
+                cast_frozen_once(self.strategy)
+            self.choices.make(self.strategy, self.plan.stream[0])
         self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
         self.position = 0
@@ -174,11 +177,18 @@ class Fold:
 
     def train(self) -> None:
         """Train one step of the fold, from the present state."""
-        lesson = self.lesson()
-        seeded, metered = global_generators(lesson.seed), lesson.meter.training()
-        with self.blaming(lesson.k), seeded, metered, self.computing():
+        lesson, epochs = self.lesson(), self.plan.config.epochs
+        n_batches = len(batch_sizes(lesson.samples, self.plan.config.batch_size))
+        loop = compiling(self.strategy, self.choices.compiles(self.strategy, epochs * n_batches))
+        with (
+            self.blaming(lesson.k),
+            global_generators(lesson.seed),
+            lesson.meter.training(),
+            self.choices.computing(),
+            loop as compiled,
+        ):
             trained = train_experience(self.strategy, lesson.steps)
-        self.finish(lesson, trained)
+        self.finish(lesson, trained, compiled)
 
     def lesson(self) -> Lesson:
         """Return what trains one step, from the present state."""
@@ -232,7 +242,9 @@ class Fold:
         )
         return Lesson(k, seed_for(plan.config.seed, k, "global"), steps, meter, curve, len(data))
 
-    def finish(self, lesson: Lesson, trained: Trained) -> None:
+    def finish(
+        self, lesson: Lesson, trained: Trained, compiled: CompiledLoss | None = None
+    ) -> None:
         """Take up what a lesson's steps have trained as the next state."""
         plan, k, n = self.plan, lesson.k, lesson.samples
         self._diagnose(k)
@@ -240,6 +252,9 @@ class Fold:
         cost = {**lesson.meter.cost(), "steps": epochs * n_batches, "samples": epochs * n}
         if plan.config.early_stopping:
             cost["epochs"] = epochs
+        if compiled:
+            cost["compiled_steps"] = compiled.steps
+            self._report(compiled)
         parts = (self.strategy.state_dict(), trained.optimizer, cost, lesson.curve, trained.average)
         self.state = State(*parts)
         self.position = k
@@ -248,6 +263,12 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
+
+    def _report(self, compiled: CompiledLoss) -> None:
+        """Say once in a run that a loss was not compiled; its result says for how many steps."""
+        if compiled.steps == 0 or compiled.refusal:
+            why = compiled.refusal or f"{type(self.strategy).__name__} calls no loss in its steps"
+            say_once(f"run {self.plan.run_id}: steps were not compiled ({why})")
 
     def _featured(self, data: Samples) -> Samples:
         return replace(data, features=self.features.reader(data)) if self.features else data
@@ -289,9 +310,6 @@ class Fold:
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
-    def computing(self) -> torch.autocast:
-        return computing(self.plan.config.precision, self.device)
-
     def _learned(self, k: int) -> tuple[Experience, ...]:
         """Return the experiences that the first k steps are trained on."""
         return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
@@ -311,7 +329,7 @@ class Fold:
         for split in self.splits:
             shown = evaluating(self.strategy, self.state.average)
             seed = global_generators(self.plan.config.seed)
-            with self.blaming(k), seed, self.computing(), shown:
+            with self.blaming(k), seed, self.choices.computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
@@ -333,6 +351,7 @@ class Fold:
             "parameters": float(sum(n for n, _ in parameters)),
             "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
             "stored_bytes": float(self.state.nbytes()),
+            "threads": float(self.choices.threads or 0),
         }
 
     def _anytime(self, row: Accuracies) -> list[list[float]]:

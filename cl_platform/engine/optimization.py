@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler
 from cl_platform.config.registry import suggestion
 from cl_platform.config.signatures import faults_of
 from cl_platform.engine.groups import grouped
+from cl_platform.engine.machine.uncompiled import exempt_without_compiler, step_without_compiler
 from cl_platform.errors import one_line, printable
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
     if config.groups or config.no_decay:
         parameters = grouped(module, trained, config)
     extra = config.model_extra or {}
+    exempt_without_compiler()
     optimizer: torch.optim.Optimizer = OPTIMIZERS[config.name.lower()](
         parameters, lr=config.lr, **extra
     )
+    step_without_compiler(optimizer)
     return optimizer
 
 
@@ -173,6 +176,7 @@ def _fits(state: dict[str, Any], parameter: torch.Tensor) -> bool:
 
 def try_optimizer(config: Optimizer) -> list[str]:
     """Return the faults of an optimizer's configuration, one line each."""
+    exempt_without_compiler()
     cls = OPTIMIZERS.get(config.name.lower())
     if cls is None:
         return [f"unknown optimizer {config.name!r}.{suggestion(config.name.lower(), OPTIMIZERS)}"]
@@ -182,7 +186,7 @@ def try_optimizer(config: Optimizer) -> list[str]:
     given = {f"optimizer.groups.{i}": g.model_extra for i, g in enumerate(config.groups)}
     faults = []
     for where, extra in {"optimizer": config.model_extra, **given}.items():
-        if extra:  # else nothing to try, and torch takes seconds for its first optimizer
+        if extra:  # else there is nothing to try
             arguments = {**(config.model_extra or {}), **extra, "lr": config.lr}
             attempt = partial(cls, nn.Linear(1, 1).parameters(), **arguments)
             faults += _faults(cls, extra, where, attempt)

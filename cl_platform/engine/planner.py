@@ -50,6 +50,9 @@ TRAINING = (
     "cl_platform.engine.fold",
     "cl_platform.engine.growth",
     "cl_platform.engine.groups",
+    "cl_platform.engine.machine.choices",
+    "cl_platform.engine.machine.compiled",
+    "cl_platform.engine.machine.uncompiled",
     "cl_platform.engine.optimization",
     "cl_platform.engine.plan",
     "cl_platform.engine.steps",
@@ -58,12 +61,14 @@ TRAINING = (
     "cl_platform.models.frozen",
     "cl_platform.models.outputs",
     "cl_platform.models.precision",
+    "cl_platform.models.work",
 )
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
 EVALUATION = (
     "cl_platform.core.matrix",
     "cl_platform.engine.evaluation",
     "cl_platform.engine.finite",
+    "cl_platform.models.work",
 )
 METRICS = ("cl_platform.metrics.matrix_metrics",)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cl_platform.core.batch import Batch, together
+from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -144,13 +144,12 @@ def training_steps(
     if strategy.own_loop:
         strategy.learn(experience, after_own_step)
     for epoch in range(0 if strategy.own_loop else config.epochs):
-        for chunk, sizes in chunks(
+        for chunk in chunks(
             data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online, epoch
         ):
-            if mix:
-                chunk = together([mix(batch) for batch in chunk.split(sizes)])
-            end = shown + sum(sizes)
-            for size, batch in zip(sizes, strategy.prepare_batches(chunk, sizes), strict=True):
+            end = shown + len(chunk)
+            batches = strategy.prepare_batches(replace(chunk, mix=mix) if mix else chunk)
+            for size, batch in zip(chunk.sizes, batches, strict=True):
                 if accumulation:
                     accumulation.begin(watch.done % per_epoch, per_epoch)
                 loss = yield batch, shown + size == end
@@ -260,21 +259,19 @@ def chunks(
     augment: torch.Generator,
     online: bool = False,
     epoch: int = 0,
-) -> Iterator[tuple[Batch, list[int]]]:
+) -> Iterator[Chunk]:
     """Yield the data once in a fresh random order, in batches of `batch_size` and a rest.
 
-    Rows are gathered, augmented and normalised a chunk of batches at a time, and a batch is a slice
-    of its chunk: preparing one costs a few views. If the data are memory-mapped, the next chunk is
+    Rows are gathered a chunk of batches at a time. If the data are memory-mapped, the next chunk is
     read while the present one is used. In online streams a chunk is a single batch, and a copy: a
     slice would lead to those that follow.
-
-    Returns:
-        Chunks, and the sizes of their batches.
     """
     device = shuffle.device
     order = torch.randperm(len(data), generator=shuffle, device=device)
-    row_bytes = 4 * max(1, data.source[0].numel())
+    row_bytes = max(1, data.source[0].nbytes)
     chunk = batch_size * max(1, min(CHUNK_BATCHES, CHUNK_BYTES // (row_bytes * batch_size)))
+
+    views = partial(preprocess.views, generator=augment)
 
     def read(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         rows = rows.to(data.index.device)
@@ -286,14 +283,9 @@ def chunks(
     for raw, y, task, cached in _ahead(
         read, order.split(batch_sizes(len(order), chunk)), data.mapped
     ):
-        x, x2 = preprocess(raw, augment), preprocess.second(raw, augment)
-        whole = Batch(x, y, task, raw, features=cached, epoch=epoch, x2=x2)
         sizes = batch_sizes(len(y), batch_size)
-        if online:
-            places = torch.arange(len(y), device=device)
-            yield from ((whole[rows], [len(rows)]) for rows in places.split(sizes))
-        else:
-            yield whole, sizes
+        whole = Chunk(raw, y, task, sizes, views, cached, epoch)
+        yield from map(whole.batch, range(len(sizes))) if online else [whole]
 
 
 def batch_sizes(n: int, size: int) -> list[int]:

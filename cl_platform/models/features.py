@@ -51,8 +51,7 @@ class Features:
     ) -> None:
         self.model, self.precision, self.device = model, precision, device
         self.preprocess = replace(preprocess, augmentation="none")
-        settings = (repr(self.preprocess), precision, device.type)
-        self.identity = digest(identity, settings, kernel_digest(__name__))
+        self.identity = digest(identity, repr(self.preprocess), precision, kernel_digest(__name__))
         self._cached: dict[str, Tensor] = {}
 
     def __call__(self, samples: Samples) -> Samples:
@@ -66,7 +65,9 @@ class Features:
 
     def _key(self, samples: Samples) -> str:
         transform = samples.transform.identity if samples.transform else ""
-        return digest(self.identity, samples.fingerprint, transform)
+        # Their bits depend on the number of threads.
+        computer = torch.get_num_threads() if self.device.type == "cpu" else self.device.type
+        return digest(self.identity, samples.fingerprint, transform, computer)
 
     def _all(self, samples: Samples) -> Tensor:
         key = self._key(samples)

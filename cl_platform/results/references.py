@@ -21,15 +21,15 @@ References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
 KINDS = ("joint", "experts")  # of references
-OF_THE_RUN = ("strategy", "curriculum", "device")
+OF_THE_RUN = ("strategy", "curriculum", "device", "threads")
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
     """Return a digest (sha256, hex) of the settings that runs with common references share.
 
     Args:
-        config: complete, as `result.json` holds it. All of it counts but strategy, curriculum and
-            device; the code of model and stream does not, nor do the data.
+        config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
+            device and threads; the code of model and stream does not, nor do the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 REQUESTS = 16  # to an address at the same time
+MOST_LISTINGS = 256  # of subfolders at an address, before its whole is listed
 WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")  # as drivers name it
 ABANDONED_SECONDS = 24 * 3600
 SLACK = 0.05  # of a budget, left free by an eviction, so that the next file causes no other
@@ -167,6 +168,37 @@ def exists(path: Path) -> bool:
     return False
 
 
+def present(folder: Path, names: Collection[str]) -> set[str]:
+    """Return which of the files under a folder exist, by their names relative to it.
+
+    At an address what lies in one subfolder is listed in one request, and where the names lie in
+    more subfolders than that is worth for, the whole folder is.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    if not is_remote(folder):
+        return {name for name in names if exists(folder / name)}
+    inside: dict[str, list[str]] = {}
+    for name in names:
+        inside.setdefault(name.partition("/")[0], []).append(name)
+    if len(inside) > MOST_LISTINGS:
+        return _names(folder, "").intersection(names)
+
+    def found(item: tuple[str, list[str]]) -> set[str]:
+        part, asked = item
+        if len(asked) == 1:  # which is less to send than a list
+            return {name for name in asked if exists(folder / name)}
+        return _names(folder, part).intersection(asked)
+
+    return set().union(*each(folder, found, inside.items()))
+
+
+def _names(folder: Path, part: str) -> set[str]:
+    """Return the names, relative to a folder, of the files in a part of it."""
+    return {path.path.removeprefix(f"{folder.path}/") for *_, path in listed(folder / part)}  # type: ignore[attr-defined]
+
+
 def remove(path: Path) -> None:
     """Remove a file if there is one.
 
@@ -205,7 +237,13 @@ def listed(folder: Path) -> list[tuple[Any, int, Path]]:
     return []
 
 
-def evict(folder: Path, budget: int, suffixes: Collection[str], keep: Path) -> int:
+def evict(
+    folder: Path,
+    budget: int,
+    suffixes: Collection[str],
+    keep: Path | None = None,
+    pinned: Collection[str] = (),
+) -> int:
     """Remove the least recently used files under a folder if their bytes exceed a budget.
 
     At an address the oldest go first. Of a local folder, what killed processes left in temporary
@@ -214,9 +252,11 @@ def evict(folder: Path, budget: int, suffixes: Collection[str], keep: Path) -> i
     Args:
         suffixes: of the files that count and may go.
         keep: a file that stays.
+        pinned: names of files that stay, whatever the budget.
 
     Returns:
-        Bytes of those that are left: at most the budget, and after an eviction 5% less.
+        Bytes of those that are left: at most the budget, and after an eviction 5% less, unless
+        those that stay are more.
     """
     files = listed(folder)
     for used, _, path in () if is_remote(folder) else files:
@@ -227,7 +267,7 @@ def evict(folder: Path, budget: int, suffixes: Collection[str], keep: Path) -> i
     total = sum(size for _, size, _ in counted)
     room = budget if total <= budget else budget * (1 - SLACK)
     for _, size, path in counted:
-        if total > room and path != keep:
+        if total > room and path != keep and path.name not in pinned:
             with suppress(StorageError):  # another user's; it stays, and counts
                 remove(path)
                 total -= size

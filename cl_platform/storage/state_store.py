@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-2\n"
 SUFFIXES = (".pt", ".corrupt")  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
+STALE_PAUSE = 0.2  # seconds between looks for what others have written
 MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
 
 
@@ -92,18 +94,23 @@ class StateStore:
         keep: ``all`` states; the ``last`` of each run; ``branches``, the states where runs of a
             sweep part and of each run the latest that took seconds to train; or ``none`` (then a
             killed run starts over). Records are stored in any case.
-        budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`.
+        budget: bytes of all states together; see :func:`cl_platform.storage.files.evict`. None if
+            somebody else calls :meth:`evict`.
         branches: keys of the states where runs part.
+
+    Attributes:
+        written: bytes of the states that it has saved.
+        seen: keys of the states that it has saved or loaded.
     """
 
     def __init__(
         self,
         folder: Path | None,
         keep: Keep = "all",
-        budget: int = 20 * 2**30,
+        budget: int | None = 20 * 2**30,
         branches: Collection[str] = (),
     ) -> None:
-        if keep not in get_args(Keep) or not budget >= 0:
+        if keep not in get_args(Keep) or not (budget is None or budget >= 0):
             raise BadInput(
                 f"keep={keep!r} with a budget of {budget} bytes: keep is one of "
                 f"{', '.join(get_args(Keep))}, the budget not negative"
@@ -112,6 +119,8 @@ class StateStore:
         self.keep = keep
         self.budget = budget
         self.branches = branches
+        self.written = 0
+        self.seen: set[str] = set()
         self._in_memory: dict[str, State | None] = {}
         self._total: int | None = None  # bytes at the last count, and those added since
         self._added = 0
@@ -144,7 +153,9 @@ class StateStore:
         if content[: len(MAGIC) + 32] == MAGIC + checksum(key, payload):
             try:
                 parts = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-                return State(**parts)
+                state = State(**parts)
+                self.seen.add(key)
+                return state
             except (pickle.UnpicklingError, EOFError, TypeError) as error:
                 reason = type(error).__name__
         set_aside(path, content, reason)
@@ -172,19 +183,60 @@ class StateStore:
             return
         payload = io.BytesIO()
         torch.save(vars(state), payload)
-        content = payload.getvalue()
-        path = self._path(key)
-        write_atomic(path, b"".join((MAGIC, checksum(key, content), content)))
+        sealed = MAGIC + checksum(key, payload.getvalue())
+        write_atomic(self._path(key), content := b"".join((sealed, payload.getvalue())))
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's
                 remove(self._path(previous))
-        self._added += len(content)
+        self.seen.add(key)
+        self.written += len(content)
+        if self.budget is not None and self.is_due(self.budget, len(content)):
+            self.evict(self.budget, [key])
+
+    def is_due(self, budget: int, added: int) -> bool:
+        """Return whether to look at a budget again, now that so many bytes were added.
+
+        Listing takes long, but other processes add states as well.
+        """
+        self._added += added
         total = None if self._total is None else self._total + self._added
-        # Listing takes long, but other processes add states as well: count again now and then.
-        if total is None or total > self.budget or self._added > self.budget * SLACK:
-            self._total = evict(self.folder, self.budget, SUFFIXES, keep=path)
-            self._added = 0
+        return total is None or total > budget or self._added > budget * SLACK
+
+    def evict(self, budget: int, pinned: Collection[str]) -> int:
+        """Remove states beyond a budget in bytes, none of the keys in `pinned`.
+
+        Returns:
+            Bytes of the states that are left.
+        """
+        assert self.folder is not None
+        names = {self._path(key).name for key in pinned}
+        self._total = evict(self.folder, budget, SUFFIXES, pinned=names)
+        self._added = 0
+        return self._total
+
+    def wait_for(self, known: Sequence[str], key: str | None, seconds: float) -> bool:
+        """Wait until the records of `known` keys and the state of a key can be seen.
+
+        Other processes have written them, but a network file system may show what a folder held a
+        while ago; listing the folder makes it look again. Addresses have no such memory.
+
+        Returns:
+            Whether they can be seen.
+        """
+        if self.folder is None or is_remote(self.folder):
+            return True
+        missing = [self._path(known_key, ".json") for known_key in known]
+        missing += [self._path(key)] if key is not None else []
+        deadline = time.monotonic() + seconds
+        while missing := [path for path in missing if not os.path.exists(path)]:
+            if time.monotonic() > deadline:
+                return False
+            for folder in {path.parent for path in missing}:
+                with suppress(OSError):
+                    os.listdir(folder)
+            time.sleep(STALE_PAUSE)
+        return True
 
     def record(self, key: str, identities: Sequence[str]) -> Record:
         """Return the record of a key; an empty one if there is none of these experiences.

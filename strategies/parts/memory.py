@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cl_platform import Batch, Strategy
+from cl_platform import Batch, Chunk, Strategy
 
 
 class Offering(Strategy):
@@ -18,6 +18,6 @@ class Offering(Strategy):
 
     offer: Literal["once", "every-epoch"] = "once"
 
-    def offers(self, batch: Batch) -> bool:
+    def offers(self, batch: Batch | Chunk) -> bool:
         """Return whether the samples of a batch are to be offered to the memory."""
         return self.offer == "every-epoch" or batch.epoch == 0

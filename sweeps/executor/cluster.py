@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import signal
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import ray
+from ray._private import ray_constants
+from ray.experimental.internal_kv import _internal_kv_get
 
 from cl_platform.errors import BadInput, ClpError, one_line
 from sweeps.executor.watcher import watched
@@ -62,15 +64,28 @@ def connected(
     in_main = threading.current_thread() is threading.main_thread()
     if in_main:  # Ray's own handler would print a dump and end the process before the record
         signal.signal(signal.SIGTERM, handler if callable(handler) else signal.default_int_handler)
-    # Ray's messages, such as the log of a raylet that died, would go to the standard output.
-    quiet = patch("ray._private.worker.print_to_stdstream", lambda *_, **__: None)
-    with quiet, watched(out) if out is not None else nullcontext():
+    with _quiet(), watched(out) if out is not None else nullcontext():
         try:
             yield
         finally:
             ray.shutdown()
             if in_main:
                 signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray's messages, such as the log of a raylet that died, off the standard output.
+
+    ``log_to_driver=False`` stops those of workers only, and Ray has no setting for its own.
+    """
+    module: Any = ray._private.worker
+    printing = module.print_to_stdstream
+    module.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        module.print_to_stdstream = printing
 
 
 def check_alive() -> None:
@@ -127,31 +142,79 @@ def probe(address: str) -> None:
 
 def needs(resources: Resources) -> dict[str, float]:
     """Return the resources that one worker takes from a node, by Ray's names."""
-    given = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
+    gpus = 1.0 if resources.gpus == "auto" else resources.gpus
+    given = {"CPU": resources.cpus, "GPU": gpus, "memory": resources.memory}
     return {k: v for k, v in {**given, **resources.custom}.items() if v}
 
 
 def capacity(resources: Resources) -> int:
     """Return how many workers the running nodes have room for."""
     wanted = needs(resources)
-    return sum(
-        int(min(node.get(name, 0.0) / amount for name, amount in wanted.items()) + 1e-9)
-        for node in _nodes()
-    )
+    return sum(_fitting(wanted, node) for node in _nodes())
 
 
-def check_capacity(resources: Resources) -> None:
-    """Raise BadInput if a run fits on no node; the message has the largest amount there is."""
+def check_capacity(resources: Resources) -> str | None:
+    """Return what a sweep waits for, in one line, if no running node can hold a run yet.
+
+    Raises:
+        BadInput: no node can hold one, and no autoscaler could bring one that does.
+    """
     if capacity(resources):
-        return
+        return None
     wanted = needs(resources)
-    most = {name: max(node.get(name, 0.0) for node in _nodes()) for name in wanted}
-    short = next((name for name in wanted if most[name] < wanted[name]), None)
     asked = ", ".join(f"{name}={amount:g}" for name, amount in wanted.items())
+    kinds = node_types()
+    unknown = kinds is None and is_autoscaled()
+    if unknown or any(_fitting(wanted, kind) for kind in kinds or []):
+        return f"waiting for a node with {asked}, for which the cluster's autoscaler is asked"
+    most = {name: max(n.get(name, 0.0) for n in [*_nodes(), *(kinds or [])]) for name in wanted}
+    short = next((name for name in wanted if most[name] < wanted[name]), None)
     reason = "no single node has all of that"
     if short:
         reason = f"no node has more than {short}={most[short]:g}"
     raise BadInput(f"resources {asked} for one run: {reason}; ask for less or add a node")
+
+
+def is_autoscaled() -> bool:
+    """Return whether the cluster has an autoscaler, which starts nodes when actors wait for them.
+
+    It gives its nodes types with names; the monitor of a cluster without one calls each
+    ``node_ID``.
+    """
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+    try:
+        if (kinds := node_types()) is not None:
+            return bool(kinds)
+        if is_autoscaler_v2(fetch_from_server=True):
+            status = get_cluster_status(ray.get_runtime_context().gcs_address)
+            nodes = [*status.active_nodes, *status.idle_nodes]
+            names = {node.node_id: node.ray_node_type_name for node in nodes}
+        else:
+            found = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+            report = json.loads(found or "{}").get("autoscaler_report") or {}
+            names = report.get("node_type_mapping") or {}
+    except Exception:  # whatever another version of Ray does: its nodes count, as if none came
+        return False
+    return any(name and name != f"node_{node}" for node, name in names.items())
+
+
+def node_types() -> list[dict[str, float]] | None:
+    """Return the resources of the nodes that an autoscaler may add, or None if nobody tells.
+
+    Ray's own tells the names of its node types only; those of some platforms tell their resources.
+    """
+    config = ray._private.state.state.get_cluster_config()
+    if config is None or not config.node_group_configs:
+        return None
+    kinds = config.node_group_configs
+    return [dict(k.resources) for k in kinds if k.max_count < 0 or k.max_count > k.min_count]
+
+
+def _fitting(wanted: dict[str, float], node: dict[str, float]) -> int:
+    """Return how many workers a node has room for."""
+    return int(min(node.get(name, 0.0) / amount for name, amount in wanted.items()) + 1e-9)
 
 
 def _nodes() -> list[dict[str, float]]:

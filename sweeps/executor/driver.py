@@ -7,12 +7,13 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import ray
 
@@ -23,18 +24,21 @@ from cl_platform.engine.execution import report_origin
 from cl_platform.engine.lanes.running import unfit
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
-from cl_platform.storage.files import each, exists
+from cl_platform.storage.files import discard, each, is_remote, write_atomic
 from sweeps.executor.cluster import capacity, check_alive, check_capacity, connected
+from sweeps.executor.folder import SweepFolder
 from sweeps.executor.lanes import beside, most_lanes
+from sweeps.executor.limits import overdue
+from sweeps.executor.outcomes import Outcomes
 from sweeps.executor.pool import Pool, SegmentBatch, WorkerDied, WorkerHandle
-from sweeps.executor.tree import Segment, grow, states
-from sweeps.executor.worker import Outcome, WorkerConfig, shared_streams
+from sweeps.executor.task import Outcome, WorkerConfig
+from sweeps.executor.tree import Segment, grow, pinned, states
+from sweeps.executor.worker import SHARED, shared_streams
 from sweeps.planning import Run
-from sweeps.record import Phase, failure, forget_failure, is_done, write_failure
+from sweeps.record import Phase, forget_failure
 from sweeps.spec import SweepSpec
 
 OWN_CODE = re.compile(r'"name":"[^"]+:[^"]+"')  # a plugin by module:Name
-MOST_ATTEMPTS = 3  # for a segment whose workers die
 TICK_SECONDS = 0.5
 
 OnTick = Callable[[Phase], None]
@@ -71,18 +75,14 @@ class Driver:
         self.trained_before: set[str] = set()  # states of the present phase
         self._open = ExitStack()
         self._connected = False
-        self._printed: set[str] = set()
+        self._folder = SweepFolder(self.out, self.spec.state_budget_gb)
+        self._outcomes = Outcomes(self._folder)
         self._checked: set[str] = set()  # own strategies that a segment checks
 
     def survey(self, phase: Phase) -> list[Segment]:
         """Fill in the tally of a phase from the files, and return the work that is left."""
         tally, left = phase.tally, []
-        found = each(
-            self.out,
-            lambda run: (failure(self.out, run), run.whole and is_done(self.out, run)),
-            phase.runs,
-        )
-        for run, (error, done) in zip(phase.runs, found, strict=True):
+        for run, (error, done) in zip(phase.runs, self._folder.ended(phase.runs), strict=True):
             if error is not None and self.retry:
                 forget_failure(self.out, run)
             if done or run.run_id in phase.done:
@@ -95,7 +95,7 @@ class Driver:
         tally.done = tally.kept = len(phase.done)
         tally.experiences = sum(run.upto for run in phase.runs)
         distinct = states(phase.runs) if self.spec.share else set()
-        self.trained_before = self._trained(distinct)
+        self.trained_before = self._folder.trained(distinct)
         tally.distinct, tally.known = len(distinct), len(self.trained_before)
         if not self.spec.share:
             tally.distinct = tally.experiences
@@ -131,20 +131,36 @@ class Driver:
             return
         segments = [segment for root in ready for segment in root.walk()]
         pool = self._start(segments)
+        alone: deque[Segment] = deque()  # to be tried again with a GPU for themselves
         left = sum(segment.size for segment in segments)
         leaves = sum(not segment.children for segment in segments)  # most that run at a time
-        while ready or pool.unfinished():
+        while ready or alone or pool.unfinished():
             if not pool.unfinished():
                 self.check_time()
+                pool = self._share_gpus(pool)
             if time.monotonic() < self.deadline:
-                pool.grow(leaves)
-                while ready and (worker := pool.available()) is not None:
-                    pool.assign(worker, _next(ready, worker), left)
+                pool.fit(len(ready) + len(alone), leaves)
+                self._assign(pool, ready, alone, left)
+            else:
+                pool.fit(0, 0)
             check_alive()
             for batch, outcome in [*pool.wait(TICK_SECONDS), *self._end_overdue(pool)]:
                 if self.record_outcome(phase, batch, outcome, ready):
                     left -= sum(segment.size for segment in batch)
+                elif ready[-1].exclusive:
+                    alone.append(ready.pop())
+                written = outcome.written if isinstance(outcome, Outcome) else 0
+                self._folder.hold_budget(written, lambda: self._needed(segments))
             self.watch(phase)
+        self._folder.hold_budget(0, None)
+
+    def _assign(self, pool: Pool, ready: deque[Segment], alone: deque[Segment], left: int) -> None:
+        """Give work to the workers that can take some."""
+        if alone and (worker := pool.isolate()) is not None:
+            pool.assign(worker, alone.popleft(), left)
+        measured = self._outcomes.gpus is not None  # others take the place of this worker
+        while ready and not measured and (worker := pool.available()) is not None:
+            pool.assign(worker, _next(ready, worker), left)
 
     def check_time(self, grace: float = 0.0) -> None:
         """Raise OutOfTime if the budget's time is over, and seconds of grace as well."""
@@ -158,28 +174,8 @@ class Driver:
             OutOfTime: there are workers that have not ended when all hours have passed twice.
         """
         self.check_time(grace=3600 * (self.spec.budget.hours or 0))
-        overdue = [(worker, line) for worker in pool.busy() if (line := self._overdue(worker))]
-        return [(pool.end(worker), Outcome({}, line)) for worker, line in overdue]
-
-    def _overdue(self, worker: WorkerHandle) -> str | None:
-        """Return which limit the present work of a worker is beyond, in one line."""
-        budget, batch = self.spec.budget, worker.batches[0]
-        minutes = (time.monotonic() - worker.since) / 60
-        limit = budget.minutes_per_run
-        if limit is not None and minutes + batch[0].spent / 60 > limit:
-            return f"took longer than budget.minutes_per_run={limit:g} allows, and was ended"
-        limit = budget.minutes_per_experience
-        if limit is None or minutes <= limit:
-            return None
-        states = [key for segment in batch for key in segment.keys]
-        # Without sharing nothing tells how far it is.
-        done = len(self._trained(states)) if self.spec.share else len(states) - 1
-        if minutes <= limit * (done + 1):
-            return None
-        return (
-            f"an experience took longer than budget.minutes_per_experience={limit:g} allows, and "
-            "was ended"
-        )
+        found = [(w, line) for w in pool.busy() if (line := overdue(self.spec, w, self._made))]
+        return [(pool.end(worker), Outcome({}, line)) for worker, line in found]
 
     def __enter__(self) -> Driver:
         return self
@@ -200,7 +196,8 @@ class Driver:
         own_code = any(OWN_CODE.search(c.model_dump_json()) for c in configs)
         self._open.enter_context(connected(self.address, "." if own_code else None, self.out))
         self._connected = True
-        check_capacity(self.spec.resources)
+        if (line := check_capacity(self.spec.resources)) is not None:
+            print(line, file=sys.stderr)
 
     def n_workers(self, runs: Iterable[Run], most: int) -> int:
         """Return how many workers there is room for now, `most` at most."""
@@ -213,12 +210,16 @@ class Driver:
 
     def in_flight(self) -> int:
         """Return how many states busy workers have made so far in their present batch."""
-        busy = self.pool.busy() if self.pool is not None else []
-        keys = [key for worker in busy for segment in worker.batches[0] for key in segment.keys]
+        busy = self.pool.busy() if self.pool is not None and self.spec.share else []
         try:
-            return len(self._trained(set(keys) - self.trained_before))
+            made = each(self.out, self._made, busy)
         except StorageError:  # an address that does not answer just now; this is only shown
             return 0
+        return len(set().union(*made) - self.trained_before)
+
+    def _made(self, worker: WorkerHandle) -> set[str]:
+        """Return the states of the present batch of a worker that are there."""
+        return self._folder.made(k for segment in worker.batches[0] for k in segment.keys)
 
     def _start(self, segments: Sequence[Segment]) -> Pool:
         """Put the data into the object store and prepare the workers."""
@@ -230,19 +231,47 @@ class Driver:
                 kinds = {(r.config.strategy["name"], repr(r.config.model)): r for r in runs}
                 for run in kinds.values():
                     report_origin(self.out / "states", self.planner(run.config, run.order))
+            token = uuid4().bytes
+            if not is_remote(self.out):
+                write_atomic(self.out / SHARED, token, sync=False)
+                self._open.callback(discard, self.out / SHARED)
             config = WorkerConfig(
                 out=self.out,
                 keep=self.spec.states_to_keep,
-                budget=int(self.spec.state_budget_gb * 1e9),
+                budget=None,
                 share=self.spec.share,
                 resources=self.spec.resources,
                 streams=shared_streams(configs, self.planner),
                 wandb=self.tracking,
                 group=self.spec.name,
                 lanes=self.spec.lanes,
+                token=token,
             )
-            self.pool = Pool(config, self.spec.workers)
+            self.pool = self._workers(config)
         return self.pool
+
+    def _workers(self, config: WorkerConfig) -> Pool:
+        """Return workers, one with a GPU of its own if the first run is to say what runs need."""
+        if config.resources.gpus != "auto":
+            return Pool(config, self.spec.workers)
+        resources = config.resources.model_copy(update={"gpus": 1.0})
+        return Pool(replace(config, resources=resources, measure=True), 1)
+
+    def _share_gpus(self, pool: Pool) -> Pool:
+        """Return workers with as much of a GPU as the first run has shown to need."""
+        if self._outcomes.gpus is None:
+            return pool
+        pool.close()
+        resources = pool.config.resources.model_copy(update={"gpus": self._outcomes.gpus})
+        config = replace(pool.config, resources=resources, measure=False)
+        self.pool, self._outcomes.gpus = self._workers(config), None
+        return self.pool
+
+    def _needed(self, segments: Iterable[Segment]) -> set[str]:
+        """Return the states that must stay: those in work, and those that work begins from."""
+        busy = self.pool.busy() if self.pool is not None else []
+        in_work = {k for w in busy for batch in w.batches for s in batch for k in s.keys}
+        return in_work | pinned(segments)
 
     @cached_property
     def tracking(self) -> Literal["off", "offline", "online"]:
@@ -260,61 +289,8 @@ class Driver:
         outcome: Outcome | WorkerDied,
         ready: deque[Segment],
     ) -> bool:
-        """Record an outcome and queue the segments that follow.
-
-        Returns:
-            Whether the batch is finished; otherwise its first segment is queued again, alone.
-        """
-        segment = batch[0]
-        if isinstance(outcome, WorkerDied):
-            segment.attempts += outcome.begun
-            again = segment.attempts < MOST_ATTEMPTS
-            outcome = Outcome({}, f"lost {segment.attempts} workers: {outcome.reason}")
-        else:
-            again = outcome.error is not None and len(batch) > 1
-        for line in outcome.stderr.splitlines():
-            if line not in self._printed:  # once, however many workers write it
-                self._printed.add(line)
-                print(line, file=sys.stderr)
-        if outcome.fatal:
-            raise ClpError(outcome.error)
-        if again:
-            segment.alone = True  # to find which of several is to blame
-            ready.append(segment)
-            return False
-        if outcome.error is not None and segment.lanes:  # which of them it is of
-            ready.extend(grow(segment.runs))
-            return False
-        if outcome.error is not None:
-            self._fail(phase, segment, outcome.error, outcome.details)
-            return True
-        trained = {key for done in batch for key in done.keys}
-        phase.tally.trained += len(trained - self.trained_before)
-        phase.metrics |= outcome.metrics
-        phase.done |= outcome.metrics.keys()
-        phase.tally.done = len(phase.done)
-        if len(batch) == 1:
-            for child in segment.children:
-                child.spent = segment.spent
-            ready.extend(reversed(segment.children))
-        return True
-
-    def _fail(self, phase: Phase, segment: Segment, error: str, details: str | None) -> None:
-        """Record the error with every run that needs the segment."""
-        error = error.removeprefix(f"run {segment.run.run_id} ")  # the error of several runs
-        for run in segment.all_runs():
-            if run.whole and is_done(self.out, run):  # before its worker died
-                phase.done.add(run.run_id)
-            else:
-                phase.errors[run.run_id] = error
-                write_failure(self.out, run, error, details)
-        phase.tally.failed, phase.tally.done = len(phase.errors), len(phase.done)
-
-    def _trained(self, keys: Collection[str]) -> set[str]:
-        """Return the keys that have a record in the store."""
-        states = self.out / "states"
-        found = each(self.out, lambda key: exists(states / key[:2] / f"{key}.json"), keys)
-        return {key for key, there in zip(keys, found, strict=True) if there}
+        """Record an outcome and queue the segments that follow; see :class:`Outcomes`."""
+        return self._outcomes.record(phase, batch, outcome, ready, self.trained_before)
 
 
 def own_strategies(section: Mapping[str, Any]) -> set[str]:

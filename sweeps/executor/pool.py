@@ -1,36 +1,50 @@
-"""Long-lived workers on Ray: started as nodes have room, replaced when they die."""
+"""Long-lived workers on Ray: started as nodes have room, replaced when they die, ended if idle."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cl_platform.errors import ClpError, one_line
-from sweeps.executor.cluster import capacity, needs
+from sweeps.executor.actor import actor_class
+from sweeps.executor.cluster import capacity, is_autoscaled, needs
+from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
 from sweeps.executor.tree import Segment
-from sweeps.executor.worker import Outcome, Task, WorkerConfig
 
 SHORT_SECONDS = 0.5  # work that takes less is assigned in batches, and ahead
 CAPACITY_SECONDS = 2.0  # between queries of the nodes' capacity
 BATCHES_PER_WORKER = 4  # at least, of the work that is left
 MOST_FAILED_STARTS = 5  # in a row
+IDLE_SECONDS = 30.0  # that a worker is kept for nothing, at least: as long as a start takes
+LEAST_ASKED = 8  # workers that an autoscaler is asked for at a time, or as many as there are
 
 SegmentBatch = list[Segment]  # a segment, and if that is short all segments below it
 
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """A worker: starting, idle, or busy with the first of its batches."""
+    """A worker: starting, idle, or busy with the first of its batches.
+
+    Args:
+        since: when it began its first batch, ended its last one, or was started.
+        place: where it runs.
+    """
 
     actor: Any
     starting: Any
     batches: list[SegmentBatch] = field(default_factory=list)
     last: Segment | None = None
-    since: float = 0.0  # when it began its first batch
+    since: float = 0.0
+    place: Place | None = None
+
+    def shares_gpu(self, other: WorkerHandle) -> bool:
+        """Return whether another worker has one of its GPUs."""
+        a, b = self.place, other.place
+        return bool(a and b and a.node == b.node and {*a.gpus} & {*b.gpus})
 
 
 @dataclass(frozen=True)
@@ -49,16 +63,20 @@ class Pool:
     """
 
     def __init__(self, config: WorkerConfig, limit: int | None) -> None:
-        self.resources = config.resources
+        self.config = config
         self.limit = limit
         self.workers: list[WorkerHandle] = []
         self._pending: dict[Any, tuple[WorkerHandle, SegmentBatch | None]] = {}
         self._pace = float("inf")  # recent seconds per state
         self._failed_starts = 0
-        self._queried, self._room = -CAPACITY_SECONDS, 0
-        self._config = ray.put(config)
+        self._start_seconds = 0.0  # the fewest so far
+        self._queried, self._room, self._asks = -CAPACITY_SECONDS, 0, False
+        self._needed = time.monotonic()  # when there was work for all workers
+        self._ahead = True  # whether workers are started before there is work for them
+        self._alone: WorkerHandle | None = None  # has its GPU for itself
+        self._given = ray.put(config)
         wanted = needs(config.resources)
-        self._remote: Any = ray.remote(_actor_class()).options(
+        self._remote: Any = ray.remote(actor_class()).options(
             num_cpus=wanted.pop("CPU", 0),
             num_gpus=wanted.pop("GPU", 0),
             memory=wanted.pop("memory", None),
@@ -66,28 +84,93 @@ class Pool:
             max_restarts=0,  # the pool replaces it: a runtime environment would cost seconds more
         )
 
-    def grow(self, wanted: int) -> None:
-        """Start workers until there are `wanted`, or as many as there is room for."""
-        if len(self.workers) >= min(wanted, self.limit or wanted):
+    def fit(self, ready: int, later: int) -> None:
+        """Have as many workers as there is work for: start some, or give back what idle ones hold.
+
+        Ones that wait for a node are what an autoscaler sees. So none of them is started ahead.
+
+        Args:
+            ready: segments that nobody works at yet.
+            later: most segments that can be worked at one day, those included that are.
+        """
+        useful = len(self.busy()) + ready
+        if len(self.workers) <= useful:
+            self._needed = time.monotonic()
+        else:
+            self._release(useful)
+        if self._alone not in self.workers:
+            self._alone = None
+            self._grow(useful, max(useful, later) if self._ahead else useful)
+
+    def _grow(self, useful: int, wanted: int) -> None:
+        limit = self.limit or wanted
+        if len(self.workers) >= min(wanted, limit):
             return
         if time.monotonic() - self._queried > CAPACITY_SECONDS:
-            self._queried, self._room = time.monotonic(), capacity(self.resources)
-        room = min(wanted, self._room, self.limit or wanted)
-        while len(self.workers) < room:
-            actor = self._remote.remote([self._config])
-            worker = WorkerHandle(actor, actor.where.remote())
+            self._queried, self._room = time.monotonic(), capacity(self.config.resources)
+            self._asks = self._asks or is_autoscaled()
+        room = min(wanted, self._room)
+        if self._asks:
+            waiting = sum(w.starting is not None for w in self.workers)
+            asked = max(LEAST_ASKED, len(self.workers) - waiting)
+            room = max(room, min(useful, len(self.workers) - waiting + asked))
+        while len(self.workers) < min(room, limit):
+            actor = self._remote.remote([self._given])
+            worker = WorkerHandle(actor, actor.where.remote(), since=time.monotonic())
             self.workers.append(worker)
             self._pending[worker.starting] = (worker, None)
+
+    def _release(self, useful: int) -> None:
+        """End workers that nothing was ready for in a while, and those that wait for a node."""
+        kept = max(IDLE_SECONDS, self._start_seconds)
+        limit = time.monotonic() - kept
+        idle = [w for w in self._started() if not w.batches and max(w.since, self._needed) < limit]
+        waiting = [w for w in self.workers if w.starting is not None and self._needed < limit]
+        beyond = max(0, len(self.workers) - max(useful, self._room))  # what an autoscaler is to add
+        for worker in [*waiting[:beyond], *idle][: len(self.workers) - useful]:
+            self._ahead = False
+            self._drop(worker)
+
+    def _drop(self, worker: WorkerHandle) -> None:
+        self._pending.pop(worker.starting, None)
+        self._end(worker)
 
     def available(self) -> WorkerHandle | None:
         """Return a worker that can take a batch: an idle one, or a busy one that soon ends."""
         depth = 2 if self._pace < SHORT_SECONDS else 1
-        able = [w for w in self.workers if w.starting is None and len(w.batches) < depth]
+        able = [w for w in self._started() if len(w.batches) < depth and not self._stands_by(w)]
         return min(able, key=lambda w: len(w.batches), default=None)
+
+    def isolate(self) -> WorkerHandle | None:
+        """Return an idle worker that has its GPU for itself among these workers, once there is one.
+
+        Those that share it get no more work meanwhile, and are ended when they have none. When the
+        worker has done its next batch, all is as before.
+        """
+        if self._alone not in self.workers:
+            free = [w for w in self._started() if len(w.batches) < 2]
+            self._alone = min(free, key=lambda w: len(w.batches), default=None)
+        alone = self._alone
+        if alone is None:
+            return None
+        # One that is just starting may come to be on that GPU.
+        beside = [w for w in self.workers if w.starting is not None or w.shares_gpu(alone)]
+        beside = [w for w in beside if w is not alone]
+        for worker in [w for w in beside if not w.batches]:
+            self._drop(worker)
+        return None if alone.batches or any(w.batches for w in beside) else alone
+
+    def _stands_by(self, worker: WorkerHandle) -> bool:
+        """Return whether a worker gets no work, so that one can have its GPU for itself."""
+        alone = self._alone
+        return alone is not None and (worker is alone or worker.shares_gpu(alone))
+
+    def _started(self) -> list[WorkerHandle]:
+        return [w for w in self.workers if w.starting is None]
 
     def started(self) -> bool:
         """Return whether any worker has started."""
-        return any(w.starting is None for w in self.workers)
+        return bool(self._started())
 
     def busy(self) -> list[WorkerHandle]:
         """Return the workers that have a batch."""
@@ -110,7 +193,10 @@ class Pool:
         if not worker.batches:
             worker.since = time.monotonic()
         worker.batches.append(batch)
-        self._pending[worker.actor.carry_out.remote(task_of(batch))] = (worker, batch)
+        task = task_of(batch)
+        if worker.place is not None and not worker.place.shares:
+            task = replace(task, files=(ray.put(task.luggage(self.config.out)),))
+        self._pending[worker.actor.carry_out.remote(task)] = (worker, batch)
 
     def wait(self, seconds: float) -> list[tuple[SegmentBatch, Outcome | WorkerDied]]:
         """Return the batches that ended, after `seconds` at most."""
@@ -132,6 +218,8 @@ class Pool:
                 self._pace = pace if self._pace == float("inf") else (self._pace + pace) / 2
                 batch[0].spent += took
             worker.batches.remove(batch)
+            if batch[0].exclusive:
+                self._alone = None
             worker.since, worker.last = time.monotonic(), batch[0]
             if isinstance(outcome, Outcome) and outcome.spoilt:
                 self._end(worker)
@@ -152,6 +240,10 @@ class Pool:
 
     def _note_start(self, worker: WorkerHandle, outcome: Any) -> None:
         worker.starting = None
+        now = time.monotonic()  # some of the time it may have waited for a node
+        took, worker.since = now - worker.since, now
+        self._start_seconds = min(took, self._start_seconds or took)
+        worker.place = outcome if isinstance(outcome, Place) else None
         self._failed_starts = self._failed_starts + 1 if isinstance(outcome, WorkerDied) else 0
         if self._failed_starts >= MOST_FAILED_STARTS:
             raise ClpError(
@@ -181,28 +273,6 @@ class Pool:
         self._pending.clear()
 
 
-def _actor_class() -> type:
-    """Return a class that Ray pickles by value, so that a process can start without our modules.
-
-    The registry then imports them from where they are installed: Ray puts the working directory
-    first on the path, which may have a package `sweeps` of its own.
-    """
-
-    class Actor:
-        def __init__(self, config: list[Any]) -> None:  # a reference in a list stays a reference
-            from cl_platform.config.registry import load
-
-            self.worker = load("command", "sweeps.executor.worker:Worker")(ray.get(config[0]))
-
-        def where(self) -> tuple[str, int]:
-            return self.worker.where()  # type: ignore[no-any-return]
-
-        def carry_out(self, task: Task) -> Outcome:
-            return self.worker.carry_out(task)  # type: ignore[no-any-return]
-
-    return Actor
-
-
 def task_of(batch: SegmentBatch) -> Task:
     """Return the task that carries out a batch."""
     first, several = batch[0], len(batch) > 1
@@ -214,4 +284,7 @@ def task_of(batch: SegmentBatch) -> Task:
         ending=tuple(run for segment in batch for run in segment.runs),
         check=any(segment.check for segment in batch),
         lanes=() if several else first.lanes,
+        known=first.known,
+        start=first.known[-1] if first.stored else None,
+        alone=first.exclusive,
     )

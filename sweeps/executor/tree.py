@@ -26,6 +26,10 @@ class Segment:
         check: whether its worker sees first that the strategy goes on from a stored state.
         alone: whether it is assigned by itself, and not along with the segments below it.
         lanes: if several segments are joined, which a worker trains side by side, a run of each.
+        exclusive: whether its worker gets the GPU for itself: it ran out of memory.
+        finished: whether it has ended, with or without an error.
+        known: addresses of the states above it, once they have been made.
+        stored: whether the last of these is stored.
     """
 
     run: Run
@@ -39,6 +43,10 @@ class Segment:
     check: bool = False
     alone: bool = False
     lanes: tuple[Run, ...] = ()
+    exclusive: bool = False
+    finished: bool = False
+    known: tuple[str, ...] = ()
+    stored: bool = False
 
     @property
     def size(self) -> int:
@@ -90,6 +98,11 @@ def _by_key(runs: Iterable[Run], k: int) -> list[list[Run]]:
     for run in runs:
         groups.setdefault(run.keys[k], []).append(run)
     return list(groups.values())
+
+
+def pinned(segments: Iterable[Segment]) -> set[str]:
+    """Return the addresses of the states that segments which have not finished begin from."""
+    return {child.run.keys[child.start] for child in segments if not child.finished}
 
 
 def states(runs: Iterable[Run]) -> set[str]:

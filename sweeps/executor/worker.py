@@ -10,16 +10,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import redirect_stderr
-from dataclasses import dataclass, replace
+from contextlib import redirect_stderr, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import ray
 import torch
-import torch._dynamo  # which the first optimizer imports, in seconds
 
 from cl_platform.config.process import process_restored
 from cl_platform.config.registry import load
@@ -33,80 +33,20 @@ from cl_platform.engine.lanes.running import Way, run_lanes
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
-from cl_platform.storage.state_store import Keep, StateStore
+from cl_platform.storage.files import is_remote, read_bytes
+from cl_platform.storage.state_store import STALE_PAUSE, StateStore
 from cl_platform.tracking.sinks import Sink, Trackers
+from sweeps.executor.gpus import free_memory, ran_out, used_memory
+from sweeps.executor.luggage import Files, packed, unpack
+from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
 from sweeps.planning import Run
 from sweeps.spec import Resources
 
 MOST_DETAILS = 20_000  # characters of a traceback
 PARENT_SECONDS = 1.0  # between looks whether the parent process is alive
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """Settings of a worker that hold for all of its tasks.
-
-    Args:
-        out: folder of records and states, the same for all workers.
-        budget: of the states, in bytes.
-        streams: references to the data; see :func:`shared_streams`.
-        group: of the runs on W&B.
-        lanes: most runs side by side; ``auto`` times steps of both kinds first.
-    """
-
-    out: Path
-    keep: Keep
-    budget: int
-    share: bool
-    resources: Resources
-    streams: Mapping[str, Any]
-    wandb: Literal["off", "offline", "online"] = "off"
-    group: str = ""
-    lanes: int | Literal["auto"] = 1
-
-
-@dataclass(frozen=True)
-class Task:
-    """Segments in a row: `run` is trained for `upto` steps, or the runs that end are finished.
-
-    Args:
-        branches: addresses of the states to keep.
-        transient: of these, the ones that only this task needs; they stay in memory.
-        ending: runs to finish.
-        check: whether to see first that the strategy goes on from a stored state.
-        lanes: runs that are trained side by side for as many steps, before those that end are
-            finished.
-    """
-
-    run: Run
-    upto: int
-    branches: frozenset[str]
-    transient: frozenset[str]
-    ending: tuple[Run, ...]
-    check: bool = False
-    lanes: tuple[Run, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a task.
-
-    Args:
-        metrics: of validation data, by run and name, of the runs that ended.
-        error: one line; the runs that need this segment failed.
-        details: the end of the traceback of an error that is not a :class:`ClpError`.
-        stderr: text written to standard error meanwhile.
-        fatal: the sweep cannot go on: the worker has other code or data than the driver, or the
-            strategy cannot share states.
-        spoilt: a run changed of the worker's process what cannot be put back; it takes no more.
-    """
-
-    metrics: Mapping[str, Mapping[str, float]]
-    error: str | None = None
-    details: str | None = None
-    stderr: str = ""
-    fatal: bool = False
-    spoilt: bool = False
+STALE_SECONDS = 30.0  # in which a network file system shows what other nodes have written
+SHARED_SECONDS = 3.0  # in which a node sees a new file, or has another folder
+SHARED = ".shared"  # a file that the driver writes, to see which nodes share the folder
 
 
 class Worker:
@@ -117,29 +57,70 @@ class Worker:
         set_up_process(config.resources)
         os.environ["WANDB_RUN_GROUP"] = config.group
         self.planner = Planner()
-        states = config.out / "states" if config.share else None
-        self.store = StateStore(states, config.keep, config.budget)
+        self.shares = shares(config.out, config.token)
+        self._use(config.out)
         self.spoilt = False
 
-    def where(self) -> tuple[str, int]:
-        """Return the node and the process id."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+    def _use(self, out: Path) -> None:
+        self.out = out
+        states = out / "states" if self.config.share else None
+        self.store = StateStore(states, self.config.keep, self.config.budget)
+
+    def where(self) -> Place:
+        """Return where it runs."""
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return Place(node_id(), os.getpid(), tuple(gpus), self.shares)
 
     def carry_out(self, task: Task) -> Outcome:
         """Carry out a task; errors of runs are part of the outcome."""
         if self.spoilt:
             raise RuntimeError("this process takes no more work")
         with redirect_stderr(io.StringIO()) as stderr, process_restored() as left:
-            outcome = self._try(task)
+            outcome = self._at_home(task) if self.shares else self._away(task)
         self.spoilt = bool(left)
         return replace(outcome, stderr=stderr.getvalue(), spoilt=self.spoilt)
+
+    def _away(self, task: Task) -> Outcome:
+        """Carry out a task in a folder of this node; what it needs and leaves travels with it."""
+        brought: Files = {name: content for ref in task.files for name, content in _got(ref)}
+        with TemporaryDirectory(prefix="clp-", ignore_cleanup_errors=True) as folder:
+            self._use(Path(folder))
+            try:
+                unpack(self.out, brought)
+                outcome = self._at_home(task)
+                return replace(outcome, files=packed(self.out, brought))
+            except ClpError as error:  # no space
+                return Outcome({}, str(error))
+
+    def _at_home(self, task: Task) -> Outcome:
+        if task.alone:
+            self.planner = Planner()  # it holds data on the GPU
+            free_memory()
+        before = self.store.written
+        self.store.seen.clear()
+        if not self.store.wait_for(task.known, task.start, STALE_SECONDS):
+            print(
+                f"node {node_id()[:8]} does not see states of other "
+                f"nodes in {self.out} after {STALE_SECONDS:g} seconds, and trains them again: see "
+                "that its clock and the caches of the file system are right",
+                file=sys.stderr,
+            )
+        outcome = self._try(task)
+        if outcome.out_of_memory:
+            free_memory()
+        return replace(
+            outcome,
+            stored=frozenset(self.store.seen),
+            written=self.store.written - before,
+            gpu=used_memory() if self.config.measure else None,
+        )
 
     def _try(self, task: Task) -> Outcome:
         self.store.branches = task.branches
         self.store.keep_in_memory(task.transient)
         try:
             if task.check:
-                self._check(task.run)
+                check_resuming(task.run.config.strategy)
             if task.lanes:
                 self._train_beside(task)
             metrics = {run.run_id: self._finish(run) for run in task.ending}
@@ -147,17 +128,11 @@ class Worker:
                 advance(self._plan(task.run), self.store, task.upto)
             return Outcome(metrics)
         except ClpError as error:
-            return Outcome({}, str(error), fatal=isinstance(error, CannotGoOn))
+            fatal, memory = isinstance(error, CannotGoOn), ran_out(error)
+            return Outcome({}, str(error), fatal=fatal, out_of_memory=memory)
         except BaseException as error:  # nobody presses Ctrl-C in a worker
             details = traceback.format_exc()[-MOST_DETAILS:]
-            return Outcome({}, blame(error), details=details)
-
-    def _check(self, run: Run) -> None:
-        strategy = run.config.strategy
-        if fault := resume_fault(strategy):
-            raise CannotGoOn(
-                f"strategy {strategy['name']!r} cannot share states: {fault}; or give share=false"
-            )
+            return Outcome({}, blame(error), details=details, out_of_memory=ran_out(error))
 
     def _train_beside(self, task: Task) -> None:
         """Train runs side by side; what fails of them is said when they are finished."""
@@ -177,7 +152,7 @@ class Worker:
         """Return the metrics that tuning may use."""
         plan = self._plan(run)
         if run.whole:
-            result = execute(plan, self.config.out, sinks=self._sinks(), store=self.store)
+            result = execute(plan, self.out, sinks=self._sinks(), store=self.store)
             metrics = result.metrics
         else:
             metrics = advance(plan, self.store, run.upto)
@@ -189,7 +164,7 @@ class Worker:
         plan = self.planner(config, run.order)
         if plan.run_id != run.run_id:
             raise CannotGoOn(
-                f"a worker on node {ray.get_runtime_context().get_node_id()[:8]} has other code or "
+                f"a worker on node {node_id()[:8]} has other code or "
                 f"data for strategy {config.strategy['name']!r} on {config.stream['name']!r} than "
                 "this process: install the same versions everywhere, and start again if you edited "
                 "files meanwhile"
@@ -201,11 +176,43 @@ class Worker:
             return []
         from cl_platform.tracking.wandb.sink import background_sink
 
-        return [background_sink(self.config.wandb, self.config.out, decided=True)]
+        return [background_sink(self.config.wandb, self.out, decided=True)]
 
 
 class CannotGoOn(BadInput):
     """Code or data of a worker differ from the driver's, or a strategy cannot share states."""
+
+
+def shares(out: Path, token: bytes | None) -> bool:
+    """Return whether this node sees the folder of a sweep, where the driver has left a token."""
+    deadline = time.monotonic() + SHARED_SECONDS
+    while token is not None and not is_remote(out):
+        with suppress(FileNotFoundError):
+            if read_bytes(out / SHARED) == token:
+                break
+        if time.monotonic() > deadline:
+            return False
+        with suppress(OSError):
+            os.listdir(out)
+        time.sleep(STALE_PAUSE)
+    return True
+
+
+def node_id() -> str:
+    """Return the id of this node."""
+    return ray.get_runtime_context().get_node_id()
+
+
+def _got(reference: Any) -> Iterable[tuple[str, bytes]]:
+    return ray.get(reference).items()  # type: ignore[no-any-return]
+
+
+def check_resuming(strategy: Mapping[str, Any]) -> None:
+    """Raise CannotGoOn if a strategy goes on from a stored state with other bits than without."""
+    if fault := resume_fault(dict(strategy)):
+        raise CannotGoOn(
+            f"strategy {strategy['name']!r} cannot share states: {fault}; or give share=false"
+        )
 
 
 def set_up_process(resources: Resources) -> None:

@@ -1,7 +1,6 @@
 """Adaptive search with Ray Tune: trials report after each experience and may be stopped early.
 
-Tune proposes points and stops trials. Every state lies in the sweep's store, so that a search that
-is started again goes through the same points and looks up what was trained before.
+Every state lies in the sweep's store: a search that is started again trains nothing twice.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.files import discard
 from cl_platform.storage.state_store import StateStore
 from sweeps.executor.cluster import needs
-from sweeps.executor.driver import Driver
-from sweeps.executor.worker import fetch, set_up_process, shared_streams
+from sweeps.executor.driver import Driver, own_strategies
+from sweeps.executor.worker import check_resuming, fetch, set_up_process, shared_streams
 from sweeps.planning import config_of
 from sweeps.record import Phase
 from sweeps.space import Random
@@ -70,14 +69,20 @@ def search(driver: Driver, phase: Phase) -> list[Choice]:
 
     Raises:
         ConfigError: a point is faulty.
-        ClpError: every trial of a group failed.
+        ClpError: every trial of a group failed, or a strategy cannot share states.
         OutOfTime: the time of the budget is over.
         KeyboardInterrupt: trained states stay in the store.
     """
     assert driver.spec.tune is not None
     found = groups(driver.spec, driver.planner)
     phase.tally = upper_bound(driver.spec.tune, found)
-    configs = [config_of(driver.spec, point_of(g, _draws(driver.spec, g)[0])) for g in found]
+    configs = []
+    for group in found:
+        drawn = [config_of(driver.spec, point_of(group, d)) for d in _draws(driver.spec, group)]
+        strategies = {config.strategy["name"]: config.strategy for config in drawn}
+        for strategy in filter(own_strategies, strategies.values()):
+            check_resuming(strategy)
+        configs.append(drawn[0])
     driver.connect(configs)
     streams = shared_streams(configs, driver.planner)
     chosen = []
@@ -255,13 +260,10 @@ def _trainable() -> Callable[..., None]:
     return trainable
 
 
-# ---------------------------------------------------------------- in the trials' processes
-
-
 def train(
     values: dict[str, Any], spec: SweepSpec, group: Group, out: Path, streams: Mapping[str, Any]
 ) -> None:
-    """Train a trial; report after each experience the mean objective over the tuning seeds."""
+    """Train a trial, in its process; report after each experience the mean objective over seeds."""
     assert spec.tune is not None
     planner, store = _tools(out, spec)
     for k in range(1, group.experiences + 1):
@@ -295,6 +297,5 @@ def _tools(out: Path, spec: SweepSpec) -> tuple[Planner, StateStore]:
     """Return the planner and the store, which a process keeps from trial to trial."""
     if out not in _cache:
         set_up_process(spec.resources)
-        store = StateStore(out / "states", "all", int(spec.state_budget_gb * 1e9))
-        _cache[out] = Planner(), store
+        _cache[out] = Planner(), StateStore(out / "states", "all", int(spec.state_budget_gb * 1e9))
     return _cache[out]

@@ -222,6 +222,8 @@ def test_every_flag_is_in_the_command(name: str) -> None:
         "device": "mps",
         "scenario": "task",
         "loss_classes": "seen",
+        "threads": 2,
+        "compile": "auto",
     }
     if name in ("clip_norm", "clip_value", "label_smoothing", "ema"):
         others[name] = 0.25

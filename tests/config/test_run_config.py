@@ -94,6 +94,8 @@ def test_all_faults_are_reported_at_once() -> None:
         ({"schedule": {"name": "cosine"}}, "unknown schedule 'cosine'."),
         ({"schedule": {}}, "schedule={}: it has no name"),
         ({"schedule": {"name": "StepLR"}}, "schedule.step_size is missing"),
+        ({"threads": "many"}, "threads=many: "),
+        ({"threads": 0}, "threads=0: "),
         ({"device": "gpu"}, "device=gpu: string should match pattern"),
         ({"device": "cuda:7"}, "device=cuda:7 cannot be used here"),
         ({"curriculum": "1,2,x"}, "unknown curriculum '1,2,x'"),

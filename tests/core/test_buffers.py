@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from cl_platform import Batch, ClassBalancedBuffer, ReplayBuffer, RingBuffer, StreamInfo
+from cl_platform.core.batch import Chunk
 from cl_platform.core.buffers import MemoryKind, make_memory, rank_within
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG
@@ -36,6 +37,13 @@ def batch(ids: torch.Tensor, y: torch.Tensor | None = None, task: int | None = N
     raw = ids.float()[:, None]
     labels = torch.zeros(len(ids), dtype=torch.int64) if y is None else y
     return Batch(raw, labels, None if task is None else torch.full_like(labels, task), raw)
+
+
+def chunk(
+    ids: torch.Tensor, sizes: list[int], y: torch.Tensor | None = None, task: int | None = None
+) -> Chunk:
+    b = batch(ids, y, task)
+    return Chunk(b.raw, b.y, b.task, sizes, lambda raw: (raw, None))
 
 
 def held(memory: ReplayBuffer) -> torch.Tensor:
@@ -292,15 +300,15 @@ def test_a_chunk_is_replayed_as_its_batches_one_after_the_other(
     for c in range(6):
         y = torch.randint(4, (23,), generator=torch.Generator().manual_seed(c))
         ids, sizes = torch.arange(23 * c, 23 * (c + 1)), [5, 5, 5, 5, 3]
-        chunk = batch(ids, y, task=c)
-        for part, size in zip(memory.replay(chunk, sizes, samples, draws=2), sizes, strict=True):
+        new = chunk(ids, sizes, y, task=c)
+        for part, size in zip(memory.replay(new, samples, draws=2), sizes, strict=True):
             assert part.replayed == (2 * (samples or size) if held_rows else 0)
             rows = part.rows.tolist()
             old = part.old
             found = zip(old.raw[:, 0].tolist(), old.y.tolist(), old.task.tolist(), strict=True)
             assert list(found) == [held_rows[row] for row in rows[size:]]
-            new = zip(part.raw[:size, 0].tolist(), part.y.tolist(), [c] * size, strict=False)
-            held_rows |= dict(zip(rows[:size], new, strict=True))
+            own = zip(part.raw[:size, 0].tolist(), part.y.tolist(), [c] * size, strict=False)
+            held_rows |= dict(zip(rows[:size], own, strict=True))
             held_rows.pop(memory.size, None)
             drawn += len(old)
     assert memory.seen == 6 * 23
@@ -316,7 +324,7 @@ def test_batches_that_are_not_offered_leave_the_memory_as_it_is(kind: MemoryKind
     memory.make_room((0, 1, 2, 3))
     memory.add(batch(torch.arange(30), torch.arange(30) % 4))
     before = {name: value.clone() for name, value in memory.named_buffers()}
-    batches = memory.replay(batch(torch.arange(9)), [4, 5], offer=False)
+    batches = list(memory.replay(chunk(torch.arange(9), [4, 5]), offer=False))
     assert [b.replayed for b in batches] == [4, 5]
     assert (torch.cat([b.new.rows for b in batches]) == memory.size).all()
     assert all(torch.equal(before[name], value) for name, value in memory.named_buffers())
@@ -328,6 +336,6 @@ def test_replayed_samples_are_drawn_uniformly(kind: MemoryKind) -> None:
     memory = make_memory(kind, 12, info())
     memory.make_room((0, 1, 2, 3))
     memory.add(batch(torch.arange(4), torch.tensor([0, 0, 0, 1])))
-    parts = memory.replay(batch(torch.arange(4)), [2, 2], samples=8000, offer=False)
+    parts = memory.replay(chunk(torch.arange(4), [2, 2]), samples=8000, offer=False)
     counts = torch.cat([p.old.raw[:, 0] for p in parts]).long().bincount(minlength=4)
     assert stats.chisquare(counts.tolist()).pvalue > 1e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 import torch
@@ -11,9 +12,14 @@ from torch import Tensor, nn
 import cl_platform as clp
 from cl_platform import Samples, Strategy, class_incremental
 from cl_platform.config.registry import load
+from cl_platform.config.run_config import parse_config
 from cl_platform.core.rng import RNG
 from cl_platform.core.stream import StreamInfo
 from cl_platform.engine.evaluation import Evaluator, credit
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.planner import make_plan
+from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.sinks import Trackers
 
 CPU = torch.device("cpu")
 
@@ -149,6 +155,48 @@ def test_what_is_not_asked_for_is_not_scored(monkeypatch: pytest.MonkeyPatch) ->
     strategy.forward = lambda x, task: shown.append(len(x)) or answer(x, task)  # type: ignore
     Evaluator(stream, CPU).mean_accuracy(strategy, stream.experiences[:1])
     assert sum(shown) == 60
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"), [({"name": "mlp", "hidden": [8]}, 1000), ({"name": "cnn"}, 125)], ids=str
+)
+def test_models_that_reuse_their_weights_get_fewer_rows_at_a_time(model: dict, rows: int) -> None:
+    config = parse_config({"strategy": "finetune", "model": model})
+    fold = Fold(make_plan(config), StateStore(None), Trackers())
+    shown: list[int] = []
+    fold.strategy.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
+    fold.evaluate()
+    fold.evaluate()
+    total = sum(len(e.test) for e in fold.plan.stream.experiences)
+    assert max(shown) == min(rows, total)
+    assert sum(shown) == 2 * total + 2  # two of which tell how the model works
+
+
+@pytest.mark.parametrize("scenario", ["class", "task"])
+def test_rows_are_what_single_samples_score(scenario: str) -> None:
+    """Against the definition, sample by sample, with ties and classes that may not be predicted."""
+    stream = replace(oracle_stream(7), scenario=scenario)
+    strategy = set_up(Rounding(), stream)
+    for seen in ({0, 1}, {0, 1, 2}, {*range(6)}):
+        scores = Evaluator(stream, CPU)(strategy, seen)
+        for e in stream.experiences:
+            allowed_by = {"seen": seen, "task": {*e.classes}, "all": {*range(6)}}
+            for mask, allowed in allowed_by.items():
+                logits = strategy(stream.preprocess(e.test.gather(torch.arange(len(e.test)))))
+                expected = []
+                for values, y in zip(logits.tolist(), e.test.y.tolist(), strict=True):
+                    best = max(values[c] for c in allowed)
+                    ties = [c for c in allowed if values[c] == best]
+                    expected.append((y in ties) / len(ties))
+                assert scores.row[mask][e.identity] == pytest.approx(fmean(expected), abs=1e-12)
+
+
+class Rounding(Constant):
+    """Gives logits of few values, so that many are tied."""
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
+        places = torch.arange(self.info.n_classes)
+        return ((x[:, :1] + 1) * (places + 1) * 1.7).round() % 3
 
 
 def test_a_method_that_needs_the_task_is_scored_with_the_task_mask_only() -> None:

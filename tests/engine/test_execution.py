@@ -20,11 +20,9 @@ from cl_platform.config import process
 from cl_platform.config.process import Setting
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import advance
-from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput, CurriculumError, RunFailed
 from cl_platform.storage.state_store import StateStore
-from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune
 
 Clp = Callable[..., tuple[int, str, str]]
@@ -239,11 +237,3 @@ def test_a_plugin_that_leaves_is_to_blame() -> None:
 
 def leaving_stream() -> clp.Stream:
     sys.exit(0)
-
-
-def test_what_torch_imports_late_is_imported_before_training_is_timed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
-    with pytest.raises(ImportError, match=r"torch\._dynamo"):
-        Fold(make_plan(parse_config(SMALL)), StateStore(None), Trackers())

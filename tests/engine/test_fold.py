@@ -325,7 +325,9 @@ def test_records_tell_the_run(tmp_path: Path) -> None:
     written = json.loads((result.path / "result.json").read_text())
     assert {"run_id", "config", "order", "matrix", "metrics", "cost", "versions"} <= written.keys()
     assert {"seen", "task"} <= written["matrix"].keys()
-    wanted = "seconds train_seconds eval_seconds steps samples peak_memory_bytes stored_bytes"
+    wanted = (
+        "seconds train_seconds eval_seconds steps samples peak_memory_bytes stored_bytes threads"
+    )
     assert {*wanted.split(), "parameters", "trainable_parameters"} == written["cost"].keys()
     assert written["cost"]["trainable_parameters"] == 64 * 400 + 400 + 400 * 400 + 400 + 4010
     assert same(Result.from_json(written), result)

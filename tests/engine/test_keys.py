@@ -76,6 +76,8 @@ def test_a_change_of_the_order_after_position_k_keeps_the_keys_up_to_k() -> None
         {"clip_value": 1.0},
         {"accumulate": 2},
         {"ema": 0.9},
+        {"threads": 2},
+        {"compile": True},
         {"schedule": {"warmup": 0.1}},
         {"optimizer": {"no_decay": ["bias"]}},
         {"optimizer": {"groups": [{"match": "*", "lr": 0.1}]}},

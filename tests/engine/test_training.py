@@ -33,8 +33,8 @@ def generators() -> tuple[torch.Generator, torch.Generator]:
 def test_an_epoch_shows_every_sample_once(batch_size: int) -> None:
     data = build("stream", {"name": "split-digits"})[1].train
     seen = []
-    for chunk, sizes in chunks(data, None, batch_size, Preprocess(), *generators()):
-        for batch in chunk.split(sizes):
+    for chunk in chunks(data, None, batch_size, Preprocess(), *generators()):
+        for batch in chunk.batches():
             assert len(batch) <= batch_size
             assert batch.task is None
             assert torch.equal(batch.x, batch.raw.float())
@@ -51,7 +51,7 @@ def test_an_epoch_shows_every_sample_once(batch_size: int) -> None:
 
 def test_task_labels_follow_their_samples() -> None:
     data = build("stream", {"name": "split-digits"})[1].train
-    for chunk, _ in chunks(data, data.y * 10, 7, Preprocess(), *generators()):
+    for chunk in chunks(data, data.y * 10, 7, Preprocess(), *generators()):
         assert torch.equal(chunk.task, chunk.y * 10)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cl_platform import Batch, Experience, Strategy, StreamInfo
@@ -112,3 +113,17 @@ class Deadly(Strategy):
 
     def begin_experience(self, experience: Experience) -> None:
         os.kill(os.getpid(), 9)
+
+
+class Greedy(Strategy):
+    """Finds too little memory on its GPU, in its second experience, the first `times`."""
+
+    log: str
+    times: int = 10**6
+
+    def begin_experience(self, experience: Experience) -> None:
+        log = Path(self.log)
+        before = len(log.read_text()) if log.exists() else 0
+        if self.info.n_classes != 6 and experience.task == 1 and before < self.times:
+            log.write_text("x" * (before + 1))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
@@ -20,13 +21,64 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
 from cl_platform.models.backbone import Backbone, Prefix
+from cl_platform.models.frozen import freeze
+from cl_platform.models.precision import cast_frozen_once, computing
 from cl_platform.models.text import TextEncoder
 from cl_platform.models.vision import SmallViT
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune
 
+CPU = torch.device("cpu")
 BLOBS = {"name": "blobs", "experiences": 2, "samples_per_class": 40}
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Linear(6, 4), (3, 6)), (nn.Conv2d(2, 3, 3), (2, 2, 5, 5))], ids=str
+)
+def test_frozen_weights_are_cast_once_to_the_same_bits(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
+    plain, x = copy.deepcopy(layer), torch.randn(shape)
+    models = {"once": freeze(layer), "copied": None, "plain": freeze(plain)}
+    cast_frozen_once(layer)
+    models["copied"] = copy.deepcopy(layer)
+
+    def outputs() -> dict[str, Tensor]:
+        with computing("bf16", x.device):
+            return {name: model(x) for name, model in models.items()}
+
+    class Casts(TorchFunctionMode):
+        """Counts the casts that are asked for in Python."""
+
+        n = 0
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+            self.n += func is Tensor.bfloat16
+            return func(*args, **(kwargs or {}))
+
+    with Casts() as casts:
+        first, second = outputs(), outputs()
+    assert casts.n == 4  # weight and bias of two layers
+    for found in (first, second):
+        assert {v.dtype for v in found.values()} == {torch.bfloat16}
+        assert torch.equal(found["once"], found["plain"])
+        assert torch.equal(found["copied"], found["plain"])
+    assert torch.equal(layer(x), plain(x))  # in float32
+    with torch.no_grad():
+        for model in models.values():
+            model.weight.mul_(2)  # type: ignore[operator, union-attr]
+    assert torch.equal(outputs()["once"], outputs()["plain"])
+    assert not torch.equal(outputs()["once"], first["once"])
+
+
+def test_weights_that_are_trained_again_get_their_gradient() -> None:
+    layer = freeze(nn.Linear(6, 4))
+    cast_frozen_once(layer)
+    layer.requires_grad_(True)
+    with computing("bf16", CPU):
+        layer(torch.randn(3, 6)).float().sum().backward()
+    assert layer.weight.grad is not None
 
 
 class Looking(Finetune):
@@ -64,7 +116,7 @@ def test_products_have_the_precision_and_nothing_else(precision: str, dtype: tor
     assert {loss.dtype for loss in strategy.losses} == {torch.float32}
     assert {v.dtype for v in strategy.state_dict().values()} == {torch.float32}
     batch = next(strategy.batches(fold.plan.steps[0].experience))
-    with fold.computing():
+    with fold.choices.computing():
         assert strategy(batch.x).dtype == torch.float32
 
 

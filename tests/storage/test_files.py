@@ -10,10 +10,12 @@ import signal
 import stat
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
 from cl_platform.errors import StorageError
@@ -25,6 +27,7 @@ from cl_platform.storage.files import (
     exists,
     is_remote,
     listed,
+    present,
     read_bytes,
     read_json,
     remove,
@@ -110,6 +113,7 @@ def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
 
 WRITER = """
 import os, signal, sys
+from collections import Counter
 from pathlib import Path
 from cl_platform.storage.local import replacing
 with replacing(Path(sys.argv[1])) as temporary:
@@ -196,6 +200,7 @@ def test_content_is_on_the_disk_before_it_has_the_name(
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     code = """
 import sys
+from collections import Counter
 from pathlib import Path
 from cl_platform.storage.local import locked, replacing
 path = Path(sys.argv[1])
@@ -349,3 +354,44 @@ def test_events_are_kept_when_a_log_is_taken_up_again(base: Path) -> None:
     lines = read_bytes(path).decode().splitlines()
     assert lines[:2] == ['{"event": "start"}', '{"event": "evalu']
     assert [json.loads(line)["event"] for line in lines[2:]] == ["start", "end"] * 2
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The requests to addresses in memory."""
+    asked: list[str] = []
+    for name in ("find", "cat_file"):
+        of = getattr(MemoryFileSystem, name)
+
+        def noted(self: Any, path: str, *more: Any, of: Any = of, **named: Any) -> Any:
+            asked.append(of.__name__)
+            return of(self, path, *more, **named)
+
+        monkeypatch.setattr(MemoryFileSystem, name, noted)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("names", "requests"),
+    [
+        ([f"{i % 4}/{i}" for i in range(100)], {"find": 4}),
+        (["0/0", "1/1", "1/5"], {"find": 1, "cat_file": 1}),
+        ([f"{i}/x" for i in range(300)], {"find": 1}),  # more folders than it pays to list
+    ],
+)
+def test_many_files_are_looked_for_in_few_requests(
+    base: Path, counted: list[str], names: list[str], requests: dict[str, int]
+) -> None:
+    there = {name for i, name in enumerate(names) if i % 3 == 0}
+    for name in there:
+        write_atomic(base / name, b"")
+    counted.clear()
+    assert present(base, names) == there
+    if is_remote(base):
+        assert Counter(counted) == requests
+
+
+def test_in_a_folder_that_is_not_there_is_no_file(base: Path) -> None:
+    write_atomic(base / "some", b"")
+    assert present(base, []) == set()
+    assert present(base / "none", ["a/b", "a/c", "b"]) == set()

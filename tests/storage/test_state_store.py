@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from cl_platform.storage import state_store
-from cl_platform.storage.files import evict, read_bytes, write_atomic
+from cl_platform.storage.files import evict, listed, read_bytes, write_atomic
 from cl_platform.storage.sealed import seal
 from cl_platform.storage.state_store import Record, State, StateStore
 
@@ -152,3 +153,27 @@ StateStore(Path(sys.argv[1])).save("aa", State({}), None)
     assert not left.exists()
     StateStore(tmp_path).save("ab", State({}), None)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"aa.pt", "ab.pt"}
+
+
+def test_states_that_are_pinned_are_not_evicted(base: Path, tmp_path: Path) -> None:
+    store = StateStore(base / "states", budget=None)
+    for letter in "abc":
+        wait_for_the_clock(tmp_path)
+        store.save(letter * 8, State({}), None)
+    assert store.written == sum(size for _, size, _ in listed(base / "states"))
+    assert {letter for letter in "abc" if store.load(letter * 8) is not None} == {*"abc"}
+    left = store.evict(0, ["a" * 8])
+    assert [letter for letter in "abc" if store.load(letter * 8) is not None] == ["a"]
+    assert left == len(read_bytes(base / "states" / "aa" / "aaaaaaaa.pt"))
+
+
+def test_a_state_that_appears_late_is_waited_for(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.save_record("aa", RECORD)
+    assert store.wait_for(["aa"], None, 0.0)
+    assert not store.wait_for(["aa"], "aa", 0.0)
+    other = threading.Timer(0.2, lambda: StateStore(tmp_path).save("aa", State({}), None))
+    other.start()
+    assert store.wait_for(["aa"], "aa", 30.0)
+    other.join()
+    assert StateStore(None).wait_for(["aa"], "aa", 0.0)

@@ -76,7 +76,7 @@ def drawn(step: int) -> list[list[Tensor]]:
     draws.restart(step)
     given = STREAM[step - 1].train, None, BATCH, Preprocess(), draws.generator("shuffle")
     epochs = [chunks(*given, draws.generator("augment")) for _ in range(EPOCHS)]
-    batches = [b for epoch in epochs for chunk, sizes in epoch for b in chunk.split(sizes)]
+    batches = [b for epoch in epochs for chunk in epoch for b in chunk.batches()]
     return [[b.x, b.y, torch.zeros_like(b.y)] for b in batches]
 
 

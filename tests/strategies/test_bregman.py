@@ -14,6 +14,7 @@ from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.parts.gradients import flatten, trainable
+from tests.helpers.replay import with_replay
 from tests.strategies import bregman
 
 BLOBS = {"name": "blobs", "experiences": 3, "samples_per_class": 20}
@@ -66,7 +67,7 @@ def test_a_divergence_can_be_trained_on() -> None:
 def test_ers_memory_loss_is_the_divergence_of_labels_from_predictions() -> None:
     fold = trained({"name": "er", "memory_size": 20})
     batch = next(fold.strategy.batches(fold.plan.steps[1].experience, 8))
-    (both,) = fold.strategy.prepare_batches(batch, [8])
+    both = with_replay(fold.strategy, batch)
     strategy, both = fold.strategy.double(), replace(both, x=both.x.double())
     loss, new, old = strategy.loss(both), both.new, both.old
     new_term = cross_entropy(strategy(new.x), new.y)
@@ -78,7 +79,7 @@ def test_ders_memory_loss_is_the_divergence_of_logits() -> None:
     fold = trained({"name": "der", "memory_size": 20, "alpha": 0.7})
     strategy = fold.strategy
     batch = next(strategy.batches(fold.plan.steps[1].experience, 8))
-    (both,) = strategy.prepare_batches(batch, [8])
+    both = with_replay(strategy, batch)
     old, stored = both.old, strategy.buffer.stored("logits", both.old.rows)
     term = bregman.logit_term(strategy(old.x), stored).mean() * 2 / strategy.info.n_classes
     expected = cross_entropy(strategy(batch.x), batch.y) + 0.7 * term

@@ -30,6 +30,7 @@ from strategies.parts.fisher import diagonal_fisher
 from strategies.parts.gradients import flat_gradient, flatten, sample_gradients, trainable
 from strategies.parts.quadratic import QuadraticPenalty
 from strategies.refresh import Refresh
+from tests.helpers.replay import with_replay
 
 BLOBS = {"name": "blobs", "experiences": 3, "samples_per_class": 30}
 SMALL = {"name": "mlp", "hidden": [8]}
@@ -54,7 +55,7 @@ def next_batch(fold: Fold, size: int = 8) -> Batch:
 def test_er_ace_lets_new_samples_compete_with_the_classes_of_their_batch_only() -> None:
     fold = fold_of("er-ace", steps=1)  # classes 0 and 1 are known, 2 and 3 come, 4 and 5 do not
     strategy, batch = fold.strategy, next_batch(fold, 40)
-    (both,) = strategy.prepare_batches(batch, [40])
+    both = with_replay(strategy, batch)
     old = both.old
     assert len(old) == 40
     assert set(batch.y.tolist()) == {2, 3}
@@ -76,7 +77,7 @@ def test_der_keeps_the_logits_that_samples_had_when_they_were_stored() -> None:
 def test_der_plus_plus_adds_cross_entropy_on_a_draw_of_its_own() -> None:
     fold = fold_of({"name": "der++", "alpha": 0.3, "beta": 0.5})
     strategy, batch = fold.strategy, next_batch(fold)
-    (whole,) = strategy.prepare_batches(batch, [8])
+    whole = with_replay(strategy, batch)
     first, second = whole.old.split([8, 8])
     stored = strategy.buffer.stored("logits", first.rows)
     logits = nn.functional.mse_loss(strategy(first.x), stored)
@@ -522,11 +523,9 @@ def test_icarls_loss_takes_labels_for_new_and_the_teacher_for_old_classes() -> N
     with torch.no_grad():
         for p in strategy.model.parameters():
             p.add_(0.05)
-    batch = next(strategy.batches(step, 8))
-    with fold.rng.rewound():
-        old = strategy.buffer.sample(5)
-    x, y = torch.cat([batch.x, old.x]), torch.cat([batch.y, old.y])
-    logits, taught = strategy.model(x), teacher(x).sigmoid()
+    batch = with_replay(strategy, next(strategy.batches(step, 8)))
+    assert batch.replayed == 5
+    logits, taught, y = strategy.model(batch.x), teacher(batch.x).sigmoid(), batch.y
     expected = torch.zeros(())
     for c in range(4):  # classes 4 and 5 have not come yet
         target = taught[:, c] if c < 2 else (y == c).float()

@@ -378,6 +378,7 @@ def test_values_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         ("keep_states: some", ["keep_states=some: input should be 'all', 'branches', "]),
         ("resources: {gpus: 1.5}", ["resources.gpus=1.5: give a fraction of one GPU or a whole number"]),
         ("resources: {gpus: -1}", ["resources.gpus=-1: input should be greater than or equal to 0"]),
+        ("resources: {gpus: many}", ["resources.gpus=many: input should be a valid number"]),
         ("base: {device: cuda}", ["base.device=cuda without a GPU: give resources.gpus"]),
         ("base: {device: 'cuda:1'}\nresources: {gpus: 1}", ["base.device=cuda:1: give cuda; Ray chooses"]),
         ("base: {curriculum: [1, 0]}\naxes: {curriculum.level: [classes]}", ["curriculum is [1, 0] and takes no parameters"]),

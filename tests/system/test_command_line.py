@@ -47,7 +47,7 @@ def test_new_writes_a_strategy_that_keeps_the_contract(clp: Clp, tmp_path: Path)
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_ended_keeps_its_states(tmp_path: Path, sent: int, code: int) -> None:
-    arguments = ["run", "--epochs", "300", "--strategy", "finetune"]
+    arguments = ["run", "--epochs", "100", "--strategy", "finetune"]
     process = start_clp(arguments, tmp_path)
     wait_until(lambda: list(tmp_path.glob("clp-results/states/*/*.pt")), process)
     process.send_signal(sent)

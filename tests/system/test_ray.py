@@ -132,6 +132,54 @@ def test_a_killed_node_is_done_without(
 
 
 @pytest.mark.slow
+def test_a_gpu_node_may_come_and_go(cluster: Cluster, tmp_path: Path, rng: random.Random) -> None:
+    """The only node that can hold a run goes twice, and each time another one comes some time
+    later."""
+    log, visitor = tmp_path / "log", {"num_cpus": 1, "num_gpus": 1, "resources": {"visitor": 1}}
+    nodes = [cluster.add_node(**visitor)]
+    leaving = [rng.randrange(2, 20), rng.randrange(25, 45)]  # after so many experiences
+    absent = [0]
+
+    def watch(driver: Driver) -> Callable[[Any], None]:
+        def tick(phase: Any) -> None:
+            if absent[0]:
+                absent[0] -= 1
+                if not absent[0]:
+                    nodes.append(cluster.add_node(**visitor))
+            elif leaving and phase.tally.trained >= leaving[0]:
+                leaving.pop(0)
+                cluster.remove_node(nodes[-1], allow_graceful=False)
+                absent[0] = 4  # ticks
+
+        return tick
+
+    half = {"cpus": 0.5, "gpus": 0.5, "custom": {"visitor": 0.5}}
+    spec = all_orders(log, seconds=0.3) | {"resources": half}
+    spec["base"] |= {"device": "cpu"}
+    found = sweep(spec, tmp_path / "out", watch=watch)
+    cluster.remove_node(nodes[-1], allow_graceful=False)
+    assert (len(nodes), leaving) == (3, [])
+    assert len({process for process, *_ in lines(log)}) >= 3
+    assert len(lines(log)) <= 64 + 2 * 4
+    check_complete(found, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_without_a_folder_that_all_nodes_share(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under this name every process sees another folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = sweep(all_orders(tmp_path / "log"), "/proc/self/cwd/out")
+    assert len(lines(tmp_path / "log")) == 64
+    check_complete(found, tmp_path / "here" / "out")
+    again = sweep(all_orders(tmp_path / "log"), tmp_path / "here" / "out")
+    assert again.phases[0].tally.kept == 24
+    assert not list((tmp_path / "here" / "out").glob(".*"))
+
+
+@pytest.mark.slow
 def test_a_worker_that_dies_every_time_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
     deadly = "tests.helpers.sweep_strategies:Deadly"
     spec = {

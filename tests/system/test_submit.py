@@ -23,6 +23,8 @@ from sweeps.spec import parse_spec
 from tests.helpers.processes import start_clp
 
 Clp = Callable[..., tuple[int, str, str]]
+# A head with its dashboard takes long to start: once, for all tests that need one.
+needs_a_head = pytest.mark.slow
 
 SPEC = {"base": {"stream": "blobs"}, "axes": {"strategy": ["mine:Mine"], "seed": [0, 1]}}
 BROKEN = "axes.strategy=[mine:Mine, {name: mine:Mine, broken: true}]"
@@ -101,7 +103,7 @@ def submit(
     return process.returncode, printed, err
 
 
-@pytest.mark.slow  # over a minute: two jobs on a head of their own
+@needs_a_head
 def test_a_job_ends_with_the_results_and_the_exit_code_of_its_sweep(
     head: tuple[str, dict[str, str]], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +131,7 @@ def test_a_job_ends_with_the_results_and_the_exit_code_of_its_sweep(
     assert statuses() == ["done", "done"]
 
 
-@pytest.mark.slow
+@needs_a_head
 def test_a_working_directory_may_have_packages_with_the_names_of_ours(
     head: tuple[str, dict[str, str]], project: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_working_directory_may_have_packages_with_the_names_of_ours(
     assert "runs 2 of 2 done" in printed
 
 
+@needs_a_head
 def test_without_the_token_nobody_gets_in(
     head: tuple[str, dict[str, str]], project: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +179,7 @@ def test_what_cannot_be_submitted_is_refused_at_once(clp: Clp, project: Path) ->
     )
 
 
+@needs_a_head
 def test_a_working_directory_above_the_limit_is_refused(
     head: tuple[str, dict[str, str]], project: Path
 ) -> None:

@@ -1,9 +1,10 @@
-"""An update that is killed and run again, in processes of their own."""
+"""An update that is killed and run again, in processes of their own, against one in this process."""
 
 from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cl_platform import Result
 from cl_platform.results.load import load_run, read_results
 from tests.helpers.processes import start_clp, wait_until
 
-pytestmark = pytest.mark.system
+Clp = Callable[..., tuple[int, str, str]]
 
 # Long enough to be killed in the middle of the new experience.
 RUN = [
@@ -31,12 +32,6 @@ RUN += ["--set", "stream.experiences=1", "--set", "stream.open=true"]
 NEW = ["--data", "split-digits", "--set", "data.classes=[0,1,2]"]
 
 
-def run(words: list[str], folder: Path) -> None:
-    process = start_clp(words, folder)
-    output = process.communicate()
-    assert process.returncode == 0, output
-
-
 def updated(folder: Path) -> Result:
     return next(r for r in read_results(folder / "clp-results") if len(r.experiences) == 2)
 
@@ -45,14 +40,20 @@ def state_of(folder: Path) -> dict[str, Any]:
     return updated(folder).strategy().state_dict()
 
 
-def test_an_update_killed_in_the_middle_has_the_same_bits(tmp_path: Path) -> None:
+def test_an_update_killed_in_the_middle_has_the_same_bits(
+    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killed.mkdir()
-    run(["run", *RUN, "--set", "stream.classes=[5,6]"], killed)
+    monkeypatch.chdir(killed)
+    code, _, err = clp("run", *RUN, "--set", "stream.classes=[5,6]")
+    assert code == 0, err
     shutil.copytree(killed, whole)
     before = next(iter(read_results(killed / "clp-results"))).run_id
     document = (killed / "clp-results" / "runs" / before / "result.json").read_bytes()
-    run(["update", before, *NEW], whole)
+    monkeypatch.chdir(whole)
+    code, _, err = clp("update", before, *NEW)
+    assert code == 0, err
     process = start_clp(["update", before, *NEW], killed)
     runs = killed / "clp-results" / "runs"
 
@@ -64,7 +65,9 @@ def test_an_update_killed_in_the_middle_has_the_same_bits(tmp_path: Path) -> Non
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(read_results(killed / "clp-results")) == 1
-    run(["update", before, *NEW], killed)
+    process = start_clp(["update", before, *NEW], killed)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
     assert updated(killed).matrix.values.tolist() == updated(whole).matrix.values.tolist()
     one, other = state_of(killed), state_of(whole)
     assert one.keys() == other.keys()

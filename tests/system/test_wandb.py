@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cl_platform.cli.app import call
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.engine.execution import execute
@@ -99,8 +100,10 @@ class Sent:
 
 @pytest.fixture(scope="module")
 def untracked(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The result of the run that W&B knows nothing of."""
-    return run(tmp_path_factory.mktemp("untracked"))[1]
+    """The result of the run that W&B knows nothing of, made in this process."""
+    out = tmp_path_factory.mktemp("untracked")
+    assert call([*RUN, "--out", str(out)]) == 0
+    return one_result(out)
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,8 @@ def unfit(plan: Plan, strategy: Strategy) -> str | None:
     What only the first steps show is found there: they are compared with separate ones.
     """
     config = plan.config
-    if config.ema:
-        return "ema is set"
+    if config.ema or config.compile:
+        return "ema is set" if config.ema else "steps are compiled"
     if plan.stream.open:
         return "the stream is open"
     if config.count_flops or config.precision != "float32":
@@ -124,7 +124,7 @@ def train_lanes(
     """
     clock = Stopwatch(folds[0].device)
     lanes = [*map(Lane, folds)]
-    with global_generators(0), folds[0].computing():
+    with global_generators(0), folds[0].choices.computing():
         for why in _together(lanes, way or Way()) if len(lanes) > 1 else ():
             report(lanes[0].k, why)
         for lane in lanes:

@@ -2,122 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import RayActorError
 
 from cl_platform.errors import ClpError
-from sweeps.executor import driver as driving, pool as pooling
-from sweeps.executor.driver import Driver, OutOfTime
-from sweeps.executor.pool import Pool
-from sweeps.executor.worker import Outcome, Task, Worker, WorkerConfig
-from sweeps.record import Phase
-from sweeps.spec import Resources
-from tests.helpers.sweep_runs import PLANNER, planned, spec
-
-
-class Reference:
-    """To what a worker answers, which is asked for once."""
-
-    def __init__(self, actor: Any, call: Callable[[], Any]) -> None:
-        self.actor, self.call, self.answer = actor, call, None
-
-
-class FakeRay:
-    """Workers that answer when they are asked for an answer, unless they hang or were killed."""
-
-    def __init__(self, work: Callable[[Task], Outcome]) -> None:
-        self.work, self.killed = work, 0
-
-    def put(self, value: Any) -> Any:
-        return value
-
-    def remote(self, cls: type) -> Any:
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._start))
-
-    def _start(self, config: Any) -> Any:
-        actor = SimpleNamespace(alive=True)
-        actor.where = SimpleNamespace(remote=lambda: Reference(actor, lambda: ("node", 0)))
-        actor.carry_out = SimpleNamespace(
-            remote=lambda task: Reference(actor, lambda: self.work(task))
-        )
-        return actor
-
-    def wait(self, references: list[Reference], **_: Any) -> tuple[list[Reference], list[Any]]:
-        hanging = []  # workers do one thing after the other
-        for reference in references:
-            if reference.answer is None and reference.actor.alive:
-                if reference.actor not in hanging:
-                    reference.answer = reference.call()
-                if reference.answer is None:
-                    hanging.append(reference.actor)
-        return [r for r in references if r.answer is not None or not r.actor.alive], []
-
-    def get(self, reference: Reference) -> Any:
-        if not reference.actor.alive:
-            raise RayActorError
-        return reference.answer
-
-    def kill(self, actor: Any) -> None:
-        actor.alive = False
-        self.killed += 1
-
-
-class FakeDriver(Driver):
-    """A driver whose workers are in this process."""
-
-    def _start(self, segments: Any) -> Pool:
-        if self.pool is None:
-            config = WorkerConfig(self.out, "all", 10**9, self.spec.share, Resources(), {})
-            self.pool = Pool(config, 1)
-        return self.pool
-
-
-@pytest.fixture
-def carry_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Carries out a sweep; `work` is what a worker answers to a task, None while it hangs.
-
-    With every look at the workers `tick` seconds pass.
-    """
-    clock, ticks = [10.0], [10.0]
-    monkeypatch.setattr(pooling, "capacity", lambda resources: 1)
-    monkeypatch.setattr(driving, "check_alive", lambda: clock.__setitem__(0, clock[0] + ticks[0]))
-    for module in (driving, pooling):
-        monkeypatch.setattr(
-            module,
-            "time",
-            SimpleNamespace(monotonic=lambda: clock[0], sleep=time.sleep),
-        )
-
-    def carried(
-        work: Callable[[Worker, Task], Outcome | None],
-        hours: float | None = None,
-        tick: float = 10.0,
-        **given: Any,
-    ) -> tuple[Phase, FakeRay]:
-        ticks[0] = tick
-        worker = Worker(WorkerConfig(tmp_path, "all", 10**9, True, Resources(), {}))
-        worker.planner = PLANNER
-        ray = FakeRay(lambda task: work(worker, task))  # type: ignore[arg-type, return-value]
-        monkeypatch.setattr(pooling, "ray", ray)
-        given["budget"] = {"hours": hours, **given.get("budget", {})}
-        phase = Phase("runs", planned(**given))
-        deadline = 10 + 3600 * hours if hours else float("inf")
-        driver = FakeDriver(spec(**given), tmp_path, PLANNER, deadline=deadline)
-        try:
-            driver.carry_out(phase)
-        finally:
-            assert driver.pool is not None
-            driver.pool.close()
-        return phase, ray
-
-    return carried
-
+from sweeps.executor.driver import OutOfTime
+from sweeps.executor.task import Outcome, Task
+from sweeps.executor.worker import Worker
 
 AXES = {"strategy": ["finetune", "er"]}
 

@@ -1,0 +1,1 @@
+"""What we are measured against: loops by hand, and the strategies of Avalanche."""

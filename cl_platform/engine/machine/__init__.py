@@ -1,0 +1,1 @@
+"""How a run uses its machine: threads, and torch's compiler or none."""
