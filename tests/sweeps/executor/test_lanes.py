@@ -50,7 +50,7 @@ def test_orders_are_joined_behind_what_they_share() -> None:
 
 
 def test_no_worker_is_left_without_work() -> None:
-    auto = spec()
+    auto = spec(lanes="auto")
     assert most_lanes(auto, 40, lambda: 2) == 8
     assert most_lanes(auto, 6, lambda: 2) == 3
     assert most_lanes(auto, 3, lambda: 4) == 1
