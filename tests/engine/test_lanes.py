@@ -34,7 +34,7 @@ ALONE = {
     **dict.fromkeys(("a-gem", "gem", "der", "der++", "gdumb", "tag", "refresh"), OWN_STEP),
     **dict.fromkeys(("ncm", "slda", "ranpac"), OWN_STEP),
     "avalanche": "{} has a loop of its own",
-    **dict.fromkeys(("mir", "gss", "icarl"), DRAWS),
+    **dict.fromkeys(("mir", "gss"), DRAWS),
 }
 
 
