@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from cl_platform.config.signatures import blame
 from cl_platform.core.matrix import OWN_MASK, Accuracies
@@ -25,12 +26,41 @@ from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
-from cl_platform.engine.training import batch_sizes, train_experience
+from cl_platform.engine.training import (
+    Steps,
+    Trained,
+    batch_sizes,
+    train_experience,
+    training_steps,
+)
 from cl_platform.errors import ClpError, RunFailed, one_line, say_once
 from cl_platform.models.precision import cast_frozen_once
 from cl_platform.parallel.team import Team
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
+
+
+@dataclass
+class Lesson:
+    """A step of a fold that is under way.
+
+    Args:
+        k: its number, from 1.
+        seed: of the global generators.
+        steps: of the training, which have not begun.
+        meter: of what it costs.
+        checkpoints: on the way.
+        curve: [samples shown, accuracy], filled during training.
+        samples: in an epoch.
+    """
+
+    k: int
+    seed: int
+    steps: Steps
+    meter: Meter
+    checkpoints: Checkpoints
+    curve: list[list[float]]
+    samples: int
 
 
 class Fold:
@@ -65,26 +95,38 @@ class Fold:
     def run(self, upto: int | None = None) -> list[Record]:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
+        with deterministic(self.device):
+            for _ in self.untrained(upto):
+                self.train()
+        return self.records[: None if upto is None else upto + 1]
+
+    def untrained(self, upto: int | None = None) -> Iterator[int]:
+        """Yield the steps that must be trained before the records of the first `upto` states are
+        there, and evaluate what has been; each step is to be trained before the next is asked for.
+        """
         wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
-        with deterministic(self.device):
-            for k in wanted:
-                while not self._complete(k):
-                    if k > self.position:
-                        self.approach(k)
-                    if not self._complete(self.position):
-                        self.evaluate()
-        return self.records[: wanted.stop]
+        for k in wanted:
+            while not self._complete(k):
+                if k > self.position and not self.find(k):
+                    yield self.position + 1
+                if not self._complete(self.position):
+                    self.evaluate()
 
     def approach(self, k: int) -> None:
         """Go to the furthest stored state up to k; if none is ahead, train one more step."""
+        if not self.find(k):
+            self.train()
+
+    def find(self, k: int) -> bool:
+        """Go to the furthest stored state up to k; return whether one was ahead."""
         if any(self.load(stored) for stored in range(k, self.position, -1)):
-            return
+            return True
         if self.position < 0:
             self.begin()
-        self.train()
+        return False
 
     def _complete(self, k: int) -> bool:
         """Return whether a state has its record, which is of all experiences or there is none."""
@@ -97,7 +139,7 @@ class Fold:
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
         self.info = self.plan.info(self.rng, step)
-        with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
+        with self.blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
             if not self.strategy.grows:
@@ -125,7 +167,7 @@ class Fold:
         self.begin(k)
         self._enter(k)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
-        with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
+        with self.blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
 
@@ -140,19 +182,40 @@ class Fold:
         before, state = self.info, self.state
         self.begin(k)
         self._enter(k - 1)
-        with self._blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
+        with self.blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
         self.state = replace(state, strategy=self.strategy.state_dict())
         self.position = k - 1
 
     def train(self) -> None:
         """Train one step of the fold, from the present state."""
+        lesson, epochs = self.lesson(), self.plan.config.epochs
+        n_batches = len(batch_sizes(lesson.samples, self.plan.config.batch_size))
+        loop = compiling(self.strategy, self.choices.compiles(self.strategy, epochs * n_batches))
+        with (
+            self.blaming(lesson.k),
+            global_generators(lesson.seed),
+            lesson.meter.training(),
+            self.choices.computing(),
+            lesson.checkpoints.attended(),
+            loop as compiled,
+        ):
+            trained = train_experience(self.strategy, lesson.steps)
+        self.finish(lesson, trained, compiled)
+
+    def lesson(self, beside: bool = False) -> Lesson:
+        """Return what trains one step, from the present state.
+
+        Args:
+            beside: others, on stacked weights: no checkpoints are written on the way, and batches
+                have inputs as they are stored.
+        """
         plan, k = self.plan, self.position + 1
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
-        checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
+        attended = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve, not beside)
         if self.team is not None:
-            message = {"step": k, "state": vars(self.state), "checkpoint": checkpoints.found}
+            message = {"step": k, "state": vars(self.state), "checkpoint": attended.found}
             self.team.lead(self.device, message)
         if plan.stream.open and k > 1:
             self.grow(k)
@@ -190,40 +253,38 @@ class Fold:
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
                 return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
 
+        steps = training_steps(
+            self.strategy,
+            self.shown(step.experience),
+            data,
+            step.tasks() if plan.stream.scenario == "task" else None,
+            plan.config,
+            self.state.optimizer,
+            attended,
+            progress,
+            evaluate if plan.config.evaluate_every and self._is_first else None,
+            average,
+            validate if plan.config.early_stopping else None,
+            self.team,
+            stored=beside,
+        )
         seed = seed_for(plan.config.seed, k, "global")
-        epochs, n_batches = plan.config.epochs, len(batch_sizes(len(data), plan.config.batch_size))
-        loop = compiling(self.strategy, self.choices.compiles(self.strategy, epochs * n_batches))
-        with (
-            self._blaming(k),
-            global_generators(seed),
-            meter.training(),
-            self.choices.computing(),
-            checkpoints.attended(),
-            loop as compiled,
-        ):
-            trained = train_experience(
-                self.strategy,
-                self.shown(step.experience),
-                data,
-                step.tasks() if plan.stream.scenario == "task" else None,
-                plan.config,
-                self.state.optimizer,
-                checkpoints,
-                progress,
-                evaluate if plan.config.evaluate_every and self._is_first else None,
-                average,
-                validate if plan.config.early_stopping else None,
-                self.team,
-            )
+        return Lesson(k, seed, steps, meter, attended, curve, len(data))
+
+    def finish(
+        self, lesson: Lesson, trained: Trained, compiled: CompiledLoss | None = None
+    ) -> None:
+        """Take up what a lesson's steps have trained as the next state."""
+        plan, k, n = self.plan, lesson.k, lesson.samples
         self._diagnose(k)
-        epochs = trained.epochs
-        cost = {**meter.cost(), "steps": epochs * n_batches, "samples": epochs * len(data)}
+        epochs, n_batches = trained.epochs, len(batch_sizes(n, plan.config.batch_size))
+        cost = {**lesson.meter.cost(), "steps": epochs * n_batches, "samples": epochs * n}
         if plan.config.early_stopping:
             cost["epochs"] = epochs
         if compiled:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
-        parts = (self.strategy.state_dict(), trained.optimizer, cost, curve, trained.average)
+        parts = (self.strategy.state_dict(), trained.optimizer, cost, lesson.curve, trained.average)
         self.state = State(*parts)
         self.position = k
         self.trained += 1
@@ -231,7 +292,7 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
-        checkpoints.remove()
+        lesson.checkpoints.remove()
 
     @property
     def _is_first(self) -> bool:
@@ -270,7 +331,7 @@ class Fold:
             self.trackers.emit("diagnosed", step=k, values=values)
 
     @contextmanager
-    def _blaming(self, k: int) -> Iterator[None]:
+    def blaming(self, k: int) -> Iterator[None]:
         """Turn whatever a strategy or model raises into one line that says where."""
         place = f"run {self.plan.run_id} failed at experience {k} of {len(self.plan.steps)}"
         try:
@@ -294,6 +355,10 @@ class Fold:
             cached[split] = Evaluator(self.plan.stream, self.device, split)
         return cached[split]
 
+    def sample(self) -> Tensor | None:
+        """Return the inputs that an evaluation begins with; None where they are made anew."""
+        return self._evaluator("test").first_inputs
+
     def evaluate(self) -> None:
         """Evaluate the present state and store its record."""
         k = self.position
@@ -303,7 +368,7 @@ class Fold:
         for split in self.splits:
             shown = evaluating(self.strategy, self.state.average)
             seed = global_generators(self.plan.config.seed)
-            with self._blaming(k), seed, self.choices.computing(), shown:
+            with self.blaming(k), seed, self.choices.computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
