@@ -50,8 +50,8 @@ class Preview:
         axes: the number of values of each, or how they are drawn.
         seconds: estimated by a short trial on this machine; None if it lacks the device.
         then: what follows tuning.
-        lanes: how many of the runs one worker trains side by side with others, and with how many;
-            where the first steps show no gain, it does not.
+        lanes: how many of the runs one worker trains side by side with others, and with how many.
+        no_lanes: why others are trained one by one, if lanes are asked for.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Preview:
     seconds: float | None
     then: str
     lanes: tuple[int, int] = (0, 1)
+    no_lanes: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path), "tally": vars(self.tally)}
@@ -321,6 +322,7 @@ def preview(
             sum(len(segment.runs) for segment in joined),
             max((len(segment.lanes) for segment in joined), default=1),
         ),
+        no_lanes=driver.no_lanes,
     )
 
 

@@ -148,8 +148,8 @@ class SweepSpec(_Strict):
         share: whether runs that begin alike train that beginning once. Without, every run is
             trained by itself and keeps no states: slower, and the same bits.
         lanes: how many runs that differ in seed, order or numbers only one worker trains side by
-            side at most; ``auto`` lets each worker time both kinds of steps and go on with the
-            quicker one. Every run has the bits that it has by itself.
+            side at most; ``auto`` does so where a gain was measured for models of their size (see
+            :mod:`cl_platform.engine.lanes.choice`). Every run has the bits that it has by itself.
         checkpoint_minutes: between checkpoints within an experience.
         references: runs to compare with, made once for equal settings: ``joint`` training, and
             ``experts`` of one experience each.

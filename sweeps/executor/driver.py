@@ -21,7 +21,7 @@ from cl_platform.config.registry import plugins
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import names_in
 from cl_platform.engine.execution import report_origin
-from cl_platform.engine.lanes.running import unfit
+from cl_platform.engine.lanes.choice import refusal
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import discard, each, is_remote, write_atomic
@@ -78,6 +78,7 @@ class Driver:
         self._connected = False
         self._folder = SweepFolder(self.out, self.spec.state_budget_gb)
         self._outcomes = Outcomes(self._folder)
+        self.no_lanes = ""  # why some runs are trained one by one, where lanes are asked for
         self._checked: set[str] = set()  # own strategies that a segment checks
 
     def survey(self, phase: Phase) -> list[Segment]:
@@ -117,8 +118,9 @@ class Driver:
         return beside(roots, most, self._fits) if most > 1 else roots
 
     def _fits(self, run: Run) -> bool:
-        plan = self.planner(run.config, run.order)
-        return unfit(plan, plan.make_strategy()) is None
+        why = refusal(self.planner(run.config, run.order), gaining=self.spec.lanes == "auto")
+        self.no_lanes = why or self.no_lanes
+        return why is None
 
     def carry_out(self, phase: Phase) -> None:
         """Do the work of a phase that is left.

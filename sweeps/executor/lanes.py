@@ -39,19 +39,19 @@ def beside(segments: Iterable[Segment], most: int, fits: Callable[[Run], bool]) 
 
     Args:
         most: segments in one.
-        fits: whether a run can have lanes, as far as one knows before it starts.
+        fits: whether runs like one are to have lanes.
     """
     joined: list[Segment] = []
     groups: dict[str, list[Segment]] = {}
     for segment in segments:
         if segment.children:
             segment.children = beside(segment.children, most, fits)
-        if segment.children or not fits(segment.run):
             joined.append(segment)
         else:
             groups.setdefault(_kind(segment), []).append(segment)
     for group in groups.values():
-        n = math.ceil(len(group) / most)  # of even sizes
+        alone = len(group) == 1 or not fits(group[0].run)
+        n = len(group) if alone else math.ceil(len(group) / most)  # of even sizes
         joined += [_join(group[i::n]) for i in range(n)]
     return joined
 

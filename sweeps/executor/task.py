@@ -25,7 +25,7 @@ class WorkerConfig:
         token: content of the file ``.shared`` in `out`, where the folder is to be found.
         measure: whether outcomes say how much memory of the GPU was taken.
         checkpoint_minutes: between checkpoints within an experience.
-        lanes: most runs side by side; ``auto`` times steps of both kinds first.
+        lanes: as the sweep asks for them; ``auto`` does not say where steps are taken one by one.
     """
 
     out: Path

@@ -15,7 +15,8 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.config.run_config import parse_config
 from cl_platform.core.wrapper import Wrapper
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.lanes.running import run_lanes, unfit
+from cl_platform.engine.lanes.choice import refusal, unfit
+from cl_platform.engine.lanes.running import run_lanes
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import RunFailed
 from cl_platform.storage.state_store import StateStore
@@ -29,7 +30,13 @@ STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 16, "dimension
 BASE = {"stream": STREAM, "strategy": "er", "model": {"name": "mlp", "hidden": [16]}}
 SEEDS = ({"seed": 0}, {"seed": 1}, {"seed": 2})
 PLANNER = Planner()
-LANES = ("cumulative", "er", "finetune", "joint", "scheduled-replay")  # all others say why they have none
+LANES = (
+    "cumulative",
+    "er",
+    "finetune",
+    "joint",
+    "scheduled-replay",
+)  # all others say why they have none
 
 
 def folds(
@@ -102,7 +109,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_of_a_run_hold_in_its_lanes(name: str) -> None:
-    assert {*compare(**SETTINGS[name])} <= {"the others have ended"}
+    assert {*compare(**SETTINGS[name])} <= {"there is one"}
 
 
 def test_lanes_may_differ_in_order_and_numbers() -> None:
@@ -124,9 +131,24 @@ def test_what_does_not_fit_is_trained_apart() -> None:
     assert {*compare(SEEDS, model=f"{HERE}:Dropping")} == {other_bits}
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, None),
+        ({"model": {"name": "mlp", "hidden": [600]}, "batch_size": 99}, None),
+        ({"model": {"name": "mlp", "hidden": [600, 600]}}, "models of 402000 weights"),
+        ({"model": f"{HERE}:Normed"}, "beside linear layers"),
+        ({"strategy": "ewc"}, "EWC has its own loss"),
+    ],
+)
+def test_lanes_are_chosen_by_counted_weights(settings: dict[str, Any], why: str | None) -> None:
+    found = refusal(PLANNER(parse_config({**BASE, **settings})), gaining=True)
+    assert found is None if why is None else found and why in found
+
+
 def test_where_the_sizes_of_batches_differ_each_lane_steps_alone() -> None:
     reasons = compare([{"stream": {**STREAM, "samples_per_class": n}} for n in (16, 24)])
-    assert {*reasons} == {"their batches have other sizes", "the others have ended"}
+    assert {*reasons} == {"their batches have other sizes", "there is one"}
 
 
 class Passing(Wrapper):

@@ -16,9 +16,7 @@ from cl_platform.engine.lanes.stack import COMPARED, unstackable
 
 
 @contextmanager
-def shared_logits(
-    models: Sequence[nn.Module], x: Tensor, compared: Counter[Any]
-) -> Iterator[None]:
+def shared_logits(models: Sequence[nn.Module], x: Tensor, compared: Counter[Any]) -> Iterator[None]:
     """Have models of one shape, in eval mode, compute their logits of the same inputs at once.
 
     Does nothing where they cannot, or where the logits of a trial would have other bits.

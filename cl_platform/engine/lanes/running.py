@@ -15,47 +15,17 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from cl_platform.core.rng import deterministic, global_generators
-from cl_platform.core.strategy import Strategy
-from cl_platform.core.wrapper import Wrapper, innermost
+from cl_platform.core.wrapper import innermost
 from cl_platform.engine.cost import Stopwatch
 from cl_platform.engine.fold import Fold
+from cl_platform.engine.lanes.choice import unfit
 from cl_platform.engine.lanes.lane import Lane
 from cl_platform.engine.lanes.logits import shared_logits
-from cl_platform.engine.lanes.stack import Apart, Stack, shape_of, stacked
-from cl_platform.engine.plan import Plan
+from cl_platform.engine.lanes.stack import Apart, Stack, stacked, unstackable
 from cl_platform.errors import ClpError
-
-PLAIN = ("loss", "training_step", "minimise", "cross_entropy", "forward", "restrict", "competing")
 
 Report = Callable[[int, str], None]
 """Called with the step and the reason where lanes take their own steps."""
-
-
-def unfit(plan: Plan, strategy: Strategy) -> str | None:
-    """Return why runs like a plan cannot be trained side by side, in a few words; None if they can.
-
-    What only the model and the first steps show is found there.
-    """
-    config, inner = plan.config, innermost(strategy)
-    for name, usual in (("ema", 0.0), ("accumulate", 1), ("compile", False), ("processes", 1)):
-        if getattr(config, name) != usual:
-            return f"{name} is set"
-    if plan.stream.open or config.count_flops:
-        return "the stream is open" if plan.stream.open else "count_flops is set"
-    if config.precision != "float32":
-        return f"precision is {config.precision}"
-    if plan.stream.preprocess.augmentation != "none":
-        return "inputs are augmented"
-    name = type(inner).__name__
-    if inner.own_loop or inner.takes_features:
-        return f"{name} has a loop of its own" if inner.own_loop else f"{name} takes features"
-    nested = [type(s) for s in strategy.modules() if isinstance(s, Strategy)]
-    for method in PLAIN:
-        usual = (getattr(Strategy, method), getattr(Wrapper, method))
-        for own in nested:
-            if getattr(own, method) not in usual:
-                return f"{own.__name__} has its own {method}"
-    return None
 
 
 def run_lanes(
@@ -98,9 +68,10 @@ def run_lanes(
 def _evaluated(folds: Sequence[Fold], compared: Counter[Any]) -> Iterator[None]:
     """Have the present states of folds evaluated in one pass, where that gives the same bits."""
     ready = [fold for fold in folds if fold.position >= 0 and not unfit(fold.plan, fold.strategy)]
-    x = ready[0].sample() if len(ready) > 1 else None
-    models = [innermost(fold.strategy).model for fold in ready]
-    with nullcontext() if x is None else shared_logits(models, x, compared):
+    x = ready[0].sample() if ready else None
+    models = [innermost(fold.strategy).model for fold in ready if fold.sample() is x]
+    alone = x is None or len(models) == 1
+    with nullcontext() if alone else shared_logits(models, x, compared):
         yield
 
 
@@ -117,9 +88,8 @@ def train_lanes(
     Returns:
         What failed, by fold.
     """
-    if why := unfit(folds[0].plan, folds[0].strategy) if len(folds) > 1 else "there is one":
-        if len(folds) > 1:
-            report(folds[0].position + 1, why)
+    if why := _refusal(folds):
+        report(folds[0].position + 1, why)
         return [_alone(fold) for fold in folds]
     clock = Stopwatch(folds[0].device)
     with global_generators(0), folds[0].choices.computing():
@@ -127,7 +97,7 @@ def train_lanes(
         while going := [lane for lane in lanes if lane.batch is not None]:
             try:
                 if len(going) == 1:
-                    raise Apart("the others have ended")
+                    raise Apart("there is one")
                 with stacked([lane.learner for lane in going], compared) as stack:
                     _together(stack, going)
             except Apart as apart:
@@ -148,6 +118,14 @@ def _together(stack: Stack, lanes: Sequence[Lane]) -> None:
             return
         for lane, loss in zip(lanes, stack.step(batches), strict=True):
             lane.resume(loss)
+
+
+def _refusal(folds: Sequence[Fold]) -> str | None:
+    """Return why folds cannot take any step side by side."""
+    if len(folds) == 1:
+        return "there is one"
+    model = innermost(folds[0].strategy).model
+    return unfit(folds[0].plan, folds[0].strategy) or unstackable([model])
 
 
 def _alone(fold: Fold) -> ClpError | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sweeps.api import preview
+from sweeps.console import plan
 from sweeps.executor.lanes import beside, most_lanes
 from sweeps.executor.tree import Segment, grow
 from sweeps.record import Phase, is_done
@@ -97,3 +100,11 @@ def test_the_plan_says_what_is_trained_side_by_side(tmp_path: Path) -> None:
     given = spec({"seed": [0, 1, 2, 3, 4]}, base=BASE, lanes=4)
     assert preview(given, tmp_path).lanes == (5, 3)
     assert preview(given.model_copy(update={"lanes": 1}), tmp_path).lanes == (0, 1)
+    large = {**BASE, "model": {"name": "mlp", "hidden": [600, 600]}}
+    chosen = given.model_copy(update={"lanes": "auto", "base": large, "workers": 1})
+    assert preview(chosen, tmp_path).lanes == (0, 1)
+    said = Console(file=StringIO(), width=200)
+    plan(preview(chosen, tmp_path), said)
+    assert "one by one: no gain was measured for models of" in said.file.getvalue()  # type: ignore[attr-defined]
+    small = chosen.model_copy(update={"base": BASE})
+    assert preview(small, tmp_path).lanes == (5, 5)
