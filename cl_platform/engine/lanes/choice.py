@@ -39,9 +39,9 @@ def unfit(plan: Plan, strategy: Strategy) -> str | None:
         return f"{name} has a loop of its own" if inner.own_loop else f"{name} takes features"
     nested = [type(s) for s in strategy.modules() if isinstance(s, Strategy)]
     for method in PLAIN:
-        usual = (getattr(Strategy, method), getattr(Wrapper, method))
+        plain = (getattr(Strategy, method), getattr(Wrapper, method))
         for own in nested:
-            if getattr(own, method) not in usual:
+            if getattr(own, method) not in plain:
                 return f"{own.__name__} has its own {method}"
     return None
 

@@ -25,7 +25,7 @@ def shared_logits(models: Sequence[nn.Module], x: Tensor, compared: Counter[Any]
         x: inputs for the trial, as many as are scored at a time.
         compared: how many trials there were before, by the number of models.
     """
-    together = None if unstackable(models) else _Together(models)
+    together = None if len(models) < 2 or unstackable(models) else _Together(models)
     kind = ("logits", len(models))
     if together is None or (compared[kind] < COMPARED and not together.agrees(x)):
         yield

@@ -70,8 +70,7 @@ def _evaluated(folds: Sequence[Fold], compared: Counter[Any]) -> Iterator[None]:
     ready = [fold for fold in folds if fold.position >= 0 and not unfit(fold.plan, fold.strategy)]
     x = ready[0].sample() if ready else None
     models = [innermost(fold.strategy).model for fold in ready if fold.sample() is x]
-    alone = x is None or len(models) == 1
-    with nullcontext() if alone else shared_logits(models, x, compared):
+    with nullcontext() if x is None else shared_logits(models, x, compared):
         yield
 
 
