@@ -175,7 +175,7 @@ class Diverging(Finetune):
 
 
 def test_a_lane_that_fails_leaves_the_others_alone() -> None:
-    settings = {"strategy": f"{HERE}:Diverging"}
+    settings: dict[str, Any] = {"strategy": f"{HERE}:Diverging"}
     lanes, separate = folds(SEEDS, **settings), folds(SEEDS, **settings)
     failed = run_lanes(lanes)
     with pytest.raises(RunFailed) as alone:
