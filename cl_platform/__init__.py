@@ -16,14 +16,17 @@ from cl_platform._version import __version__ as __version__
 
 HOMES = {
     "AccuracyMatrix": "core.matrix",
+    "Affinity": "core.order.affinity",
     "Augmentation": "core.augmentation",
     "Batch": "core.batch",
     "Chunk": "core.batch",
     "ClassBalancedBuffer": "core.buffers",
     "ClpError": "errors",
-    "Curriculum": "core.curriculum",
+    "Curriculum": "core.order.curriculum",
     "Experience": "core.stream",
     "Mixing": "core.augmentation",
+    "Pacing": "core.order.pacing",
+    "Past": "core.order.teacher",
     "Preprocess": "core.preprocess",
     "ReplayBuffer": "core.buffers",
     "RingBuffer": "core.buffers",
@@ -32,6 +35,8 @@ HOMES = {
     "Strategy": "core.strategy",
     "Stream": "core.stream",
     "StreamInfo": "core.stream",
+    "Teacher": "core.order.teacher",
+    "Visit": "core.order.teacher",
     "Wrapper": "core.wrapper",
     "adopt": "models.adopted",
     "check_strategy": "engine.contract",
@@ -54,8 +59,11 @@ if TYPE_CHECKING:
         ReplayBuffer as ReplayBuffer,
         RingBuffer as RingBuffer,
     )
-    from cl_platform.core.curriculum import Curriculum as Curriculum
     from cl_platform.core.matrix import AccuracyMatrix as AccuracyMatrix
+    from cl_platform.core.order.affinity import Affinity as Affinity
+    from cl_platform.core.order.curriculum import Curriculum as Curriculum
+    from cl_platform.core.order.pacing import Pacing as Pacing
+    from cl_platform.core.order.teacher import Past as Past, Teacher as Teacher, Visit as Visit
     from cl_platform.core.preprocess import Preprocess as Preprocess
     from cl_platform.core.samples import Samples as Samples
     from cl_platform.core.strategy import Strategy as Strategy

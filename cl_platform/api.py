@@ -14,7 +14,8 @@ from cl_platform.config.registry import load, name_of
 from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
 from cl_platform.config.signatures import check_section, object_faults
 from cl_platform.core.augmentation import Augmentation
-from cl_platform.core.curriculum import Curriculum
+from cl_platform.core.order.curriculum import Curriculum
+from cl_platform.core.order.pacing import Pacing
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import DEFAULT_OUT, execute
@@ -40,9 +41,9 @@ def run(
 ) -> Result:
     """Run one strategy on one stream and return the result.
 
-    Streams, strategies, curricula and models are given by name, as ``{"name": ..., **parameters}``
-    or as objects. The result of a run that has ended in `out` before is returned at once; a run
-    that was killed goes on where it was.
+    Streams, strategies, curricula, pacings and models are given by name, as ``{"name": ...,
+    **parameters}`` or as objects. The result of a run that has ended in `out` before is returned at
+    once; a run that was killed goes on where it was.
 
     A model may be a module: it is copied, and the copies are trained. ``{"name": module,
     "blocks": "encoder.layers"}`` names parts of it, as :func:`cl_platform.adopt` does.
@@ -77,6 +78,9 @@ def run(
         objects["curriculum"] = curriculum
         name = name_of("curriculum", type(curriculum))
         data["curriculum"] = {"name": name, **vars(curriculum)}
+    if isinstance(pacing := settings.get("pacing"), Pacing):
+        objects["pacing"] = pacing
+        data["pacing"] = {"name": name_of("pacing", type(pacing)), **vars(pacing)}
     section: dict[str, Any] = dict(model) if isinstance(model, Mapping) else {"name": model}
     if isinstance(section.get("name"), nn.Module):
         objects["model"] = Given(section["name"])

@@ -70,6 +70,8 @@ class CODAPrompt(FrozenBackbone):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
+        if self.returning:
+            return
         for parts in (self.prompts, self.keys, self.attention):
             own, earlier = parts[self.index], [part.flatten(2) for part in parts[: self.index]]
             with torch.no_grad():

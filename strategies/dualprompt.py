@@ -69,7 +69,7 @@ class DualPrompt(FrozenBackbone):
         super().begin_experience(experience)
         own = self.index
         self.known[own] = True
-        if self.copy_experts and own > 0:
+        if self.copy_experts and own > 0 and not self.returning:
             with torch.no_grad():
                 self.experts[own].copy_(self.experts[own - 1])
 

@@ -33,7 +33,7 @@ class GDumb(Offering):
     """
 
     # It trains at the end of an experience, in a loop and with a schedule of its own.
-    refuses = ("accumulate", "early_stopping", "optimizer.groups")
+    refuses = ("accumulate", "early_stopping", "optimizer.groups", "pacing")
 
     memory_size: PositiveInt = 1000
     passes: PositiveInt = 50

@@ -36,8 +36,9 @@ class GradientProjection(Offering):
         self.past: list[Tensor] = []  # rows of each past experience
 
     def begin_experience(self, experience: Experience) -> None:
-        self.buffer.make_room(experience.classes)
-        self.past = [self.buffer.group(k) for k in range(self.index)]
+        self.buffer.make_room(experience.classes, self.index)
+        past = sorted({*self.info.visits} - {self.index})
+        self.past = [self.buffer.group(k) for k in past]
 
     def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:
         if self.offers(chunk):

@@ -33,6 +33,7 @@ class ICaRL(Strategy):
     """
 
     needs_second_pass = True
+    revisits = False  # exemplars are chosen once, among all samples of a class
     refuses = ("ema",)  # the means of classes are features under the weights that are trained
 
     memory_size: PositiveInt = 1000

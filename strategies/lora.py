@@ -91,7 +91,7 @@ class SeqLoRA(Initialised):
 
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
-        if self.index == 0:
+        if self.index == 0 and not self.returning:
             self.start(self.adapters, experience)
 
     def updates(self) -> Updates:
@@ -126,7 +126,8 @@ class LoRA(Initialised):
         for module in (self.heads, self.adapters):
             module.requires_grad_(False)
             module[self.task].requires_grad_(True)
-        self.start(each(self.adapters)[self.task], experience)
+        if not self.returning:
+            self.start(each(self.adapters)[self.task], experience)
 
     def updates(self) -> list[Updates]:
         """Return the updates by task label."""

@@ -42,7 +42,8 @@ class OLoRA(Adapted):
         super().begin_experience(experience)
         self.adapters.requires_grad_(False)
         self.adapters[self.index].requires_grad_(True)
-        each(self.adapters)[self.index].start()
+        if not self.returning:
+            each(self.adapters)[self.index].start()
 
     def updates(self) -> Updates:
         """Return the sum of all updates learned so far."""

@@ -34,7 +34,7 @@ class Prototypes(Strategy):
     takes_features = True
     freezes_model = True
     needs_second_pass = True
-    refuses = ("early_stopping",)  # epochs change nothing
+    refuses = ("early_stopping", "pacing")  # epochs change nothing
 
     def setup(self, info: StreamInfo) -> None:
         self.info = info

@@ -40,6 +40,7 @@ class RankUpdate(Strategy):
 
     needs_task = True
     grows = True
+    revisits = False  # what a task has added is fixed, since later ones use it
 
     rank_first: PositiveInt = 11
     rank_next: NonNegativeInt = 1

@@ -43,6 +43,7 @@ class ScheduledReplay(Strategy):
     every_class: bool = True
 
     per_experience = ("schedule",)
+    revisits = False  # a schedule has an item for each experience
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)

@@ -33,6 +33,7 @@ class TAG(Strategy):
     """
 
     # It is an optimizer itself.
+    revisits = False  # an experience is compared with those before it
     refuses = (
         "accumulate",
         "clip_norm",

@@ -30,7 +30,7 @@ from sweeps.executor.driver import Driver, OnTick, OutOfTime
 from sweeps.executor.estimate import estimate
 from sweeps.planning import Run, plan_runs
 from sweeps.record import Phase, Tally
-from sweeps.scores import scores_of
+from sweeps.scores import affinities_of, scores_of
 from sweeps.space import fill, randoms, templates
 from sweeps.spec import ORDER_METHODS, SweepSpec, Tune, parse_spec, read_spec
 from sweeps.tuning import choice
@@ -238,6 +238,7 @@ class _Running:
         self.phases: list[Phase] = []
         self.chosen: list[Choice] = []
         self.scores = scores_of(plan.spec.scored_by, plan.runs, plan.planner)
+        self.affinities = affinities_of(plan.spec.scored_by, plan.runs, plan.planner)
 
     def carry_out(self) -> None:
         """Train the runs, or tune and train the final runs; then the references."""
@@ -256,7 +257,7 @@ class _Running:
     def write(self, status: str, **end: Any) -> None:
         """Write `sweep.json`."""
         spec, folder = self.plan.spec, self.plan.folder
-        shown = {"chosen": self.chosen, "scores": self.scores, **end}
+        shown = {"chosen": self.chosen, "scores": self.scores, "affinities": self.affinities, **end}
         record.write_sweep(folder, spec, self.phases, status, **shown)
 
     def _begin(self, phase: Phase, before: int = 0) -> Phase:

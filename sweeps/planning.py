@@ -11,7 +11,7 @@ from cl_platform.config.labels import label
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig, parse_config
 from cl_platform.config.signatures import as_section, blame, check_section, instantiate
-from cl_platform.core.curriculum import Curriculum
+from cl_platform.core.order.curriculum import Curriculum
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
 from sweeps.space import Point, is_random, points, settings, templates

@@ -105,11 +105,13 @@ def write_sweep(
     *,
     chosen: Sequence[Any] = (),
     scores: Scores | None = None,
+    affinities: Sequence[Mapping[str, Any]] = (),
     references: References | None = None,
     seconds: float = 0.0,
 ) -> None:
     """Write `sweep.json`: the specification, the runs of each phase, chosen points, the curricula's
-    scores of orders, and references. A report needs this and the results of runs, no more."""
+    scores of orders, the affinities they are made from, and references. A report needs this and the
+    results of runs, no more."""
     content = {
         "name": spec.name,
         "status": status,
@@ -118,6 +120,7 @@ def write_sweep(
         "spec": spec.model_dump(mode="json"),
         "chosen": [choice.to_json() for choice in chosen],
         "scores": {name: plain(values) for name, values in (scores or {}).items()},
+        "affinities": [*affinities],
         "phases": [phase.to_json() for phase in phases],
         "references": [{"settings": key, **row} for key, row in (references or {}).items()],
     }

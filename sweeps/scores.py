@@ -1,15 +1,40 @@
-"""Scores that curricula give to the orders of a sweep, before any order is learned."""
+"""Scores that curricula give to the orders of a sweep, and affinities that they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cl_platform.config.labels import label
 from cl_platform.config.signatures import as_section, blame, build
+from cl_platform.core.order.affinity import affinity_of, ask
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, CurriculumError
 from sweeps.planning import Run
+
+
+def affinities_of(
+    sections: Iterable[Any], runs: Sequence[Run], planner: Planner
+) -> list[dict[str, Any]]:
+    """Return the affinities that curricula of `sections` and of runs are made from, for a report.
+
+    Each is asked once of each stream; what planning has asked for is cached.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for curriculum in (run.config.curriculum, *map(as_section, sections)):
+            section = curriculum.get("affinity")
+            key = f"{sorted(run.config.stream.items())} {section}"
+            if not isinstance(section, str | Mapping) or key in found:
+                continue
+            stream = planner.stream(run.config)
+            found[key] = {
+                "affinity": label(section),
+                "stream": stream.name,
+                "experiences": [e.name for e in stream.experiences],
+                "matrix": ask(stream, affinity_of(section)).tolist(),
+            }
+    return list(found.values())
 
 
 def scores_of(

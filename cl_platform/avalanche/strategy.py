@@ -50,6 +50,7 @@ class Avalanche(Strategy):
     make: Any = None
 
     own_loop: ClassVar[bool] = True
+    revisits: ClassVar[bool] = False
     needs_second_pass: ClassVar[bool] = True  # its data loaders and plugins read all of the data
     grows: ClassVar[bool] = True
     needs_horizon: ClassVar[bool] = True  # its heads and its memories are laid out by themselves

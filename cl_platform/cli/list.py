@@ -9,11 +9,22 @@ from cyclopts import Parameter
 from cl_platform.cli.app import print_json
 from cl_platform.config.registry import Kind, load, plugins
 
-Section = Literal["streams", "strategies", "curricula", "encoders", "models", "augmentations"]
+Section = Literal[
+<<<<<<< HEAD
+    "streams", "strategies", "curricula", "affinities", "encoders", "models", "augmentations"
+=======
+    "streams", "strategies", "curricula", "pacings", "encoders", "models", "augmentations"
+>>>>>>> pacing
+]
 KINDS: dict[str, Kind] = {
     "streams": "stream",
     "strategies": "strategy",
     "curricula": "curriculum",
+<<<<<<< HEAD
+    "affinities": "affinity",
+=======
+    "pacings": "pacing",
+>>>>>>> pacing
     "encoders": "encoder",
     "models": "model",
     "augmentations": "augmentation",
@@ -26,12 +37,20 @@ def list_plugins(
     *,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """List streams, strategies, curricula, encoders, models and augmentations.
+<<<<<<< HEAD
+    """List streams, strategies, curricula, affinities, encoders, models and augmentations.
+=======
+    """List streams, strategies, curricula, pacings, encoders, models and augmentations.
+>>>>>>> pacing
 
     Parameters
     ----------
     kind
-        Show only streams, strategies, curricula, encoders, models or augmentations.
+<<<<<<< HEAD
+        Show only streams, strategies, curricula, affinities, encoders, models or augmentations.
+=======
+        Show only streams, strategies, curricula, pacings, encoders, models or augmentations.
+>>>>>>> pacing
     json_
         Print one JSON document and nothing else.
     """

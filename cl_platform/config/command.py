@@ -21,7 +21,7 @@ def command_of(config: Mapping[str, Any]) -> str:
         config: complete, as in `result.json`.
     """
     words = ["clp", "run"]
-    for section in SECTIONS:
+    for section in _sections(config):
         words += [f"--{section}", _plugin(section, config[section])]
     shorthands = {key: name for name, key in SHORTHANDS.items()}
     switches = [name for name, field in flag_fields().items() if field.annotation is bool]
@@ -36,6 +36,11 @@ def command_of(config: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
+def _sections(config: Mapping[str, Any]) -> tuple[Kind, ...]:
+    """The plugins that a run has in any case, and the one that it may have."""
+    return (*SECTIONS, "pacing") if config.get("pacing") else SECTIONS
+
+
 def _plugin(section: str, value: Mapping[str, Any]) -> str:
     short = section == "curriculum" and value["name"] == "explicit"
     if short and value.get("level") == "experiences" and len(value["order"]) > 1:
@@ -45,7 +50,7 @@ def _plugin(section: str, value: Mapping[str, Any]) -> str:
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The dotted keys, and values, that are not defaults."""
-    for section in SECTIONS:
+    for section in _sections(config):
         ordered = "," in _plugin(section, config[section])
         for key in _given(section, json.dumps(config[section])):
             if not (ordered and key == "order"):
@@ -53,7 +58,7 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     defaults = _rest()
     for key, value in config.items():
         known = defaults.get(key)
-        if key in SECTIONS:
+        if key in _sections(config):
             continue
         if isinstance(value, Mapping):
             known = known or {}

@@ -28,12 +28,23 @@ from cl_platform.config.process import process_restored
 from cl_platform.errors import BadInput, UnknownName, one_line
 
 Kind = Literal[
-    "stream", "strategy", "curriculum", "encoder", "model", "augmentation", "metric", "command"
+    "stream",
+    "strategy",
+    "curriculum",
+    "affinity",
+    "pacing",
+    "encoder",
+    "model",
+    "augmentation",
+    "metric",
+    "command",
 ]
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
     "curriculum": "cl_platform.curricula",
+    "affinity": "cl_platform.affinities",
+    "pacing": "cl_platform.pacings",
     "encoder": "cl_platform.encoders",
     "model": "cl_platform.models",
     "augmentation": "cl_platform.augmentations",
@@ -68,7 +79,7 @@ def load(kind: Kind, name: str) -> Any:
         BadInput: the module, file or attribute cannot be imported.
     """
     library, colon, inside = name.partition(":")
-    if colon:
+    if colon and name not in plugins(kind):
         shelf = plugins(kind).get(library)
         found: Any = _import(kind, shelf.value) if shelf else None
         return found.named(inside) if hasattr(found, "named") else _import(kind, name)

@@ -63,7 +63,12 @@ def _listed(value: Any) -> Any:
     return [] if value in (["none"], [""]) else value
 
 
+def _perhaps(value: Any) -> Any:
+    return None if value in (None, "none") else _named(value)
+
+
 Plugin = Annotated[Section, BeforeValidator(_named)]
+Optional = Annotated[Section | None, BeforeValidator(_perhaps)]
 Order = Annotated[Plugin, BeforeValidator(_ordered)]
 Plugins = Annotated[list[Plugin], BeforeValidator(_listed)]
 
@@ -84,6 +89,8 @@ class RunConfig(BaseModel):
     """How it is learned: a name such as er, or a class of your own, path/to/file.py:Class."""
     curriculum: Order = Field(default={"name": "as_given"}, validate_default=True)
     """In which order: as_given, reverse, random, or 2,0,1,..."""
+    pacing: Optional = None
+    """Which samples the epochs of an experience have: cyclical, easy-to-hard, ... or none."""
     model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
     """The network: mlp, cnn, ...; pretrained: vit, minilm, ...; timm:, torchvision: or hf:NAME."""
     optimizer: Optimizer = Field(default_factory=Optimizer)
@@ -169,6 +176,9 @@ def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConf
             section, more = check_section(kind, getattr(config, kind), kind)
             setattr(config, kind, section)
             faults += more
+    if config.pacing is not None and "pacing" not in given:
+        config.pacing, more = check_section("pacing", config.pacing, "pacing")
+        faults += more
     for i, section in enumerate(config.augmentation or ()):
         complete, more = check_section("augmentation", section, f"augmentation.{i}")
         config.augmentation[i] = complete  # type: ignore[index]

@@ -27,7 +27,8 @@ class Batch:
         extra: further values that a memory stores with each sample, by name, each (B, ...).
         features: the frozen model's features, (B, D), where the kernel has them cached; see
             :attr:`Strategy.takes_features`.
-        epoch: which pass over the experience's data it belongs to, from 0.
+        epoch: which pass over the experience's data it belongs to, from 0; with a pacing, how many
+            whole passes had as many samples as were shown before its epoch.
         target: a distribution over classes for each sample, (B, n_classes), where `x` is mixed of
             several samples (mixup, CutMix); `y` and `raw` are of the first of them. Else None.
         x2: the same samples under a second, independent draw of the augmentation, (B, ...); only

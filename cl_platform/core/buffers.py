@@ -485,8 +485,9 @@ class RingBuffer(ReplayBuffer):
     def __len__(self) -> int:
         return int(self.counts.clamp(max=self.quota).sum())
 
-    def make_room(self, classes: tuple[int, ...]) -> None:
-        self._index += 1
+    def make_room(self, classes: tuple[int, ...], index: int | None = None) -> None:
+        """Begin the share of an experience, or go on with that of an `index`."""
+        self._index = self._index + 1 if index is None else index
 
     def group(self, g: int) -> Tensor:
         """Return the rows that group `g` (a class, or an index in the order) fills, (m,)."""

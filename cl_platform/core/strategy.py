@@ -73,6 +73,9 @@ class Strategy(nn.Module):
     """If true, the kernel calls :meth:`learn` in place of its loop over batches: for methods of
     another library, which bring their loop and keep their optimizer in their state."""
 
+    revisits: ClassVar[bool] = True
+    """If false, an experience must not come again: planning refuses curricula that let it."""
+
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no
     effect before experience k, so that runs equal up to there share their states."""
@@ -216,8 +219,16 @@ class Strategy(nn.Module):
 
     @property
     def index(self) -> int:
-        """Return the index of the experience being learned, from 0, in the order of learning."""
-        return self.info.rng.step - 1
+        """Return the index of the experience being learned, from 0, in the order of learning.
+
+        One that comes again keeps the index that it had first.
+        """
+        return self.info.visits[-1] if self.info.visits else self.info.rng.step - 1
+
+    @property
+    def returning(self) -> bool:
+        """Return whether the experience being learned has been learned before."""
+        return self.index in self.info.visits[:-1]
 
     def batches(
         self, experience: Experience, size: int = 256, samples: int | None = None

@@ -441,6 +441,8 @@ class StreamInfo:
         seen: (n_classes,) bool, the classes of the experiences learned so far, the present one
             included; the kernel sets it before each step.
         label_smoothing: share of each label that is spread over all classes that compete.
+        visits: which experience each step up to the present learns, numbered by their first visits:
+            0, 1, 2... unless experiences come again; the kernel sets it before each step.
     """
 
     scenario: Scenario
@@ -462,6 +464,7 @@ class StreamInfo:
     batch_size: int = 10
     build_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer | None] | None = None
     reset_optimizer: bool = True
+    visits: list[int] = field(default_factory=list)
 
     @property
     def n_classes(self) -> int:

@@ -49,6 +49,7 @@ class Wrapper(Strategy):
     grows = _inner("grows")
     needs_second_pass = _inner("needs_second_pass")
     needs_horizon = _inner("needs_horizon")
+    revisits = _inner("revisits")
     clip_norm = _inner("clip_norm")
     refuses = _inner("refuses")
     model = _inner("model")

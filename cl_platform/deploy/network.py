@@ -255,7 +255,13 @@ def _stand_alone(strategy: Strategy, seed: int) -> None:
             vars(module).pop("optimizer", None)
             rng = RNG(seed, module.info.device)
             rng.step = module.info.rng.step  # some predict with what they learned up to there
-            module.info = replace(module.info, rng=rng, build_model=_none, frozen_model=_none)
+            module.info = replace(
+                module.info,
+                rng=rng,
+                visits=[*module.info.visits],
+                build_model=_none,
+                frozen_model=_none,
+            )
 
 
 def _none() -> NoReturn:

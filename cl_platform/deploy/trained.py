@@ -10,6 +10,7 @@ from torch import nn
 
 from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import SECTIONS, parse_config
+from cl_platform.core.order.teacher import Visit
 from cl_platform.core.rng import deterministic
 from cl_platform.core.strategy import Strategy
 from cl_platform.deploy.network import Network
@@ -19,6 +20,7 @@ from cl_platform.engine.optimization import device_fault
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.engine.steps import evaluating
+from cl_platform.engine.teaching import following
 from cl_platform.errors import BadInput, StorageError, one_line
 from cl_platform.models.given import Given
 from cl_platform.results.result import Result
@@ -126,7 +128,8 @@ class Trained:
 
     def _steps(self, after: int | None) -> int | None:
         """Return the steps of some experiences: a strategy may learn all of them in one."""
-        n, steps = len(self.plan.stream), len(self.plan.steps)
+        steps = len(self.plan.steps)
+        n = steps if self.plan.teacher else len(self.plan.stream)
         if after is not None and not 0 <= after <= n:
             raise BadInput(f"after={after}: run {self.plan.run_id} has 0 to {n} experiences")
         return None if after is None else min(after, steps)
@@ -145,6 +148,7 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
     try:
         config = parse_config(result.config, given=tuple(objects))  # type: ignore[arg-type]
         plan = Planner(dict(objects), check_device=False)(config, result.order)
+        plan = following(plan, [Visit(*visit) for visit in result.visits])
     except BadInput as error:
         raise BadInput(
             f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); go to the "

@@ -21,7 +21,7 @@ from cl_platform.config.process import ENDING
 from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.rng import RNG, global_states, set_global_states
 from cl_platform.core.strategy import Strategy
-from cl_platform.engine.cost import Meter
+from cl_platform.engine.machine.cost import Meter
 from cl_platform.engine.optimization import optimizer_state
 from cl_platform.engine.steps import Accumulation, Stopper, WeightAverage
 from cl_platform.storage.state_store import StateStore
@@ -34,7 +34,7 @@ class Course:
     """The way through the data of an experience: its batches one after the other, and the place.
 
     Args:
-        order: draws the order of the rows for an epoch.
+        order: draws the order of the rows for an epoch, by its number.
         chunks: of an epoch, by its number, the order, and how many at the beginning to leave out.
         mix: samples of a batch with each other.
         stored: whether batches have inputs as they are stored.
@@ -43,7 +43,7 @@ class Course:
     def __init__(
         self,
         strategy: Strategy,
-        order: Callable[[], Tensor],
+        order: Callable[[int], Tensor],
         chunks: Callable[[int, Tensor, int], Iterator[Chunk]],
         mix: Callable[[Batch], Batch] | None,
         stored: bool = False,
@@ -59,7 +59,7 @@ class Course:
         """Yield the batches of an epoch, or those that are left of it."""
         self.epoch = epoch
         if self.order is None:
-            self.order = self._draw()
+            self.order = self._draw(epoch)
         yield from self._rest()
         for chunk in self._chunks(epoch, self.order, self.begun):
             self.begun += 1

@@ -19,6 +19,7 @@ from cl_platform.config.process import process_restored
 from cl_platform.config.run_config import RunConfig, parse_config
 from cl_platform.config.signatures import Section, as_section, blame, build, instantiate
 from cl_platform.core.batch import Chunk
+from cl_platform.core.order.teacher import Visit
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.core.stream import Stream
@@ -27,6 +28,7 @@ from cl_platform.engine.execution import result_of
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
+from cl_platform.engine.teaching import following
 from cl_platform.engine.training import chunks
 from cl_platform.errors import ClpError, ContractError
 from cl_platform.results.result import Result
@@ -251,6 +253,25 @@ def state_grows_as_declared(case: Case) -> None:
         )
 
 
+def experiences_may_come_again(case: Case) -> None:
+    """Require that the first of two experiences is learned again without growth, and that a run
+    resumed before that ends with the same bits; unless ``revisits`` is false."""
+    strategy = build("strategy", case["strategy"])
+    lists = [n for n in strategy.per_experience if isinstance(getattr(strategy, n), list | tuple)]
+    if not strategy.revisits or strategy.trains_on != "experience" or lists:
+        return
+    order = [0, 1, 0]
+    plan = _plan(case, curriculum={"name": "teacher:fixed", "order": order, "share": 1.0})
+    plan = following(plan, [Visit(i, len(plan.stream[i].train)) for i in order])
+    states = _trained(plan).states
+    if (after := states[3].nbytes()) > (before := states[2].nbytes()):
+        raise ContractError(
+            f"the state grew from {before} to {after} bytes when an experience came again: see "
+            "`returning` in begin_experience, or declare `revisits: ClassVar[bool] = False`"
+        )
+    _resumes(plan)
+
+
 def learns(case: Case) -> None:
     """Require the classes of a well-separated experience to be learned right after training."""
     task = _trained(_plan(case, epochs=5)).result.matrices["task"]
@@ -300,6 +321,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
         resumes_on_an_open_stream,
         growth_keeps_old_logits,
         state_grows_as_declared,
+        experiences_may_come_again,
         learns,
         numbering_of_classes_is_free,
     )

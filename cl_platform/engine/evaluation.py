@@ -45,11 +45,15 @@ class Scores:
             identity; None where no class may be predicted. See :func:`confidence`.
         class_accuracy: accuracy under the same mask on all samples of a class, whatever their
             experience, (n_classes,); None for a class without samples.
+        signals: on validation data, by experience identity: the mean ``probability`` of the right
+            class under that mask (0 where it may not be predicted), and the mean ``confidence``,
+            the probability of the likeliest.
     """
 
     row: Accuracies
     calibration: dict[str, float | None]
     class_accuracy: list[float | None]
+    signals: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +137,7 @@ class Evaluator:
             masks = tuple(mask for mask in masks if mask != "all" or mask == self.own)
         correct = {mask: self._zeros(n) for mask in masks}
         correct_by_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
+        right, likeliest = self._zeros(n), self._zeros(n)
         allowed = self._allowed(seen)
         rules = {mask: _Rule(allowed[mask], everywhere=mask != "task") for mask in masks}
         for chunk, logits in self._predictions(strategy, features):
@@ -144,15 +149,23 @@ class Evaluator:
                     certainty = _largest_probability(masked)
                     gaps.index_add_(0, BINS * chunk.task + bin_of(certainty), certainty - score)
                     correct_by_class.index_add_(0, chunk.y, score)
+                    if self.split == "validation":
+                        likeliest.index_add_(0, chunk.task, certainty)
+                        right.index_add_(0, chunk.task, _chance(masked, chunk.y, certainty))
         if "seen" in masks and "all" not in masks:
             correct["all"] = correct["seen"]
         errors = gaps.view(n, BINS).abs().sum(1)
         shares = torch.stack([*correct.values(), errors]).cpu() / self.sizes
         *accuracies, errors_by_task = shares.tolist()
+        signals = {}
+        if self.split == "validation":
+            shares = torch.stack([right, likeliest]).nan_to_num().cpu() / self.sizes
+            signals = dict(zip(("probability", "confidence"), shares.tolist(), strict=True))
         return Scores(
             {mask: self._named(row) for mask, row in zip(correct, accuracies, strict=True)},
             self._named(_rounded(errors_by_task)),
             _rounded((correct_by_class.cpu() / self.class_sizes).tolist()),
+            {name: self._named(values) for name, values in signals.items()},
         )
 
     @torch.inference_mode()
@@ -416,6 +429,17 @@ def _largest_probability(masked: Tensor) -> Tensor:
     """Return it for logits (B, n_classes), -inf where a class is not allowed; (B,) float64."""
     masked = masked.double()
     return masked.sub(masked.amax(1, keepdim=True)).exp_().sum(1).reciprocal()
+
+
+def _chance(masked: Tensor, y: Tensor, certainty: Tensor) -> Tensor:
+    """Return the probability of the right class, (B,) float64.
+
+    Args:
+        masked: logits (B, n_classes), -inf where a class is not allowed.
+        certainty: of the likeliest class, (B,).
+    """
+    own = masked.gather(1, y[:, None])[:, 0].double()
+    return own.sub_(masked.amax(1).double()).exp_().mul_(certainty)
 
 
 def bin_of(confidences: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
+from cl_platform.engine.teaching import following
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
 from cl_platform.parallel.launch import team_of
@@ -87,9 +88,11 @@ def _execute(
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
             if own.folder is not None and store is None:
                 report_origin(own.folder, plan)
-        trackers.emit("start", **_introduction(plan))
+        taught = {"teacher": True} if plan.teacher else {}
+        trackers.emit("start", **_introduction(plan), **taught)
         if fold is not None:
-            result = result_of(plan, fold.run(), folder)
+            records = fold.run()
+            result = result_of(following(plan, fold.plan.visits), records, folder)
             if folder is not None:
                 result.save(folder)
         assert result is not None
@@ -190,7 +193,7 @@ def _is_named(plan: Plan) -> bool:
     """Return whether another process finds all parts of a plan by their names."""
     config = plan.config
     sections = [config.stream, config.strategy, config.curriculum, config.model]
-    sections += config.augmentation or []
+    sections += [*(config.augmentation or []), *([config.pacing] if config.pacing else [])]
     names = [name for section in sections for name in names_in(section)]
     return "stream" not in plan.objects and not any(
         name.startswith("__main__:") or "<" in name for name in names
@@ -201,7 +204,7 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
     """Return the result of a run that has ended, from the records of its states."""
     n = len(plan.stream)
     matrices = _matrices(plan, records, n)
-    by_class = np.array([r.class_accuracy for r in _by_row(records, n)], np.float64)
+    by_class = np.array([r.class_accuracy for r in _by_row(plan, records, n)], np.float64)
     return Result(
         **_introduction(plan),
         matrices=matrices["test"],
@@ -214,6 +217,7 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
         calibration=_calibration(plan, records, n),
         class_accuracy=by_class[:, list(plan.labels)],  # as the stream numbers them
         anytime=_anytime(records),
+        visits=[[*visit] for visit in plan.visits],
     )
 
 
@@ -232,7 +236,7 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
 
 def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
     """Return the matrices of the first n experiences by split and mask."""
-    rows = [record.rows for record in _by_row(records, n)]
+    rows = [record.rows for record in _by_row(plan, records, n)]
     return {
         split: {mask: _matrix(plan, [row[split][mask] for row in rows]) for mask in masks}
         for split, masks in rows[0].items()
@@ -241,20 +245,24 @@ def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, 
 
 def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
     """Return the calibration errors of the first n experiences."""
-    return _matrix(plan, [record.calibration for record in _by_row(records, n)])
+    return _matrix(plan, [record.calibration for record in _by_row(plan, records, n)])
 
 
 def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]]) -> AccuracyMatrix:
     """Build a matrix of a row before training and one per experience, in the order of learning."""
-    learned = plan.stream.experiences[: len(rows) - 1]
-    return AccuracyMatrix.from_rows(rows, [e.identity for e in learned], [e.name for e in learned])
+    learned = plan.stream.experiences[: None if plan.visits else len(rows) - 1]
+    identities, names = [e.identity for e in learned], [e.name for e in learned]
+    return AccuracyMatrix.from_rows(rows, identities, names, [v.experience for v in plan.visits])
 
 
-def _by_row(records: list[Record], n: int) -> list[Record]:
+def _by_row(plan: Plan, records: list[Record], n: int) -> list[Record]:
     """Return the record of each row of a matrix of n experiences.
 
-    A strategy that trains once on the whole stream has two: the second stands for all.
+    A strategy that trains once on the whole stream has two: the second stands for all. A teacher's
+    run has one per slice.
     """
+    if plan.visits:
+        return records
     return [records[min(k, len(records) - 1)] for k in range(n + 1)]
 
 

@@ -18,7 +18,7 @@ from cl_platform.errors import BadInput, ContractError
 # What the kernel's own loop carries out, and not one that a strategy brings.
 LOOP = (
     *("schedule", "loss_classes", "clip_norm", "clip_value", "accumulate", "label_smoothing"),
-    *("ema", "early_stopping", "optimizer.groups", "mixing", "compile", "processes"),
+    *("ema", "early_stopping", "optimizer.groups", "mixing", "compile", "processes", "pacing"),
 )
 
 
@@ -62,6 +62,9 @@ def training_faults(
         yield f"processes={config.processes} shares out losses as they are: leave compile out"
     if config.processes > 1 and config.device not in ("cpu", "cuda"):
         yield f"processes={config.processes} with device={config.device}: give cpu or cuda"
+    if config.pacing is not None and (stream.online or stream.open):
+        kind = "an online stream is seen once" if stream.online else "an open stream has no scores"
+        yield f"pacing={config.pacing['name']}: {kind}; leave it out"
     if config.early_stopping is not None:
         yield from _stopping_faults(config, stream)
     if config.schedule is not None and config.schedule.warmup is not None:

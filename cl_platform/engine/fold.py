@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -18,18 +18,22 @@ from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
 from cl_platform.engine.checkpoint import Checkpoints
-from cl_platform.engine.cost import Meter, Stopwatch
 from cl_platform.engine.evaluation import Evaluator, Scores, Split
 from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
+from cl_platform.engine.machine.cost import Meter, Stopwatch
+from cl_platform.engine.pacing.epochs import epochs_of
+from cl_platform.engine.pacing.scores import look_at
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
+from cl_platform.engine.teaching import advised
 from cl_platform.engine.training import (
     Steps,
     Trained,
-    batch_sizes,
+    batches_of,
+    epoch_sizes,
     train_experience,
     training_steps,
 )
@@ -51,7 +55,7 @@ class Lesson:
         meter: of what it costs.
         checkpoints: on the way.
         curve: [samples shown, accuracy], filled during training.
-        samples: in an epoch.
+        batches: in all its epochs.
     """
 
     k: int
@@ -60,7 +64,7 @@ class Lesson:
     meter: Meter
     checkpoints: Checkpoints
     curve: list[list[float]]
-    samples: int
+    batches: int
 
 
 class Fold:
@@ -79,9 +83,7 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
-        identities = [e.identity for e in plan.stream.experiences]
-        stored = [store.record(key, identities) for key in plan.keys]
-        self.records = [r if r.evaluator == plan.evaluator else Record() for r in stored]
+        self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.experiences)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
         self.trained = 0
@@ -95,16 +97,26 @@ class Fold:
     def run(self, upto: int | None = None) -> list[Record]:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
-        with deterministic(self.device):
-            for _ in self.untrained(upto):
-                self.train()
-        return self.records[: None if upto is None else upto + 1]
-
-    def untrained(self, upto: int | None = None) -> Iterator[int]:
-        """Yield the steps that must be trained before the records of the first `upto` states are
-        there, and evaluate what has been; each step is to be trained before the next is asked for.
-        """
         wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
+        self._reach(wanted)
+        while upto is None and (plan := advised(self.plan, self.records)) is not None:
+            self.plan = plan
+            self.records.append(self._stored(plan.keys[-1]))
+            visit, k = plan.visits[-1]._asdict(), len(plan.steps)
+            self.trackers.emit("decided", step=k, **visit)
+            self._reach([k])
+        return self.records if upto is None else self.records[: wanted.stop]
+
+    def _reach(self, wanted: Sequence[int]) -> None:
+        """See that some states have their records."""
+        with deterministic(self.device):
+            for _ in self.untrained(wanted):
+                self.train()
+
+    def untrained(self, wanted: Sequence[int]) -> Iterator[int]:
+        """Yield the steps that must be trained before some states have their records, and evaluate
+        what has been; each step is to be trained before the next is asked for.
+        """
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
@@ -114,6 +126,12 @@ class Fold:
                     yield self.position + 1
                 if not self._complete(self.position):
                     self.evaluate()
+
+    def _stored(self, key: str) -> Record:
+        """Return the record of a key, empty if there is none by this code of evaluation."""
+        identities = [e.identity for e in self.plan.stream.experiences]
+        record = self.store.record(key, identities)
+        return record if record.evaluator == self.plan.evaluator else Record()
 
     def approach(self, k: int) -> None:
         """Go to the furthest stored state up to k; if none is ahead, train one more step."""
@@ -174,6 +192,7 @@ class Fold:
     def _enter(self, k: int) -> None:
         """Set what the k-th step decides: its random numbers, and the classes seen."""
         self.rng.restart(k)
+        self.info.visits[:] = self.plan.visited(k)
         self.info.seen.zero_()
         self.info.seen[[c for e in self._learned(k) for c in e.classes]] = True
 
@@ -187,11 +206,25 @@ class Fold:
         self.state = replace(state, strategy=self.strategy.state_dict())
         self.position = k - 1
 
-    def train(self) -> None:
-        """Train one step of the fold, from the present state."""
-        lesson, epochs = self.lesson(), self.plan.config.epochs
-        n_batches = len(batch_sizes(lesson.samples, self.plan.config.batch_size))
-        loop = compiling(self.strategy, self.choices.compiles(self.strategy, epochs * n_batches))
+    def paced(self, k: int) -> list[Tensor] | None:
+        """Return the rows of each epoch of the k-th step; None for all in all of them."""
+        if self.plan.pacing is None:
+            return None
+        return epochs_of(self.plan, k, self.store, _looks)
+
+    def train(
+        self,
+        paced: Sequence[Tensor] | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> None:
+        """Train one step of the fold, from the present state.
+
+        Args:
+            paced: the rows of each epoch, where another process has chosen them.
+            look: called after each epoch of a plan without a pacing; leaves no trace.
+        """
+        lesson = self.lesson(paced, look)
+        loop = compiling(self.strategy, self.choices.compiles(self.strategy, lesson.batches))
         with (
             self.blaming(lesson.k),
             global_generators(lesson.seed),
@@ -203,20 +236,27 @@ class Fold:
             trained = train_experience(self.strategy, lesson.steps)
         self.finish(lesson, trained, compiled)
 
-    def lesson(self, beside: bool = False) -> Lesson:
+    def lesson(
+        self,
+        paced: Sequence[Tensor] | None = None,
+        look: Callable[[], None] | None = None,
+        beside: bool = False,
+    ) -> Lesson:
         """Return what trains one step, from the present state.
 
         Args:
+            paced, look: see :meth:`train`.
             beside: others, on stacked weights: no checkpoints are written on the way, and batches
                 have inputs as they are stored.
         """
         plan, k = self.plan, self.position + 1
+        paced = self.paced(k) if paced is None else paced
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
         attended = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve, not beside)
         if self.team is not None:
             message = {"step": k, "state": vars(self.state), "checkpoint": attended.found}
-            self.team.lead(self.device, message)
+            self.team.lead(self.device, {**message, "paced": paced})
         if plan.stream.open and k > 1:
             self.grow(k)
         step = plan.steps[k - 1]
@@ -236,6 +276,11 @@ class Fold:
             with meter.evaluating(), self.rng.rewound(), global_generators(plan.config.seed), shown:
                 yield
 
+        def look_after_epochs(done: int, total: int, samples: int) -> None:
+            if look and done % batches[0] == 0:
+                with aside():
+                    look()
+
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
@@ -253,6 +298,7 @@ class Fold:
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
                 return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
 
+        evaluates = plan.config.evaluate_every and self._is_first
         steps = training_steps(
             self.strategy,
             self.shown(step.experience),
@@ -262,25 +308,27 @@ class Fold:
             self.state.optimizer,
             attended,
             progress,
-            evaluate if plan.config.evaluate_every and self._is_first else None,
+            evaluate if evaluates else look_after_epochs if look else None,
             average,
             validate if plan.config.early_stopping else None,
             self.team,
+            paced,
             stored=beside,
         )
         seed = seed_for(plan.config.seed, k, "global")
-        return Lesson(k, seed, steps, meter, attended, curve, len(data))
+        sizes = epoch_sizes(len(data), plan.config.epochs, paced)
+        batches = batches_of(sizes, plan.config.batch_size)
+        return Lesson(k, seed, steps, meter, attended, curve, sum(batches))
 
     def finish(
         self, lesson: Lesson, trained: Trained, compiled: CompiledLoss | None = None
     ) -> None:
         """Take up what a lesson's steps have trained as the next state."""
-        plan, k, n = self.plan, lesson.k, lesson.samples
+        plan, k = self.plan, lesson.k
         self._diagnose(k)
-        epochs, n_batches = trained.epochs, len(batch_sizes(n, plan.config.batch_size))
-        cost = {**lesson.meter.cost(), "steps": epochs * n_batches, "samples": epochs * n}
+        cost = {**lesson.meter.cost(), "steps": trained.steps, "samples": trained.samples}
         if plan.config.early_stopping:
-            cost["epochs"] = epochs
+            cost["epochs"] = trained.epochs
         if compiled:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
@@ -333,7 +381,8 @@ class Fold:
     @contextmanager
     def blaming(self, k: int) -> Iterator[None]:
         """Turn whatever a strategy or model raises into one line that says where."""
-        place = f"run {self.plan.run_id} failed at experience {k} of {len(self.plan.steps)}"
+        unit = "experience" if self.plan.teacher is None else "slice"
+        place = f"run {self.plan.run_id} failed at {unit} {k} of {len(self.plan.steps)}"
         try:
             yield
         except RunFailed as error:
@@ -377,6 +426,7 @@ class Fold:
             scores["test"].class_accuracy,
             self._anytime(scores["test"].row),
             self.plan.evaluator,
+            scores[self.splits[-1]].signals,
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
         self._emit_row(k, reused=False)
@@ -404,3 +454,11 @@ class Fold:
 
     def _emit_row(self, k: int, reused: bool) -> None:
         self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+
+
+def _looks(plan: Plan) -> list[Tensor]:
+    """Train a reference model, and return what it makes of its data after each epoch."""
+    fold = Fold(plan, StateStore(None), Trackers())
+    found: list[Tensor] = []
+    fold.train(look=lambda: found.append(look_at(fold.strategy, fold.plan.steps[0])))
+    return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,21 +87,21 @@ def build_schedule(
 
 
 def schedule_steps(
-    optimizer: torch.optim.Optimizer | None, config: LRSchedule | None, epochs: int, steps: int
+    optimizer: torch.optim.Optimizer | None, config: LRSchedule | None, steps: Sequence[int]
 ) -> tuple[Callable[[], None] | None, Callable[[], None] | None]:
     """Return what to call after every step and after every epoch of an experience, if anything.
 
     Args:
-        steps: of the optimizer, in one epoch.
+        steps: of the optimizer, in each epoch.
     """
     if optimizer is None or config is None:
         return None, None
     if config.warmup is not None:
-        warmup = _WarmUp(optimizer, config, epochs, steps)
+        warmup = _WarmUp(optimizer, config, steps)
         return warmup.after_step, warmup.after_epoch
     if config.interval == "step":
-        return build_schedule(optimizer, config, epochs * steps).step, None
-    return None, build_schedule(optimizer, config, epochs).step
+        return build_schedule(optimizer, config, sum(steps)).step, None
+    return None, build_schedule(optimizer, config, len(steps)).step
 
 
 def warmup_steps(config: LRSchedule, total: int) -> int:
@@ -116,12 +117,12 @@ class _WarmUp:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, config: LRSchedule, epochs: int, steps: int
+        self, optimizer: torch.optim.Optimizer, config: LRSchedule, steps: Sequence[int]
     ) -> None:
         self.optimizer, self.config = optimizer, config
-        self.left = n = warmup_steps(config, epochs * steps)
+        self.left = n = warmup_steps(config, sum(steps))
         by_step = config.interval == "step"
-        self.horizon = epochs * steps - n if by_step else epochs - n // steps
+        self.horizon = sum(steps) - n if by_step else sum(end > n for end in accumulate(steps))
         self.rise = LinearLR(optimizer, config.warmup_factor, 1.0, n)
         self.schedule: LRScheduler | None = None
         self.just_begun = False

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
+from cl_platform.core.order.pacing import Pacing
+from cl_platform.core.order.teacher import Teacher, Visit
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.samples import Samples
@@ -46,9 +48,30 @@ class Step:
         """Return all samples that are trained on."""
         return Samples.concat([e.train for e in self.sources])
 
+    def alone(self) -> str:
+        """Return what the step adds to a content address if no other comes before it."""
+        own = [e.identity for e in self.sources]
+        return self.identity if len(own) == 1 else digest("together", own)
+
     def tasks(self) -> Tensor:
         """Return the task label of each sample of :meth:`data`, (n,) int64."""
         return torch.cat([torch.full_like(e.train.y, e.task) for e in self.sources])
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The model that tells a pacing how difficult samples are, one for each step.
+
+    Args:
+        config: that it is trained by.
+        key: of the untrained one.
+        keys: of the scores by the trained one of each step, which name it.
+    """
+
+    config: RunConfig
+    make_strategy: Callable[[], Strategy]
+    key: str
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +90,11 @@ class Plan:
         data: digest of the stream as given: its facts and data, before any order or relabelling.
         labels: the class index in this run of each class of the stream as given.
         objects: the sections that the caller gave as objects.
+        pacing: which samples the epochs have; None for all.
+        reference: of a pacing that asks one.
         evaluators: by split; made by the first fold that needs one, shared by plans of a planner.
+        teacher: decides the steps while the run goes on; then `steps` are those decided so far.
+        visits: what it decided, one a step.
     """
 
     config: RunConfig
@@ -85,7 +112,11 @@ class Plan:
     data: str = ""
     labels: tuple[int, ...] = ()
     objects: tuple[str, ...] = ()
+    pacing: Pacing | None = None
+    reference: Reference | None = None
     evaluators: dict[str, Any] = field(default_factory=dict)
+    teacher: Teacher | None = None
+    visits: tuple[Visit, ...] = ()
 
     def on_device(self) -> Plan:
         """Return the plan with its data resident on the configuration's device."""
@@ -95,6 +126,33 @@ class Plan:
             self,
             stream=self.stream.to(device, moved),
             steps=tuple(step.to(device, moved) for step in self.steps),
+        )
+
+    def visited(self, k: int) -> list[int]:
+        """Return which experience each of the first k steps learns, numbered by first visits."""
+        if self.teacher is None:
+            return [*range(k)]
+        chosen = [visit.experience for visit in self.visits[:k]]
+        number = {experience: i for i, experience in enumerate(dict.fromkeys(chosen))}
+        return [number[experience] for experience in chosen]
+
+    def of_reference(self, k: int) -> Plan:
+        """Return the plan by which the reference model learns what the k-th step trains on, and
+        nothing else; it has no test data."""
+        reference = self.reference
+        assert reference is not None
+        parts = tuple(replace(e, test=e.test.emptied()) for e in self.stream.experiences)
+        return replace(
+            self,
+            config=reference.config,
+            stream=replace(self.stream, experiences=parts),
+            make_strategy=reference.make_strategy,
+            steps=(self.steps[k - 1],),
+            keys=(reference.key, reference.keys[k - 1]),
+            run_id=f"{self.run_id}'s reference model of experience {k}",
+            pacing=None,
+            reference=None,
+            evaluators={},
         )
 
     def info(self, rng: RNG, step: int = 0) -> StreamInfo:

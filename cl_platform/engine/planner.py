@@ -19,21 +19,29 @@ import numpy as np
 from cl_platform.config import registry
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig
-from cl_platform.config.signatures import instantiate
+from cl_platform.config.signatures import check_section, instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
-from cl_platform.core.curriculum import Curriculum, Level, arrange, ask
 from cl_platform.core.digests import digest
+from cl_platform.core.order.curriculum import Curriculum, Level, arrange, ask
+from cl_platform.core.order.pacing import UNTRAINED, Pacing
+from cl_platform.core.order.teacher import Teacher
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.fit import augmentation_of, training_faults
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
-from cl_platform.engine.plan import Plan, Step, steps_of
+from cl_platform.engine.plan import Plan, Reference, Step, steps_of
+from cl_platform.engine.teaching import teaching_faults
 from cl_platform.errors import BadInput, ConfigError, say_once
 from cl_platform.metrics.registry import registered_functions
 
-TYPES: dict[Kind, type] = {"stream": Stream, "strategy": Strategy, "curriculum": Curriculum}
+TYPES: dict[Kind, type] = {
+    "stream": Stream,
+    "strategy": Strategy,
+    "curriculum": Curriculum,
+    "pacing": Pacing,
+}
 # The kernel's modules that every training enters, by what it really runs (a test traces it). What
 # only some plugins train with, such as replay buffers, is in the digest of their own code.
 TRAINING = (
@@ -65,6 +73,9 @@ TRAINING = (
 )
 PARALLEL = ("cl_platform.parallel.team",)  # of runs of several processes
 FEATURES = ("cl_platform.models.features",)  # of strategies that take those of a frozen model
+SCORING = ("cl_platform.engine.evaluation", "cl_platform.engine.pacing.scores")
+PACED = ("cl_platform.core.order.pacing", "cl_platform.engine.pacing.epochs", *SCORING)
+PLAIN = "finetune"  # the strategy of reference models
 EVALUATION = (
     "cl_platform.core.matrix",
     "cl_platform.engine.evaluation",
@@ -139,7 +150,11 @@ class Planner:
         preprocess = _of_model(model, "preprocess", parameters)
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         augmentation = augmentation_of(config)
-        if faults := [*training_faults(config, template, given, arranged.steps, augmentation)]:
+        faults = [*training_faults(config, template, given, arranged.steps, augmentation)]
+        teacher = curriculum if isinstance(curriculum, Teacher) else None
+        if teacher is not None:
+            faults += teaching_faults(config, teacher, template, given)
+        if faults:
             raise ConfigError("\n".join(faults))
         pretrained = bool(_of_model(model, "pretrained", parameters))
         if template.freezes_model and not pretrained:
@@ -156,12 +171,23 @@ class Planner:
             code["augmentation"] = self._cached("code", classes, lambda: code_digest(*classes))
         if weights := _of_model(model, "fingerprint", parameters):
             code["model"] = digest(code["model"], weights)
-        keys = self._keys(config, template, arranged, code)
+        pacing: Pacing | None = self._part("pacing", config) if config.pacing else None
+        reference = None
+        if pacing is not None:
+            if pacing.scores not in UNTRAINED:
+                reference = self._reference(config, pacing, model, arranged, code)
+            own = self._cached("code", type(pacing), lambda: code_digest(type(pacing)))
+            code["pacing"] = digest(own, kernel_digest(*PACED))
+        keys = self._keys(config, template, arranged, code, reference)
         evaluator = kernel_digest(*EVALUATION)
         columns = [e.identity for e in arranged.stream.experiences]
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
+        run = [keys[-1], columns, _settings(config), scored]
+        if teacher is not None:  # its decisions are not known yet
+            arranged, keys = replace(arranged, steps=()), keys[:1]
+            run = [keys[0], *run[1:], code_digest(type(teacher))]
         # Then each order has test data of its own.
         own_data = curriculum.level == "classes" or given.open
         return Plan(
@@ -172,7 +198,7 @@ class Planner:
             make_model=partial(model, **parameters),
             steps=arranged.steps,
             keys=keys,
-            run_id=digest("run", keys[-1], columns, config.model_dump(), scored)[:12],
+            run_id=digest("run", *run)[:12],
             code=code,
             pretrained=pretrained,
             evaluator=evaluator,
@@ -180,6 +206,9 @@ class Planner:
             data=self._cached("given", _key(config.stream), lambda: _identity(given)),
             labels=arranged.labels,
             objects=tuple(self.objects),
+            teacher=teacher,
+            pacing=pacing,
+            reference=reference,
             evaluators={}
             if own_data
             else self._cached("evaluators", (arranged.data, config.device), dict),
@@ -304,11 +333,41 @@ class Planner:
             ),
         }
 
+    def _reference(
+        self,
+        config: RunConfig,
+        pacing: Pacing,
+        model: Any,
+        arranged: _Arranged,
+        code: dict[str, str],
+    ) -> Reference:
+        """Return the reference model of a pacing: plain training with the settings of the run."""
+        section, _ = check_section("strategy", {"name": PLAIN}, "strategy")
+        changes = {"strategy": section, "pacing": None, "seed": pacing.reference_seed}
+        changes |= {"evaluate_every": 0, "count_flops": False, "processes": 1}
+        config = config.model_copy(update=changes)
+        plain: Strategy = instantiate("strategy", section)
+        code = {
+            **code,
+            **self._code(config, plain, model, arranged.unordered),
+            "model": code["model"],
+        }
+        (key,) = self._keys(config, plain, replace(arranged, steps=()), code)
+        trained = [digest(key, step.alone()) for step in arranged.steps]
+        scoring = kernel_digest(*SCORING)
+        keys = tuple(digest("scores", one, scoring) for one in trained)
+        return Reference(config, plain.fresh, key, keys)
+
     def _keys(
-        self, config: RunConfig, template: Strategy, arranged: _Arranged, code: dict[str, str]
+        self,
+        config: RunConfig,
+        template: Strategy,
+        arranged: _Arranged,
+        code: dict[str, str],
+        reference: Reference | None = None,
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
-        settings = config.model_dump()
+        settings = _settings(config)
         del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping:  # then a state depends on accuracies
@@ -323,7 +382,8 @@ class Planner:
         for k, step in enumerate(steps):
             own = [{name: values[k] for name, values in later.items()}] if later else []
             arrived = [_open_facts(stream, k + 1)] if stream.open else []
-            keys.append(digest(keys[-1], step.identity, *own, *arrived))
+            by = [reference.keys[k]] if reference else []
+            keys.append(digest(keys[-1], step.identity, *own, *arrived, *by))
         return tuple(keys)
 
     def _cached(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -334,6 +394,11 @@ class Planner:
                 found.popitem(last=False)
         found.move_to_end(key)
         return found[key]
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run; a pacing is one of them only where there is one."""
+    return {k: v for k, v in config.model_dump().items() if k != "pacing" or v is not None}
 
 
 def _key(section: dict[str, Any]) -> str:

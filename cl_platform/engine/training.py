@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -55,12 +55,14 @@ class Trained:
     Args:
         optimizer: its state by parameter name; empty if it starts anew.
         average: of the weights, see :class:`WeightAverage`; empty without one.
-        epochs: that were trained.
+        epochs, steps, samples: that were trained.
     """
 
     optimizer: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
     epochs: int = 0
+    steps: int = 0
+    samples: int = 0
 
 
 Steps = Generator[tuple[Batch, bool], Tensor, Trained]
@@ -91,6 +93,7 @@ def training_steps(
     average: WeightAverage | None = None,
     score: Callable[[], float] | None = None,
     team: Team | None = None,
+    paced: Sequence[Tensor] | None = None,
     stored: bool = False,
 ) -> Steps:
     """Yield the batches of an experience, to be learned before the next one is asked for.
@@ -108,6 +111,8 @@ def training_steps(
         average: takes part in every step of the optimizer.
         score: of the strategy on validation data, for early stopping; must leave no trace.
         team: the processes that share each batch.
+        paced: the rows of each epoch, (k,) int64 and ascending; None for all rows in each of the
+            configuration's epochs.
         stored: whether batches have inputs as they are stored, neither augmented nor normalised.
 
     Raises:
@@ -124,20 +129,26 @@ def training_steps(
         optimizer = _optimizer(strategy, before, config, *memory, average)
     if optimizer is not None and config.accumulate > 1:
         accumulation = Accumulation(optimizer, config.accumulate)
-    per_epoch = len(batch_sizes(len(data), config.batch_size))
-    steps = -(-per_epoch // config.accumulate)
-    after_step, after_epoch = schedule_steps(optimizer, config.schedule, config.epochs, steps)
+    sizes = epoch_sizes(len(data), config.epochs, paced)
+    batches = batches_of(sizes, config.batch_size)
+    steps = [-(-n // config.accumulate) for n in batches]
+    after_step, after_epoch = schedule_steps(optimizer, config.schedule, steps)
     if info.preprocess.augmentation != "none":
         data = replace(data, features=None)
     shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
-    total = config.epochs * per_epoch
+    total = sum(batches)
     lr = f"with lr={config.optimizer.lr:g}; lower lr"
     inputs = partial(broken_inputs, data, info.preprocess, "training samples")
     watch = _LossWatch(lambda: inputs() or lr, total, on_progress)
 
     given = (data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online)
     mix = info.preprocess.mixer(info.n_classes, augment)
-    course = Course(strategy, partial(_order, data, shuffle), partial(chunks, *given), mix, stored)
+    passes = [(end - n) // len(data) for n, end in zip(sizes, accumulate(sizes), strict=True)]
+
+    def chunks_of(epoch: int, order: Tensor, begun: int) -> Iterator[Chunk]:
+        return chunks(*given, passes[epoch], order, begun)
+
+    course = Course(strategy, partial(_order, data, shuffle, paced), chunks_of, mix, stored)
     stopper = None
     if config.early_stopping is not None and score is not None:
         snapshot = partial(Snapshot, strategy, optimizer, average)
@@ -146,23 +157,22 @@ def training_steps(
     def after_own_step(loss: Tensor) -> None:
         done = watch.add(loss)
         if on_step:
-            on_step(
-                done, max(done, total), min(done * config.batch_size, config.epochs * len(data))
-            )
+            on_step(done, max(done, total), min(done * config.batch_size, sum(sizes)))
         watch.look_now_and_then()
 
-    epoch = config.epochs - 1
+    epoch = len(batches) - 1
     if strategy.own_loop:
         strategy.learn(experience, after_own_step)
-    schedule = partial(_repeat, after_step, after_epoch, per_epoch, config.accumulate)
+    schedule = partial(_repeat, after_step, after_epoch, batches, config.accumulate)
     training = Training(strategy, optimizer, accumulation, average, stopper, course, schedule)
     if not strategy.own_loop:
         watch.done = checkpoints.begin(training)
     shares = team.share(strategy) if team else None
-    for epoch in range(course.epoch, 0 if strategy.own_loop else config.epochs):
+    for epoch in range(course.epoch, 0 if strategy.own_loop else len(batches)):
+        first = sum(batches[:epoch])
         for batch in course.batches(epoch):
             if accumulation:
-                accumulation.begin(watch.done % per_epoch, per_epoch)
+                accumulation.begin(watch.done - first, batches[epoch])
             loss = yield batch, course.left == 0
             strategy.after_step(batch)
             done = watch.add(loss)
@@ -190,7 +200,12 @@ def training_steps(
             f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite "
             f"{inputs() or lr}"
         )
-    found = Trained(average=average.memory() if average else {}, epochs=epoch + 1)
+    found = Trained(
+        average=average.memory() if average else {},
+        epochs=epoch + 1,
+        steps=sum(batches[: epoch + 1]),
+        samples=sum(sizes[: epoch + 1]),
+    )
     if optimizer is not None and not config.optimizer.reset:
         found.optimizer = optimizer_state(strategy, optimizer)
     return found
@@ -234,22 +249,28 @@ def _optimizer(
 def _repeat(
     after_step: Callable[[], None] | None,
     after_epoch: Callable[[], None] | None,
-    per_epoch: int,
+    batches: Sequence[int],
     accumulate: int,
     done: int,
     epochs: int,
 ) -> None:
     """Let a schedule go the way of the batches done: whole epochs, and some of the next."""
-    for batch in range(done if after_step or after_epoch else 0):
-        place = batch % per_epoch
-        if after_step and ((place + 1) % accumulate == 0 or place + 1 == per_epoch):
+    places = ((epoch, i + 1) for epoch, n in enumerate(batches) for i in range(n))
+    for epoch, place in islice(places, done if after_step or after_epoch else 0):
+        ends = place == batches[epoch]
+        if after_step and (place % accumulate == 0 or ends):
             after_step()
-        if after_epoch and place + 1 == per_epoch and batch < epochs * per_epoch:
+        if after_epoch and ends and epoch < epochs:
             after_epoch()
 
 
-def _order(data: Samples, shuffle: torch.Generator) -> Tensor:
-    return torch.randperm(len(data), generator=shuffle, device=shuffle.device)
+def _order(
+    data: Samples, shuffle: torch.Generator, paced: Sequence[Tensor] | None = None, epoch: int = 0
+) -> Tensor:
+    """Return the rows of an epoch in a fresh random order."""
+    n = len(data) if paced is None else len(paced[epoch])
+    order = torch.randperm(n, generator=shuffle, device=shuffle.device)
+    return order if paced is None else paced[epoch].to(order.device)[order]
 
 
 def _version(tensor: Tensor) -> int:
@@ -336,6 +357,17 @@ def chunks(
             yield from map(whole.batch, range(len(sizes))) if online else [whole]
 
     yield from islice(made(), begun if online else 0, None)
+
+
+def epoch_sizes(n: int, epochs: int, paced: Sequence[Tensor] | None) -> list[int]:
+    """Return how many of n samples each epoch has; see :func:`train_experience`."""
+    return [n] * epochs if paced is None else [len(rows) for rows in paced]
+
+
+def batches_of(sizes: Sequence[int], batch_size: int) -> list[int]:
+    """Return the number of batches of epochs of so many samples."""
+    counts = {n: len(batch_sizes(n, batch_size)) for n in {*sizes}}
+    return [counts[n] for n in sizes]
 
 
 def batch_sizes(n: int, size: int) -> list[int]:

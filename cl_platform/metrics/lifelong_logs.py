@@ -129,7 +129,7 @@ def from_matrix(matrix: AccuracyMatrix) -> LifelongLog:
     blocks = []
     for i, row in enumerate(matrix.values):
         if i:
-            blocks.append(Block(names[i - 1], "train"))
+            blocks.append(Block(names[matrix.visits[i - 1]], "train"))
         scored = zip(names, row, strict=True)
         blocks += [
             Block(name, "evaluation", np.array([v])) for name, v in scored if not np.isnan(v)

@@ -3,6 +3,10 @@
 Notation: R[i, j] is the accuracy on experience j (1..T) after i experiences, R[0, j] before any.
 A metric that is undefined for a matrix (forgetting of a single experience) is nan.
 
+Where experiences come again, T steps are S slices: "after i" is after i slices, "j < T" is every
+experience learned but that of the last slice, R[j, j] is after the last visit to j, and R[j-1, j]
+before the first. Experiences that were never learned count in the mean over all of them alone.
+
 A new metric is a function of the matrix with :func:`cl_platform.metrics.registry.metric` on it.
 """
 
@@ -38,23 +42,26 @@ def average_incremental_accuracy(r: AccuracyMatrix) -> float:
 
 
 def accuracy_so_far(r: AccuracyMatrix) -> list[float]:
-    """Return the mean accuracy on the first i experiences after them, for i = 1..T."""
-    return [_mean(r.values[i, :i]) for i in range(1, len(r) + 1)]
+    """Return the mean accuracy on the experiences of the first i steps after them, i = 1, 2, ..."""
+    columns, rows = r.learned("first")
+    return [_mean(r.values[i, columns[rows <= i]]) for i in range(1, len(r.visits) + 1)]
 
 
 @metric(title="forgetting", direction="less", source="Chaudhry et al. 2018 (RWalk), eq. 3")
 def forgetting(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of max_{1 <= i < T} R[i, j] - R[T, j]; may be negative."""
-    if len(r) < 2:
+    earlier = r.learned()[0][:-1]
+    if not len(earlier):
         return float("nan")
-    best = r.values[1:-1, :-1].max(axis=0)
-    return _mean(best - r.values[-1, :-1])
+    best = r.values[1:-1, earlier].max(axis=0)
+    return _mean(best - r.values[-1, earlier])
 
 
 @metric(title="forgetting since learned", direction="less", source="avalanche-lib")
 def forgetting_since_learned(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of R[j, j] - R[T, j]: backward transfer with its sign turned."""
-    return _mean(_diagonal(r)[:-1] - r.values[-1, :-1])
+    columns, rows = r.learned()
+    return _mean((r.values[rows, columns] - r.values[-1, columns])[:-1])
 
 
 @metric(
@@ -64,7 +71,8 @@ def forgetting_since_learned(r: AccuracyMatrix) -> float:
 )
 def forgetting_from_best(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of max_{1 <= i <= T} R[i, j] - R[T, j]; never negative."""
-    return _mean(r.values[1:, :-1].max(axis=0) - r.values[-1, :-1])
+    earlier = r.learned()[0][:-1]
+    return _mean(r.values[1:, earlier].max(axis=0) - r.values[-1, earlier])
 
 
 @metric(
@@ -73,15 +81,24 @@ def forgetting_from_best(r: AccuracyMatrix) -> float:
     source="code of CODA-Prompt (Smith et al. 2023), OVOR (Huang et al. 2024)",
 )
 def forgetting_consecutive(r: AccuracyMatrix) -> float:
-    """Return the mean over i = 2..T of the mean over j < i of R[i-1, j] - R[i, j]."""
-    drops = r.values[1:-1] - r.values[2:]
-    return _mean([_mean(drop[: i + 1]) for i, drop in enumerate(drops)])
+    """Return the mean over i = 2..T of the mean over j < i of R[i-1, j] - R[i, j].
+
+    Where experiences come again, j runs over those learned before that step i does not learn.
+    """
+    columns, rows = r.learned("first")
+    drops = []
+    for i in range(2, len(r.visits) + 1):
+        earlier = columns[(rows < i) & (columns != r.visits[i - 1])]
+        if len(earlier):
+            drops.append(_mean(r.values[i - 1, earlier] - r.values[i, earlier]))
+    return _mean(drops)
 
 
 @metric(title="backward transfer", direction="more", source="Lopez-Paz & Ranzato 2017, eq. 3")
 def backward_transfer(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of R[T, j] - R[j, j]."""
-    return _mean(r.values[-1, :-1] - _diagonal(r)[:-1])
+    columns, rows = r.learned()
+    return _mean((r.values[-1, columns] - r.values[rows, columns])[:-1])
 
 
 @metric(title="forward transfer", direction="more", source="Lopez-Paz & Ranzato 2017, eq. 4")
@@ -91,21 +108,22 @@ def forward_transfer(r: AccuracyMatrix) -> float:
     The baseline is the untrained model of the same run. With the mask ``seen`` it is 0 by
     construction, since unseen classes are never predicted.
     """
-    before = np.diagonal(r.values)[1:]
-    return _mean(before - r.values[0, 1:])
+    columns, rows = r.learned("first")
+    return _mean((r.values[rows - 1, columns] - r.values[0, columns])[1:])
 
 
 @metric(title="as learned", direction="more", source="Riemer et al. 2019 (MER), section 5")
 def learning_accuracy(r: AccuracyMatrix) -> float:
     """Return the mean accuracy on each experience right after it was learned: mean_j R[j, j]."""
-    return _mean(_diagonal(r))
+    columns, rows = r.learned()
+    return _mean(r.values[rows, columns])
 
 
 @metric(title="first task retention", direction="more")
 def first_task_retention(r: AccuracyMatrix) -> float:
     """Return the share of the first experience's accuracy that is left: R[T, 1] / R[1, 1]."""
-    learned = r[1, 0]
-    return r[-1, 0] / learned if learned > 0 else float("nan")
+    first = r.visits[0]
+    return r[-1, first] / r[1, first] if r[1, first] > 0 else float("nan")
 
 
 @metric(
@@ -126,7 +144,8 @@ def intransigence(r: AccuracyMatrix, joint: AccuracyMatrix | Mapping[str, float]
         BadInput: `r` has no experience_ids.
     """
     by_identity = joint.last() if isinstance(joint, AccuracyMatrix) else joint
-    return _mean(_reference(r, by_identity) - _diagonal(r))
+    columns, rows = r.learned()
+    return _mean(_reference(r, by_identity)[columns] - r.values[rows, columns])
 
 
 @metric(
@@ -146,7 +165,9 @@ def forward_transfer_from_experts(r: AccuracyMatrix, experts: Mapping[str, float
     Raises:
         BadInput: `r` has no experience_ids.
     """
-    return _mean((_diagonal(r) - _reference(r, experts))[1:])
+    columns, rows = r.learned()
+    gains = r.values[rows, columns] - _reference(r, experts)[columns]
+    return _mean(gains[columns != r.visits[0]])
 
 
 @metric("curriculum.alpha", title="alpha", direction="more", source="Singh et al. 2023")
@@ -158,7 +179,8 @@ def curriculum_alpha(r: AccuracyMatrix) -> float:
 @metric("curriculum.beta", title="beta", direction="less", source="Singh et al. 2023")
 def curriculum_beta(r: AccuracyMatrix) -> float:
     """Return what is lost of the first experience alone: R[1, 1] - R[T, 1]."""
-    return r[1, 0] - r[-1, 0]
+    first = r.visits[0]
+    return r[1, first] - r[-1, first]
 
 
 @metric("curriculum.f", title="F", direction="more", unit="", source="Singh et al. 2023")
@@ -246,11 +268,6 @@ def _value(metric: Metric, r: AccuracyMatrix) -> float:
 @cache
 def _warn_once(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _diagonal(r: AccuracyMatrix) -> np.ndarray:
-    """Return R[j, j] for j = 1..T: each experience right after it was learned."""
-    return np.diagonal(r.values, offset=-1)
 
 
 def _reference(r: AccuracyMatrix, accuracies: Mapping[str, float]) -> np.ndarray:

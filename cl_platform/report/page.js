@@ -208,7 +208,7 @@ function mean(matrices) {
   }));
 }
 
-function heatMap(matrices, names, what, most) {
+function heatMap(matrices, names, what, most, taught) {
   const same = matrices.filter((m) => m.length === matrices[0].length);
   const values = mean(same);
   const columns = values[0].map((_, j) => (names ? `${j + 1}: ${literal(names[j])}` : `${j + 1}`));
@@ -219,7 +219,7 @@ function heatMap(matrices, names, what, most) {
     hovertemplate: `%{y}, %{x}: %{z:.1f} %<extra></extra>`, hoverongaps: false,
     ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 11 } } : {}) };
   return [[trace], layout({ showlegend: false, xaxis: { type: "category", title: {
-    text: `${what} in %; columns in the order of learning` }, tickangle: names ? -35 : 0 },
+    text: `${what} in %; columns ${taught ? "as given, rows by slice" : "in the order of learning"}` }, tickangle: names ? -35 : 0 },
     yaxis: { type: "category", autorange: "reversed" } }),
     [["", ...columns], ...values.map((row, i) => [rows[i], ...row])]];
 }
@@ -230,9 +230,9 @@ function matrixOf(row) {
   const names = same ? page.names[runs[0].names] : null;
   const errors = runs.map((run) => run.calibration).filter((matrix) => matrix.length);
   if (state.matrix === "calibration" && errors.length) {
-    return heatMap(errors, names, "calibration error", null);
+    return heatMap(errors, names, "calibration error", null, runs[0].taught);
   }
-  return heatMap(runs.map((run) => run.matrix), names, "accuracy", 100);
+  return heatMap(runs.map((run) => run.matrix), names, "accuracy", 100, runs[0].taught);
 }
 
 function classesOf(row) {
@@ -309,7 +309,8 @@ function showRun(i) {
   byId("copy").hidden = !run.command;
   byId("run-config").textContent = JSON.stringify(configOf(i), null, 1);
   byId("run").showModal();
-  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100));
+  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100,
+    run.taught));
 }
 
 // ---- exports -------------------------------------------------------------------------------------

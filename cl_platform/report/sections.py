@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cl_platform._version import __version__
 from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
+from cl_platform.core.order.affinity import reciprocity
 from cl_platform.metrics.registry import metrics
+from cl_platform.report import teachers
 from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.orders import page as orders_page
@@ -22,6 +26,7 @@ from cl_platform.report.page_data import page_data
 from cl_platform.report.pictures import order_figure
 from cl_platform.report.points import order_effects
 from cl_platform.report.runs import Runs
+from cl_platform.results.plots import affinity_figure
 
 MATRICES = [("accuracy", "accuracy"), ("calibration", "calibration error")]
 MANY = 30  # rows, from which on orders are shown together at first
@@ -51,9 +56,11 @@ def page(runs: Runs, reload: float = 0) -> str:
         _filters(rows, together),
         *_leaderboard(rows, together, measures),
         *_charts(rows, measures),
+        *teachers.sections(rows, runs.results),
         *over_streams(together or rows),
         *differences(together or rows),
         *_orders(runs),
+        *_affinities(runs),
         *_runs(),
         *tail,
     ]
@@ -217,6 +224,21 @@ def _orders(runs: Runs) -> list[str]:
         figure(order_figure(effects), "orders", "Accuracy by order", data),
         *(paragraph(f"{effect}.") for effect in effects),
     ]
+
+
+def _affinities(runs: Runs) -> Iterator[str]:
+    """Yield the affinities that curricula were made from, as heat maps."""
+    for i, found in enumerate(runs.sweep.get("affinities", ())):
+        names, matrix = found["experiences"], np.array(found["matrix"])
+        title = f"{found['affinity']} on {found['stream']}"
+        rows = [(a, b, matrix[j, k]) for j, a in enumerate(names) for k, b in enumerate(names)]
+        data = pd.DataFrame(rows, columns=["learned first", "learned after it", "affinity"])
+        yield "" if i else "<h2>What helps to learn what</h2>"
+        drawn = affinity_figure(matrix, names, title)
+        yield figure(drawn, f"affinity-{i}", "Affinity of experiences", data)
+        rho = reciprocity(matrix)
+        if math.isfinite(rho):
+            yield paragraph(f"{title}: i to j against j to i, rho {rho:.2f} (1: symmetric).")
 
 
 def _failures(runs: Runs) -> Iterator[str]:

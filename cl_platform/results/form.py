@@ -6,7 +6,7 @@ import math
 import shlex
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from cl_platform.config.run_config import SECTIONS
 from cl_platform.core.matrix import MASKS, OWN_MASK
@@ -14,6 +14,7 @@ from cl_platform.core.stream import Scenario
 
 Row = list[Annotated[float, Field(ge=0, le=1)]]
 PartialRow = list[Annotated[float, Field(ge=0, le=1)] | None]
+Visit = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -49,6 +50,7 @@ class ResultForm(Form):
     calibration: list[PartialRow] | None = None
     class_accuracy: list[PartialRow] | None = None
     anytime: list[Point] = Field(default_factory=list)
+    visits: list[Visit] = Field(default_factory=list)
 
 
 def check_result(data: dict[str, Any]) -> None:
@@ -61,14 +63,17 @@ def check_result(data: dict[str, Any]) -> None:
     config, steps = data["config"], len(data["experiences"])
     tables = [*data["matrix"].values(), *data["validation"].values()]
     tables += [table for table in (data.get("calibration"),) if table is not None]
+    visits = data.get("visits", [])
+    rows = 1 + (len(visits) or steps)
     sound = (
         all(isinstance(config[key]["name"], str) for key in SECTIONS)
         and isinstance(config["seed"], int)
         and OWN_MASK[data["scenario"]] in data["matrix"]
         and data["matrix"].keys() <= {*MASKS}
-        and all(len(table) == steps + 1 for table in tables)
+        and all(experience < steps for experience, _ in visits)
+        and all(len(table) == rows for table in tables)
         and all(len(row) == steps for table in tables for row in table)
-        and len(data.get("class_accuracy") or tables[0]) == steps + 1
+        and len(data.get("class_accuracy") or tables[0]) == rows
         and math.isfinite(data["metrics"]["average_accuracy"])
         and _is_command(data.get("command"))
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 WRITTEN = 20  # experiences whose accuracies are written into a heat map
 NAMED = 10  # experiences with a line, or a name, of their own
+MOST_NAMES, LETTERS = 40, 22  # beside a heat map of affinities; letters of each
 LARGEST = 16.0  # inches of a side: streams of hundreds of experiences have figures as well
 
 
@@ -28,11 +31,17 @@ def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
     every = _every(columns)
     axes.set_xticks(range(columns)[::every], [str(j + 1) for j in range(columns)[::every]])
+    every = _every(rows - 1)
     axes.set_yticks(
         range(rows)[::every], ["untrained", *(str(i) for i in range(every, rows, every))]
     )
     axes.set_xlabel("experience, in the order of learning")
     axes.set_ylabel("after experience")
+    if rows != columns + 1:  # each row's own experience is marked
+        steps = range(1, rows)
+        axes.plot(matrix.visits, steps, "s", markersize=4, color="white", markeredgecolor="black")
+        axes.set_xlabel("experience; what a slice is of is marked")
+        axes.set_ylabel("after slice")
     axes.set_title(literal(f"{title}: accuracy in %"), fontsize=9)
     if columns <= WRITTEN:
         for (i, j), value in np.ndenumerate(values):
@@ -48,13 +57,17 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     n = len(matrix)
     figure = new_figure(6.4, 3.8)
     axes = figure.subplots()
-    for j in range(n) if n <= NAMED else ():
-        axes.plot(range(j + 1, n + 1), values[j + 1 :, j], color="0.7", marker=".", linewidth=1)
-        axes.annotate(str(j + 1), (j + 1, values[j + 1, j]), color="0.5", fontsize=8, va="bottom")
+    steps = len(matrix.visits)
+    for j, i in zip(*matrix.learned("first"), strict=True) if n <= NAMED else ():
+        axes.plot(range(i, steps + 1), values[i:, j], color="0.7", marker=".", linewidth=1)
+        axes.annotate(str(j + 1), (i, values[i, j]), color="0.5", fontsize=8, va="bottom")
     mean = [100 * accuracy for accuracy in accuracy_so_far(matrix)]
-    axes.plot(range(1, n + 1), mean, color="C0", marker="o", label="mean of those learned so far")
-    axes.set(xlabel="experiences learned", ylabel="accuracy in %", ylim=(-2, 102))
-    axes.set_xticks(range(1, n + 1, _every(n)))
+    axes.plot(
+        range(1, steps + 1), mean, color="C0", marker="o", label="mean of those learned so far"
+    )
+    unit = "experiences" if steps == n else "slices"
+    axes.set(xlabel=f"{unit} learned", ylabel="accuracy in %", ylim=(-2, 102))
+    axes.set_xticks(range(1, steps + 1, _every(steps)))
     _finish(axes, title)
     return figure
 
@@ -62,7 +75,9 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
 def forgetting_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     """Draw for each experience the accuracy once learned and at the end."""
     values, n = 100 * matrix.values, len(matrix)
-    learned, last = np.diagonal(values, offset=-1), values[-1]
+    columns, rows = matrix.learned()
+    last, learned = values[-1], np.full(n, np.nan)  # some may never be learned
+    learned[columns] = values[rows, columns]
     figure = new_figure(2 + 0.5 * n, 3.8)
     axes = figure.subplots()
     axes.vlines(range(n), last, learned, color="0.75", linewidth=4)
@@ -92,6 +107,38 @@ def class_accuracy_figure(accuracies: np.ndarray, title: str) -> Figure:
     axes.plot(range(n), values[1:].max(axis=0), "_", color="0.5", label="at best")
     axes.set(xlabel="class", ylabel="accuracy in %", ylim=(0, 102))
     _finish(axes, title)
+    return figure
+
+
+def affinity_figure(matrix: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Draw an affinity as a heat map with white for 0: rows are sources, columns targets.
+
+    Args:
+        matrix: (T, T); its diagonal, which says nothing, stays empty.
+    """
+    n = len(names)
+    values = np.where(np.eye(n, dtype=bool), np.nan, matrix)
+    reach = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+    figure = new_figure(4.2 + 0.5 * n, 3.2 + 0.45 * n)
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    image = axes.imshow(values, cmap="RdBu", vmin=-reach, vmax=reach)
+    shown = slice(None, None, 1 + (n - 1) // MOST_NAMES)
+    cut = f"{{:.{LETTERS - 1}}}\N{HORIZONTAL ELLIPSIS}"
+    short = [name if len(name) <= LETTERS else cut.format(name) for name in names]
+    turned: Any = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(n)[shown], short[shown], parse_math=False, **turned)
+    axes.set_yticks(range(n)[shown], short[shown], parse_math=False)
+    axes.set(xlabel="learned after it", ylabel="learned first")
+    axes.set_title(literal(title), fontsize=9)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if n <= NAMED:
+        for i, j in permutations(range(n), 2):
+            colour = "white" if abs(values[i, j]) > 0.6 * reach else "black"
+            text = f"{values[i, j]:.0f}" if reach >= 100 else f"{values[i, j]:.2g}"
+            axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="the higher, the more it helps")
     return figure
 
 

@@ -21,7 +21,7 @@ References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
 KINDS = ("joint", "experts")  # of references
-OF_THE_RUN = ("strategy", "curriculum", "device", "threads")
+OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads")
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
@@ -29,7 +29,7 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
-            device and threads; the code of model and stream does not, nor do the data.
+            pacing, device and threads; the code of model and stream does not, nor do the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)
@@ -43,7 +43,7 @@ def joint_references(results: Iterable[Result]) -> dict[str, Accuracies]:
     """
     found: dict[str, Accuracies] = {}
     for result in sorted(results, key=lambda result: result.ended):
-        if result.config["strategy"]["name"] != JOINT:
+        if result.config["strategy"]["name"] != JOINT or result.config.get("pacing"):
             continue
         row = found.setdefault(settings_key(result.config), {})
         for mask, matrix in result.matrices.items():

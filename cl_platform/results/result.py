@@ -56,6 +56,8 @@ class Result:
             before training, nan for classes without samples; None likewise.
         anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
         objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
+        visits: with a teacher, [experience, training samples] of each slice, in the order of
+            learning; the matrices have a row for each.
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class Result:
     class_accuracy: np.ndarray | None = None
     anytime: list[list[float]] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict, repr=False)
+    visits: list[list[int]] = field(default_factory=list)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -199,6 +202,7 @@ class Result:
             "calibration": None if self.calibration is None else _nulled(self.calibration.values),
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
+            **({"visits": self.visits} if self.visits else {}),
         }
         return finite(document)
 
@@ -208,8 +212,11 @@ class Result:
         ids = tuple(e["identity"] for e in data["experiences"])
         names = tuple(e["name"] for e in data["experiences"])
 
+        visits = data.get("visits", [])
+        columns = (ids, names, tuple(experience for experience, _ in visits))
+
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
-            return {mask: AccuracyMatrix(r, ids, names) for mask, r in rows.items()}
+            return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
 
         errors, by_class = data.get("calibration"), data.get("class_accuracy")
         return cls(
@@ -227,9 +234,10 @@ class Result:
             ended=data.get("ended", ""),
             command=data.get("command"),
             path=path,
-            calibration=AccuracyMatrix(errors, ids, names) if errors is not None else None,
+            calibration=AccuracyMatrix(errors, *columns) if errors is not None else None,
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
             anytime=data.get("anytime", []),
+            visits=visits,
         )
 
     def save(self, folder: Path) -> Path:

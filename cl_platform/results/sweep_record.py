@@ -52,6 +52,13 @@ class _Reference(Form):
     experts: Accuracies | None = None
 
 
+class _Affinity(Form):
+    affinity: str
+    stream: str
+    experiences: list[str]
+    matrix: list[list[float]]
+
+
 class SweepForm(Form):
     """The content of `sweep.json`."""
 
@@ -63,6 +70,7 @@ class SweepForm(Form):
     scores: dict[str, dict[str, float | None]]
     phases: Annotated[list[_Phase], Field(min_length=1)]
     references: list[_Reference]
+    affinities: list[_Affinity] = Field(default_factory=list)
 
 
 class FailureForm(Form):

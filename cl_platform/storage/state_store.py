@@ -26,7 +26,12 @@ V = TypeVar("V")
 
 Keep = Literal["all", "branches", "last", "none"]
 MAGIC = b"clp-state-2\n"
-SUFFIXES = (".pt", ".checkpoint", ".corrupt")  # of the files that count towards the budget
+SUFFIXES = (
+    ".pt",
+    ".checkpoint",
+    ".scores",
+    ".corrupt",
+)  # of the files that count towards the budget
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
 CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
 STALE_PAUSE = 0.2  # seconds between looks for what others have written
@@ -77,6 +82,8 @@ class Record:
         anytime: [samples shown, accuracy] during and at the end of the step that led here; empty
             without ``evaluate_every``.
         evaluator: digest of the evaluating code; rows of other code are not used.
+        signals: what teachers see besides accuracies, by name and experience identity; see
+            :class:`cl_platform.engine.evaluation.Scores`.
     """
 
     rows: dict[str, Accuracies] = field(default_factory=dict)
@@ -85,6 +92,7 @@ class Record:
     class_accuracy: list[float | None] = field(default_factory=list)
     anytime: list[list[float]] = field(default_factory=list)
     evaluator: str = ""
+    signals: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class StateStore:
@@ -204,6 +212,23 @@ class StateStore:
         """Remove the checkpoint on the way to the state of a key, if there is one."""
         with suppress(StorageError):  # another user's
             remove(self._path(key, ".checkpoint"))
+
+    def scores(self, key: str) -> dict[str, torch.Tensor] | None:
+        """Return the scores of samples by a reference model, by name, or None; as `load`.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        return self._read(key, ".scores") if self.folder is not None else None
+
+    def save_scores(self, key: str, scores: dict[str, torch.Tensor]) -> None:
+        """Write the scores of a reference model, which any number of runs may share.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        if self.folder is not None:
+            self._write(key, ".scores", scores)
 
     def checkpoints(self) -> bool:
         """Return whether checkpoints are kept."""
@@ -327,6 +352,7 @@ def _packed(record: Record) -> dict[str, Any]:
             for split, by_mask in record.rows.items()
         },
         "calibration": listed(record.calibration),
+        "signals": {name: listed(values) for name, values in record.signals.items()},
     }
 
 
@@ -342,4 +368,6 @@ def _unpacked(identities: Sequence[str], data: dict[str, Any]) -> Record | None:
         split: {mask: named(values) for mask, values in by_mask.items()}
         for split, by_mask in data.pop("rows").items()
     }
-    return Record(rows=rows, calibration=named(data.pop("calibration")), **data)
+    signals = {name: named(values) for name, values in data.pop("signals").items()}
+    calibration = named(data.pop("calibration"))
+    return Record(rows=rows, calibration=calibration, signals=signals, **data)

@@ -21,6 +21,7 @@ def new_console(**options: Any) -> Console:
 
 
 WIDEST_MATRIX = 20  # columns that fit 80 characters with two digits each
+MOST_ROWS = 40  # the last of more slices
 
 
 class ConsoleSink:
@@ -30,6 +31,7 @@ class ConsoleSink:
         self.console = console or new_console()
         self.steps_done = 0
         self._start: Event = {}
+        self._visits: list[int] | None = None  # with a teacher
         self._progress: Progress | None = None
         self._bar: Any = None
 
@@ -45,6 +47,7 @@ class ConsoleSink:
 
     def _on_start(self, event: Event) -> None:
         self._start = event
+        self._visits = [] if event.get("teacher") else None
         config = event["config"]
         strategy, order, model = (config[k]["name"] for k in ("strategy", "curriculum", "model"))
         self.console.print(Text.assemble((strategy, "bold"), " on ", (event["stream"], "bold")))
@@ -64,17 +67,17 @@ class ConsoleSink:
                 transient=True,
             )
             n = len(event["experiences"])
-            self._bar = self._progress.add_task(f"experience 1 of {n}", total=n, note="")
+            total = None if self._visits is not None else n
+            self._bar = self._progress.add_task(self._place(1), total=total, note="")
             self._progress.start()
 
     def _on_progress(self, event: Event) -> None:
         if self._progress is not None:
             share = event["done"] / event["total"]
-            n = len(self._start["experiences"])
             self._progress.update(
                 self._bar,
                 completed=event["step"] - 1 + share,
-                description=f"experience {event['step']} of {n}",
+                description=self._place(event["step"]),
                 note=f"loss {event['loss']:.3f}",
             )
 
@@ -82,14 +85,25 @@ class ConsoleSink:
         self.steps_done = event["step"]
         if self._progress is None or event["step"] == 0:
             return
-        learned = self._start["experiences"][: event["step"]]
+        experiences = self._start["experiences"]
+        visits = range(event["step"]) if self._visits is None else self._visits
+        learned = [experiences[i] for i in dict.fromkeys(visits)]
         rows = event["rows"]["test"][OWN_MASK[self._start["scenario"]]]
         mean = sum(rows[e["identity"]] for e in learned) / len(learned)
-        name = _shorten(learned[-1]["name"], 40)
+        name = _shorten(experiences[visits[-1]]["name"], 40)
         line = f"  {event['step']:>2}  {name:<40}  mean accuracy so far {mean:6.1%}"
         again = " (kept)" if event["reused"] else ""
         self._progress.console.print(Text.assemble(line, (again, "dim")))
         self._progress.update(self._bar, completed=event["step"])
+
+    def _on_decided(self, event: Event) -> None:
+        if self._visits is not None:
+            self._visits.append(event["experience"])
+
+    def _place(self, step: int) -> str:
+        if self._visits is not None:
+            return f"slice {step}"
+        return f"experience {step} of {len(self._start['experiences'])}"
 
     def _on_end(self, event: Event) -> None:
         self.close()
@@ -147,9 +161,15 @@ def _matrix_table(result: Result) -> Table:
     for j in range(n):
         table.add_column(str(j + 1), justify="right", no_wrap=True)
     room = min(26, 72 - 6 * n)
-    for i in range(n + 1):
-        name = "untrained" if i == 0 else f"{i}: {_shorten(result.matrix.names[i - 1], room)}"
-        cells = [_cell(result.matrix[i, j], wide, learned=j < i) for j in range(n)]
+    matrix = result.matrix
+    for i in range(len(matrix.visits) + 1):
+        if 0 < i <= len(matrix.visits) - MOST_ROWS:
+            continue
+        learned = {*matrix.visits[:i]}
+        name = "untrained"
+        if i:
+            name = f"{i}: {_shorten(matrix.names[matrix.visits[i - 1]], room)}"
+        cells = [_cell(matrix[i, j], wide, learned=j in learned) for j in range(n)]
         table.add_row(name if wide else (str(i) if i else "-"), *cells)
     return table
 

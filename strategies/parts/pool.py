@@ -62,7 +62,7 @@ class Pool(FrozenBackbone):
     def begin_experience(self, experience: Experience) -> None:
         super().begin_experience(experience)
         own = self.own_items() if self.item_mask and self.copy_items else None
-        if own is not None and own.start > 0:
+        if own is not None and own.start > 0 and not self.returning:
             with torch.no_grad():
                 for values in self.items():
                     values[own] = values[own.start - self.selected : own.start].clone()

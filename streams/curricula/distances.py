@@ -19,8 +19,8 @@ from cl_platform import Samples, Stream
 from cl_platform.config import registry
 from cl_platform.config.signatures import as_section, blame, build
 from cl_platform.core.code_digest import code_digest
-from cl_platform.core.curriculum import Level
 from cl_platform.core.digests import digest
+from cl_platform.core.order.curriculum import Level
 from cl_platform.errors import ClpError, ContractError, CurriculumError, DataError
 
 Distance = Literal["cosine", "euclidean", "ot"]

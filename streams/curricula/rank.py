@@ -1,9 +1,10 @@
-"""``clp rank``: orders of a stream by the scores of a designer."""
+"""``clp rank``: orders of a stream by the scores of a designer, or by an affinity."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ def rank(
     *,
     stream: str | None = None,
     curriculum: str = "designer",
+    affinity: str | None = None,
     scenario: str | None = None,
     top: int = 10,
     bottom: int = 3,
@@ -40,7 +42,10 @@ def rank(
     stream
         Stream to learn, for example split-mnist (default: split-digits).
     curriculum
-        Source of the scores: designer. Set its parameters by --set curriculum.distance=ot etc.
+        Source of the scores: designer, linear_ordering or useful_first. Set its parameters by --set
+        curriculum.distance=ot etc.
+    affinity
+        Rank by linear_ordering of this affinity: logme, leep, ...; see clp affinity.
     scenario
         class, task or domain, where the stream has a choice.
     top
@@ -48,7 +53,7 @@ def rank(
     bottom
         Orders with the lowest scores to show.
     figure
-        Write the distances between experiences as a picture (.png, .svg, .pdf).
+        Write the distances or affinities of experiences as a picture (.png, .svg, .pdf).
     set_
         Any setting by its dotted key, key=value; may be repeated.
     config
@@ -56,17 +61,26 @@ def rank(
     json_
         Print one JSON document and nothing else.
     """
-    flags = {"stream": stream, "curriculum": curriculum, "scenario": scenario}
+    section: Any = curriculum
+    if affinity is not None:
+        name = "linear_ordering" if curriculum == "designer" else curriculum
+        section = {"name": name, "affinity": affinity}
+    flags = {"stream": stream, "curriculum": section, "scenario": scenario}
     data = overridden(config or [], flags, set_ or [])
 
     from rich.text import Text
 
+    from cl_platform.cli.affinity import write_picture
+    from cl_platform.config.labels import label
     from cl_platform.config.run_config import parse_config
     from cl_platform.config.signatures import instantiate
-    from cl_platform.core.curriculum import arrange
+    from cl_platform.core.order.affinity import is_symmetric
+    from cl_platform.core.order.curriculum import arrange
     from cl_platform.tracking.console import Whole, new_console
+    from streams.curricula import designer, transfer
     from streams.curricula.designed import Designer
-    from streams.curricula.designer import EXHAUSTIVE, ranked, variances
+    from streams.curricula.designer import EXHAUSTIVE, variances
+    from streams.curricula.transfer import Scored
 
     if top < 1 or bottom < 0:
         raise BadInput(f"top={top}, bottom={bottom}: give at least one for top, and 0 for bottom")
@@ -75,38 +89,52 @@ def rank(
         raise BadInput(f"figure={figure}: give a file such as distances.png")
     settings = parse_config(data)
     chosen = instantiate("curriculum", settings.curriculum)
-    if not isinstance(chosen, Designer):
-        raise BadInput(f"curriculum {settings.curriculum['name']!r} ranks no orders: give designer")
+    if not isinstance(chosen, Designer | Scored):
+        raise BadInput(
+            f"curriculum {settings.curriculum['name']!r} ranks no orders: give designer, "
+            "linear_ordering or useful_first"
+        )
     given = instantiate("stream", settings.stream).without_test_data()
-    items = chosen.items(given)
-    matrix = chosen.distances(given)
-    best, worst = ranked(matrix, top), ranked(matrix, bottom, worst=True)
+    if isinstance(chosen, Scored):
+        matrix, of_what = chosen.matrix(given), label(chosen.affinity)
+        ranked = partial(transfer.ranked, chosen.gains(matrix))
+        alike = ", which is symmetric: all orders are equal" if is_symmetric(matrix) else ""
+        about = f"affinity {of_what}{alike}"
+    else:
+        matrix, of_what = chosen.distances(given), chosen.distance
+        ranked = partial(designer.ranked, matrix)
+        about = f"{of_what} distances of {chosen.encoder}"
+    names = given.class_names if chosen.level == "classes" else [e.name for e in given.experiences]
+    best, worst = ranked(top), ranked(bottom, worst=True)
     arrange(given, chosen.level, best[0][1])  # raises where classes cannot be ordered
-    if figure is not None:
-        _write_figure(matrix, items.names, f"{chosen.distance} distance", figure)
+    if figure is not None and isinstance(chosen, Scored):
+        write_picture(matrix, names, f"{of_what} on {given.name}", figure)
+    elif figure is not None:
+        _write_figure(matrix, names, f"{of_what} distance", figure)
     if json_:
-        document = {
+        document: dict[str, Any] = {
             "stream": given.name,
             "curriculum": settings.curriculum,
-            "items": list(items.names),
-            "exhaustive": len(items) <= EXHAUSTIVE,
+            "items": list(names),
+            "exhaustive": len(names) <= EXHAUSTIVE,
             "top": [{"rank": i, "score": s, "order": o} for i, (s, o) in enumerate(best, 1)],
             "bottom": [{"rank": -i, "score": s, "order": o} for i, (s, o) in enumerate(worst, 1)],
-            "variances": variances(matrix).tolist(),
-            "distances": matrix.tolist(),
         }
+        if isinstance(chosen, Scored):
+            document["affinity"] = matrix.tolist()
+        else:
+            document |= {"variances": variances(matrix).tolist(), "distances": matrix.tolist()}
         print_json(document)
         return
 
     console = new_console()
-    search = "all orders scored" if len(items) <= EXHAUSTIVE else "the best of a beam search"
-    about = (
-        f"{len(items)} {chosen.level}; {chosen.distance} distances of {chosen.encoder}; {search}"
-    )
+    kind = "local" if isinstance(chosen, Scored) else "beam"
+    search = "all orders scored" if len(names) <= EXHAUSTIVE else f"the best of a {kind} search"
+    about = f"{len(names)} {chosen.level}; {about}; {search}"
     console.print(Text.assemble((given.name, "bold"), " ", (about, "dim"), "\n"))
     console.print(Whole(_table(best, worst)), crop=False)
-    if len(items) <= LABELLED:
-        legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(items.names))
+    if len(names) <= LABELLED:
+        legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(names))
         console.print(f"\n{legend}", style="dim")
     if figure is not None:
         console.print(f"\n{figure}", style="dim", soft_wrap=True)

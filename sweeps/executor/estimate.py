@@ -68,7 +68,8 @@ def pace(plan: Plan) -> tuple[float, float]:
     config = plan.config.model_copy(update={"epochs": 1, "evaluate_every": 0})
     with process_restored():
         torch.set_num_threads(1)
-        fold = Fold(replace(plan, config=config, steps=short), StateStore(None), Trackers())
+        plain = replace(plan, config=config, steps=short, pacing=None)
+        fold = Fold(plain, StateStore(None), Trackers())
         for step in short:
             began = time.perf_counter()
             fold.train()

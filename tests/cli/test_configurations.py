@@ -23,8 +23,8 @@ CASES = int(os.environ.get("CLP_CASES", "12"))
 STREAMS = {
     "blobs": {"experiences": [1, 2, 3, 5], "samples_per_class": [4, 9]},
     "split-digits": {"samples": [30, 60], "validation": [0, 0.2], "online": [False, True]},
-    "permuted-digits": {"experiences": [2], "validation": [0, 0.1]},
-    "rotated-digits": {"experiences": [2], "normalise": [True, False]},
+    "permuted-digits": {"experiences": [2], "validation": [0, 0.9]},
+    "rotated-digits": {"experiences": [2], "validation": [0, 0.8], "normalise": [True, False]},
 }
 CURRICULA = [name for name in plugins("curriculum") if name not in ("all", "explicit")]
 SCENARIOS = {"blobs": ["class", "task"], "split-digits": ["class", "task", "domain"]}

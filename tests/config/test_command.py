@@ -189,6 +189,7 @@ def test_odd_values_come_back(parameters: dict[str, Any]) -> None:
         {"strategy": {"name": "refresh", "inner": "finetune"}},
         {"strategy": {"name": "refresh", "inner": {"name": "refresh", "inner": {"name": "lwf", "alpha": [0.1, 2]}}}},
         {"strategy": {"name": "lwf", "alpha": [0.1, 1, 1e-5]}},
+        {"pacing": {"name": "reweighted", "until": 2, "shuffled": True}, "epochs": 3},
         {"augmentation": []},
         {"augmentation": ["crop", {"name": "colour-jitter", "hue": 1e-3}]},
         {"optimizer": {"groups": [{"match": "*.bias", "lr": 1e-4}], "no_decay": ["norm"]}},
@@ -224,6 +225,7 @@ def test_every_flag_is_in_the_command(name: str) -> None:
         "loss_classes": "seen",
         "threads": 2,
         "compile": "auto",
+        "pacing": "cyclical",
     }
     if name in ("clip_norm", "clip_value", "label_smoothing", "ema"):
         others[name] = 0.25

@@ -96,7 +96,7 @@ class FrozenPart(LwF):
 @pytest.mark.parametrize("name", sorted(plugins("strategy")))
 def test_no_strategy_notices_that_it_is_measured_and_counted(name: str) -> None:
     scenario = "task" if load("strategy", name).needs_task is True else "class"
-    stream = {**STREAM, "scenario": scenario}
+    stream = {**STREAM, "scenario": scenario, "experiences": 2, "samples_per_class": 20}
     settings = {"strategy": name, **NEEDS.get(name, {}), "schedule": None, "stream": stream}
     assert not differing(states(plan(**settings)), states(plan(**settings, **WATCHED)))
 
@@ -227,7 +227,9 @@ def test_the_time_it_takes_is_that_of_evaluation(monkeypatch: pytest.MonkeyPatch
         now += 10
         return 0.5
 
-    monkeypatch.setattr("cl_platform.engine.cost.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(
+        "cl_platform.engine.machine.cost.time", SimpleNamespace(perf_counter=lambda: now)
+    )
     monkeypatch.setattr(Evaluator, "mean_accuracy", measure)
     cost = execute(plan("er", evaluate_every=3), None).cost
     assert cost["train_seconds"] == 0

@@ -75,6 +75,8 @@ def assert_same_end(whole: Fold, resumed: Fold) -> None:
         *((name, ONE_STEP) for name in ("si", "refresh", "mir")),
         ("l2p", {**EVERYTHING, "model": "tiny-transformer"}),
         ("er", {"stream": {**DIGITS, "online": True}, "optimizer": {"momentum": 0.9}}),
+        ("er", {**EVERYTHING, "pacing": "cyclical"}),
+        ("lwf", {"epochs": 4, "pacing": {"name": "reweighted", "scores": "variability"}}),
         ("er", {"epochs": 3, "schedule": {"name": "StepLR", "step_size": 1, "warmup": 0.4}}),
     ],
 )

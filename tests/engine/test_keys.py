@@ -83,6 +83,7 @@ def test_a_change_of_the_order_after_position_k_keeps_the_keys_up_to_k() -> None
         {"optimizer": {"groups": [{"match": "*", "lr": 0.1}]}},
         {"augmentation": []},
         {"augmentation": ["mixup"]},
+        {"pacing": "cyclical"},
         {"strategy": {"name": "er", "memory_size": 100}},
         {"strategy": "finetune"},
         {"model": {"name": "mlp", "hidden": [10]}},
@@ -270,6 +271,19 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
             "cl_platform.models.mlp",
         },
     ),
+    "paced": (
+        {"strategy": "finetune", "pacing": "cyclical"},
+        {
+            "strategies.baselines",
+            "streams.pacing.cyclical",
+            "cl_platform.core.order.pacing",
+            "cl_platform.engine.evaluation",
+            "cl_platform.engine.pacing.epochs",
+            "cl_platform.engine.pacing.scores",
+            "cl_platform.models.classifier",
+            "cl_platform.models.mlp",
+        },
+    ),
     "wrapper on a transformed stream": (
         {"strategy": {"name": "refresh", "inner": "der++"}, "stream": "permuted-digits"},
         {
@@ -338,7 +352,7 @@ BESIDE = (
     "cl_platform.core.code_digest",
     "cl_platform.core.json_text",
     "cl_platform.core.matrix",
-    "cl_platform.engine.cost",
+    "cl_platform.engine.machine.cost",
     "cl_platform.engine.evaluation",
     "cl_platform.errors",
     "cl_platform.storage.",

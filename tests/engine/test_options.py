@@ -163,7 +163,7 @@ def test_schedules_count_steps_of_the_optimizer() -> None:
 
 def rates(schedule: LRSchedule, epochs: int, steps: int, scale: float = 1.0) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=scale)
-    after_step, after_epoch = schedule_steps(optimizer, schedule, epochs, steps)
+    after_step, after_epoch = schedule_steps(optimizer, schedule, [steps] * epochs)
     found = []
     for _ in range(epochs):
         for _ in range(steps):

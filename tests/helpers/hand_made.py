@@ -10,7 +10,7 @@ import torch
 
 from cl_platform import Samples, Stream, class_incremental
 from cl_platform.config.signatures import build
-from cl_platform.core.curriculum import ask
+from cl_platform.core.order.curriculum import ask
 from streams.curricula.distances import Items
 
 FEATURED = ["designer", "easy_first", "hard_first", "similar_chain", "distant_chain"]

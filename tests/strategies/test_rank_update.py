@@ -415,7 +415,7 @@ def test_it_needs_task_labels_and_refresh_a_single_model() -> None:
 
 @pytest.mark.system
 def test_later_tasks_are_learned_better_with_the_terms_of_earlier_ones() -> None:
-    stream = {"name": "permuted-digits", "experiences": 6, "scenario": "task"}
+    stream = {"name": "permuted-digits", "experiences": 4, "scenario": "task", "validation": 0.5}
     settings = {"optimizer": {"name": "adam", "lr": 0.01}, "epochs": 10, "batch_size": 32}
     accuracy = {}
     for terms in ("shared", "new"):

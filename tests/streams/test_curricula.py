@@ -10,7 +10,7 @@ import pytest
 import cl_platform as clp
 from cl_platform import Curriculum, Stream
 from cl_platform.config.signatures import build
-from cl_platform.core.curriculum import ask
+from cl_platform.core.order.curriculum import ask
 from cl_platform.errors import ConfigError, CurriculumError
 
 

@@ -13,7 +13,7 @@ import torch
 import cl_platform as clp
 from cl_platform import Curriculum, Samples, Stream, class_incremental
 from cl_platform.config.signatures import build
-from cl_platform.core.curriculum import arrange, ask
+from cl_platform.core.order.curriculum import arrange, ask
 from cl_platform.errors import BadInput, CurriculumError
 from streams.curricula import designer
 from streams.data.datasets import load_dataset

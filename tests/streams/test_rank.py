@@ -213,6 +213,34 @@ def test_real_images_are_ranked(clp: Clp, real_data: Path) -> None:
     assert np.array(found["distances"]).max() < 1  # features of a ReLU network have no signs
 
 
+@pytest.mark.parametrize("name", ["linear_ordering", "useful_first"])
+def test_orders_are_ranked_by_an_affinity(clp: Clp, name: str) -> None:
+    given = ["--curriculum", name, "--affinity", "kl", "--top", "120"]
+    found = document(clp, *BLOBS, *given)
+    blobs = build("stream", {"name": "blobs"})
+    made = build("curriculum", {"name": name, "affinity": "kl"})
+    assert np.array_equal(found["affinity"], made.matrix(blobs))
+    orders = [r["order"] for r in found["top"]]
+    assert len({tuple(o) for o in orders}) == 120
+    scores = [r["score"] for r in found["top"]]
+    assert scores == pytest.approx(list(made.scores(blobs, orders)))
+    assert scores == sorted(scores, reverse=True)
+    assert found["bottom"][0]["score"] == pytest.approx(scores[-1])
+    run = document(clp, "run", "--stream", "blobs", "--strategy", "finetune", "--curriculum", name, "--set", "curriculum.affinity=kl")  # fmt: skip
+    assert run["order"] == orders[0]
+
+
+def test_an_affinity_is_short_for_linear_ordering_and_says_where_orders_are_equal(clp: Clp) -> None:
+    code, out, err = clp(*BLOBS, "--affinity", "mmd", "--top", "2", "--bottom", "0")
+    assert (code, err) == (0, "")
+    assert "affinity mmd, which is symmetric: all orders are equal" in " ".join(out.split())
+    assert len({score for _, score, _ in rows_of(out)}) == 1
+    assert width(out) <= 80
+    many = ["--set", "stream.experiences=9", "--affinity", "kl"]
+    _, out, _ = clp(*BLOBS, *many, "--top", "2")
+    assert "affinity kl; the best of a local search" in " ".join(out.split())
+
+
 # --- the picture
 
 
@@ -240,6 +268,14 @@ def test_a_figure_shows_the_distances(clp: Clp, tmp_path: Path) -> None:
     assert a.shape != c.shape or not np.array_equal(a, c)
     colours = {tuple(colour) for colour in a.reshape(-1, 3)[::7]}
     assert (253, 231, 36) in colours  # the bright end of viridis: the diagonal
+
+
+def test_a_figure_of_an_affinity_is_directed(clp: Clp, tmp_path: Path) -> None:
+    clp(*BLOBS, "--affinity", "kl", "--figure", "a.png")
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    colours = {tuple(colour) for colour in picture.reshape(-1, 3)[::7]}
+    assert (217, 217, 217) in colours  # the diagonal, which says nothing
+    assert (103, 0, 31) in colours  # the red end: all is below 0
 
 
 def test_other_formats_by_the_ending(clp: Clp, tmp_path: Path) -> None:
@@ -292,6 +328,9 @@ def test_names_of_a_figure_are_no_formulas(
     ("arguments", "message"),
     [
         (("--curriculum", "random"), "curriculum 'random' ranks no orders: give designer"),
+        (("--curriculum", "transfer_chain"), "give designer, linear_ordering or useful_first"),
+        (("--affinity", "leap"), "unknown affinity 'leap'. Did you mean 'leep'"),
+        (("--curriculum", "random", "--affinity", "leep"), "curriculum.affinity is unknown"),
         (("--curriculum", "2,0,1"), "curriculum 'explicit' ranks no orders"),
         (("--curriculum", "easy_first"), "curriculum 'easy_first' ranks no orders"),
         (("--curriculum", "desinger"), "Did you mean 'designer'"),

@@ -97,6 +97,16 @@ def test_strategy_and_order_do_not_part_settings(settings: dict[str, Any]) -> No
     assert settings_key(config(**settings)) == settings_key(config())
 
 
+def test_references_are_plain_training() -> None:
+    assert settings_key(config(pacing="cyclical")) == settings_key(config())
+    axes = {"strategy": ["er", "joint"], "pacing": ["cyclical", "reweighted"]}
+    given = spec({}, base=BASE, references=["joint"])
+    (made,) = reference_runs(given, planned(axes, base=BASE), PLANNER)
+    assert made.config.pacing is None
+    paced = clp.run(strategy="joint", pacing="reweighted", out=None, **BASE)
+    assert joint_references([paced]) == {}
+
+
 def test_the_device_does_not_part_settings() -> None:
     assert settings_key({**config(), "device": "cuda"}) == settings_key(config())
 

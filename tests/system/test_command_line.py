@@ -14,7 +14,7 @@ import pytest
 
 from cl_platform.engine.contract import CHECKS
 from tests.conftest import ROOT
-from tests.helpers.processes import start_clp, wait_until
+from tests.helpers.processes import CopiedClp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 
@@ -48,7 +48,7 @@ def test_new_writes_a_strategy_that_keeps_the_contract(clp: Clp, tmp_path: Path)
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_ended_keeps_its_states(tmp_path: Path, sent: int, code: int) -> None:
     arguments = ["run", "--epochs", "100", "--strategy", "finetune"]
-    process = start_clp(arguments, tmp_path)
+    process = CopiedClp(arguments, tmp_path)
     wait_until(lambda: list(tmp_path.glob("clp-results/states/*/*.pt")), process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
@@ -59,14 +59,14 @@ def test_a_run_that_is_ended_keeps_its_states(tmp_path: Path, sent: int, code: i
     assert not list(tmp_path.glob("**/.*"))
 
 
-def test_a_full_disk_loses_nothing(clp: Clp, tmp_path: Path) -> None:
+def small_files() -> None:
     """Files may grow to 300 kB: the first records can be written, the first state (760 kB) cannot."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
-    process = start_clp(["run", "--json"], tmp_path, preexec_fn=limit)
+def test_a_full_disk_loses_nothing(clp: Clp, tmp_path: Path) -> None:
+    process = CopiedClp(["run", "--json"], tmp_path, first=small_files)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert json.loads(out)["error"][0] in err

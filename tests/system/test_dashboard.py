@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import start_clp
+from tests.helpers.processes import CopiedClp
 from tests.helpers.wandb_server import WandbServer
 from tests.system.test_wandb import environment, to
 from tests.tracking.test_dashboard import snapshot
@@ -15,7 +15,7 @@ from tests.tracking.test_dashboard import snapshot
 
 def create(folder: Path, **variables: str) -> tuple[int, str, str]:
     arguments = ["dashboard", "--entity", "someone"]
-    process = start_clp(arguments, folder, env=environment(folder, **variables))
+    process = CopiedClp(arguments, folder, env=environment(folder, **variables))
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import one_result
-from tests.helpers.processes import start_clp
+from tests.helpers.processes import CopiedClp
 
 Clp = Callable[..., tuple[int, str, str]]
 
 JOB = ["run", "--stream", "split-digits", "--strategy", "er", "--epochs", "12", "--json"]
 JOB += ["--set", "optimizer.name=adam", "--set", "optimizer.reset=false", "--lr", "0.001"]
+TAUGHT = [*JOB, "--curriculum", "teacher:sec", "--set", "stream.validation=0.2"]
 
 
-def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
+def kill_until_done(job: list[str], folder: Path, kills: int, rng: random.Random) -> int:
     """Start the job, kill it at a random moment of its work, start it again; how often killed."""
     killed = 0
     while killed < kills:
-        process = start_clp(JOB, folder, **{})
+        process = CopiedClp(job, folder)
         started = _wait_for_work(folder, process)
         if started:
             time.sleep(rng.random() * 0.6)
@@ -37,13 +37,13 @@ def kill_until_done(folder: Path, kills: int, rng: random.Random) -> int:
         process.communicate()
         if rng.random() < 0.3:
             _forget_the_end(folder, rng)
-    process = start_clp(JOB, folder)
+    process = CopiedClp(job, folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return killed
 
 
-def _wait_for_work(folder: Path, process: subprocess.Popen[str]) -> bool:
+def _wait_for_work(folder: Path, process: CopiedClp) -> bool:
     """Until this process has begun its run (its start event is written)."""
     before = sum(log.read_text().count('"start"') for log in folder.rglob("events.jsonl"))
     while process.poll() is None:
@@ -64,14 +64,15 @@ def _forget_the_end(folder: Path, rng: random.Random) -> None:
         state.with_suffix(".json").unlink(missing_ok=True)
 
 
-def check(clp: Clp, folder: Path, kills: int, seed: int) -> None:
-    code, undisturbed, err = clp(*JOB)
+def check(clp: Clp, folder: Path, kills: int, seed: int, job: list[str] = JOB) -> None:
+    code, undisturbed, err = clp(*job)
     assert code == 0, err
     folder.mkdir()
-    assert kill_until_done(folder, kills, random.Random(seed)) == kills
+    assert kill_until_done(job, folder, kills, random.Random(seed)) == kills
     expected, found = json.loads(undisturbed), one_result(folder / "clp-results")
     assert found["matrix"] == expected["matrix"]
     assert found["metrics"] == expected["metrics"]
+    assert found.get("visits") == expected.get("visits")
     assert found["run_id"] == expected["run_id"]
     assert found["cost"]["steps"] == expected["cost"]["steps"]
 
@@ -81,5 +82,6 @@ def test_killed_three_times(clp: Clp, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(clp: Clp, tmp_path: Path) -> None:
-    check(clp, tmp_path / "disturbed", kills=20, seed=1)
+@pytest.mark.parametrize("job", [JOB, TAUGHT], ids=["in order", "taught"])
+def test_killed_twenty_times(job: list[str], clp: Clp, tmp_path: Path) -> None:
+    check(clp, tmp_path / "disturbed", kills=20, seed=1, job=job)

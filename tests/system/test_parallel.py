@@ -28,8 +28,10 @@ SETTINGS = {
 }
 
 
-def trained(folder: Path, processes: int, strategy: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    given = {**SETTINGS, "strategy": strategy, "processes": processes}
+def trained(
+    folder: Path, processes: int, strategy: Any, **more: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    given = {**SETTINGS, "strategy": strategy, "processes": processes, **more}
     plan = make_plan(parse_config(given))
     result = execute(plan, folder)
     state = StateStore(folder / "states").load(plan.keys[-1])
@@ -38,15 +40,18 @@ def trained(folder: Path, processes: int, strategy: Any) -> tuple[dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    ("strategy", "pacing"),
     [
-        {"name": "er", "memory_size": 30, "memory_batch_size": 5},
-        {"name": "ewc", "strength": 10, "fisher": "batch", "fisher_samples": None},
+        ({"name": "er", "memory_size": 30, "memory_batch_size": 5}, None),
+        ({"name": "er", "memory_size": 30, "memory_batch_size": 5}, "cyclical"),
+        ({"name": "ewc", "strength": 10, "fisher": "batch", "fisher_samples": None}, None),
     ],
-    ids=lambda s: s["name"],
+    ids=["er", "er-paced", "ewc"],
 )
-def test_two_processes_learn_what_one_learns(strategy: dict[str, Any], tmp_path: Path) -> None:
-    (one, cost), (two, shared) = (trained(tmp_path, n, strategy) for n in (1, 2))
+def test_two_processes_learn_what_one_learns(
+    strategy: dict[str, Any], pacing: str | None, tmp_path: Path
+) -> None:
+    (one, cost), (two, shared) = (trained(tmp_path, n, strategy, pacing=pacing) for n in (1, 2))
     assert cost["steps"] == shared["steps"]
     assert one.keys() == two.keys()
     for name, value in one.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from cl_platform.engine.planner import make_plan
 from cl_platform.storage.state_store import State, StateStore
 from tests.conftest import ROOT, one_result
 from tests.engine.test_options import assert_equal
-from tests.helpers.processes import start_clp, wait_until
+from tests.helpers.processes import CopiedClp, start_clp, wait_until
 
 STREAM = {"name": "blobs", "experiences": 2, "classes_per_experience": 2, "samples_per_class": 100}
+Process = CopiedClp | subprocess.Popen[str]
 STEPS = 2 * 4 * 20  # experiences, epochs, batches
 SETTINGS = {
     "stream": STREAM,
@@ -40,9 +42,8 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: len(log.read_text().splitlines())
 
 
-def ended_at(count: int, steps: Callable[[], int], job: list[str], folder: Path) -> str:
-    """Start a job, end it by SIGTERM when so many steps are taken, and return what it says."""
-    process = start_clp(job, folder)
+def ended_at(count: int, steps: Callable[[], int], process: Process) -> str:
+    """End a job by SIGTERM when so many steps are taken, and return what it says."""
     wait_until(lambda: steps() >= count, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=300)
@@ -59,9 +60,8 @@ def states(folder: Path) -> Iterator[tuple[str, State]]:
         yield path.stem, state
 
 
-def finished(job: list[str], folder: Path, steps: Callable[[], int]) -> str:
+def finished(process: Process, folder: Path, steps: Callable[[], int]) -> str:
     """What a job that goes on to its end prints."""
-    process = start_clp(job, folder)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert steps() == STEPS, "no step is taken twice"
@@ -77,10 +77,10 @@ def test_ended_twice_in_mid_experience_a_run_ends_as_undisturbed(
     (folder / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
     job = ["run", "--config", "run.yaml", "--json"]
     for count in (10, 35):  # both in the first experience
-        assert ended_at(count, steps, job, folder).startswith("terminated; ")
+        assert ended_at(count, steps, CopiedClp(job, folder)).startswith("terminated; ")
         assert steps() < STEPS // 2
         assert len(list(folder.rglob("*.checkpoint"))) == 1
-    out = finished(job, folder, steps)
+    out = finished(CopiedClp(job, folder), folder, steps)
     found = json.loads(out)
     wanted = execute(make_plan(parse_config(SETTINGS)), whole / "clp-results").to_json()
     for part in ("run_id", "matrix", "metrics"):
@@ -99,8 +99,8 @@ def test_a_sweep_that_is_ended_goes_on_in_mid_experience(
     spec = {"base": SETTINGS, "axes": {"seed": [0]}, "workers": 1}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec))
     job = ["sweep", "mine.yaml"]
-    err = ended_at(30, steps, job, tmp_path)
+    err = ended_at(30, steps, start_clp(job, tmp_path))
     assert err.startswith("terminated; "), err
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 1
-    finished(job, tmp_path, steps)
+    finished(start_clp(job, tmp_path), tmp_path, steps)
     assert one_result(tmp_path / "clp-results" / "mine")["cost"]["steps"] == STEPS

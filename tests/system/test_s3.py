@@ -42,7 +42,7 @@ from sweeps.api import as_spec, preview
 from sweeps.executor.driver import Driver
 from sweeps.planning import plan_runs
 from sweeps.record import Phase, failure, write_failure
-from tests.helpers.processes import start_clp, wait_until
+from tests.helpers.processes import CopiedClp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 SERVER = """
@@ -225,14 +225,14 @@ def test_a_sweep_knows_what_is_there(out: str) -> None:
 
 
 def test_a_killed_process_goes_on_from_the_stored_states(out: str, tmp_path: Path) -> None:
-    process = start_clp([*JOB, "--out", out], tmp_path)
+    process = CopiedClp([*JOB, "--out", out], tmp_path)
     states = location(out) / "states"
     wait_until(lambda: sum(path.suffix == ".pt" for *_, path in listed(states)) >= 2, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     left = sum(path.suffix == ".pt" for _, _, path in listed(states))
     assert 2 <= left < 5
-    process = start_clp([*JOB, "--out", out], tmp_path)
+    process = CopiedClp([*JOB, "--out", out], tmp_path)
     stdout, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     found = json.loads(stdout)

@@ -13,7 +13,7 @@ import torch
 
 from cl_platform import Result
 from cl_platform.results.load import load_run, read_results
-from tests.helpers.processes import start_clp, wait_until
+from tests.helpers.processes import CopiedClp, wait_until
 
 Clp = Callable[..., tuple[int, str, str]]
 
@@ -54,7 +54,7 @@ def test_an_update_killed_in_the_middle_has_the_same_bits(
     monkeypatch.chdir(whole)
     code, _, err = clp("update", before, *NEW)
     assert code == 0, err
-    process = start_clp(["update", before, *NEW], killed)
+    process = CopiedClp(["update", before, *NEW], killed)
     runs = killed / "clp-results" / "runs"
 
     def training() -> bool:  # after the rows before training and of the first experience
@@ -65,7 +65,7 @@ def test_an_update_killed_in_the_middle_has_the_same_bits(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(read_results(killed / "clp-results")) == 1
-    process = start_clp(["update", before, *NEW], killed)
+    process = CopiedClp(["update", before, *NEW], killed)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert updated(killed).matrix.values.tolist() == updated(whole).matrix.values.tolist()

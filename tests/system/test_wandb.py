@@ -36,7 +36,7 @@ from cl_platform.tracking.wandb.schema import (
 )
 from cl_platform.tracking.wandb.sink import WandbSink
 from tests.conftest import ROOT, one_result
-from tests.helpers.processes import start_clp
+from tests.helpers.processes import CopiedClp, start_clp
 from tests.helpers.wandb_server import KEY, ReceivedRun, WandbServer
 
 DATA = ROOT / "tests" / "data"
@@ -57,9 +57,9 @@ def to(server: WandbServer) -> dict[str, str]:
     return {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
 
 
-def start_run(folder: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
+def start_run(folder: Path, *more: str, **variables: str) -> CopiedClp:
     arguments = [*RUN, "--out", str(folder / "out"), *more]
-    return start_clp(arguments, folder, env=environment(folder, **variables))
+    return CopiedClp(arguments, folder, env=environment(folder, **variables))
 
 
 def run(folder: Path, *more: str, **variables: str) -> tuple[str, dict]:
@@ -138,10 +138,11 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def prompted(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What a strategy that tells of itself logs per experience."""
+    """What a strategy that tells of itself logs per experience, led by a teacher."""
     folder = tmp_path_factory.mktemp("prompted")
     command = ["run", "--stream", "blobs", "--strategy", "l2p", "--model", "tiny-transformer"]
-    process = start_clp([*command, "--wandb", "offline"], folder, env=environment(folder))
+    command += ["--curriculum", "teacher:fixed", "--set", "curriculum.share=1"]
+    process = CopiedClp([*command, "--wandb", "offline"], folder, env=environment(folder))
     _, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, "")
     return [logged["item"] for logged in read_back(folder)["history"]]
@@ -361,7 +362,7 @@ def test_an_unknown_event_does_not_end_the_sink(
     recorder = Recorder()
     monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
     trackers = Trackers([WandbSink("offline", tmp_path)])
-    trackers.emit("decided", step=1)
+    trackers.emit("postponed", step=1)
     assert len(trackers.sinks) == 1
     execute(make_plan(parse_config({"stream": "blobs"})), None, sinks=trackers.sinks)
     assert len(recorder.curve()) == 5

@@ -28,6 +28,8 @@ def unfit(plan: Plan, strategy: Strategy) -> str | None:
     for name, usual in (("ema", 0.0), ("accumulate", 1), ("compile", False), ("processes", 1)):
         if getattr(config, name) != usual:
             return f"{name} is set"
+    if plan.pacing is not None or plan.teacher is not None:
+        return "a pacing or a teacher chooses what is learned"
     if plan.stream.open or config.count_flops:
         return "the stream is open" if plan.stream.open else "count_flops is set"
     if config.precision != "float32":

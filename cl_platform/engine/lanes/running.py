@@ -16,12 +16,12 @@ from typing import Any
 
 from cl_platform.core.rng import deterministic, global_generators
 from cl_platform.core.wrapper import innermost
-from cl_platform.engine.cost import Stopwatch
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.lanes.choice import unfit
 from cl_platform.engine.lanes.lane import Lane
 from cl_platform.engine.lanes.logits import shared_logits
 from cl_platform.engine.lanes.stack import Apart, Stack, stacked, unstackable
+from cl_platform.engine.machine.cost import Stopwatch
 from cl_platform.errors import ClpError
 
 Report = Callable[[int, str], None]
@@ -42,7 +42,10 @@ def run_lanes(
     """
     failed: list[ClpError | None] = [None] * len(folds)
     ends = [*upto] or [None] * len(folds)
-    paths = [fold.untrained(end) for fold, end in zip(folds, ends, strict=True)]
+    paths = [
+        fold.untrained(range(len(fold.plan.steps) + 1)[: None if end is None else end + 1])
+        for fold, end in zip(folds, ends, strict=True)
+    ]
     waiting: dict[int, int] = {}  # the step that a fold is to be trained for
     moving = [*range(len(folds))]
     compared: Counter[Any] = Counter()

@@ -51,7 +51,7 @@ SCHEMA = (
     ),
     Logged("config", "order", "experiences (or classes) in the order of learning"),
     Logged("config", "scenario", "`class`, `task` or `domain`"),
-    Logged("history", "experience", "how many experiences are learned"),
+    Logged("history", "experience", "how many experiences, or slices of a teacher, are learned"),
     Logged(
         "history",
         "so_far/<metric>",
@@ -72,6 +72,12 @@ SCHEMA = (
         "accuracy on the j-th learned experience, from when it is learned",
         "experience",
         "more",
+    ),
+    Logged(
+        "history",
+        "teacher/experience",
+        "with a teacher: the experience of a slice, numbered from 1 as the stream is given",
+        "experience",
     ),
     Logged(
         "history",

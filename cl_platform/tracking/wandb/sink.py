@@ -56,6 +56,7 @@ class WandbSink:
         self._run: Any = None
         self._start: Event = {}
         self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
+        self._visits: list[int] = []  # with a teacher, what it decided
         self._next = 0  # row to be logged
         self._steps_before = 0
         self._last_total = 0
@@ -99,6 +100,9 @@ class WandbSink:
         self._rows[event["step"]] = event["rows"]["test"]
         self._log_rows()
 
+    def _on_decided(self, event: Event) -> None:
+        self._visits.append(event["experience"])
+
     def _on_diagnosed(self, event: Event) -> None:
         import wandb
 
@@ -118,23 +122,28 @@ class WandbSink:
 
     def _row(self, k: int) -> dict[str, Any]:
         """Return what is logged after k experiences."""
-        learned = self._start["experiences"][:k]
-        ids, names = [e["identity"] for e in learned], [e["name"] for e in learned]
+        experiences, visits = self._start["experiences"], self._visits[:k]
+        columns = range(len(experiences) if visits else k)  # of those that come again, all
+        ids = [experiences[j]["identity"] for j in columns]
+        names = [experiences[j]["name"] for j in columns]
         logged: dict[str, Any] = {"experience": k}
+        if visits:
+            logged["teacher/experience"] = visits[-1] + 1
         for mask, accuracies in self._rows[k].items():
-            values = [accuracies[e] for e in ids]
-            logged[f"accuracy/{mask}/average"] = sum(values) / k
-            for j, value in enumerate(values, 1):
-                logged[f"accuracy/{mask}/experience_{j}"] = value
+            values = {j: accuracies[ids[j]] for j in sorted({*visits}) or columns}
+            logged[f"accuracy/{mask}/average"] = sum(values.values()) / len(values)
+            for j, value in values.items():
+                logged[f"accuracy/{mask}/experience_{j + 1}"] = value
         own = OWN_MASK[self._start["scenario"]]
         rows = [self._rows[i][own] for i in range(k + 1)]
-        metrics = compute_metrics(AccuracyMatrix.from_rows(rows, ids, names))
+        metrics = compute_metrics(AccuracyMatrix.from_rows(rows, ids, names, visits))
         return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
 
     def _on_end(self, event: Event) -> None:
         result = Result.from_json(event["result"])
+        self._visits = [experience for experience, _ in result.visits]
         # What nothing was evaluated for: the run had ended before, or one state stands for all.
-        for k in range(self._next, len(result.matrix) + 1):
+        for k in range(self._next, len(result.matrix.visits) + 1):
             self._rows[k] = {
                 mask: dict(zip(matrix.experience_ids, map(float, matrix.values[k]), strict=True))
                 for mask, matrix in result.matrices.items()
@@ -149,7 +158,7 @@ class WandbSink:
     def _log_matrices(self, result: Result) -> None:
         import wandb
 
-        logged: dict[str, Any] = {"experience": len(result.matrix)}
+        logged: dict[str, Any] = {"experience": len(result.matrix.visits)}
         for mask in [m for m in MASKS if m in result.matrices]:
             matrix = result.matrices[mask]
             names = [f"{j}: {name}" for j, name in enumerate(matrix.names, 1)]

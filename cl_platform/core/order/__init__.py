@@ -1,0 +1,1 @@
+"""What decides what is learned when: curricula and teachers the order, pacings the epochs."""

@@ -1,0 +1,131 @@
+"""Runs whose order a teacher decides: their plans grow slice by slice.
+
+A decision depends on the records of the states before it, and shows in the key of the state that
+it leads to. So resuming and sharing are look-ups as in any run, and runs of several teachers share
+states for as long as they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl_platform.config.run_config import RunConfig
+from cl_platform.core.digests import digest
+from cl_platform.core.matrix import OWN_MASK
+from cl_platform.core.order.teacher import Past, Teacher, Visit, next_visit
+from cl_platform.core.rng import seed_for
+from cl_platform.core.strategy import Strategy
+from cl_platform.core.stream import Experience, Stream
+from cl_platform.engine.plan import Plan, Step
+from cl_platform.storage.state_store import Record
+
+
+def teaching_faults(
+    config: RunConfig, teacher: Teacher, strategy: Strategy, stream: Stream
+) -> Iterator[str]:
+    """Yield why a run cannot be led by a teacher, one line each."""
+    name, teaches = config.strategy["name"], f"curriculum {config.curriculum['name']!r}"
+    if teacher.watches and not all(len(e.validation) for e in stream.experiences):
+        yield (
+            f"{teaches} decides by validation data, and stream {stream.name!r} has none: give "
+            "stream.validation=0.1, say"
+        )
+    if stream.online or stream.open:
+        kind = "an online stream is seen once" if stream.online else "an open one is not known yet"
+        yield f"{teaches} lets experiences come again, and {kind}; leave it out"
+    if strategy.trains_on != "experience":
+        yield f"strategy {name!r} has no slices, since it trains on more than its experience"
+    if not strategy.revisits:
+        yield f"strategy {name!r} learns each experience once, and {teaches} lets them come again"
+    lists = {
+        name
+        for part in strategy.modules()
+        if isinstance(part, Strategy)
+        for name in part.per_experience
+        if isinstance(getattr(part, name), list | tuple)
+    }
+    if lists:
+        yield f"{', '.join(sorted(lists))}: {teaches} learns in slices; give one value for all"
+    if config.pacing is not None:
+        yield f"pacing={config.pacing['name']}: {teaches} learns in slices; leave one of them out"
+    if config.processes > 1:
+        yield f"processes={config.processes}: {teaches} has runs of one process; leave it out"
+
+
+def advised(plan: Plan, records: Sequence[Record]) -> Plan | None:
+    """Return a plan with the slice that its teacher decides next; None if it has none or is done.
+
+    Args:
+        records: of all states of the plan so far.
+
+    Raises:
+        CurriculumError: the teacher failed.
+    """
+    if plan.teacher is None:
+        return None
+    visit = next_visit(plan.teacher, _past(plan, records), plan.config.seed)
+    return None if visit is None else following(plan, [visit])
+
+
+def following(plan: Plan, visits: Sequence[Visit]) -> Plan:
+    """Return a teacher's plan with some more slices."""
+    for visit in visits:
+        step = _slice(plan, visit)
+        plan = replace(
+            plan,
+            visits=(*plan.visits, visit),
+            steps=(*plan.steps, step),
+            keys=(*plan.keys, digest(plan.keys[-1], step.identity)),
+        )
+    return plan
+
+
+def _past(plan: Plan, records: Sequence[Record]) -> Past:
+    experiences, own = plan.stream.experiences, OWN_MASK[plan.stream.scenario]
+    identities = [e.identity for e in experiences]
+    unknown = dict.fromkeys(identities, np.nan)
+    tables = (
+        [record.rows.get("validation", {own: unknown})[own] for record in records],
+        [record.signals.get("probability", unknown) for record in records],
+        [record.signals.get("confidence", unknown) for record in records],
+    )
+    accuracy, probability, confidence = (
+        np.array([[row[i] for i in identities] for row in rows]) for rows in tables
+    )
+    sizes = tuple(len(e.train) for e in experiences)
+    assert plan.teacher is not None
+    budget = round(plan.teacher.passes * sum(sizes))
+    return Past(plan.visits, accuracy, probability, confidence, sizes, budget)
+
+
+def _slice(plan: Plan, visit: Visit) -> Step:
+    """Return the step of a slice: the rows of its experience that come next.
+
+    An experience is gone through in passes, each in another random order; a slice that is one whole
+    pass is the experience as it is, and its step that of a run without a teacher.
+    """
+    experience = plan.stream[visit.experience]
+    begun = sum(v.samples for v in plan.visits if v.experience == visit.experience)
+    n = len(experience.train)
+    if visit.samples != n or begun % n:
+        rows = _rows(experience, begun, visit.samples, plan.config.seed)
+        experience = experience.subset(rows.to(experience.train.index.device))
+    return Step(experience.without_test_data(), (experience,), experience.identity)
+
+
+def _rows(experience: Experience, begun: int, samples: int, seed: int) -> Tensor:
+    """Return some rows of an experience after the first `begun` ones, in stored order."""
+    n, found = len(experience.train), []
+    for turn in count(begun // n):
+        rng = np.random.default_rng(seed_for(seed, turn, f"pass {experience.task}"))
+        start = max(0, begun - turn * n)
+        found.append(rng.permutation(n)[start : begun + samples - turn * n])
+        if begun + samples <= (turn + 1) * n:
+            return torch.from_numpy(np.sort(np.concatenate(found)))
+    raise AssertionError
