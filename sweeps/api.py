@@ -33,7 +33,7 @@ from sweeps.record import Phase, Tally
 from sweeps.scores import affinities_of, scores_of
 from sweeps.space import fill, randoms, templates
 from sweeps.spec import ORDER_METHODS, SweepSpec, Tune, parse_spec, read_spec
-from sweeps.tuning import choice
+from sweeps.tuning import choice, policy_search
 from sweeps.tuning.choice import Choice
 from sweeps.tuning.order_search import search_orders
 from sweeps.wandb_summary import log_summary
@@ -275,6 +275,9 @@ class _Running:
             from sweeps.tuning.ray_tune import search  # imports Ray Tune, in seconds
 
             self.chosen = search(driver, phase)
+        elif tune.method == "policy":
+            driver.carry_out(phase)
+            self.chosen = policy_search.learn(spec, phase, plan.folder)
         else:
             driver.carry_out(phase)
             self.chosen = choice.choose(tune, phase, plan.folder)
@@ -368,6 +371,8 @@ def _plan(spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | No
     runs = plan_runs(spec, planner, examples)
     if spec.tune is not None:
         choice.check_validation(runs, planner)
+        if spec.tune.method == "policy":
+            policy_search.check(spec, runs)
     references = reference_runs.reference_runs(spec, runs, planner)
     if spec.tune is not None:  # they were planned for their faults only
         references = []

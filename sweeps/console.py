@@ -14,10 +14,12 @@ from rich.text import Text
 
 from cl_platform.config.labels import duration
 from cl_platform.metrics.registry import find_metric
+from cl_platform.report.orders.pairs import pair_effects, pair_sentences
 from cl_platform.report.orders.study import Study, verdict
 from cl_platform.report.points import METRICS, for_table, order_effects, spread
 from sweeps.record import Phase, Tally
 from sweeps.spec import ORDER_METHODS
+from sweeps.tuning.policy_search import about as about_policy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,10 +179,12 @@ def outcome(sweep: Sweep, console: Console) -> None:
 
 
 def _tried(sweep: Sweep, group: Mapping[str, str]) -> str | None:
-    """Return the objectives of the whole orders that a search over orders tried in a group."""
-    if sweep.spec.tune is None or sweep.spec.tune.method not in ORDER_METHODS:
+    """Return what a search over orders tried in a group, or what a policy learned."""
+    if sweep.spec.tune is None or sweep.spec.tune.method not in (*ORDER_METHODS, "policy"):
         return None
     trials = [t for phase in sweep.phases for t in phase.trials if t["group"] == group]
+    if sweep.spec.tune.method == "policy":
+        return about_policy(trials)
     longest = max(len(trial["values"]["curriculum"]) for trial in trials)
     whole = [t for t in trials if len(t["values"]["curriculum"]) == longest]
     found = [value for trial in whole for value in trial["objectives"] if value is not None]
@@ -202,6 +206,9 @@ def _about_orders(sweep: Sweep, frame: pd.DataFrame, console: Console) -> None:
         console.print(_orders_table(study))
         for number, score in enumerate(study.scores, 1):
             console.print(f"rho {number}: {verdict(study, score)}", style="dim")
+        for point in study.points:
+            pairs = {"average_accuracy": pair_effects(point.orders, point.means)}
+            console.print(pair_sentences(point, pairs, study.items), style="dim")
 
 
 def _orders_table(study: Study) -> Table:

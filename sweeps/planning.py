@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,11 @@ from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, ConfigError, CurriculumError
 from sweeps.space import Point, is_random, points, settings, templates
 from sweeps.spec import SweepSpec
+from sweeps.tuning.schedule_search import actions, schedules
 
 SHOWN_FAULTS = 20
+SCHEDULE = "strategy.schedule"  # the part of a point that says which of all schedules
+MOST_SCHEDULED = 5  # experiences: 1050 schedules; of six there are 132,300
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,35 @@ def _runs(spec: SweepSpec, planner: Planner, point: Point) -> Iterable[Run]:
     for section in variants(planner, config):
         chosen = config if section is None else with_section(config, "curriculum", section)
         shown = labels if section is None else {**labels, "curriculum": label(section)}
-        yield run_of(planner, chosen, shown, upto)
+        if spec.tune is not None and spec.tune.method == "policy":
+            for scheduled in every_schedule(planner, chosen):
+                schedule = {SCHEDULE: label(scheduled.strategy["schedule"])}
+                yield run_of(planner, scheduled, {**shown, **schedule}, upto)
+        else:
+            yield run_of(planner, chosen, shown, upto)
+
+
+def every_schedule(planner: Planner, config: RunConfig) -> Iterator[RunConfig]:
+    """Yield a configuration of `scheduled-replay` with each schedule of its stream.
+
+    Raises:
+        ConfigError: the strategy has no schedule left to choose, or the stream has too many.
+    """
+    strategy, n = config.strategy, len(planner.stream(config))
+    if strategy.get("schedule") != "equal" or strategy.get("policy", "") is not None:
+        raise ConfigError(
+            "tune.method=policy learns the schedules of strategy scheduled-replay: give that one, "
+            "without schedule or policy"
+        )
+    if n > MOST_SCHEDULED:
+        raise ConfigError(
+            f"tune.method=policy trains every replay schedule, of which {n} experiences have "
+            f"{math.prod(len(actions(k)) for k in range(n)):,}: give a stream of {MOST_SCHEDULED} "
+            "experiences at most"
+        )
+    for schedule in schedules(n):
+        section = {**strategy, "schedule": [list(shares) for shares in schedule]}
+        yield config.model_copy(update={"strategy": section})
 
 
 def variants(planner: Planner, config: RunConfig) -> list[Mapping[str, Any] | None]:

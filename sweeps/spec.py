@@ -78,8 +78,22 @@ class Budget(_Strict):
 
 
 Reference = Literal["joint", "experts"]
-Method = Literal["all", "asha", "optuna", "mcts", "halving"]
+Method = Literal["all", "asha", "optuna", "mcts", "halving", "policy"]
 ORDER_METHODS = ("mcts", "halving")
+
+
+class PolicyLearning(_Strict):
+    """How a policy of replay schedules is learned; the defaults are those of Klasson et al. 2023.
+
+    Args:
+        episodes: streams that it walks through in the table of all schedules.
+        hidden: width of its two hidden layers.
+        rate: of learning.
+    """
+
+    episodes: PositiveInt = 10_000
+    hidden: PositiveInt = 512
+    rate: PositiveFloat = 1e-4
 
 
 class Tune(_Strict):
@@ -87,7 +101,8 @@ class Tune(_Strict):
 
     Args:
         method: ``all`` tries every point of the axes; ``asha`` and ``optuna`` are Ray Tune's;
-            ``mcts`` and ``halving`` search for the best order of the experiences.
+            ``mcts`` and ``halving`` search for the best order of the experiences; ``policy`` trains
+            all replay schedules of ``scheduled-replay`` and learns from them which to choose.
         trials: number of points that ``asha`` or ``optuna`` tries for each choice.
         budget: most experiences that a search over orders trains for each choice, all seeds
             together.
@@ -97,6 +112,7 @@ class Tune(_Strict):
         per: axes for each value of which the best point is chosen separately; unless given, those
             of strategy (by its name), stream, scenario and curriculum that are axes.
         grace: experiences before a trial may be stopped early.
+        policy: how ``policy`` learns.
     """
 
     method: Method = "all"
@@ -107,6 +123,7 @@ class Tune(_Strict):
     mode: Literal["max", "min"] | None = None
     per: list[str] | None = None
     grace: PositiveInt = 2
+    policy: PolicyLearning = Field(default_factory=PolicyLearning)
 
     @model_validator(mode="after")
     def _follow_the_metric(self) -> Tune:
@@ -187,7 +204,7 @@ class SweepSpec(_Strict):
     @property
     def adaptive(self) -> bool:
         """True if tuning proposes points one after the other instead of trying all of them."""
-        return self.tune is not None and self.tune.method != "all"
+        return self.tune is not None and self.tune.method not in ("all", "policy")
 
 
 def _faults(spec: SweepSpec) -> Iterator[str]:
@@ -247,11 +264,15 @@ def _tuning_faults(spec: SweepSpec, tune: Tune) -> Iterator[str]:
         yield f"tune.metric={tune.metric}:{suggestion(tune.metric, known)}"
     elif tune.mode is None:
         yield f"tune.metric={tune.metric} has no direction: give tune.mode, max or min"
-    if tune.method in ORDER_METHODS:
-        if "curriculum" in spec.axes or "curriculum" in spec.base:
-            yield f"tune.method={tune.method} searches the curriculum: give none in base or axes"
-        if tune.experiences != "all":
-            yield f"tune.method={tune.method} with tune.experiences={tune.experiences}: give all"
+    if tune.method in ORDER_METHODS and ("curriculum" in spec.axes or "curriculum" in spec.base):
+        yield f"tune.method={tune.method} searches the curriculum: give none in base or axes"
+    if tune.method in (*ORDER_METHODS, "policy") and tune.experiences != "all":
+        yield f"tune.method={tune.method} with tune.experiences={tune.experiences}: give all"
+    if tune.method == "policy" and (tune.metric, tune.mode) != ("average_accuracy", "max"):
+        yield (
+            f"tune.method=policy with tune.metric={tune.metric}, tune.mode={tune.mode}: its reward "
+            "is the mean validation accuracy after each experience; leave both out"
+        )
 
 
 def _import_strategies(*sections: Any) -> None:

@@ -10,21 +10,21 @@ from cl_platform.cli.app import print_json
 from cl_platform.config.registry import Kind, load, plugins
 
 Section = Literal[
-<<<<<<< HEAD
-    "streams", "strategies", "curricula", "affinities", "encoders", "models", "augmentations"
-=======
-    "streams", "strategies", "curricula", "pacings", "encoders", "models", "augmentations"
->>>>>>> pacing
+    "streams",
+    "strategies",
+    "curricula",
+    "affinities",
+    "pacings",
+    "encoders",
+    "models",
+    "augmentations",
 ]
 KINDS: dict[str, Kind] = {
     "streams": "stream",
     "strategies": "strategy",
     "curricula": "curriculum",
-<<<<<<< HEAD
     "affinities": "affinity",
-=======
     "pacings": "pacing",
->>>>>>> pacing
     "encoders": "encoder",
     "models": "model",
     "augmentations": "augmentation",
@@ -37,20 +37,13 @@ def list_plugins(
     *,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-<<<<<<< HEAD
-    """List streams, strategies, curricula, affinities, encoders, models and augmentations.
-=======
-    """List streams, strategies, curricula, pacings, encoders, models and augmentations.
->>>>>>> pacing
+    """List streams, strategies, curricula, affinities, pacings, encoders, models, augmentations.
 
     Parameters
     ----------
     kind
-<<<<<<< HEAD
-        Show only streams, strategies, curricula, affinities, encoders, models or augmentations.
-=======
-        Show only streams, strategies, curricula, pacings, encoders, models or augmentations.
->>>>>>> pacing
+        Show only streams, strategies, curricula, affinities, pacings, encoders, models or
+        augmentations.
     json_
         Print one JSON document and nothing else.
     """

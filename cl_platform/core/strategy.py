@@ -56,6 +56,10 @@ class Strategy(nn.Module):
     """If true, hooks read ``experience.train`` besides the batches they get, in online streams
     as well, where that is a second pass. If not, it cannot be read there."""
 
+    needs_validation: ClassVar[bool] = False
+    """If true, it goes by ``info.validated``, the recorded accuracies on validation data, which are
+    there from ``begin_experience`` on. Streams without such data are refused."""
+
     needs_horizon: ClassVar[bool] = False
     """If true, it shares something out among all experiences to come, so that it must know their
     number: open streams are refused."""
@@ -185,6 +189,10 @@ class Strategy(nn.Module):
     def other_code(self) -> tuple[Any, ...]:
         """Return functions and classes of others that it was given: keys cover their code."""
         return ()
+
+    def fingerprint(self) -> str:
+        """Return a hash of the files that it reads, which keys cover; empty if it reads none."""
+        return ""
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return numbers worth a look after an experience, by name, for events and W&B."""

@@ -443,6 +443,9 @@ class StreamInfo:
         label_smoothing: share of each label that is spread over all classes that compete.
         visits: which experience each step up to the present learns, numbered by their first visits:
             0, 1, 2... unless experiences come again; the kernel sets it before each step.
+        validated: the recorded accuracies on validation data of the experiences learned before the
+            present one, in the order of learning, under the scenario's own mask; set before each
+            step for strategies that declare `needs_validation`, else empty.
     """
 
     scenario: Scenario
@@ -465,6 +468,7 @@ class StreamInfo:
     build_optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer | None] | None = None
     reset_optimizer: bool = True
     visits: list[int] = field(default_factory=list)
+    validated: list[float] = field(default_factory=list)
 
     @property
     def n_classes(self) -> int:

@@ -48,6 +48,7 @@ class Wrapper(Strategy):
     freezes_model = _inner("freezes_model")
     grows = _inner("grows")
     needs_second_pass = _inner("needs_second_pass")
+    needs_validation = _inner("needs_validation")
     needs_horizon = _inner("needs_horizon")
     revisits = _inner("revisits")
     clip_norm = _inner("clip_norm")

@@ -215,15 +215,17 @@ class Fold:
     def train(
         self,
         paced: Sequence[Tensor] | None = None,
+        validated: list[float] | None = None,
         look: Callable[[], None] | None = None,
     ) -> None:
         """Train one step of the fold, from the present state.
 
         Args:
             paced: the rows of each epoch, where another process has chosen them.
+            validated: what another process has looked up; see :class:`StreamInfo`.
             look: called after each epoch of a plan without a pacing; leaves no trace.
         """
-        lesson = self.lesson(paced, look)
+        lesson = self.lesson(paced, validated, look)
         loop = compiling(self.strategy, self.choices.compiles(self.strategy, lesson.batches))
         with (
             self.blaming(lesson.k),
@@ -239,29 +241,32 @@ class Fold:
     def lesson(
         self,
         paced: Sequence[Tensor] | None = None,
+        validated: list[float] | None = None,
         look: Callable[[], None] | None = None,
         beside: bool = False,
     ) -> Lesson:
         """Return what trains one step, from the present state.
 
         Args:
-            paced, look: see :meth:`train`.
+            paced, validated, look: see :meth:`train`.
             beside: others, on stacked weights: no checkpoints are written on the way, and batches
                 have inputs as they are stored.
         """
         plan, k = self.plan, self.position + 1
         paced = self.paced(k) if paced is None else paced
+        validated = self._validated() if validated is None else validated
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
         attended = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve, not beside)
         if self.team is not None:
             message = {"step": k, "state": vars(self.state), "checkpoint": attended.found}
-            self.team.lead(self.device, {**message, "paced": paced})
+            self.team.lead(self.device, {**message, "paced": paced, "validated": validated})
         if plan.stream.open and k > 1:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
         self._enter(k)
+        self.info.validated[:] = validated
         average = None
         if plan.config.ema:
             average = WeightAverage(plan.config.ema, self.state.average)
@@ -341,6 +346,16 @@ class Fold:
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
         lesson.checkpoints.remove()
+
+    def _validated(self) -> list[float]:
+        """Return the record of what was learned so far, for a strategy that goes by it."""
+        if not (self.strategy.needs_validation and self.position):
+            return []
+        if not self._complete(self.position):
+            self.evaluate()
+        row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
+        identity = {e.task: e.identity for e in self.plan.stream.experiences}  # not of slices
+        return [row[identity[e.task]] for e in self._learned(self.position)]
 
     @property
     def _is_first(self) -> bool:

@@ -317,6 +317,7 @@ class Planner:
             *(type(m) for m in template.modules()),
             *(c for m in inner for c in m.other_code()),
         )
+        read = [m.fingerprint() for m in inner]
         samples = [s for e in stream.experiences for s in (e.train, e.test)]
         readers = {type(s.transform): 0 for s in samples if s.transform}
         types = (type(stream.preprocess), *readers)
@@ -331,6 +332,7 @@ class Planner:
                 *(FEATURES if template.takes_features else ()),
                 *(PARALLEL if config.processes > 1 else ()),
             ),
+            **({"files of the strategy": digest(*read)} if any(read) else {}),
         }
 
     def _reference(
@@ -370,7 +372,8 @@ class Planner:
         settings = _settings(config)
         del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
         settings["device"] = config.device.partition(":")[0]
-        if config.evaluate_every or config.early_stopping:  # then a state depends on accuracies
+        if config.evaluate_every or config.early_stopping or template.needs_validation:
+            # Then a state depends on accuracies.
             settings["evaluator"] = kernel_digest(*EVALUATION)
         stream, steps = arranged.stream, arranged.steps
         later = _per_experience(settings["strategy"], template, len(steps))
@@ -467,6 +470,11 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         faults.append(
             f"strategy {name!r} is set up for a known number of experiences, and that of an open "
             "stream is not: leave stream.open out"
+        )
+    if strategy.needs_validation and not all(len(e.validation) for e in stream.experiences):
+        faults.append(
+            f"strategy {name!r} goes by accuracies on validation data, and stream {stream.name!r} "
+            "has none: give stream.validation, say 0.1"
         )
     if stream.open and config.permute_labels:
         faults.append("permute_labels: an open stream numbers its classes as they arrive")

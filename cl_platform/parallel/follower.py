@@ -65,7 +65,7 @@ def follow(given: dict[str, Any]) -> None:
         while message := team.follow():
             store.found = message["checkpoint"]
             fold.adopt(message["step"] - 1, State(**message["state"]))
-            fold.train(message["paced"])
+            fold.train(message["paced"], message["validated"])
     dist.destroy_process_group()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cl_platform.metrics.ranking import Ranking
+from cl_platform.metrics.registry import metrics
+from cl_platform.report.orders.pairs import PairEffects
 from cl_platform.report.orders.study import PointStudy, Study
 from cl_platform.report.points import OrderEffect
 from cl_platform.results.plots import literal, new_figure
@@ -80,6 +82,29 @@ def position_figure(study: Study) -> Any:
         axes.tick_params(length=0)
         bar = figure.colorbar(image, ax=axes, shrink=0.7)
     bar.set_label("accuracy above the mean in %")
+    return figure
+
+
+def pairs_figure(found: Mapping[str, Mapping[str, PairEffects]]) -> Any:
+    """Draw R squared by the number of orders fitted, for each outcome (outer keys) and point."""
+    figure = new_figure(4.2 * len(found) + 1.2, 3.2)
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (outcome, points) in zip(panels, found.items(), strict=True):
+        for point, effects in points.items():
+            (line,) = axes.plot(
+                effects.sizes,
+                [f.value for f in effects.fits],
+                marker="o",
+                ms=3,
+                label=_short(point),
+            )
+            low, high = ([getattr(f, end) for f in effects.fits] for end in ("low", "high"))
+            axes.fill_between(effects.sizes, low, high, color=line.get_color(), alpha=0.12, lw=0)
+        axes.axhline(0, color="#555", linewidth=0.8)
+        axes.set(ylim=(-1, 1.05), xlabel="orders fitted on", title=metrics()[outcome].title)
+        _plain(axes)
+    panels[0].set_ylabel("R\N{SUPERSCRIPT TWO} on the orders left out")
+    panels[0].legend(frameon=False, fontsize=8)
     return figure
 
 

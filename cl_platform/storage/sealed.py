@@ -36,6 +36,15 @@ def seal(key: str, content: Mapping[str, Any], indent: int | None = 1) -> bytes:
     return HEAD + checksum(key, body).hex().encode() + TAIL + body[1:]
 
 
+def unseal(key: str, content: bytes) -> dict[str, Any] | None:
+    """Return the content of a record that was read; None where its checksum is wrong."""
+    body = b"{" + content[SIZE:]
+    if content[:SIZE] != HEAD + checksum(key, body).hex().encode() + TAIL:
+        return None
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
 def read_sealed(path: Path, key: str, parse: Callable[[dict[str, Any]], T]) -> T | None:
     """Return what `parse` makes of the content of a record, or None if there is none to be used.
 
@@ -48,14 +57,14 @@ def read_sealed(path: Path, key: str, parse: Callable[[dict[str, Any]], T]) -> T
         content = read_bytes(path)
     except FileNotFoundError:
         return None
-    reason, body = "its checksum is wrong", b"{" + content[SIZE:]
-    if content[:SIZE] == HEAD + checksum(key, body).hex().encode() + TAIL:
-        try:
-            return parse(json.loads(body))
-        except ClpError as error:
-            reason = str(error)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            reason = "its form is unknown"  # of another version
+    reason = "its checksum is wrong"
+    try:
+        if (found := unseal(key, content)) is not None:
+            return parse(found)
+    except ClpError as error:
+        reason = str(error)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        reason = "its form is unknown"  # of another version
     set_aside(path, content, reason)
     return None
 

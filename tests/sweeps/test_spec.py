@@ -45,7 +45,7 @@ def faults(data: dict[str, Any], planner: Planner = PLANNER) -> list[str]:
     return str(caught.value).splitlines()
 
 
-ALLOWED = "tune.method={}: input should be 'all', 'asha', 'optuna', 'mcts' or 'halving'"
+ALLOWED = "tune.method={}: input should be 'all', 'asha', 'optuna', 'mcts', 'halving' or 'policy'"
 
 # --- forms of axes
 

@@ -166,8 +166,8 @@ def test_its_report_opens_in_a_browser_with_its_tables(real: Sweep, visit: Visit
         "Specification",
         "Definitions",
     ]
-    assert page.locator("div.drawn > svg").count() == 3
-    assert all(page.locator("div.drawn > svg").nth(i).is_visible() for i in range(3))
+    assert page.locator("div.drawn > svg").count() == 4
+    assert all(page.locator("div.drawn > svg").nth(i).is_visible() for i in range(4))
     assert page.locator("#leaderboard tbody tr >> visible=true").count() == 2  # orders together
     head, orders = table_after(page, "div.wide:below(#orders-split-digits) >> nth=0")
     assert head[2:] == ["best order", "median order", "worst order", "worth of picking"]
@@ -212,7 +212,7 @@ def test_its_figures_of_orders_download_with_their_numbers(real: Sweep, visit: V
     for point in found.points:
         mine = places[places["point"] == point.point]["accuracy"].to_numpy().reshape(4, 4)
         assert mine == pytest.approx(point.positions)
-    for figure in ("orders", "places", "foreseen"):
+    for figure in ("orders", "places", "pairs", "foreseen"):
         with page.expect_download() as download:
             page.click(f"button[data-of={figure}-split-digits][data-save=svg]")
         ElementTree.parse(download.value.path())

@@ -12,7 +12,9 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import RunFailed
+from cl_platform.models.policy import read_policy
 from cl_platform.storage.state_store import StateStore
+from tests.strategies.test_scheduled_policy import BASE as POLICY, chosen, write
 
 # 44 samples an experience: a last batch of 4, and a batch of 20 that two processes halve.
 STREAM = {"name": "blobs", "experiences": 2, "samples_per_class": 22}
@@ -63,6 +65,18 @@ def test_two_processes_learn_what_one_learns(
                 if isinstance(value, torch.Tensor)
                 else (value == two[name])
             )
+
+
+def test_all_processes_are_told_the_recorded_accuracies(tmp_path: Path) -> None:
+    """They replay what the policy chose, or their parts of a batch would not fit together."""
+    path = write(tmp_path / "policy.json", 0.0)
+    given = {"strategy": {"name": "scheduled-replay", "policy": path}, "processes": 2}
+    result = execute(make_plan(parse_config({**POLICY, **given})), None)
+    rows = result.validation["seen"].values
+    assert read_policy(path).choose(rows[3, :3].tolist()) == 1  # not what is chosen untold
+    told = {"strategy": {"name": "scheduled-replay", "schedule": chosen(result, read_policy(path))}}
+    alone = execute(make_plan(parse_config({**POLICY, **told, "processes": 2})), None)
+    assert alone.validation == result.validation
 
 
 @pytest.mark.parametrize(

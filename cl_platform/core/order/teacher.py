@@ -148,12 +148,16 @@ def next_visit(teacher: Teacher, past: Past, seed: int) -> Visit | None:
         raise
     except BaseException as error:  # whatever a user's teacher raises
         raise CurriculumError(
-            f"teacher {name_of('curriculum', type(teacher))!r} failed after {len(past.visits)} slices "
+            f"{_named(teacher)} failed after {len(past.visits)} slices "
             f"({type(error).__name__}: {one_line(error)})"
         ) from error
     if samples < 1 or int(samples) != samples:
         raise CurriculumError(
-            f"teacher {name_of('curriculum', type(teacher))!r} chose {samples!r:.20} samples of experience {chosen!r:.20}: give a "
-            f"whole number from 0 to {n - 1}, and 1 sample or more"
+            f"{_named(teacher)} chose {samples!r:.20} samples of experience {chosen!r:.20}: give "
+            f"a whole number from 0 to {n - 1}, and 1 sample or more"
         )
     return Visit(int(chosen), min(int(samples), past.left))
+
+
+def _named(teacher: Teacher) -> str:
+    return f"teacher {name_of('curriculum', type(teacher))!r}"

@@ -5,16 +5,30 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.comparisons import ACCURACY
+from cl_platform.report.orders.pairs import (
+    FORETOLD,
+    LEFT_OUT,
+    MARGIN,
+    SPLITS,
+    PairEffects,
+    pair_effects,
+    pair_sentences,
+)
 from cl_platform.report.orders.study import OUTCOMES, TOPS, PointStudy, Study, verdict
 from cl_platform.report.page import figure, p_value, paragraph, table
-from cl_platform.report.pictures import overview_figure, position_figure, prediction_figure
+from cl_platform.report.pictures import (
+    overview_figure,
+    pairs_figure,
+    position_figure,
+    prediction_figure,
+)
 
 
 def sections(study: Study) -> list[str]:
@@ -38,6 +52,7 @@ def sections(study: Study) -> list[str]:
         ),
         *_legend(study.items),
         figure(position_figure(study), f"places-{slug}", "What where", _places_data(study)),
+        *_pairs(study, slug),
         f"<details><summary>What the variance is made of</summary>{_shares_table(study.points)}"
         "</details>",
     ]
@@ -60,6 +75,34 @@ def sections(study: Study) -> list[str]:
             paragraph(_method(study), soft=True),
         ]
     return parts
+
+
+def _pairs(study: Study, slug: str) -> list[str]:
+    """Return how many orders foretell the others by which of two items comes first."""
+    found = {
+        point.point: {name: pair_effects(point.orders, point.outcomes[name]) for name in FORETOLD}
+        for point in study.points
+    }
+    told = [paragraph(pair_sentences(p, found[p.point], study.items)) for p in study.points]
+    drawn = {
+        name: {point: effects for point, each in found.items() if (effects := each[name])}
+        for name in FORETOLD
+    }
+    drawn = {name: points for name, points in drawn.items() if points}
+    if not drawn:
+        return told
+    return [
+        figure(pairs_figure(drawn), f"pairs-{slug}", "Orders not tried", _pairs_data(drawn)),
+        *told,
+        paragraph(
+            "A linear model with an effect for each pair of items (one before the other) is fitted "
+            f"on some orders and judged on {LEFT_OUT:.0%} left out; bands and brackets hold "
+            f"95 % of {SPLITS} random splits. Enough are the fewest orders from which on R squared "
+            f"stays within {MARGIN} of that of the most. Orders that begin alike share noise, and "
+            "what is foretold of it counts as well.",
+            soft=True,
+        ),
+    ]
 
 
 def _title(outcome: str) -> str:
@@ -91,6 +134,18 @@ def _places_data(study: Study) -> pd.DataFrame:
             for point in study.points
             for item, row in zip(study.items, point.positions.tolist(), strict=True)
             for place, value in enumerate(row)
+        ]
+    )
+
+
+def _pairs_data(found: Mapping[str, Mapping[str, PairEffects]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"outcome": name, "point": point, "orders": size, "R squared": fit.value}
+            | {"low": fit.low, "high": fit.high}
+            for name, points in found.items()
+            for point, effects in points.items()
+            for size, fit in zip(effects.sizes, effects.fits, strict=True)
         ]
     )
 

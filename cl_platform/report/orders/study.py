@@ -87,6 +87,7 @@ class PointStudy:
 
     Args:
         orders: (N, n) as learned; means: (N,) accuracy averaged over seeds.
+        outcomes: the same of each outcome, by name.
         shares: of the variance of each outcome: order, seed, and their interaction; empty with a
             single seed.
         best, median, worst: by accuracy; the best of many is partly luck.
@@ -101,6 +102,7 @@ class PointStudy:
     orders: np.ndarray
     seeds: int
     means: np.ndarray
+    outcomes: Mapping[str, np.ndarray]
     shares: Mapping[str, Components]
     best: Order
     median: Order
@@ -220,7 +222,11 @@ def _point(
 ) -> PointStudy:
     accuracy = tables["average_accuracy"]
     orders = np.array([list(order) for order in accuracy.index])
-    means = accuracy.mean(axis=1).round(DIGITS).to_numpy()
+    outcomes = {
+        outcome: table.mean(axis=1, skipna=False).round(DIGITS).to_numpy()
+        for outcome, table in tables.items()
+    }
+    means = outcomes["average_accuracy"]
     seeds = accuracy.shape[1]
     ranked = np.argsort(-means, kind="stable")
     scores = {
@@ -237,6 +243,7 @@ def _point(
         orders=orders,
         seeds=seeds,
         means=means,
+        outcomes=outcomes,
         shares={
             outcome: components(table.to_numpy())
             for outcome, table in tables.items()
@@ -249,7 +256,7 @@ def _point(
         first=_first(orders, accuracy.to_numpy()),
         positions=_positions(orders, means),
         scores=scores,
-        predictions=list(_predictions(tables, orders, scores, scored)),
+        predictions=list(_predictions(outcomes, orders, scores, scored)),
     )
 
 
@@ -292,7 +299,7 @@ def _positions(orders: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def _predictions(
-    tables: Mapping[str, pd.DataFrame],
+    outcomes: Mapping[str, np.ndarray],
     orders: np.ndarray,
     scores: Mapping[str, np.ndarray],
     scored: Mapping[str, Mapping[Any, float]],
@@ -300,8 +307,7 @@ def _predictions(
     for score, x in scores.items():
         rows = _relabelled(orders, scored[score])
         for outcome in OUTCOMES:  # a score that foresees one correlates positively with y
-            means = tables[outcome].mean(axis=1, skipna=False).round(DIGITS).to_numpy()
-            y = metrics()[outcome].sign * means
+            y = metrics()[outcome].sign * outcomes[outcome]
             if np.isnan(y).any():  # the forgetting of a single experience
                 continue
             found = correlation(x, y)
