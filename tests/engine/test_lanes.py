@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.core.wrapper import Wrapper
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.lanes.choice import refusal, unfit
+from cl_platform.engine.lanes.logits import shared_logits
 from cl_platform.engine.lanes.running import run_lanes
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import RunFailed
+from cl_platform.models.mlp import MLP
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune
@@ -185,6 +188,16 @@ def test_a_lane_that_fails_leaves_the_others_alone() -> None:
     for lane, fold in zip(lanes[1:], separate[1:], strict=True):
         fold.run()
         assert not differing(lane.state.strategy, fold.state.strategy)
+
+
+def test_logits_of_all_lanes_are_computed_together() -> None:
+    models = [MLP((64,), 8, hidden=[64]).eval() for _ in range(3)]
+    x = torch.randn(128, 64)
+    alone = [model(x) for model in models]
+    with shared_logits(models, x, Counter()):
+        assert all("forward" in vars(model) for model in models)
+        assert all(torch.equal(m(x), found) for m, found in zip(models, alone, strict=True))
+    assert not any("forward" in vars(model) for model in models)
 
 
 def test_lanes_begin_where_states_are_stored(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_no_worker_is_left_without_work() -> None:
     assert most_lanes(auto, 6, lambda: 2) == 3
     assert most_lanes(auto, 3, lambda: 4) == 1
     assert most_lanes(spec(lanes=5), 3, lambda: 4) == 5
-    for alone in ({"lanes": 1}, {"share": False}, {"budget": {"minutes_per_run": 5}}):
+    limits: list[dict[str, Any]] = [{"lanes": 1}, {"share": False}]
+    for alone in [*limits, {"budget": {"minutes_per_run": 5}}]:
         assert most_lanes(spec(**{"lanes": 8, **alone}), 40, lambda: 1) == 1
 
 
