@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,51 +16,16 @@ from torch.optim import Optimizer
 from cl_platform.core.batch import Batch, cross_entropy
 from cl_platform.core.rng import global_states, set_global_states
 from cl_platform.core.strategy import Strategy
+from cl_platform.engine.lanes.layers import Layer, Stacked
 from cl_platform.engine.machine.uncompiled import step_without_compiler
 from cl_platform.errors import one_line
 
 BY_ELEMENT = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)  # whose steps can be stacked
 COMPARED = 2  # steps on batches of a shape that are compared with separate ones
-ALIGNED = 64  # bytes, as torch begins tensors
-FEW = 400  # below so many multiplications torch takes a batched product by another way
 
 
 class Apart(Exception):
     """Lanes cannot take a step side by side; says why, in a few words, and nothing has changed."""
-
-
-@dataclass
-class Stacked:
-    """A parameter of all lanes.
-
-    Args:
-        values: (L, ...), a leaf, whose parts are the lanes' own parameters.
-        gradient: (L, ...), of the last step.
-        own: the lanes' own.
-    """
-
-    values: Tensor
-    gradient: Tensor
-    own: Sequence[Tensor]
-
-    @classmethod
-    def of(cls, own: Sequence[Tensor]) -> Stacked:
-        """Stack the parameters of lanes, and make them views of the stack."""
-        values, gradient = (_room(own[0].detach(), len(own)) for _ in range(2))
-        for parameter, view in zip(own, values.unbind(), strict=True):
-            view.copy_(parameter.detach())
-            parameter.data = view
-        values.requires_grad_().grad = gradient.zero_()
-        return cls(values, gradient, own)
-
-    def link(self) -> None:
-        """Give each lane its gradient."""
-        for parameter, gradient in zip(self.own, self.gradient.unbind(), strict=True):
-            parameter.grad = gradient
-
-    def release(self) -> None:
-        for parameter in self.own:
-            parameter.data, parameter.grad = parameter.detach().clone(), None
 
 
 class Stack:
@@ -88,7 +52,7 @@ class Stack:
                 weight = Stacked.of([each.weight for each in own])
                 bias = None if layer.bias is None else Stacked.of([each.bias for each in own])
                 self.parameters += [weight] if bias is None else [weight, bias]
-                vars(layer)["forward"] = _Layer(weight, bias)
+                vars(layer)["forward"] = Layer(weight, bias)
         self.optimizer = self._stacked_optimizer()
         self.shown = False  # whether each lane's optimizer has its part of the moments
         self.room: Tensor | None = None  # for inputs
@@ -288,72 +252,6 @@ def with_inputs(strategy: Strategy, batch: Batch) -> Batch:
 def own_moments(moments: dict[str, Any]) -> dict[str, Any]:
     """Return the moments of a parameter in tensors of their own."""
     return {n: v.clone() if isinstance(v, Tensor) else v for n, v in moments.items()}
-
-
-class _Layer:
-    """The forward pass of a linear layer on the inputs of all lanes, one lane after the other."""
-
-    def __init__(self, weight: Stacked, bias: Stacked | None) -> None:
-        self.weight, self.bias = weight, bias
-        self.lanes = len(weight.own)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = x.view(self.lanes, -1, x.shape[-1])
-        own = None if self.bias is None else self.bias.values
-        product: Tensor = _Product.apply(rows, self.weight.values, own)
-        return product.view(*x.shape[:-1], product.shape[-1])
-
-
-class _Product(torch.autograd.Function):
-    """Return (L, B, O) for inputs (L, B, I), weights (L, O, I) and biases (L, O); the gradients of
-    weights go where these keep them."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.own = weight, bias
-        result = x.new_empty(*x.shape[:2], weight.shape[1])
-        if bias is None:
-            return _multiply(x, weight.mT, result)
-        if _few(x, weight.mT):
-            for own, rows, part, into in zip(bias, x, weight.mT, result, strict=True):
-                torch.addmm(own, rows, part, out=into)
-            return result
-        return torch.baddbmm(bias[:, None], x, weight.mT, out=result)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, None, None]:
-        (x,), (weight, bias) = ctx.saved_tensors, ctx.own
-        values = weight.detach()
-        _multiply(outer.mT, x, weight.grad)
-        if bias is not None:
-            torch.sum(outer, 1, out=bias.grad)
-        room = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
-        return None if room is None else _multiply(outer, values, room), None, None
-
-
-def _multiply(a: Tensor, b: Tensor, into: Tensor) -> Tensor:
-    """Return (L, n, m) for (L, n, k) and (L, k, m)."""
-    if not _few(a, b):
-        return torch.bmm(a, b, out=into)
-    for left, right, part in zip(a, b, into, strict=True):
-        torch.mm(left, right, out=part)
-    return into
-
-
-def _few(a: Tensor, b: Tensor) -> bool:
-    return a.shape[1] * a.shape[2] * b.shape[2] < FEW and not a.is_cuda
-
-
-def _room(like: Tensor, lanes: int) -> Tensor:
-    """Return an empty (L, ...) whose parts begin where tensors of their own would.
-
-    The bits of a matrix product may depend on how its factors are aligned.
-    """
-    n, unit = like.numel(), ALIGNED // like.element_size()
-    size = math.ceil(n / unit) * unit
-    return like.new_empty(lanes, size)[:, :n].view(lanes, *like.shape)
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
