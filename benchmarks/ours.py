@@ -18,21 +18,27 @@ from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.planner import make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.errors import DataError
 from cl_platform.models.vision import SmallViT
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 
 
-def plan(settings: dict[str, Any], **objects: Strategy | Stream) -> Plan:
+def plan(
+    settings: dict[str, Any], planner: Planner | None = None, **objects: Strategy | Stream
+) -> Plan:
     """Return the plan of a configuration, some of whose sections may be objects.
+
+    Args:
+        planner: which several plans share, as in a sweep.
 
     Raises:
         NotMeasured: its data are not here.
     """
     try:
-        return make_plan(parse_config(settings, tuple(objects)), objects)
+        config = parse_config(settings, tuple(objects))
+        return make_plan(config, objects) if planner is None else planner(config)
     except DataError as error:
         raise NotMeasured(str(error)) from error
 

@@ -50,6 +50,8 @@ class Preview:
         axes: the number of values of each, or how they are drawn.
         seconds: estimated by a short trial on this machine; None if it lacks the device.
         then: what follows tuning.
+        lanes: how many of the runs one worker trains side by side with others, and with how many.
+        no_lanes: why others are trained one by one, if lanes are asked for.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Preview:
     workers: int
     seconds: float | None
     then: str
+    lanes: tuple[int, int] = (0, 1)
+    no_lanes: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path), "tally": vars(self.tally)}
@@ -300,7 +304,9 @@ def preview(
     scores_of(spec.scored_by, plan.runs, plan.planner)  # for its faults
     driver = Driver(spec, plan.folder, plan.planner, address)
     phase = reference_runs.whole_phase(plan.runs, plan.references, plan.planner, plan.folder)
-    left = [run for root in driver.survey(phase) for run in root.all_runs()]
+    roots = driver.survey(phase)
+    left = [run for root in roots for run in root.all_runs()]
+    joined = [segment for root in roots for segment in root.walk() if segment.lanes]
     seconds = estimate(left, plan.planner, driver.trained_before)
     if spec.adaptive:  # the runs are examples
         if seconds is not None:
@@ -316,6 +322,11 @@ def preview(
         workers=workers,
         seconds=None if seconds is None else seconds / max(1, workers),
         then=_then(spec),
+        lanes=(
+            sum(len(segment.runs) for segment in joined),
+            max((len(segment.lanes) for segment in joined), default=1),
+        ),
+        no_lanes=driver.no_lanes,
     )
 
 

@@ -129,6 +129,12 @@ def plan(preview: Preview, console: Console) -> None:
     )
     asked = ", ".join(f"{name} {amount:g}" for name, amount in preview.resources.items())
     table.add_row("resources", f"{asked} for each run; {preview.workers} at a time")
+    runs, most = preview.lanes
+    beside = [f"{runs} runs, up to {most} side by side in a worker"] if runs else []
+    if preview.no_lanes:
+        beside.append(f"{'others ' if runs else ''}one by one: {preview.no_lanes}")
+    if beside:
+        table.add_row("lanes", "; ".join(beside))
     about = f"about {duration(preview.seconds or 0)}, judged by a short trial here"
     elsewhere = "unknown: the device is not on this machine"
     table.add_row("time", elsewhere if preview.seconds is None else about)

@@ -164,6 +164,9 @@ class SweepSpec(_Strict):
         workers: most runs at a time; None for as many as the cluster has room for.
         share: whether runs that begin alike train that beginning once. Without, every run is
             trained by itself and keeps no states: slower, and the same bits.
+        lanes: how many runs that differ in seed, order or numbers only one worker trains side by
+            side at most; ``auto`` does so where a gain was measured for models of their size (see
+            :mod:`cl_platform.engine.lanes.choice`). Every run has the bits that it has by itself.
         checkpoint_minutes: between checkpoints within an experience.
         references: runs to compare with, made once for equal settings: ``joint`` training, and
             ``experts`` of one experience each.
@@ -184,6 +187,7 @@ class SweepSpec(_Strict):
     tune: Tune | None = None
     final: Final | None = None
     share: bool = True
+    lanes: PositiveInt | Literal["auto"] = 1
     references: list[Reference] = Field(default_factory=list)
     scored_by: list[Plugin] = Field(default_factory=list)
     keep_states: Keep = "branches"

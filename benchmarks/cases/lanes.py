@@ -12,7 +12,9 @@ from functools import partial
 
 from benchmarks import ours
 from benchmarks.measure import Effort, Goal, NotMeasured, Row, compared, cpu, paired
+from cl_platform.engine.lanes.running import run_lanes
 from cl_platform.engine.plan import Plan
+from cl_platform.engine.planner import Planner
 
 STREAM = "split-mnist"
 ALONE, BESIDE = "one after the other", "side by side"
@@ -20,9 +22,9 @@ GOALS = {8: Goal("at most", 0.65)}
 
 
 def measure(effort: Effort) -> list[Row]:
-    rows = []
+    rows, planner = [], Planner()
     for lanes in effort.pick((1, 2), (1, 8), (1, 8, 32)):
-        plans = [plan(seed, effort) for seed in range(lanes)]
+        plans = [plan(seed, effort, planner) for seed in range(lanes)]
         calls = {ALONE: partial(separately, plans), BESIDE: partial(side_by_side, plans)}
         ways = {name: partial(cpu, call) for name, call in calls.items()}
         found = paired(ways, effort.rounds)
@@ -31,7 +33,7 @@ def measure(effort: Effort) -> list[Row]:
     return rows
 
 
-def plan(seed: int, effort: Effort) -> Plan:
+def plan(seed: int, effort: Effort, planner: Planner) -> Plan:
     """Return the plan of a lane."""
     samples, tests = effort.pick((40, 10), (500, 100), (None, None))
     return ours.plan(
@@ -42,16 +44,22 @@ def plan(seed: int, effort: Effort) -> Plan:
             "batch_size": 64,
             "optimizer": {"lr": 0.1},
             "seed": seed,
-        }
+        },
+        planner,
     )
 
 
 def separately(plans: Sequence[Plan]) -> None:
     """Carry out plans one after the other."""
     for each in plans:
-        ours.run(each)
+        ours.fold(each).run()
 
 
 def side_by_side(plans: Sequence[Plan]) -> None:
     """Carry out plans that differ in their seed as lanes of one process."""
-    raise NotMeasured("runs cannot be trained side by side yet")
+    run_lanes([*map(ours.fold, plans)], report=_refuse)
+
+
+def _refuse(k: int, why: str) -> None:
+    if why != "there is one":
+        raise NotMeasured(f"runs are not trained side by side: {why}")

@@ -46,11 +46,16 @@ class Preprocess:
                 f"std {self.std}: give positive numbers, 1 for a channel that does not vary"
             )
 
-    def __call__(self, raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self, raw: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
+    ) -> Tensor:
         """Turn stored inputs (B, C, H, W) or (B, D) into float32; token ids stay as they are.
 
         Grey images have three channels afterwards if there are three means.
         With a generator, the images are augmented (training); without one they are not.
+
+        Args:
+            out: float32 of the same shape, where the result goes if it has that shape.
         """
         if generator is not None and self.augmentation != "none":
             if isinstance(self.augmentation, tuple):
@@ -59,8 +64,8 @@ class Preprocess:
             else:
                 raw = self._shifted(raw, generator)
         if self.mean is None or self.std is None:
-            return raw if holds_tokens(raw) else raw.float()
-        x = raw.float()  # arithmetic of mixed types is several times slower
+            return raw if holds_tokens(raw) else _float(raw, out)
+        x = _float(raw, out)  # arithmetic of mixed types is several times slower
         mean, scale = _constants(self.mean, self.std, raw.dim(), raw.device)
         new = x is not raw and mean.shape[1] in (1, x.shape[1])
         return (x.sub_(mean) if new else x - mean).mul_(scale)
@@ -101,6 +106,10 @@ class Preprocess:
         image = torch.arange(n, device=device)[:, None, None]
         # Indices around the channel slice put the channels last.
         return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _float(raw: Tensor, out: Tensor | None) -> Tensor:
+    return raw.float() if out is None else out.copy_(raw)
 
 
 def holds_tokens(raw: Tensor) -> bool:

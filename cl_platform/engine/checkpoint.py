@@ -37,6 +37,7 @@ class Course:
         order: draws the order of the rows for an epoch, by its number.
         chunks: of an epoch, by its number, the order, and how many at the beginning to leave out.
         mix: samples of a batch with each other.
+        stored: whether batches have inputs as they are stored.
     """
 
     def __init__(
@@ -45,11 +46,14 @@ class Course:
         order: Callable[[int], Tensor],
         chunks: Callable[[int, Tensor, int], Iterator[Chunk]],
         mix: Callable[[Batch], Batch] | None,
+        stored: bool = False,
     ) -> None:
         self.strategy, self._draw, self._chunks, self.mix = strategy, order, chunks, mix
+        self.stored = stored
         self.epoch = self.begun = self.shown = 0  # `begun` of the epoch's chunks
         self.order: Tensor | None = None
         self.ready: Iterator[tuple[int, Batch]] = iter(())  # the chunk's batches, and their sizes
+        self.left = 0  # of them
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, or those that are left of it."""
@@ -60,13 +64,17 @@ class Course:
         for chunk in self._chunks(epoch, self.order, self.begun):
             self.begun += 1
             mixed = replace(chunk, mix=self.mix) if self.mix else chunk
+            if self.stored:
+                mixed = replace(mixed, views=_as_stored)
             self.ready = zip(chunk.sizes, self.strategy.prepare_batches(mixed), strict=True)
+            self.left = len(chunk.sizes)
             yield from self._rest()
         self.order, self.begun = None, 0
 
     def _rest(self) -> Iterator[Batch]:
         while (found := next(self.ready, None)) is not None:
             self.shown += found[0]
+            self.left -= 1
             yield found[1]
 
     def state(self) -> dict[str, Any]:
@@ -85,6 +93,7 @@ class Course:
         self.epoch, self.begun, self.shown = state["epoch"], state["begun"], state["shown"]
         self.order = _moved(state["order"], device)
         self.ready = iter([(size, Batch(**_moved(b, device))) for size, b in state["ready"]])
+        self.left = len(state["ready"])
 
 
 @dataclass
@@ -163,17 +172,25 @@ class Checkpoints:
 
     Args:
         key: of the state.
+        writes: whether there may be any; else one of a run before is gone on from at most.
         curve: see :class:`cl_platform.storage.state_store.State`.
     """
 
     def __init__(
-        self, store: StateStore, key: str, rng: RNG, meter: Meter, curve: list[list[float]]
+        self,
+        store: StateStore,
+        key: str,
+        rng: RNG,
+        meter: Meter,
+        curve: list[list[float]],
+        writes: bool = True,
     ) -> None:
         self.store, self.key = store, key
         self.rng, self.meter, self.curve = rng, meter, curve
         self.found = store.checkpoint(key)
         self._exists = self.found is not None
-        self._seconds = 60 * store.checkpoint_minutes if store.checkpoints() else float("inf")
+        self._writes = writes and store.checkpoints()
+        self._seconds = 60 * store.checkpoint_minutes if self._writes else float("inf")
         self._next = time.monotonic() + self._seconds
 
     @property
@@ -203,7 +220,7 @@ class Checkpoints:
             self.rng.set_states(self.found["generators"])
             set_global_states(self.found["global"])
             self.found = None  # its memory
-        ENDING.attended = self.store.checkpoints()
+        ENDING.attended = self._writes
         return done
 
     def due(self) -> bool:
@@ -240,6 +257,10 @@ class Checkpoints:
         """Remove what was written, once the state is there."""
         if self._exists:
             self.store.remove_checkpoint(self.key)
+
+
+def _as_stored(raw: Tensor) -> tuple[Tensor, None]:
+    return raw, None
 
 
 def _fields(batch: Batch) -> dict[str, Any]:

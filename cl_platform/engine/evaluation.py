@@ -116,6 +116,11 @@ class Evaluator:
         if int(self.sizes.sum()) * values <= RESIDENT_BYTES:
             self._resident = list(self._read())
 
+    @property
+    def first_inputs(self) -> Tensor | None:
+        """Those of the first samples, (B, ...); None if they are made anew at each evaluation."""
+        return self._resident[0].x if self._resident else None
+
     @torch.inference_mode()
     def __call__(
         self, strategy: Strategy, seen: Collection[int], features: Featured = None

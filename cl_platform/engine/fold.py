@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
@@ -29,12 +29,42 @@ from cl_platform.engine.pacing.scores import look_at
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.teaching import advised
-from cl_platform.engine.training import batches_of, epoch_sizes, train_experience
+from cl_platform.engine.training import (
+    Steps,
+    Trained,
+    batches_of,
+    epoch_sizes,
+    train_experience,
+    training_steps,
+)
 from cl_platform.errors import ClpError, RunFailed, one_line, say_once
 from cl_platform.models.precision import cast_frozen_once
 from cl_platform.parallel.team import Team
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
+
+
+@dataclass
+class Lesson:
+    """A step of a fold that is under way.
+
+    Args:
+        k: its number, from 1.
+        seed: of the global generators.
+        steps: of the training, which have not begun.
+        meter: of what it costs.
+        checkpoints: on the way.
+        curve: [samples shown, accuracy], filled during training.
+        batches: in all its epochs.
+    """
+
+    k: int
+    seed: int
+    steps: Steps
+    meter: Meter
+    checkpoints: Checkpoints
+    curve: list[list[float]]
+    batches: int
 
 
 class Fold:
@@ -79,16 +109,23 @@ class Fold:
 
     def _reach(self, wanted: Sequence[int]) -> None:
         """See that some states have their records."""
+        with deterministic(self.device):
+            for _ in self.untrained(wanted):
+                self.train()
+
+    def untrained(self, wanted: Sequence[int]) -> Iterator[int]:
+        """Yield the steps that must be trained before some states have their records, and evaluate
+        what has been; each step is to be trained before the next is asked for.
+        """
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
-        with deterministic(self.device):
-            for k in wanted:
-                while not self._complete(k):
-                    if k > self.position:
-                        self.approach(k)
-                    if not self._complete(self.position):
-                        self.evaluate()
+        for k in wanted:
+            while not self._complete(k):
+                if k > self.position and not self.find(k):
+                    yield self.position + 1
+                if not self._complete(self.position):
+                    self.evaluate()
 
     def _stored(self, key: str) -> Record:
         """Return the record of a key, empty if there is none by this code of evaluation."""
@@ -98,11 +135,16 @@ class Fold:
 
     def approach(self, k: int) -> None:
         """Go to the furthest stored state up to k; if none is ahead, train one more step."""
+        if not self.find(k):
+            self.train()
+
+    def find(self, k: int) -> bool:
+        """Go to the furthest stored state up to k; return whether one was ahead."""
         if any(self.load(stored) for stored in range(k, self.position, -1)):
-            return
+            return True
         if self.position < 0:
             self.begin()
-        self.train()
+        return False
 
     def _complete(self, k: int) -> bool:
         """Return whether a state has its record, which is of all experiences or there is none."""
@@ -115,7 +157,7 @@ class Fold:
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
         self.info = self.plan.info(self.rng, step)
-        with self._blaming(0), global_generators(seed_for(seed, 0, "global")):
+        with self.blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
             if not self.strategy.grows:
@@ -143,7 +185,7 @@ class Fold:
         self.begin(k)
         self._enter(k)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
-        with self._blaming(k), global_generators(seed):  # modules that restore() makes draw
+        with self.blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
 
@@ -159,7 +201,7 @@ class Fold:
         before, state = self.info, self.state
         self.begin(k)
         self._enter(k - 1)
-        with self._blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
+        with self.blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
         self.state = replace(state, strategy=self.strategy.state_dict())
         self.position = k - 1
@@ -183,14 +225,41 @@ class Fold:
             validated: what another process has looked up; see :class:`StreamInfo`.
             look: called after each epoch of a plan without a pacing; leaves no trace.
         """
+        lesson = self.lesson(paced, validated, look)
+        loop = compiling(self.strategy, self.choices.compiles(self.strategy, lesson.batches))
+        with (
+            self.blaming(lesson.k),
+            global_generators(lesson.seed),
+            lesson.meter.training(),
+            self.choices.computing(),
+            lesson.checkpoints.attended(),
+            loop as compiled,
+        ):
+            trained = train_experience(self.strategy, lesson.steps)
+        self.finish(lesson, trained, compiled)
+
+    def lesson(
+        self,
+        paced: Sequence[Tensor] | None = None,
+        validated: list[float] | None = None,
+        look: Callable[[], None] | None = None,
+        beside: bool = False,
+    ) -> Lesson:
+        """Return what trains one step, from the present state.
+
+        Args:
+            paced, validated, look: see :meth:`train`.
+            beside: others, on stacked weights: no checkpoints are written on the way, and batches
+                have inputs as they are stored.
+        """
         plan, k = self.plan, self.position + 1
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
         meter = Meter(self.device, plan.config.count_flops)
         curve: list[list[float]] = []
-        checkpoints = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve)
+        attended = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve, not beside)
         if self.team is not None:
-            message = {"step": k, "state": vars(self.state), "checkpoint": checkpoints.found}
+            message = {"step": k, "state": vars(self.state), "checkpoint": attended.found}
             self.team.lead(self.device, {**message, "paced": paced, "validated": validated})
         if plan.stream.open and k > 1:
             self.grow(k)
@@ -234,42 +303,41 @@ class Fold:
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
                 return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
 
+        evaluates = plan.config.evaluate_every and self._is_first
+        steps = training_steps(
+            self.strategy,
+            self.shown(step.experience),
+            data,
+            step.tasks() if plan.stream.scenario == "task" else None,
+            plan.config,
+            self.state.optimizer,
+            attended,
+            progress,
+            evaluate if evaluates else look_after_epochs if look else None,
+            average,
+            validate if plan.config.early_stopping else None,
+            self.team,
+            paced,
+            stored=beside,
+        )
         seed = seed_for(plan.config.seed, k, "global")
         sizes = epoch_sizes(len(data), plan.config.epochs, paced)
         batches = batches_of(sizes, plan.config.batch_size)
-        loop = compiling(self.strategy, self.choices.compiles(self.strategy, sum(batches)))
-        evaluates = plan.config.evaluate_every and self._is_first
-        with (
-            self._blaming(k),
-            global_generators(seed),
-            meter.training(),
-            self.choices.computing(),
-            checkpoints.attended(),
-            loop as compiled,
-        ):
-            trained = train_experience(
-                self.strategy,
-                self.shown(step.experience),
-                data,
-                step.tasks() if plan.stream.scenario == "task" else None,
-                plan.config,
-                self.state.optimizer,
-                checkpoints,
-                progress,
-                evaluate if evaluates else look_after_epochs if look else None,
-                average,
-                validate if plan.config.early_stopping else None,
-                self.team,
-                paced,
-            )
+        return Lesson(k, seed, steps, meter, attended, curve, sum(batches))
+
+    def finish(
+        self, lesson: Lesson, trained: Trained, compiled: CompiledLoss | None = None
+    ) -> None:
+        """Take up what a lesson's steps have trained as the next state."""
+        plan, k = self.plan, lesson.k
         self._diagnose(k)
-        cost = {**meter.cost(), "steps": trained.steps, "samples": trained.samples}
+        cost = {**lesson.meter.cost(), "steps": trained.steps, "samples": trained.samples}
         if plan.config.early_stopping:
             cost["epochs"] = trained.epochs
         if compiled:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
-        parts = (self.strategy.state_dict(), trained.optimizer, cost, curve, trained.average)
+        parts = (self.strategy.state_dict(), trained.optimizer, cost, lesson.curve, trained.average)
         self.state = State(*parts)
         self.position = k
         self.trained += 1
@@ -277,7 +345,7 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
-        checkpoints.remove()
+        lesson.checkpoints.remove()
 
     def _validated(self) -> list[float]:
         """Return the record of what was learned so far, for a strategy that goes by it."""
@@ -326,7 +394,7 @@ class Fold:
             self.trackers.emit("diagnosed", step=k, values=values)
 
     @contextmanager
-    def _blaming(self, k: int) -> Iterator[None]:
+    def blaming(self, k: int) -> Iterator[None]:
         """Turn whatever a strategy or model raises into one line that says where."""
         unit = "experience" if self.plan.teacher is None else "slice"
         place = f"run {self.plan.run_id} failed at {unit} {k} of {len(self.plan.steps)}"
@@ -351,6 +419,10 @@ class Fold:
             cached[split] = Evaluator(self.plan.stream, self.device, split)
         return cached[split]
 
+    def sample(self) -> Tensor | None:
+        """Return the inputs that an evaluation begins with; None where they are made anew."""
+        return self._evaluator("test").first_inputs
+
     def evaluate(self) -> None:
         """Evaluate the present state and store its record."""
         k = self.position
@@ -360,7 +432,7 @@ class Fold:
         for split in self.splits:
             shown = evaluating(self.strategy, self.state.average)
             seed = global_generators(self.plan.config.seed)
-            with self._blaming(k), seed, self.choices.computing(), shown:
+            with self.blaming(k), seed, self.choices.computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},

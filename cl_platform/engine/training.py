@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cl_platform.core.batch import Chunk
+from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -65,7 +65,22 @@ class Trained:
     samples: int = 0
 
 
-def train_experience(
+Steps = Generator[tuple[Batch, bool], Tensor, Trained]
+"""Batches to be learned, and whether each is the last of its chunk; takes the loss of each."""
+
+
+def train_experience(strategy: Strategy, steps: Steps) -> Trained:
+    """Train on one experience, and return what is carried on; see :func:`training_steps`."""
+    try:
+        batch, _ = next(steps)
+        while True:
+            batch, _ = steps.send(strategy.training_step(batch))
+    except StopIteration as stop:
+        trained: Trained = stop.value
+        return trained
+
+
+def training_steps(
     strategy: Strategy,
     experience: Experience,
     data: Samples,
@@ -79,8 +94,12 @@ def train_experience(
     score: Callable[[], float] | None = None,
     team: Team | None = None,
     paced: Sequence[Tensor] | None = None,
-) -> Trained:
-    """Train on one experience, and return what is carried on.
+    stored: bool = False,
+) -> Steps:
+    """Yield the batches of an experience, to be learned before the next one is asked for.
+
+    All that belongs to training but the step itself happens here, so that the steps of several runs
+    can be taken at once; see :mod:`cl_platform.engine.lanes`.
 
     Args:
         experience: what the strategy's hooks get, its own rows alone.
@@ -94,6 +113,7 @@ def train_experience(
         team: the processes that share each batch.
         paced: the rows of each epoch, (k,) int64 and ascending; None for all rows in each of the
             configuration's epochs.
+        stored: whether batches have inputs as they are stored, neither augmented nor normalised.
 
     Raises:
         RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
@@ -128,7 +148,7 @@ def train_experience(
     def chunks_of(epoch: int, order: Tensor, begun: int) -> Iterator[Chunk]:
         return chunks(*given, passes[epoch], order, begun)
 
-    course = Course(strategy, partial(_order, data, shuffle, paced), chunks_of, mix)
+    course = Course(strategy, partial(_order, data, shuffle, paced), chunks_of, mix, stored)
     stopper = None
     if config.early_stopping is not None and score is not None:
         snapshot = partial(Snapshot, strategy, optimizer, average)
@@ -153,7 +173,7 @@ def train_experience(
         for batch in course.batches(epoch):
             if accumulation:
                 accumulation.begin(watch.done - first, batches[epoch])
-            loss = strategy.training_step(batch)
+            loss = yield batch, course.left == 0
             strategy.after_step(batch)
             done = watch.add(loss)
             if on_step:

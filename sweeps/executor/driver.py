@@ -21,11 +21,13 @@ from cl_platform.config.registry import plugins
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import names_in
 from cl_platform.engine.execution import report_origin
+from cl_platform.engine.lanes.choice import refusal
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
 from cl_platform.storage.files import discard, each, is_remote, write_atomic
 from sweeps.executor.cluster import capacity, check_alive, check_capacity, connected
 from sweeps.executor.folder import SweepFolder
+from sweeps.executor.lanes import beside, most_lanes
 from sweeps.executor.limits import overdue
 from sweeps.executor.outcomes import Outcomes
 from sweeps.executor.pool import Pool, SegmentBatch, WorkerDied, WorkerHandle
@@ -76,6 +78,7 @@ class Driver:
         self._connected = False
         self._folder = SweepFolder(self.out, self.spec.state_budget_gb)
         self._outcomes = Outcomes(self._folder)
+        self.no_lanes = ""  # why some runs are trained one by one, where lanes are asked for
         self._checked: set[str] = set()  # own strategies that a segment checks
 
     def survey(self, phase: Phase) -> list[Segment]:
@@ -100,12 +103,24 @@ class Driver:
             tally.distinct = tally.experiences
         if not self.spec.share:
             return [s for run in left for s in grow([run])]
-        roots = grow(left)
+        roots = self.beside(grow(left))
         for root in roots:
             names = own_strategies(root.run.config.strategy)
             root.check = not names <= self._checked
             self._checked |= names
         return sorted(roots, key=lambda root: not root.check)  # their fault is said first
+
+    def beside(self, roots: list[Segment]) -> list[Segment]:
+        """Join the segments that one worker trains side by side."""
+        leaves = [s for root in roots for s in root.walk() if not s.children]
+        runs = [segment.run for segment in leaves]
+        most = most_lanes(self.spec, len(leaves), lambda: self.n_workers(runs, len(runs)))
+        return beside(roots, most, self._fits) if most > 1 else roots
+
+    def _fits(self, run: Run) -> bool:
+        why = refusal(self.planner(run.config, run.order), gaining=self.spec.lanes == "auto")
+        self.no_lanes = why or self.no_lanes
+        return why is None
 
     def carry_out(self, phase: Phase) -> None:
         """Do the work of a phase that is left.
@@ -233,6 +248,7 @@ class Driver:
                 wandb=self.tracking,
                 group=self.spec.name,
                 checkpoint_minutes=self.spec.checkpoint_minutes,
+                lanes=self.spec.lanes,
                 token=token,
             )
             self.pool = self._workers(config)

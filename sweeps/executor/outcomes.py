@@ -12,7 +12,7 @@ from sweeps.executor.gpus import share_of
 from sweeps.executor.luggage import unpack
 from sweeps.executor.pool import SegmentBatch, WorkerDied
 from sweeps.executor.task import Outcome
-from sweeps.executor.tree import Segment
+from sweeps.executor.tree import Segment, grow
 from sweeps.record import Phase, is_done, write_failure
 
 MOST_ATTEMPTS = 3  # for a segment whose workers die
@@ -66,6 +66,9 @@ class Outcomes:
         if again:
             segment.alone = True  # to find which of several is to blame
             ready.append(segment)
+            return False
+        if outcome.error is not None and segment.lanes:  # which of them it is of
+            ready.extend(grow(segment.runs))
             return False
         for done in batch:
             done.finished = True

@@ -308,6 +308,7 @@ def task_of(batch: SegmentBatch) -> Task:
         transient=frozenset(s.run.keys[s.end] for s in batch if several and s.children),
         ending=tuple(run for segment in batch for run in segment.runs),
         check=any(segment.check for segment in batch),
+        lanes=() if several else first.lanes,
         known=first.known,
         start=first.known[-1] if first.stored else None,
         alone=first.exclusive,

@@ -25,6 +25,7 @@ class WorkerConfig:
         token: content of the file ``.shared`` in `out`, where the folder is to be found.
         measure: whether outcomes say how much memory of the GPU was taken.
         checkpoint_minutes: between checkpoints within an experience.
+        lanes: as the sweep asks for them; ``auto`` does not say where steps are taken one by one.
     """
 
     out: Path
@@ -38,6 +39,7 @@ class WorkerConfig:
     token: bytes | None = None
     measure: bool = False
     checkpoint_minutes: float = CHECKPOINT_MINUTES
+    lanes: int | Literal["auto"] = 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Task:
         start: of these, the one that is stored itself, if that is known.
         alone: whether this process has its GPU for itself, and is to make room there.
         files: reference to what a worker needs whose node does not share the folder.
+        lanes: runs that are trained side by side for as many steps, before those that end are
+            finished.
     """
 
     run: Run
@@ -80,6 +84,7 @@ class Task:
     start: str | None = None
     alone: bool = False
     files: tuple[Any, ...] = ()  # a reference inside of something stays a reference
+    lanes: tuple[Run, ...] = ()
 
     def luggage(self, out: Path) -> Files:
         """Return the files in the sweep's folder that the task needs."""

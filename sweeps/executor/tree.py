@@ -25,6 +25,7 @@ class Segment:
         spent: seconds that workers took for it and for the segments above it.
         check: whether its worker sees first that the strategy goes on from a stored state.
         alone: whether it is assigned by itself, and not along with the segments below it.
+        lanes: if several segments are joined, which a worker trains side by side, a run of each.
         exclusive: whether its worker gets the GPU for itself: it ran out of memory.
         finished: whether it has ended, with or without an error.
         known: addresses of the states above it, once they have been made.
@@ -41,6 +42,7 @@ class Segment:
     spent: float = 0.0
     check: bool = False
     alone: bool = False
+    lanes: tuple[Run, ...] = ()
     exclusive: bool = False
     finished: bool = False
     known: tuple[str, ...] = ()
@@ -49,12 +51,13 @@ class Segment:
     @property
     def size(self) -> int:
         """Return how many states it makes; at least 1, for looking one up."""
-        return max(1, self.end - self.start)
+        return max(1, self.end - self.start) * max(1, len(self.lanes))
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Return the addresses of the states it makes."""
-        return self.run.keys[self.start + 1 : self.end + 1]
+        runs = self.lanes or (self.run,)
+        return tuple(key for run in runs for key in run.keys[self.start + 1 : self.end + 1])
 
     def walk(self) -> Iterator[Segment]:
         """Yield this segment and all below it."""

@@ -30,12 +30,14 @@ from cl_platform.config.signatures import blame
 from cl_platform.core.stream import Stream
 from cl_platform.engine.contract import resume_fault
 from cl_platform.engine.execution import advance, execute
+from cl_platform.engine.fold import Fold
+from cl_platform.engine.lanes.running import run_lanes
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.files import is_remote, read_bytes
 from cl_platform.storage.state_store import STALE_PAUSE, StateStore
-from cl_platform.tracking.sinks import Sink
+from cl_platform.tracking.sinks import Sink, Trackers
 from sweeps.executor.gpus import free_memory, ran_out, used_memory
 from sweeps.executor.luggage import Files, packed, unpack
 from sweeps.executor.task import Outcome, Place, Task, WorkerConfig
@@ -127,6 +129,8 @@ class Worker:
         try:
             if task.check:
                 check_resuming(task.run.config.strategy)
+            if task.lanes:
+                self._train_beside(task)
             metrics = {run.run_id: self._finish(run) for run in task.ending}
             if not task.ending:
                 advance(self._plan(task.run), self.store, task.upto)
@@ -137,6 +141,19 @@ class Worker:
         except BaseException as error:  # nobody presses Ctrl-C in a worker
             details = traceback.format_exc()[-MOST_DETAILS:]
             return Outcome({}, blame(error), details=details, out_of_memory=ran_out(error))
+
+    def _train_beside(self, task: Task) -> None:
+        """Train runs side by side; what fails of them is said when they are finished."""
+        said: set[str] = set()
+
+        def report(k: int, why: str) -> None:
+            if self.config.lanes != "auto" and why not in said:
+                said.add(why)
+                name = task.run.config.strategy["name"]
+                print(f"lanes of {name!r} take steps of their own: {why}", file=sys.stderr)
+
+        folds = [Fold(self._plan(run), self.store, Trackers()) for run in task.lanes]
+        run_lanes(folds, [task.upto] * len(folds), report)
 
     def _finish(self, run: Run) -> Mapping[str, float]:
         """Return the metrics that tuning may use."""

@@ -63,6 +63,10 @@ class Meter:
         seconds = clock.seconds()
         self._seconds = lambda: seconds
 
+    def took(self, seconds: float) -> None:
+        """Count so many seconds, evaluations among them: a share of a training with others."""
+        self._seconds = lambda: seconds
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Count what happens inside, in the midst of training, as evaluation."""
