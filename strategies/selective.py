@@ -163,7 +163,10 @@ class Selection(Strategy):
         shuffle, augment = info.rng.generator("shuffle"), info.rng.generator("augment")
         if info.preprocess.augmentation != "none":
             data = replace(data, features=None)
-        order = partial(torch.randperm, len(data), generator=shuffle, device=shuffle.device)
+
+        def order(epoch: int) -> Tensor:
+            return torch.randperm(len(data), generator=shuffle, device=shuffle.device)
+
         given = (data, tasks, info.batch_size, info.preprocess, shuffle, augment, info.online)
         mix = info.preprocess.mixer(info.n_classes, augment)
         course = Course(self, order, partial(chunks, *given), mix)
@@ -174,8 +177,7 @@ class Selection(Strategy):
         """Return LogME of the present parts' features on what is held out."""
         found = [(f, b.y) for f, b in self.held_out(experience, lambda b: self.features(b.x))]
         features, labels = (torch.cat(both).cpu() for both in zip(*found, strict=True))
-        classes, numbers = labels.unique(return_inverse=True)
-        return logme(features.double().numpy(), numbers.numpy(), len(classes))
+        return logme(features.double().numpy(), labels.numpy(), "published")
 
     def logits(self, batch: Batch) -> Tensor:
         logits: Tensor = self(batch.x, batch.task)

@@ -1,45 +1,60 @@
-"""LogME against a known value, and against the density that it is."""
+"""LogME against known values, and against the density that it is."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
 
-from cl_platform.metrics.evidence import LEAST, STEPS, TOLERANCE, evidence, logme
+from cl_platform.metrics.evidence import Regression, logme
 
 
-def known() -> tuple[np.ndarray, np.ndarray]:
+def regression_data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 5))
-    noise = 0.3 * rng.normal(size=200)
-    return features, (features @ [2, -1, 0, 0, 0.5] + noise > 0).astype(int)
+    signal = features @ np.array([2, -1, 0, 0, 0.5]) + 0.3 * rng.normal(size=200)
+    labels = (signal > 0).astype(int)
+    return features, labels, rng.permutation(labels)
 
 
-def test_a_known_value_whatever_the_scale() -> None:
-    features, labels = known()
-    assert logme(features, labels, 2) == pytest.approx(-0.909106, abs=1e-6)
-    assert logme(10 * features, labels, 2) == pytest.approx(-0.909106, abs=1e-4)
-    shuffled = np.random.default_rng(1).permutation(labels)
-    assert logme(features, shuffled, 2) < -1
+def test_logme_of_known_data() -> None:
+    features, labels, shuffled = regression_data()
+    assert logme(features, labels) == pytest.approx(-0.909106, abs=1e-6)
+    assert logme(features, labels, "published") == pytest.approx(-0.909106, abs=1e-6)
+    assert logme(features, shuffled, "published") == pytest.approx(-1.060894, abs=1e-6)
+    # The published steps stop short of the largest evidence where features tell nothing.
+    assert logme(features, shuffled) == pytest.approx(-1.060894, abs=2e-4)
+    assert logme(features, shuffled) > logme(features, shuffled, "published")
 
 
-@pytest.mark.parametrize("n", [30, 4], ids=["more samples", "more features"])
-def test_it_is_the_density_of_the_labels(n: int) -> None:
-    """By the posterior of the weights and the whole covariance, at the same precisions."""
-    rng = np.random.default_rng(2)
-    features, y = rng.normal(size=(n, 6)), rng.integers(2, size=n).astype(float)
+@pytest.mark.parametrize("factor", [10, 1e-3, 1e5])
+def test_logme_does_not_depend_on_the_scale_of_features(factor: float) -> None:
+    features, *targets = regression_data()
+    for labels in targets:
+        assert logme(factor * features, labels) == pytest.approx(logme(features, labels), abs=1e-9)
+
+
+def brute_force(features: np.ndarray, target: np.ndarray, alpha: float, beta: float) -> float:
+    covariance = features @ features.T / alpha + np.eye(len(target)) / beta
+    return float(multivariate_normal(np.zeros(len(target)), covariance).logpdf(target))
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 5), (12, 20)])
+def test_the_evidence_is_that_of_brute_force(n: int, d: int) -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(n, d))
+    target = (features[:, 0] + 0.5 * rng.normal(size=n) > 0).astype(float)
     u, s, _ = np.linalg.svd(features, full_matrices=False)
-    alpha = beta = 1.0
-    for _ in range(STEPS):
-        before = alpha / beta
-        precision = alpha * np.eye(6) + beta * features.T @ features
-        weights = beta * np.linalg.solve(precision, features.T @ y)
-        effective = 6 - alpha * np.trace(np.linalg.inv(precision))
-        alpha = effective / (weights @ weights + LEAST)
-        beta = (n - effective) / (np.sum((y - features @ weights) ** 2) + LEAST)
-        if abs(alpha / beta - before) <= TOLERANCE * before:
-            break
-    covariance = features @ features.T / alpha + np.eye(n) / beta
-    _, determinant = np.linalg.slogdet(2 * np.pi * covariance)
-    density = -(y @ np.linalg.solve(covariance, y) + determinant) / 2
-    assert evidence(s**2, u.T @ y, float(y @ y), n) == pytest.approx(density / n, abs=1e-9)
+    one = Regression(u, s, target)
+    for alpha, beta in [(1, 1), (0.2, 30), (50, 3), one.best(), one.published()]:
+        expected = brute_force(features, target, alpha, beta)
+        assert one.log_evidence(alpha, beta) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_best_precisions_are_the_best_of_a_free_search() -> None:
+    features, labels, _ = regression_data()
+    u, s, _ = np.linalg.svd(features, full_matrices=False)
+    one = Regression(u, s, labels.astype(float))
+    found = minimize(lambda x: -one.log_evidence(*np.exp(x)), [0, 0], method="Nelder-Mead")
+    assert one.log_evidence(*one.best()) == pytest.approx(-found.fun, abs=1e-6)
