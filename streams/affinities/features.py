@@ -90,6 +90,7 @@ class Sourced(Featured):
 def _trained(x: np.ndarray, y: np.ndarray, hidden: int, seed: int) -> SourceModel:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 
     scale = x.std(0)
     model = SourceModel(
@@ -99,7 +100,8 @@ def _trained(x: np.ndarray, y: np.ndarray, hidden: int, seed: int) -> SourceMode
         x.mean(0),
         np.where(scale > 1e-6 * max(1e-12, scale.max()), scale, 1),
     )
-    with warnings.catch_warnings():
+    # Threads that wait for each other take ten times as long beside a busy process.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early does no harm
         model.network.fit(model.scaled(x), y)
     return model
