@@ -37,7 +37,7 @@ class GradientProjection(Offering):
 
     def begin_experience(self, experience: Experience) -> None:
         self.buffer.make_room(experience.classes, self.index)
-        past = sorted({*self.info.visits} - {self.index})
+        past = sorted({*self.info.path()} - {self.index})
         self.past = [self.buffer.group(k) for k in past]
 
     def prepare_batches(self, chunk: Chunk) -> Iterable[Batch]:

@@ -77,6 +77,7 @@ COUNTED = (
     Case("lwf", (1,), (1,), teacher=True),
     Case("tag", note=MOMENTS),
     Case("rank-update", scenario="task", own=True),
+    Case("selective", settings={"start_from": "last"}, scenario="task"),
     Case("refresh", (3, 3), settings={"noise": 0.0}),
     Case("refresh", (3, 1), settings={"noise": 0.0, "mode": "code"}),
     Case("refresh", (3, 3), note=NOISE),
@@ -84,7 +85,7 @@ COUNTED = (
 RECORDED = (
     *map(Case, ("l2p", "l2p-batch-vote", "dualprompt", "coda-prompt", "oneprompt", "ovor")),
     *map(Case, ("s-prompts", "l2p-lora", "seq-lora", "s-lora", "o-lora")),
-    Case("lora", scenario="task"),
+    *(Case(name, scenario="task") for name in ("lora", "selective-lora")),
 )
 EXEMPT = {
     "joint": "makes the steps of finetune, on all data",

@@ -231,12 +231,13 @@ class Strategy(nn.Module):
 
         One that comes again keeps the index that it had first.
         """
-        return self.info.visits[-1] if self.info.visits else self.info.rng.step - 1
+        step, visits = self.info.rng.step, self.info.visits
+        return visits[step - 1] if 0 < step <= len(visits) else step - 1
 
     @property
     def returning(self) -> bool:
         """Return whether the experience being learned has been learned before."""
-        return self.index in self.info.visits[:-1]
+        return self.index in self.info.path()[:-1]
 
     def batches(
         self, experience: Experience, size: int = 256, samples: int | None = None

@@ -441,8 +441,8 @@ class StreamInfo:
         seen: (n_classes,) bool, the classes of the experiences learned so far, the present one
             included; the kernel sets it before each step.
         label_smoothing: share of each label that is spread over all classes that compete.
-        visits: which experience each step up to the present learns, numbered by their first visits:
-            0, 1, 2... unless experiences come again; the kernel sets it before each step.
+        visits: which experience each step up to the present learns, numbered by their first visits;
+            what is beyond its end is 0, 1, 2... The kernel sets it before each step.
         validated: the recorded accuracies on validation data of the experiences learned before the
             present one, in the order of learning, under the scenario's own mask; set before each
             step for strategies that declare `needs_validation`, else empty.
@@ -473,3 +473,8 @@ class StreamInfo:
     @property
     def n_classes(self) -> int:
         return len(self.class_names)
+
+    def path(self) -> list[int]:
+        """Return which experience each step up to the present learns; see `visits`."""
+        step = self.rng.step
+        return [*self.visits[:step], *range(len(self.visits), step)]
