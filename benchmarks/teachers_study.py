@@ -71,8 +71,7 @@ def main() -> None:
 
 def _stream(stream: str, out: Path) -> Sweep:
     """Return the study's sweep of a stream."""
-    spec = read_spec(SPEC, [f"base.stream.name={stream}"])
-    data = spec.model_dump(mode="json", exclude_unset=True)
+    data = dict(read_spec(SPEC, [f"base.stream.name={stream}"]))
     data["axes"]["curriculum"].append({"name": "explicit", "order": _best_order(data, out, stream)})
     done = sweep(data, out / stream)
     tally = done.phases[0].tally
