@@ -75,7 +75,7 @@ def _stream(stream: str, out: Path) -> Sweep:
     data["axes"]["curriculum"].append({"name": "explicit", "order": _best_order(data, out, stream)})
     done = sweep(data, out / stream)
     tally = done.phases[0].tally
-    print(f"{stream}: {tally.runs} runs, {tally.trained} experiences and slices trained now")
+    print(f"{stream}: {tally.runs} runs, {tally.kept} of them done before")
     return done
 
 
@@ -115,7 +115,7 @@ def _draw(found: dict[str, Sweep], gains: dict[str, dict[str, tuple[Interval, In
     _gain_figure(gains).savefig(folder / "teachers_gains.png", dpi=110)
     for stream, done in found.items():
         paths = {
-            NAMES[name]: [r for r in done.runs().results if r.config["curriculum"]["name"] == name]
+            NAMES[name]: [r for r in done.runs.results if r.config["curriculum"]["name"] == name]
             for name in DRAWN
         }
         path_figure(paths).savefig(folder / f"teachers_{stream}.png", dpi=100)
