@@ -19,7 +19,7 @@ from typing import Any
 from ray import tune
 from torch import nn
 
-HIDDEN, BATCH, MEMORY, LR = 400, 64, 200, 0.1
+BATCH, MEMORY, LR = 64, 200, 0.1
 
 
 class Order(tune.Trainable):
@@ -42,9 +42,10 @@ class Order(tune.Trainable):
         digits = [d for pair in self.config["order"] for d in (2 * pair, 2 * pair + 1)]
         folder = self.config["folder"]
         benchmark = self.make(5, fixed_class_order=digits, shuffle=False, dataset_root=folder)
+        width = self.config["width"]
         network = nn.Sequential(
-            *(nn.Flatten(), nn.Linear(784, HIDDEN), nn.ReLU()),
-            *(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10)),
+            *(nn.Flatten(), nn.Linear(784, width), nn.ReLU()),
+            *(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)),
         )
         found = self.learn(benchmark, network, BATCH, MEMORY, LR)
         accuracy = [float(value) for value in found[-1].values()]
@@ -57,14 +58,18 @@ class Order(tune.Trainable):
         """Nothing is resumed."""
 
 
-def study(folder: Path, trials: int, results: Path) -> float:
+def study(folder: Path, trials: int, width: int, results: Path) -> float:
     """Carry out so many of the 120 orders; return the seconds from the first trial's beginning to
     the last one's end, without the start of Ray, its actors and their imports."""
     orders = list(itertools.permutations(range(5)))
     chosen = orders[:: max(1, len(orders) // trials)][:trials]
     tuner = tune.Tuner(
         tune.with_resources(Order, {"cpu": 1}),
-        param_space={"order": tune.grid_search(chosen), "folder": str(folder)},
+        param_space={
+            "order": tune.grid_search(chosen),
+            "folder": str(folder),
+            "width": width,
+        },
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
             storage_path=str(results),
@@ -82,9 +87,10 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, default=120)
+    parser.add_argument("--width", type=int, default=100, help="units of the two layers")
     parser.add_argument("--out", type=Path, default=Path("ray-tune-study"))
     given = parser.parse_args()
-    seconds = study(given.folder.absolute(), given.trials, given.out.absolute())
+    seconds = study(given.folder.absolute(), given.trials, given.width, given.out.absolute())
     print(f"{given.trials} orders: {seconds:.1f} s")
 
 
