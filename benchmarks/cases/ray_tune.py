@@ -3,9 +3,10 @@
 Split-MNIST with 3200 images of each experience, experience replay, a memory of 200, batches of
 64+64, an MLP of two layers of 100 and one of 400, one epoch, evaluation after each experience. Ours
 is a sweep over `curriculum: [all]`; theirs is `benchmarks/rivals/ray_tune_study.py`, whose trials
-reuse their actors. Theirs carries out some of the 120 orders (their number stands in the first column) and its
-seconds are scaled to 120. As many workers as cores on both sides, one thread each. Wall time from
-the first worker's beginning to the end, without the start of Ray and the imports of workers.
+reuse their actors. Theirs carries out some of the 120 orders (their number stands in the first
+column) and its seconds are scaled to 120. As many workers as cores on both sides, one thread each.
+Wall time from the first worker's beginning to the end, without the start of Ray and the imports of
+workers.
 """
 
 from __future__ import annotations
