@@ -18,7 +18,9 @@ PLAIN = ("loss", "training_step", "minimise", "cross_entropy", "forward", "restr
 #   10 + 10    0.58   0.70   0.83   1.02
 #   64 + 64    0.65   0.82   0.91
 # What is saved are calls, and reading the test data again; weights of many lanes leave the caches.
-MOST_WEIGHTS = 200_000
+# These were found beside other work. On an idle machine whole runs of 2x100 at 64 + 64 took 1.01
+# (docs/performance.md), so that only smaller networks gain for sure.
+MOST_WEIGHTS = 50_000
 
 
 def unfit(plan: Plan, strategy: Strategy) -> str | None:
