@@ -184,10 +184,10 @@ class Planner:
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
-        run = [keys[-1], columns, _settings(config), scored]
+        deciding = []
         if teacher is not None:  # its decisions are not known yet
             arranged, keys = replace(arranged, steps=()), keys[:1]
-            run = [keys[0], *run[1:], code_digest(type(teacher))]
+            deciding = [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
         # Then each order has test data of its own.
         own_data = curriculum.level == "classes" or given.open
         return Plan(
@@ -198,7 +198,7 @@ class Planner:
             make_model=partial(model, **parameters),
             steps=arranged.steps,
             keys=keys,
-            run_id=digest("run", *run)[:12],
+            run_id=digest("run", keys[-1], columns, _settings(config), scored, *deciding)[:12],
             code=code,
             pretrained=pretrained,
             evaluator=evaluator,
