@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -169,17 +168,18 @@ class Evaluator:
         )
 
     @torch.inference_mode()
-    def mean_accuracy(
+    def accuracies(
         self, strategy: Strategy, learned: Sequence[Experience], features: Featured = None
-    ) -> float:
-        """Return the mean accuracy on some experiences under the scenario's own mask, their classes
-        seen."""
+    ) -> list[float]:
+        """Return the accuracy on each of some experiences, by their tasks, under the scenario's own
+        mask, their classes seen."""
         tasks = sorted(e.task for e in learned)
         allowed = self._allowed({c for e in learned for c in e.classes})[self.own]
         correct = self._zeros(len(self.experiences))
         for chunk, logits in self._predictions(strategy, features, tasks):
             correct.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
-        return fmean((correct.cpu() / self.sizes)[tasks].tolist())
+        found: list[float] = (correct.cpu() / self.sizes)[tasks].tolist()
+        return found
 
     @torch.inference_mode()
     def score(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 import torch
@@ -23,7 +24,10 @@ from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
-from cl_platform.engine.machine.cost import Meter, Stopwatch
+from cl_platform.engine.machine.cost import Builder, Meter, Stopwatch
+from cl_platform.engine.measures.measuring import asked, measure
+from cl_platform.engine.measures.plasticity import Measured
+from cl_platform.engine.measures.sample import Sample
 from cl_platform.engine.pacing.epochs import epochs_of
 from cl_platform.engine.pacing.scores import look_at
 from cl_platform.engine.plan import Plan
@@ -54,7 +58,7 @@ class Lesson:
         steps: of the training, which have not begun.
         meter: of what it costs.
         checkpoints: on the way.
-        curve: [samples shown, accuracy], filled during training.
+        curve: as ``State.anytime``, filled during training.
         batches: in all its epochs.
     """
 
@@ -148,7 +152,9 @@ class Fold:
 
     def _complete(self, k: int) -> bool:
         """Return whether a state has its record, which is of all experiences or there is none."""
-        return all(split in self.records[k].rows for split in self.splits)
+        record, measures = self.records[k], self.plan.measures
+        measured = measures.items() <= record.measures.items()
+        return measured and all(split in record.rows for split in self.splits)
 
     def begin(self, step: int = 0) -> None:
         """Start with a strategy as it is before the first experience; in an open stream, in the
@@ -156,7 +162,9 @@ class Fold:
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
-        self.info = self.plan.info(self.rng, step)
+        info = self.plan.info(self.rng, step)
+        builder = Builder(info.build_model)
+        self.info = replace(info, build_model=builder)
         with self.blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
@@ -169,6 +177,8 @@ class Fold:
             self.choices.make(self.strategy, self.plan.stream[0])
         self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
+        # Of a model as it was built, before the method added to it.
+        self._own_bytes = min(builder.nbytes, self.state.nbytes())
         self.position = 0
 
     def load(self, k: int) -> bool:
@@ -255,7 +265,8 @@ class Fold:
         plan, k = self.plan, self.position + 1
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
-        meter = Meter(self.device, plan.config.count_flops)
+        # Of several processes, each has a device of its own, and a counter.
+        meter = Meter(self.device, plan.config.count_flops, energy=self.team is None)
         curve: list[list[float]] = []
         attended = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve, not beside)
         if self.team is not None:
@@ -290,8 +301,8 @@ class Fold:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
                     evaluator, learned = self._evaluator("test"), self._learned(k)
-                    accuracy = evaluator.mean_accuracy(self.strategy, learned, self.features)
-                    curve.append([samples, accuracy])
+                    found = evaluator.accuracies(self.strategy, learned, self.features)
+                    curve.append([samples, fmean(found), *found])
 
         def validate() -> float:
             return score() if self.team is None else self.team.agree(score)
@@ -434,6 +445,7 @@ class Fold:
             seed = global_generators(self.plan.config.seed)
             with self.blaming(k), seed, self.choices.computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
+        before, measured = self.records[k], self._measured()
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
             self._cost(clock.seconds()),
@@ -442,9 +454,26 @@ class Fold:
             self._anytime(scores["test"].row),
             self.plan.evaluator,
             scores[self.splits[-1]].signals,
+            {**before.measured, **measured},
+            {**before.measures, **self.plan.measures},
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
         self._emit_row(k, reused=False)
+
+    def _measured(self) -> dict[str, Measured]:
+        """Measure what the run asks for besides scores, of the present state."""
+        if not self.plan.measures:
+            return {}
+        plan, stream = self.plan, self.plan.stream
+        sample = partial(Sample, stream.experiences, stream.preprocess, self.device, self.features)
+        with (
+            self.blaming(self.position),
+            self.rng.rewound(),
+            global_generators(plan.config.seed),
+            self.choices.computing(),
+            evaluating(self.strategy, self.state.average),
+        ):
+            return measure(plan.measures, self.strategy, sample, plan.config)
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
         """Return what the present state cost to train, evaluate and store."""
@@ -455,6 +484,7 @@ class Fold:
             "parameters": float(sum(n for n, _ in parameters)),
             "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
             "stored_bytes": float(self.state.nbytes()),
+            "memory_bytes": float(self.state.nbytes() - self._own_bytes),
             "threads": float(self.choices.threads or 0),
         }
 
@@ -465,10 +495,17 @@ class Fold:
         tasks = {e.task for e in self._learned(self.position)}
         learned = [e.identity for e in self.plan.stream.experiences if e.task in tasks]
         own = row[OWN_MASK[self.plan.stream.scenario]]
-        return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
+        mean = fmean(own[i] for i in learned)
+        by_task = sorted(self.plan.stream.experiences, key=lambda e: e.task)
+        each = [own[e.identity] for e in by_task if e.task in tasks]
+        return [*self.state.anytime, [self.state.cost["samples"], mean, *each]]
 
     def _emit_row(self, k: int, reused: bool) -> None:
-        self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+        record = self.records[k]
+        more = (
+            {"measured": asked(record.measured, self.plan.measures)} if self.plan.measures else {}
+        )
+        self.trackers.emit("evaluated", step=k, rows=record.rows, reused=reused, **more)
 
 
 def _looks(plan: Plan) -> list[Tensor]:
