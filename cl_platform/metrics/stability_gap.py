@@ -58,9 +58,10 @@ def min_accuracy(curves: Curves) -> float:
 
 @metric(title="worst case", direction="more", source=f"{PAPER}, WC-ACC", computed_from="curves")
 def worst_case_accuracy(curves: Curves) -> float:
-    """Return 1/k of the last experience's accuracy at the end and (1 - 1/k) of `min_accuracy`.
+    """Return the mean over the lowest accuracy on each old experience and that on the last.
 
-    k is the number of experiences learned.
+    With k experiences, that is 1/k of the accuracy on the last at the end and 1 - 1/k of
+    `min_accuracy`.
     """
     now = curves.now()
     return _mean(np.append(curves.values[-1][now], curves.lowest()[curves.old[-1]]))
