@@ -20,6 +20,7 @@ from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
 Input = Literal["matrix", "references", "calibration", "curve", "curves", "states", "cost"]
+Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
 
@@ -36,6 +37,8 @@ class Metric:
         source: who defined it.
         computed_from: ``matrix`` alone, the matrix and ``references``, or something else; of what
             is measured of ``states``, a value per row.
+        columns: of the matrix that it is given: those ``trained``, or ``all``, the held-out ones
+            included.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Metric:
     unit: str = ""
     source: str = ""
     computed_from: Input = "matrix"
+    columns: Columns = "trained"
 
     @property
     def sign(self) -> int:
@@ -99,13 +103,14 @@ def metric(
     unit: str = "fraction",
     source: str = "",
     computed_from: Input = "matrix",
+    columns: Columns = "trained",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a metric, and return it as it is.
 
     Args:
         name: the function's own name unless given.
         title: the name in words unless given.
-        direction, unit, source, computed_from: see :class:`Metric`.
+        direction, unit, source, computed_from, columns: see :class:`Metric`.
 
     Raises:
         BadInput: another function has this name, or the arguments are malformed.
@@ -126,7 +131,8 @@ def metric(
                 f"{getattr(known.function, '__module__', __name__)} already; give it another name"
             )
         words = title or key.replace("_", " ")
-        _METRICS[key] = Metric(key, words, function, direction, unit, source, computed_from)
+        fields = (direction, unit, source, computed_from, columns)
+        _METRICS[key] = Metric(key, words, function, *fields)
         return function
 
     if not isinstance(name, str):

@@ -40,7 +40,8 @@ class Result:
         config: the complete configuration.
         stream: the stream's full name; says so where only a part of a data set is there.
         order: experiences (or classes) in the order of learning, numbered as the stream gives them.
-        experiences: name, identity, task label and classes of each experience, in that order.
+        experiences: name, identity, task label, classes and number of test samples of each that is
+            scored, in that order, and ``held_out`` where it is never learned.
         matrices: the accuracy matrix under each mask, on test data.
         validation: the same on validation data, where the stream has any.
         metrics: by name; the scenario's own mask has no prefix, others have (``task/forgetting``).
@@ -60,8 +61,9 @@ class Result:
         plasticity: by name, what was measured of each row of the matrix besides accuracies, with
             ``plasticity`` or ``trainability_steps``; None for what the network does not have.
         objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
-        visits: with a teacher, [experience, training samples] of each slice, in the order of
-            learning; the matrices have a row for each.
+        visits: where one experience does not follow the other, as with a teacher: [experience,
+            training samples] of each step, in the order of learning.
+        rows: after how many steps each row of the matrices was measured, if not after each.
     """
 
     run_id: str
@@ -85,6 +87,7 @@ class Result:
     visits: list[list[int]] = field(default_factory=list)
     anytime_by_experience: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     plasticity: dict[str, list[float | None]] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -212,17 +215,26 @@ class Result:
             **({"visits": self.visits} if self.visits else {}),
             **({"anytime_by_experience": _nulled(by_experience)} if by_experience.size else {}),
             **({"plasticity": self.plasticity} if self.plasticity else {}),
+            **({"rows": self.rows} if self.rows else {}),
         }
         return finite(document)
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
         """Return the result that the content of a whole `result.json` stands for."""
-        ids = tuple(e["identity"] for e in data["experiences"])
-        names = tuple(e["name"] for e in data["experiences"])
-
-        visits = data.get("visits", [])
-        columns = (ids, names, tuple(experience for experience, _ in visits))
+        visits, rows, experiences = (
+            data.get("visits", []),
+            data.get("rows", []),
+            data["experiences"],
+        )
+        columns = (
+            tuple(e["identity"] for e in experiences),
+            tuple(e["name"] for e in experiences),
+            tuple(experience for experience, _ in visits),
+            tuple(rows),
+            tuple(i for i, e in enumerate(experiences) if e.get("held_out")),
+            tuple(e["test_samples"] for e in experiences if "test_samples" in e),
+        )
 
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
             return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
@@ -249,6 +261,7 @@ class Result:
             visits=visits,
             anytime_by_experience=np.array(data.get("anytime_by_experience", [[]]), np.float64),
             plasticity=data.get("plasticity", {}),
+            rows=rows,
         )
 
     def save(self, folder: Path) -> Path:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.lanes.running import run_lanes
+from cl_platform.engine.measures.measuring import _parts
 from cl_platform.engine.measures.plasticity import effective_rank, stable_rank
 from cl_platform.engine.measures.sample import Sample
 from cl_platform.engine.measures.trainability import trainability
@@ -140,7 +143,7 @@ def test_the_sample_is_spread_evenly_and_the_same_for_all_orders() -> None:
     device = torch.device("cpu")
 
     def rows(experiences: Any, n: int = 1000) -> tuple[Tensor, Tensor]:
-        sample = Sample(experiences, stream.preprocess, device, None, n=n)
+        sample = Sample(_parts(experiences, "test"), stream.preprocess, device, n=n)
         x, task = (torch.cat(values) for values in zip(*sample, strict=True))
         assert len(x) == len(sample)
         return x, task
@@ -206,3 +209,20 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         parse_config({"trainability_steps": -1})
     with pytest.raises(clp.ClpError, match=r"plasticity=often"):
         parse_config({"plasticity": "often"})
+
+
+def test_rows_on_demand_and_columns_of_their_own() -> None:
+    """With rows after every second step, values are those of the same states; columns may be held
+    out."""
+    every = execute(plan(plasticity=True), None)
+    some = execute(plan(plasticity=True, evaluate=2), None)
+    assert some.rows == [0, 2, 3]
+    for name, values in some.plasticity.items():
+        assert values == [every.plasticity[name][k] for k in some.rows]
+    blobs = plan().stream
+    held_out = replace(blobs, experiences=blobs.experiences[:2], columns=blobs.experiences)
+    result = clp.run(held_out, "er", out=None, evaluate_every=2, **ASKED)
+    assert result.anytime_by_experience.shape == (4, 3)
+    assert np.isnan(result.anytime_by_experience[:, 2]).all()
+    assert len(result.plasticity["active_units"]) == 3
+    assert 0 <= result.metrics["worst_case_accuracy"] <= 1
