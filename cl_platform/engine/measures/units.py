@@ -102,9 +102,9 @@ class Units(TorchFunctionMode):
     def _count(self, output: Tensor) -> None:
         if output.dim() < 2:
             return
-        key, units = (self._layer, self._nth), output.movedim(self._axis, -1).flatten(0, -2)
+        key, axis = (self._layer, self._nth), self._axis % output.dim()
         self._nth += 1
-        active = (units > 0).sum(0)
+        active = (output > 0).sum([d for d in range(output.dim()) if d != axis])
         known = self.layers.get(key)
         if known is None or len(known.active) != len(active):
             self.layers[key] = Layer(active, output.numel())
