@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def plasticity(strategy: Strategy, sample: Sample) -> Measured:
         ``active_units`` and ``dead_units`` as shares, over all layers and, with ``_layer_J``, of
         the J-th activation; ``effective_rank``, ``stable_rank`` and ``weight_norm``.
     """
-    model = innermost(strategy).model
+    model: Any = innermost(strategy).model
     units, ours = Units(getattr(model, "classifier", None)), []
     # Some methods classify by the model's features, and never call its classifier.
     asks = isinstance(model, Classifier) and not strategy.takes_features
@@ -100,4 +101,5 @@ def stable_rank(features: Tensor) -> float:
 
 
 def _singular(features: Tensor) -> Tensor:
-    return torch.linalg.svdvals(features.detach().cpu().double())
+    found: Tensor = torch.linalg.svdvals(features.detach().cpu().double())
+    return found
