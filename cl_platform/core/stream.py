@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -105,6 +105,8 @@ class Stream:
             outputs grow, and a strategy sees as many experiences as there have been. A run on it
             can be continued with further experiences.
     """
+
+    plugin_kind: ClassVar[Literal["stream"]] = "stream"  # one that is made of another has it inside
 
     name: str
     scenario: Scenario
