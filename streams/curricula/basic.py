@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,14 @@ class Explicit(Curriculum):
     order: Sequence[int]
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
+        again = [k for k, n in Counter(self.order).items() if n > 1]
+        if again and self.level == "experiences":
+            text = ",".join(map(str, self.order))
+            raise CurriculumError(
+                f"curriculum {text:.60}: {again[0]} is in it several times, and an order has each "
+                "experience once. One that comes again is another stream: --stream repeating "
+                f"--set stream.inner=NAME --set 'stream.order=[{text:.60}]'"
+            )
         return self.order
 
 

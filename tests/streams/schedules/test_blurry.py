@@ -117,5 +117,5 @@ def test_faults_of_the_inner_stream_are_named_in_full() -> None:
         build("stream", {"name": "blurry", "inner": {"name": "blobs", "wide": 3}})
     with pytest.raises(ConfigError, match=r"^stream\.inner is missing: give --set stream\.inner="):
         build("stream", {"name": "blurry"})
-    with pytest.raises(ConfigError, match="give what is around it as an object too"):
+    with pytest.raises(ConfigError, match="give what is around it as an object, too"):
         build("stream", {"name": "blurry", "inner": blobs()})
