@@ -74,7 +74,7 @@ def collect(spec: SweepSpec, phases: Sequence[Phase], planner: Planner, out: Pat
             found.setdefault(key, {})["joint"] = row
     experts = _of_strategy(EXPERT, made)
     for run, row in zip(experts, _first_rows(experts, planner, out), strict=True):
-        identity = planner(run.config, run.order).stream[0].identity
+        identity = planner(run.config, run.order).stream.scored[0].identity
         for mask, accuracies in row.items():
             of_settings = found.setdefault(_key(run.config), {}).setdefault("experts", {})
             of_settings.setdefault(mask, {})[identity] = accuracies[identity]
@@ -115,7 +115,7 @@ def _first_rows(runs: Sequence[Run], planner: Planner, out: Path) -> list[Accura
     store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATION)
     streams = [planner(run.config, run.order).stream for run in runs]
     asked = [
-        (run.keys[1], [e.identity for e in stream.experiences])
+        (run.keys[1], [e.identity for e in stream.scored])
         for run, stream in zip(runs, streams, strict=True)
     ]
     records = each(out, lambda one: store.record(*one), asked)

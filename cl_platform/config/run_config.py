@@ -120,6 +120,8 @@ class RunConfig(BaseModel):
     """Classes that compete in the loss of class-incremental streams: all, or those seen so far."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
+    evaluate: PositiveInt | Literal["last"] = 1
+    """Rows of the accuracy matrix: after each experience, every so many, or the last alone."""
     count_flops: bool = False
     """Count the FLOPs of training. It is slower, and the gradient of SiLU is computed otherwise."""
     precision: Literal["float32", "bf16"] = "float32"

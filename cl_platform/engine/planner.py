@@ -180,7 +180,7 @@ class Planner:
             code["pacing"] = digest(own, kernel_digest(*PACED))
         keys = self._keys(config, template, arranged, code, reference)
         evaluator = kernel_digest(*EVALUATION)
-        columns = [e.identity for e in arranged.stream.experiences]
+        columns = [e.identity for e in arranged.stream.scored]
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
@@ -318,7 +318,7 @@ class Planner:
             *(c for m in inner for c in m.other_code()),
         )
         read = [m.fingerprint() for m in inner]
-        samples = [s for e in stream.experiences for s in (e.train, e.test)]
+        samples = [s for e in stream.parts() for s in (e.train, e.test)]
         readers = {type(s.transform): 0 for s in samples if s.transform}
         types = (type(stream.preprocess), *readers)
         return {
@@ -371,6 +371,7 @@ class Planner:
         """Return the address of the state after each number of steps."""
         settings = _settings(config)
         del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
+        del settings["evaluate"]
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping or template.needs_validation:
             # Then a state depends on accuracies.
@@ -435,9 +436,9 @@ def _per_experience(
 
 def _identity(stream: Stream) -> str:
     """Return a digest of a stream as it is given, which tells it from others of its name."""
-    identities = [e.identity for e in stream.experiences]
+    identities = [[e.identity for e in parts] for parts in (stream.experiences, stream.columns)]
     facts = [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online]
-    return digest("stream as given", facts, identities)
+    return digest("stream as given", facts, *(found for found in identities if found))
 
 
 def _facts(stream: Stream) -> list[Any]:
@@ -471,7 +472,7 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {name!r} is set up for a known number of experiences, and that of an open "
             "stream is not: leave stream.open out"
         )
-    if strategy.needs_validation and not all(len(e.validation) for e in stream.experiences):
+    if strategy.needs_validation and not all(len(e.validation) for e in stream.scored):
         faults.append(
             f"strategy {name!r} goes by accuracies on validation data, and stream {stream.name!r} "
             "has none: give stream.validation, say 0.1"
@@ -480,9 +481,19 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         faults.append("permute_labels: an open stream numbers its classes as they arrive")
     faults += [
         f"experience {e.name!r} of stream {stream.name!r} has no test data to be scored on"
-        for e in stream.experiences
+        for e in stream.scored
         if not len(e.test)
     ]
+    if stream.columns and not strategy.revisits and stream.n_learned < len(stream):
+        faults.append(
+            f"strategy {name!r} learns each experience once, and in stream {stream.name!r} they "
+            "come again"
+        )
+    if strategy.needs_task and stream.held_out:
+        faults.append(
+            f"strategy {name!r} needs the task label at test time, and the columns held out of "
+            f"stream {stream.name!r} have labels that it never learns"
+        )
     try:
         strategy.check(stream.task_classes())
     except BadInput as error:

@@ -39,6 +39,13 @@ def teaching_faults(
     if stream.online or stream.open:
         kind = "an online stream is seen once" if stream.online else "an open one is not known yet"
         yield f"{teaches} lets experiences come again, and {kind}; leave it out"
+    if config.evaluate != 1:
+        yield f"evaluate={config.evaluate}: {teaches} goes by every row; leave it out"
+    if not {*stream.experiences} <= {*stream.scored}:
+        yield (
+            f"{teaches} watches what it teaches, and stream {stream.name!r} is scored on other "
+            "experiences than it trains on"
+        )
     if strategy.trains_on != "experience":
         yield f"strategy {name!r} has no slices, since it trains on more than its experience"
     if not strategy.revisits:
