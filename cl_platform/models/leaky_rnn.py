@@ -32,6 +32,8 @@ class LeakyRNN(Classifier):
         activation: f; leaky ReLU has a slope of 0.1 below 0.
     """
 
+    others: Tensor
+
     def __init__(
         self,
         input_shape: tuple[int, ...],

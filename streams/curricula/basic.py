@@ -77,10 +77,12 @@ class Explicit(Curriculum):
         again = [k for k, n in Counter(self.order).items() if n > 1]
         if again and self.level == "experiences":
             text = ",".join(map(str, self.order))
+            missing = sorted({*range(len(stream))} - {*self.order})
+            absent = f" and {missing[0]} is missing" if missing else ""
             raise CurriculumError(
-                f"curriculum {text:.60}: {again[0]} is in it several times, and an order has each "
-                "experience once. One that comes again is another stream: --stream repeating "
-                f"--set stream.inner=NAME --set 'stream.order=[{text:.60}]'"
+                f"curriculum {text:.60}: an order has each experience once; {again[0]} comes again"
+                f"{absent}. To learn some again: --stream repeating --set stream.inner=NAME "
+                f"--set 'stream.order=[{text:.60}]'"
             )
         return self.order
 

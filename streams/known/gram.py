@@ -64,8 +64,10 @@ def gram(
     Raises:
         BadInput: there are no such directions.
     """
-    given = not isinstance(similarity, str)
-    cosines = np.asarray(similarity, float) if given else form(similarity, p, experiences, blocks)
+    if isinstance(similarity, str):
+        cosines, kind = form(similarity, p, experiences, blocks), f"{similarity}, p {p:g}"
+    else:
+        cosines, kind = np.asarray(similarity, float), "given"
     generator = np.random.default_rng(data_seed)
     w = directions(cosines, dimensions, generator)
     n = len(w)
@@ -85,14 +87,13 @@ def gram(
         made.append(
             Experience(f"task {task + 1}", classes, task, *hold_out(train, validation), test)
         )
-    names = ("low", "high")
+    names: tuple[str, ...] = ("low", "high")
     if scenario == "task":
         names = tuple(f"task {task + 1}: {name}" for task in range(n) for name in names)
-    title = f"gram ({'given' if given else f'{similarity}, p {p:g}'})"
-    return Stream(title, scenario, tuple(made), names, online=online)
+    return Stream(f"gram ({kind})", scenario, tuple(made), names, online=online)
 
 
-def form(similarity: str, p: float, n: int, blocks: int) -> np.ndarray:
+def form(similarity: Form, p: float, n: int, blocks: int) -> np.ndarray:
     """Return the (n, n) cosines of a named form."""
     place = np.arange(n)
     if similarity == "path":
