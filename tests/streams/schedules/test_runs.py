@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 
 import cl_platform as clp
-from cl_platform import Experience
+from cl_platform import Experience, Stream
 from cl_platform.config.command import command_of
+from cl_platform.config.run_config import parse_config
+from cl_platform.config.signatures import build
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError
 from strategies.baselines import Finetune
 from strategies.lora import SLoRA
@@ -41,6 +45,19 @@ def test_an_order_with_repetitions_is_that_of_a_teacher() -> None:
     taught, repeated = run(BLOBS, curriculum=fixed), run(AGAIN)
     assert repeated.matrix.visits == (0, 1, 2, 1, 3) == taught.matrix.visits
     assert np.array_equal(repeated.matrix.values, taught.matrix.values)
+
+
+def test_columns_that_are_held_out_are_in_the_keys() -> None:
+    """A strategy knows the classes of their tasks, and may have room for them in its state."""
+    stream = build("stream", {**AGAIN, "order": [0, 1, 0]})
+    config = parse_config({"stream": AGAIN, "strategy": "lwf"})
+    keys = {make_plan(config, {"stream": s}).keys[0] for s in (stream, fewer(stream))}
+    assert len(keys) == 2
+
+
+def fewer(stream: Stream) -> Stream:
+    """Return the stream with a column less that is held out."""
+    return replace(stream, columns=stream.columns[:-1])
 
 
 class Noted(Finetune):
