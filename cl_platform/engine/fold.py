@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
+from cl_platform.config.per_experience import distinct
 from cl_platform.config.signatures import blame
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
@@ -24,6 +26,7 @@ from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.machine.cost import Meter, Stopwatch
+from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.pacing.epochs import epochs_of
 from cl_platform.engine.pacing.scores import look_at
 from cl_platform.engine.plan import Plan
@@ -165,7 +168,8 @@ class Fold:
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
             if not self.strategy.grows:
-                check_groups(self.strategy, self.plan.config.optimizer)
+                for config in distinct(self.plan.config):
+                    check_groups(self.strategy, config.optimizer)
             # A compiled step casts what it reads by itself.
             bf16 = self.plan.config.precision == "bf16" and self.plan.config.compile is False
             if bf16 and not self.strategy.own_loop:
@@ -194,8 +198,11 @@ class Fold:
         self.state, self.position = state, k
 
     def _enter(self, k: int) -> None:
-        """Set what the k-th step decides: its random numbers, and the classes seen."""
+        """Set what the k-th step decides: its random numbers, settings, and the classes seen."""
         self.rng.restart(k)
+        config = self.plan.at(k)
+        self.info.epochs = config.epochs
+        self.info.build_optimizer = partial(build_optimizer, config=config.optimizer)
         self.info.visits[:] = self.plan.visited(k)
         self.info.seen.zero_()
         self.info.seen[[*self._seen(k)]] = True
@@ -257,6 +264,7 @@ class Fold:
                 have inputs as they are stored.
         """
         plan, k = self.plan, self.position + 1
+        config = plan.at(k)
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
         meter = Meter(self.device, plan.config.count_flops)
@@ -313,7 +321,7 @@ class Fold:
             self.shown(step.experience),
             data,
             step.tasks() if plan.stream.scenario == "task" else None,
-            plan.config,
+            config,
             self.state.optimizer,
             attended,
             progress,
@@ -325,8 +333,8 @@ class Fold:
             stored=beside,
         )
         seed = seed_for(plan.config.seed, k, "global")
-        sizes = epoch_sizes(len(data), plan.config.epochs, paced)
-        batches = batches_of(sizes, plan.config.batch_size)
+        sizes = epoch_sizes(len(data), config.epochs, paced)
+        batches = batches_of(sizes, config.batch_size)
         return Lesson(k, seed, steps, meter, attended, curve, sum(batches))
 
     def finish(
