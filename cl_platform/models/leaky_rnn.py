@@ -69,7 +69,7 @@ class LeakyRNN(Classifier):
         weight, share = self.recurrent.weight * self.others, 1 / self.tau
         h = torch.zeros_like(drive[:, 0])
         for step in drive.unbind(1):
-            h = self.activation(torch.lerp(h, linear(h, weight) + step, share))
+            h = self.activation(h + share * (linear(h, weight) + step - h))  # in bf16: of float32
         return h
 
 

@@ -47,9 +47,14 @@ def repeating(
         seed: of the draws.
 
     Raises:
-        BadInput: `order` names no experiences, or classes cannot return in such a stream.
+        BadInput: `order` names no experiences, or what returns cannot do so in such a stream.
     """
     columns_of(inner)
+    if inner.online and samples == "same":
+        raise BadInput(
+            f"{inner.name!r:.60} is online, so that each sample is learned once: give "
+            "stream.samples=part, or leave stream.inner.online out"
+        )
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     if level == "classes":

@@ -43,7 +43,10 @@ def refuse_tasks(inner: Stream, what: str) -> None:
 
 
 def pooled(inner: Stream) -> tuple[Samples, Tensor]:
-    """Return all training samples, experience by experience, and which each is of, (n,) int64."""
+    """Return all training samples, experience by experience, and which each is of, (n,) int64.
+
+    They are copied where experiences have data or transformations of their own.
+    """
     parts = [e.train for e in inner.experiences]
     sizes = torch.tensor([len(part) for part in parts])
     return Samples.concat(parts), torch.arange(len(parts)).repeat_interleave(sizes)

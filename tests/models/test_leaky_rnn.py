@@ -52,6 +52,14 @@ def test_vectors_and_rows_of_images_are_steps_too() -> None:
     assert torch.equal(image(x), rows(steps))
 
 
+def test_states_are_float32_in_bf16() -> None:
+    model, x = LeakyRNN((5,), 2), torch.randn(3, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.features(x)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, model.features(x), atol=0.02, rtol=0.05)
+
+
 def test_token_ids_are_refused() -> None:
     with pytest.raises(BadInput, match="a leaky-rnn cannot read"):
         LeakyRNN((4,), 2)(torch.zeros(2, 4, dtype=torch.int32))

@@ -93,6 +93,7 @@ def many() -> Stream:
             "mixes the samples of several tasks",
         ),
         ({"inner": repeating(inner=many(), order=[0, 0])}, "give the stream inside it"),
+        ({"inner": blobs(online=True)}, "is online, .* give stream.samples=part"),
         ({"inner": "gram", "level": "classes"}, "has the same classes in several"),
     ],
 )
