@@ -167,7 +167,7 @@ class Units(nn.Module):
         self.register_buffer("owed", torch.zeros((), dtype=torch.float64, device=device))
         self.register_buffer("replaced", torch.zeros((), dtype=torch.int64, device=device))
         self.clock, self.debt = 0, 0.0
-        self.births: list[int] = []  # of the young ones, on the clock, in order
+        self.births = [0] * size  # of the young ones, on the clock, in order
 
     def begin(self, maturity: int) -> None:
         """Begin an experience: look at the state."""

@@ -23,7 +23,7 @@ from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.baselines import Finetune
-from strategies.merged import RULES, Merged
+from strategies.merged import RULES
 
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 30}
 METHODS = ("interpolation", "ema", "slerp", "average", *RULES)
@@ -94,7 +94,9 @@ def test_without_weight_it_stays_the_initial_model(method: str, start: str) -> N
     found = {k: v.clone() for k, v in shown(fold).items() if not k.endswith("batches_tracked")}
     if method != "task-arithmetic":  # where statistics of batch norm are averaged
         assert_equal(found, {k: initial.strategy.state_dict()[k] for k in found})
-        assert all(r.rows["test"]["all"] == fold.records[0].rows["test"]["all"] for r in fold.records)
+        assert all(
+            r.rows["test"]["all"] == fold.records[0].rows["test"]["all"] for r in fold.records
+        )
     for name, parameter in initial.strategy.named_parameters():
         assert torch.equal(found[name], parameter)
 
@@ -185,7 +187,8 @@ def test_networks_have_the_weights_that_were_scored(tmp_path: Path) -> None:
     assert_equal(dict(raw), dict(fold.strategy.inner.state_dict()))
     assert not torch.equal(raw["model.classifier.bias"], weights["model.classifier.bias"])
     assert_equal(
-        dict(weights), dict(network_of(fold.plan, StateStore(None), retrain=True).strategy.inner.state_dict())
+        dict(weights),
+        dict(network_of(fold.plan, StateStore(None), retrain=True).strategy.inner.state_dict()),
     )
 
 
