@@ -21,7 +21,9 @@ def test_the_penalty_holds_from_the_first_step_on() -> None:
     fold.rng.restart(1)  # in the first experience
     plain = strategy.cross_entropy(strategy(batch.x), batch)
     loss = strategy.loss(batch)
-    assert float((loss - plain).detach()) == pytest.approx(0.15 * float(apart.square().sum()), rel=1e-4)
+    assert float((loss - plain).detach()) == pytest.approx(
+        0.15 * float(apart.square().sum()), rel=1e-4
+    )
     parameters = trainable(strategy.model)
     gradients = [torch.autograd.grad(v, parameters) for v in (loss, plain)]
     pull = flatten(gradients[0]) - flatten(gradients[1])
