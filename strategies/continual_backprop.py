@@ -63,9 +63,14 @@ class ContinualBackprop(Wrapper):
         sizes = [layer.weight.shape[0] for layer in chain[:-1]]
         self.units = nn.ModuleList(Units(n, self.decay, info.device) for n in sizes)
 
+    @property
+    def hidden(self) -> list[Units]:
+        """The units of each hidden layer, from the input on."""
+        return [units for units in self.units if isinstance(units, Units)]
+
     def begin_experience(self, experience: Experience) -> None:
         self.inner.begin_experience(experience)
-        for units in self.units:
+        for units in self.hidden:
             units.begin(self.maturity)
 
     def training_step(self, batch: Batch) -> Tensor:
@@ -76,7 +81,7 @@ class ContinualBackprop(Wrapper):
 
     def end_experience(self, experience: Experience) -> None:
         self.inner.end_experience(experience)
-        for units in self.units:
+        for units in self.hidden:
             units.end()
 
     @torch.no_grad()
@@ -85,7 +90,7 @@ class ContinualBackprop(Wrapper):
         layers = list(chained(self.model))
         with frozen_statistics(self.model):
             seen = self.activations(batch.x, layers[1:])
-        for i, units in enumerate(self.units):
+        for i, units in enumerate(self.hidden):
             after = layers[i + 1]
             units.update(seen[i], outgoing(after, units.size).abs().sum((0, 2)))
             if n := units.due(self.replacement_rate, self.maturity):
@@ -98,7 +103,7 @@ class ContinualBackprop(Wrapper):
             if module in after:
                 seen.append(x)
             x = module(x)
-        sizes = (units.size for units in self.units)
+        sizes = (units.size for units in self.hidden)
         pairs = zip([*seen, x], sizes, strict=True)
         return [x.float().reshape(x.shape[0], size, -1) for x, size in pairs]
 
@@ -139,7 +144,7 @@ class ContinualBackprop(Wrapper):
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return how many units of each layer have started anew."""
-        counts = [float(units.replaced) for units in self.units]
+        counts = [float(units.replaced) for units in self.hidden]
         return {**super().diagnostics(), "replaced_units": counts}
 
 

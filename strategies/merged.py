@@ -195,15 +195,15 @@ class Merged(Wrapper):
         average = [torch.lerp(m, new, 1 / (n + 1)) for m, new in zip(merged, now, strict=True)]
         if rule is None:
             return average, []
-        sums, sets = [list(kept.buffers()) for kept in self.sums], [now]
+        start = initial[: self.trained]
+        sums: list[Tensors] = [list(kept.buffers()) for kept in self.sums]
+        sets = [now]
         if self.start_from == "merged" and n:
-            sums, sets, n = rule.start(initial[: self.trained]), [merged, now], 1
+            sums, sets, n = rule.start(start), [merged, now], 1
         for weights in sets:
-            trained = zip(weights, initial[: self.trained], strict=False)
-            sums = rule.add(sums, [w - start for w, start in trained])
-        vector = rule.merged(sums, n + 1)
-        whole = [i + w * v for i, w, v in zip(initial, self.weights, vector, strict=False)]
-        return [*whole, *average[self.trained :]], sums
+            sums = rule.add(sums, list(torch._foreach_sub(weights[: self.trained], start)))
+        parts = zip(start, self.weights, rule.merged(sums, n + 1), strict=False)
+        return [first + w * v for first, w, v in parts] + average[self.trained :], sums
 
     def evaluation_weights(self) -> dict[str, Tensor]:
         merged = self.merge()[0] if self.learning else self.merged.tensors()

@@ -40,7 +40,7 @@ def ended(strategy: Any, **settings: Any) -> Fold:
     return fold
 
 
-def merged(inner: str, **given: object) -> dict[str, object]:
+def merged(inner: str | dict[str, Any], **given: object) -> dict[str, object]:
     return {"name": "merged", "inner": inner, **given}
 
 
@@ -56,16 +56,22 @@ def assert_equal(a: dict[str, Any], b: dict[str, Any]) -> None:
     [
         ("er", {}),
         ("ewc", {"evaluate_every": 2}),
-        ("gdumb", {}),
+        ({"name": "gdumb", "passes": 2}, {}),
         ("si", {"optimizer": {"lr": 0.05, "momentum": 0.9, "reset": False}}),
         ("l2p", {"model": "tiny-transformer"}),
         ("lora", {"model": "tiny-transformer", "stream": {**STREAM, "scenario": "task"}}),
-        ("er", {"stream": {"name": "split-digits", "samples": 100}, "model": "cnn"}),
+        (
+            "er",
+            {
+                "stream": {"name": "split-digits", "samples": 60},
+                "model": {"name": "cnn", "width": 4},
+            },
+        ),
         ("der++", {"stream": {**STREAM, "open": True}}),
     ],
 )
 def test_with_all_weight_on_the_raw_ones_it_is_the_inner_strategy(
-    inner: str, settings: dict[str, Any]
+    inner: str | dict[str, Any], settings: dict[str, Any]
 ) -> None:
     plain, wrapped = ended(inner, **settings), ended(merged(inner, weight=1.0), **settings)
     assert_equal(plain.strategy.state_dict(), wrapped.strategy.inner.state_dict())
