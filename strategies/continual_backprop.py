@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from cl_platform import Batch, Experience, Strategy, StreamInfo, Wrapper
+from cl_platform import Batch, Strategy, StreamInfo, Wrapper
 from cl_platform.errors import BadInput
 from strategies.baselines import Finetune
 from strategies.parts.gradients import frozen_statistics
@@ -61,28 +61,18 @@ class ContinualBackprop(Wrapper):
             )
         self.generator = info.rng.generator("units")
         sizes = [layer.weight.shape[0] for layer in chain[:-1]]
-        self.units = nn.ModuleList(Units(n, self.decay, info.device) for n in sizes)
+        self.units = nn.ModuleList(Units(n, self.maturity, self.decay, info.device) for n in sizes)
 
     @property
     def hidden(self) -> list[Units]:
         """The units of each hidden layer, from the input on."""
         return [units for units in self.units if isinstance(units, Units)]
 
-    def begin_experience(self, experience: Experience) -> None:
-        self.inner.begin_experience(experience)
-        for units in self.hidden:
-            units.begin(self.maturity)
-
     def training_step(self, batch: Batch) -> Tensor:
         loss = self.inner.training_step(batch)
         if self.replacement_rate:
             self.generate_and_test(batch)
         return loss
-
-    def end_experience(self, experience: Experience) -> None:
-        self.inner.end_experience(experience)
-        for units in self.hidden:
-            units.end()
 
     @torch.no_grad()
     def generate_and_test(self, batch: Batch) -> None:
@@ -93,8 +83,8 @@ class ContinualBackprop(Wrapper):
         for i, units in enumerate(self.hidden):
             after = layers[i + 1]
             units.update(seen[i], outgoing(after, units.size).abs().sum((0, 2)))
-            if n := units.due(self.replacement_rate, self.maturity):
-                self.replace(layers[i], after, units, units.least(n, self.maturity))
+            if n := units.due(self.replacement_rate):
+                self.replace(layers[i], after, units, units.least(n))
 
     def activations(self, x: Tensor, after: list[Layer]) -> list[Tensor]:
         """Return what layers see of inputs, each (B, units, positions) of the units before it."""
@@ -164,25 +154,22 @@ class Units(nn.Module):
     owed: Tensor
     replaced: Tensor
 
-    def __init__(self, size: int, decay: float, device: torch.device) -> None:
+    def __init__(self, size: int, maturity: int, decay: float, device: torch.device) -> None:
         super().__init__()
-        self.size, self.decay = size, decay
+        self.size, self.maturity, self.decay = size, maturity, decay
         for name in ("utility", "activation", "age"):
             self.register_buffer(name, torch.zeros(size, device=device))
         self.register_buffer("owed", torch.zeros((), dtype=torch.float64, device=device))
         self.register_buffer("replaced", torch.zeros((), dtype=torch.int64, device=device))
         self.clock, self.debt = 0, 0.0
         self.births = [0] * size  # of the young ones, on the clock, in order
+        self.register_load_state_dict_post_hook(_count)
 
-    def begin(self, maturity: int) -> None:
-        """Begin an experience: look at the state."""
+    def count(self) -> None:
+        """Count by the state: the young ones, and what is owed."""
         self.clock, self.debt = 0, float(self.owed)
-        young = self.age[self.age <= maturity]
+        young = self.age[self.age <= self.maturity]
         self.births = sorted(-int(age) for age in young.tolist())
-
-    def end(self) -> None:
-        """End an experience: what is still owed is in the state again."""
-        self.owed.fill_(self.debt)
 
     def update(self, seen: Tensor, outgoing: Tensor) -> None:
         """Take in one step.
@@ -199,20 +186,21 @@ class Units(nn.Module):
         """Return decaying means as if they had not begun at zero, as in Adam."""
         return mean / (1 - self.decay**self.age)
 
-    def due(self, rate: float, maturity: int) -> int:
+    def due(self, rate: float) -> int:
         """Return how many units are to be replaced after this step."""
         self.clock += 1
-        while self.births and self.clock - self.births[0] > maturity:
+        while self.births and self.clock - self.births[0] > self.maturity:
             del self.births[0]
         mature = self.size - len(self.births)
         self.debt += rate * mature
         n = min(int(self.debt), mature)
         self.debt -= n
+        self.owed.fill_(self.debt)
         return n
 
-    def least(self, n: int, maturity: int) -> Tensor:
+    def least(self, n: int) -> Tensor:
         """Return the n least useful ones of those that are mature, (n,)."""
-        utility = torch.where(self.age > maturity, self.corrected(self.utility), torch.inf)
+        utility = torch.where(self.age > self.maturity, self.corrected(self.utility), torch.inf)
         return utility.topk(n, largest=False).indices
 
     def restart(self, which: Tensor) -> None:
@@ -221,6 +209,11 @@ class Units(nn.Module):
             kept[which] = 0
         self.replaced += len(which)
         self.births += [self.clock] * len(which)
+
+
+def _count(units: nn.Module, _: object) -> None:
+    assert isinstance(units, Units)
+    units.count()
 
 
 def body_of(model: nn.Module) -> list[nn.Module]:

@@ -137,40 +137,36 @@ def test_a_channel_of_a_convolution_starts_anew_with_its_norm() -> None:
 
 
 def test_mature_units_are_replaced_at_their_rate_and_the_least_useful_first() -> None:
-    units = Units(10, 0.9, torch.device("cpu"))
-    units.begin(maturity=3)
+    units = Units(10, 3, 0.9, torch.device("cpu"))
     utilities = torch.arange(10, 0, -1.0)
     replaced = []
     for _ in range(12):
         units.update(torch.ones(1, 10, 1), utilities)
-        n = units.due(0.05, maturity=3)
-        replaced += units.least(n, 3).tolist()
-        units.restart(units.least(n, 3))
+        n = units.due(0.05)
+        replaced += units.least(n).tolist()
+        units.restart(units.least(n))
     # From the 4th step on there are 10 mature ones, and half a unit a step is due: after steps 5,
     # 8 (9 of them), 10 and 12. A new unit is as useful as before, and its turn comes again.
     assert replaced == [9, 8, 9, 8]
     assert units.replaced == 4
-    units.end()
-    mirror = Units(10, 0.9, torch.device("cpu"))
+    mirror = Units(10, 3, 0.9, torch.device("cpu"))
     mirror.load_state_dict(units.state_dict())
-    mirror.begin(maturity=3)
     for _ in range(20):  # goes on as the other does
         dues = []
         for one in (units, mirror):
             one.update(torch.ones(1, 10, 1), utilities)
-            dues.append(one.due(0.05, maturity=3))
-            one.restart(one.least(dues[-1], 3))
+            dues.append(one.due(0.05))
+            one.restart(one.least(dues[-1]))
         assert dues[0] == dues[1]
 
 
 def test_no_more_units_are_replaced_than_there_are_mature_ones() -> None:
-    units = Units(3, 0.9, torch.device("cpu"))
-    units.begin(maturity=1)
+    units = Units(3, 1, 0.9, torch.device("cpu"))
     for step in range(6):
         units.update(torch.ones(1, 3, 1), torch.ones(3))
-        n = units.due(1.0, maturity=1)
+        n = units.due(1.0)
         assert n == (3 if step % 2 else 0)
-        units.restart(units.least(n, 1))
+        units.restart(units.least(n))
 
 
 def test_it_counts_what_it_has_replaced() -> None:
