@@ -179,7 +179,7 @@ class Merged(Wrapper):
         copy(merged, self.merged.tensors())
         for kept, new in zip(self.sums, sums, strict=True):
             copy(new, list(kept.buffers()))
-        self.taken += 1
+        self.taken.add_(1)
         self.learning = False
 
     @torch.no_grad()
@@ -202,8 +202,8 @@ class Merged(Wrapper):
             sums, sets, n = rule.start(start), [merged, now], 1
         for weights in sets:
             sums = rule.add(sums, list(torch._foreach_sub(weights[: self.trained], start)))
-        parts = zip(start, self.weights, rule.merged(sums, n + 1), strict=False)
-        return [first + w * v for first, w, v in parts] + average[self.trained :], sums
+        vectors = zip(start, self.weights, rule.merged(sums, n + 1), strict=False)
+        return [first + w * v for first, w, v in vectors] + average[self.trained :], sums
 
     def evaluation_weights(self) -> dict[str, Tensor]:
         merged = self.merge()[0] if self.learning else self.merged.tensors()
