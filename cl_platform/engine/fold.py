@@ -183,14 +183,28 @@ class Fold:
     def adopt(self, k: int, state: State) -> None:
         """Go to a state after k steps."""
         self.begin(k)
-        self._enter(k)  # as after training
+        self._enter(k, state)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
         with self.blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
 
-    def _enter(self, k: int) -> None:
-        """Set what the k-th step decides: its random numbers, and the classes seen."""
+    @property
+    def hidden(self) -> bool:
+        """Whether the strategy is not to know where an experience ends."""
+        return self.plan.config.boundaries == "hidden"
+
+    def _enter(self, k: int, state: State) -> None:
+        """Set what the k-th step decides: its random numbers, and the classes seen.
+
+        Args:
+            state: before the step, or after it; what a strategy without boundaries goes on with.
+        """
+        if self.hidden:
+            self.rng.restart(1)
+            self.rng.set_states(state.running.get("generators", {}))
+            self.info.seen.copy_(state.running.get("seen", torch.zeros_like(self.info.seen)))
+            return
         self.rng.restart(k)
         self.info.visits[:] = self.plan.visited(k)
         self.info.seen.zero_()
@@ -200,7 +214,7 @@ class Fold:
         """Carry the present state into the shapes that an open stream has at the k-th step."""
         before, state = self.info, self.state
         self.begin(k)
-        self._enter(k - 1)
+        self._enter(k - 1, state)
         with self.blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
         self.state = replace(state, strategy=self.strategy.state_dict())
@@ -265,7 +279,7 @@ class Fold:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
-        self._enter(k)
+        self._enter(k, self.state)
         self.info.validated[:] = validated
         average = None
         if plan.config.ema:
@@ -306,7 +320,7 @@ class Fold:
         evaluates = plan.config.evaluate_every and self._is_first
         steps = training_steps(
             self.strategy,
-            self.shown(step.experience),
+            None if self.hidden else self.shown(step.experience),
             data,
             step.tasks() if plan.stream.scenario == "task" else None,
             plan.config,
@@ -319,6 +333,7 @@ class Fold:
             self.team,
             paced,
             stored=beside,
+            running=self.state.running,
         )
         seed = seed_for(plan.config.seed, k, "global")
         sizes = epoch_sizes(len(data), plan.config.epochs, paced)
@@ -338,7 +353,7 @@ class Fold:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
         parts = (self.strategy.state_dict(), trained.optimizer, cost, lesson.curve, trained.average)
-        self.state = State(*parts)
+        self.state = State(*parts, trained.running)
         self.position = k
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]

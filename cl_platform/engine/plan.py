@@ -166,6 +166,9 @@ class Plan:
         if stream.open:
             n = max(1, step)
             n_classes, first = stream.arrived(n), stream.arrived(1)
+        task_classes = stream.task_classes()[:n, :n_classes]
+        if self.config.boundaries == "hidden":  # then all that is learned is one
+            n, task_classes = 1, torch.ones(1, n_classes, dtype=torch.bool)
         # Functions that hold what they need: a method of the plan would lead to all data.
         shape, dtype = stream.input_shape, stream[0].train.source.dtype
         raw = torch.zeros(2, *shape, dtype=dtype, device=device)
@@ -180,7 +183,7 @@ class Plan:
             input_shape=shape,
             input_dtype=dtype,
             n_experiences=n,
-            task_classes=stream.task_classes()[:n, :n_classes].to(device),
+            task_classes=task_classes.to(device),
             preprocess=stream.preprocess,
             rng=rng,
             build_model=build,

@@ -22,6 +22,7 @@ from cl_platform.core.order.teacher import Past, Teacher, Visit, next_visit
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
+from cl_platform.engine.fit import lists_in
 from cl_platform.engine.plan import Plan, Step
 from cl_platform.storage.state_store import Record
 
@@ -43,15 +44,8 @@ def teaching_faults(
         yield f"strategy {name!r} has no slices, since it trains on more than its experience"
     if not strategy.revisits:
         yield f"strategy {name!r} learns each experience once, and {teaches} lets them come again"
-    lists = {
-        name
-        for part in strategy.modules()
-        if isinstance(part, Strategy)
-        for name in part.per_experience
-        if isinstance(getattr(part, name), list | tuple)
-    }
-    if lists:
-        yield f"{', '.join(sorted(lists))}: {teaches} learns in slices; give one value for all"
+    if lists := lists_in(strategy):
+        yield f"{', '.join(lists)}: {teaches} learns in slices; give one value for all"
     if config.pacing is not None:
         yield f"pacing={config.pacing['name']}: {teaches} learns in slices; leave one of them out"
     if config.processes > 1:

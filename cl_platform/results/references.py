@@ -21,7 +21,7 @@ References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
 KINDS = ("joint", "experts")  # of references
-OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads")
+OF_THE_RUN = ("strategy", "curriculum", "pacing", "boundaries", "device", "threads")
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
@@ -29,7 +29,8 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
-            pacing, device and threads; the code of model and stream does not, nor do the data.
+            pacing, boundaries, device and threads; the code of model and stream does not, nor do
+            the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)
