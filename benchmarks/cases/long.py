@@ -1,9 +1,8 @@
 """Streams of a thousand slices: whether a late slice takes longer than an early one.
 
 Slices of 20 samples over ten columns, a small perceptron, experience replay, a state saved after
-each. CPU time of the last fifth of the slices as a ratio to that of as many early ones, of the
-slices 800 to 1000 to those from 100 to 300; and by how much the memory of the process grows from
-the first tenth to the end.
+each. The median CPU time of the slices 800 to 1000 as a ratio to that of the slices 100 to 300, and
+by how much the memory of the process grows from the first tenth to the end.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -124,7 +123,7 @@ def samples(task: int, n: int) -> Samples:
 
 
 def part(seconds: Sequence[float], begin: float, end: float) -> float:
-    """Return the mean CPU time of the slices between two shares of all."""
+    """Return the median CPU time of the slices between two shares of all."""
     n = len(seconds)
     taken = [after - before for before, after in pairwise(seconds)]
-    return fmean(taken[int(begin * n) : int(end * n)])
+    return median(taken[int(begin * n) : int(end * n)])

@@ -18,6 +18,7 @@ from cl_platform.engine.contract import learns_without_boundaries
 from cl_platform.engine.fit import is_task_free
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.lanes.running import run_lanes
+from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import _settings, make_plan
 from cl_platform.errors import ConfigError, ContractError, RunFailed
@@ -147,7 +148,8 @@ def test_moments_are_those_of_an_optimizer_that_never_ended() -> None:
     alone = plan.make_strategy()
     alone.setup(plan.info(fold.rng))
     alone.model.load_state_dict(fold.strategy.beginning)  # type: ignore[attr-defined]
-    optimizer = torch.optim.SGD(alone.model.parameters(), lr=0.05, momentum=0.9, foreach=False)
+    optimizer = build_optimizer(alone.model, plan.at(1).optimizer)
+    assert isinstance(optimizer, torch.optim.SGD)
     for batch in fold.strategy.batches_shown:  # type: ignore[attr-defined]
         optimizer.zero_grad()
         alone.cross_entropy(alone.model(batch.x), batch).backward()
