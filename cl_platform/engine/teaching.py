@@ -113,7 +113,7 @@ class PastRecords:
         seen = self._tables[:, : self._read].view()
         seen.flags.writeable = False
         budget = round(plan.teacher.passes * sum(self._sizes))
-        return Past(plan.visits, *seen, self._sizes, budget)
+        return Past(plan.visits, seen[0], seen[1], seen[2], self._sizes, budget)
 
     def _row(self, record: Record) -> list[list[float]]:
         unknown = dict.fromkeys(self._identities, np.nan)
