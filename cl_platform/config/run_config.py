@@ -142,6 +142,8 @@ class RunConfig(BaseModel):
     warm-up back."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
+    boundaries: Literal["known", "hidden"] = "known"
+    """Where an experience ends: known to the strategy, or hidden, so that it gets batches alone."""
     processes: PositiveInt = 1
     """Processes that share the rows of each batch, each on a GPU of its own or all on the CPU."""
 

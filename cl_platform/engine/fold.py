@@ -31,9 +31,9 @@ from cl_platform.engine.measures.plasticity import Measured
 from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.pacing.epochs import epochs_of
 from cl_platform.engine.pacing.scores import look_at
-from cl_platform.engine.plan import Plan
+from cl_platform.engine.plan import Learned, Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
-from cl_platform.engine.teaching import advised
+from cl_platform.engine.teaching import PastRecords, advised
 from cl_platform.engine.training import (
     Steps,
     Trained,
@@ -88,6 +88,10 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
+        self.learned = Learned(plan.stream)
+        self.learned.follow(plan.steps)
+        self.past = PastRecords(plan) if plan.teacher else None
+        self._identities = sorted({e.identity for e in plan.stream.scored})
         self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.scored)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
@@ -103,8 +107,12 @@ class Fold:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
         self._reach(self.wanted(upto))
-        while upto is None and (plan := advised(self.plan, self.records)) is not None:
+        while upto is None and self.past is not None:
+            plan = advised(self.plan, self.past.of(self.plan, self.records))
+            if plan is None:
+                break
             self.plan = plan
+            self.learned.follow(plan.steps)
             self.records.append(self._stored(plan.keys[-1]))
             visit, k = plan.visits[-1]._asdict(), len(plan.steps)
             self.trackers.emit("decided", step=k, **visit)
@@ -129,17 +137,19 @@ class Fold:
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
+        rows = {*wanted}
         for k in wanted:
+            furthest = k
             while not self._complete(k):
-                if k > self.position and not self.find(k):
+                if k > self.position and not self.find(furthest):
                     yield self.position + 1
-                if not self._complete(self.position):
+                furthest = self.position + 1  # what lies behind it was looked for
+                if self.position in rows and not self._complete(self.position):
                     self.evaluate()
 
     def _stored(self, key: str) -> Record:
         """Return the record of a key, empty if there is none by this code of evaluation."""
-        identities = [e.identity for e in self.plan.stream.scored]
-        record = self.store.record(key, identities)
+        record = self.store.record(key, self._identities)
         return record if record.evaluator == self.plan.evaluator else Record()
 
     def approach(self, k: int) -> None:
@@ -202,27 +212,41 @@ class Fold:
     def adopt(self, k: int, state: State) -> None:
         """Go to a state after k steps."""
         self.begin(k)
-        self._enter(k)  # as after training
+        self._enter(k, state)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
         with self.blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
 
-    def _enter(self, k: int) -> None:
-        """Set what the k-th step decides: its random numbers, settings, and the classes seen."""
+    @property
+    def hidden(self) -> bool:
+        """Whether the strategy is not to know where an experience ends."""
+        return self.plan.config.boundaries == "hidden"
+
+    def _enter(self, k: int, state: State) -> None:
+        """Set what the k-th step decides: its random numbers, settings, and the classes seen.
+
+        Args:
+            state: before the step, or after it; what a strategy without boundaries goes on with.
+        """
+        if self.hidden:
+            self.rng.restart(1)
+            self.rng.set_states(state.running.get("generators", {}))
+            self.info.seen.copy_(state.running.get("seen", torch.zeros_like(self.info.seen)))
+            return
         self.rng.restart(k)
         config = self.plan.at(k)
         self.info.epochs = config.epochs
         self.info.build_optimizer = partial(build_optimizer, config=config.optimizer)
-        self.info.visits[:] = self.plan.visited(k)
+        self.info.visits[:] = self.learned.visits(k)
         self.info.seen.zero_()
-        self.info.seen[[*self._seen(k)]] = True
+        self.info.seen[[*self.learned.classes(k)]] = True
 
     def grow(self, k: int) -> None:
         """Carry the present state into the shapes that an open stream has at the k-th step."""
         before, state = self.info, self.state
         self.begin(k)
-        self._enter(k - 1)
+        self._enter(k - 1, state)
         with self.blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
         self.state = replace(state, strategy=self.strategy.state_dict())
@@ -275,7 +299,7 @@ class Fold:
                 have inputs as they are stored.
         """
         plan, k = self.plan, self.position + 1
-        config = plan.at(k)
+        config, columns, classes = plan.at(k), self.learned.columns, self.learned.classes
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
         # Of several processes, each has a device of its own, and a counter.
@@ -289,7 +313,7 @@ class Fold:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
-        self._enter(k)
+        self._enter(k, self.state)
         self.info.validated[:] = validated
         average = None
         if plan.config.ema:
@@ -313,7 +337,7 @@ class Fold:
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
-                    evaluator, known = self._evaluator("test"), (self._learned(k), self._seen(k))
+                    evaluator, known = self._evaluator("test"), (columns(k), classes(k))
                     found = evaluator.accuracies(self.strategy, *known, self.features)
                     curve.append([samples, fmean(found), *found])
 
@@ -324,13 +348,13 @@ class Fold:
             assert plan.config.early_stopping is not None
             with aside():
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
-                known = (step.sources, self._seen(k))
+                known = (step.sources, classes(k))
                 return evaluator.score(self.strategy, *known, metric, self.features)
 
         evaluates = plan.config.evaluate_every and self._is_first
         steps = training_steps(
             self.strategy,
-            self.shown(step.experience),
+            None if self.hidden else self.shown(step.experience),
             data,
             step.tasks() if plan.stream.scenario == "task" else None,
             config,
@@ -343,6 +367,7 @@ class Fold:
             self.team,
             paced,
             stored=beside,
+            running=self.state.running,
         )
         seed = seed_for(plan.config.seed, k, "global")
         sizes = epoch_sizes(len(data), config.epochs, paced)
@@ -362,7 +387,7 @@ class Fold:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
         parts = (self.strategy.state_dict(), trained.optimizer, cost, lesson.curve, trained.average)
-        self.state = State(*parts)
+        self.state = State(*parts, trained.running)
         self.position = k
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
@@ -383,7 +408,7 @@ class Fold:
         if not self._scored(self.position):
             self.evaluate()
         row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
-        return [row[identity] for identity in self._learned(self.position).values()]
+        return [row[identity] for identity in self.learned.columns(self.position).values()]
 
     @property
     def _is_first(self) -> bool:
@@ -437,17 +462,6 @@ class Fold:
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
-    def _learned(self, k: int) -> dict[int, str]:
-        """Return the columns that the first k steps train on: their identities by task label, in
-        the order of learning."""
-        identity = {e.task: e.identity for e in self.plan.stream.scored}
-        tasks = dict.fromkeys(e.task for step in self.plan.steps[:k] for e in step.sources)
-        return {task: identity[task] for task in tasks}
-
-    def _seen(self, k: int) -> set[int]:
-        """Return the classes that the first k steps train on."""
-        return {c for step in self.plan.steps[:k] for e in step.sources for c in e.classes}
-
     def _evaluator(self, split: Split) -> Evaluator:
         cached: dict[str, Evaluator] = self.plan.evaluators
         if split not in cached:
@@ -462,7 +476,7 @@ class Fold:
         """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
-        seen = self._seen(k)
+        seen = self.learned.classes(k)
         scores: dict[str, Scores] = {}
         for split in self.splits:
             shown = evaluating(self.strategy, self.state.average)
@@ -517,7 +531,7 @@ class Fold:
         """Return the curve measured in the midst of the last step, and at its end."""
         if not (self.position and self.plan.config.evaluate_every):
             return []
-        tasks = self._learned(self.position)
+        tasks = self.learned.columns(self.position)
         learned = [e.identity for e in self.plan.stream.scored if e.task in tasks]
         own = row[OWN_MASK[self.plan.stream.scenario]]
         mean = fmean(own[i] for i in learned)

@@ -30,7 +30,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
-from cl_platform.engine.fit import augmentation_of, training_faults
+from cl_platform.engine.fit import augmentation_of, boundary_faults, training_faults
 from cl_platform.engine.measures.measuring import wanted
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Reference, Step, steps_of
@@ -154,6 +154,7 @@ class Planner:
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         augmentation = augmentation_of(config)
         faults = [*training_faults(config, template, given, arranged.steps, augmentation)]
+        faults += boundary_faults(config, template, given)
         teacher = curriculum if isinstance(curriculum, Teacher) else None
         if teacher is not None:
             faults += teaching_faults(config, teacher, template, given)
@@ -411,8 +412,11 @@ class Planner:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run; a pacing is one of them only where there is one."""
-    return {k: v for k, v in config.model_dump().items() if k != "pacing" or v is not None}
+    """Return the settings of a run; a pacing is one of them only where there is one, and so are
+    hidden boundaries."""
+    usual = {"pacing": None, "boundaries": "known"}
+    settings = config.model_dump()
+    return {k: v for k, v in settings.items() if k not in usual or v != usual[k]}
 
 
 def _changes(config: RunConfig, k: int, before: int) -> list[dict[str, Any]]:

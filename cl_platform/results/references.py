@@ -22,7 +22,15 @@ References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
 KINDS = ("joint", "experts")  # of references
-OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads", *BESIDE_TRAINING)
+OF_THE_RUN = (
+    "strategy",
+    "curriculum",
+    "pacing",
+    "boundaries",
+    "device",
+    "threads",
+    *BESIDE_TRAINING,
+)
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
@@ -30,8 +38,8 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
-            pacing, device, threads and what decides no training; the code of model and stream does
-            not, nor do the data.
+            pacing, boundaries, device, threads and what decides no training; the code of model and
+            stream does not, nor do the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)

@@ -50,6 +50,8 @@ class State:
             that step; experiences by their tasks.
         average: of the weights, which are evaluated in their place; see
             :func:`cl_platform.engine.steps.evaluating`. Empty without ``ema``.
+        running: what a run with hidden boundaries goes on with, where others begin anew; see
+            :func:`cl_platform.engine.training.running_on`. Empty in others.
     """
 
     strategy: dict[str, Any]
@@ -57,6 +59,7 @@ class State:
     cost: dict[str, float] = field(default_factory=dict)
     anytime: list[list[float]] = field(default_factory=list)
     average: dict[str, Any] = field(default_factory=dict)
+    running: dict[str, Any] = field(default_factory=dict)
 
     def copy(self) -> State:
         """Return the same state with tensors of its own."""

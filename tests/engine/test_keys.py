@@ -84,6 +84,7 @@ def test_a_change_of_the_order_after_position_k_keeps_the_keys_up_to_k() -> None
         {"augmentation": []},
         {"augmentation": ["mixup"]},
         {"pacing": "cyclical"},
+        {"boundaries": "hidden"},
         {"strategy": {"name": "er", "memory_size": 100}},
         {"strategy": "finetune"},
         {"model": {"name": "mlp", "hidden": [10]}},
