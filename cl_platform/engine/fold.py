@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_platform.config.signatures import blame
+from cl_platform.core.digests import digest
+from cl_platform.core.gathering import row_bytes
 from cl_platform.core.matrix import OWN_MASK, Accuracies
+from cl_platform.core.predictions import Keeping
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -86,6 +90,10 @@ class Fold:
         self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.experiences)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
+        identities = sorted(e.identity for e in plan.stream.experiences)
+        self._scored = digest(identities, plan.evaluator)[:8]  # on what and by what
+        self.predictions: dict[str, dict[str, Any]] = {}  # of this session, by address
+        self._kept: set[str] = set()
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -117,6 +125,7 @@ class Fold:
         """Yield the steps that must be trained before some states have their records, and evaluate
         what has been; each step is to be trained before the next is asked for.
         """
+        self.predict_again([k for k in wanted if self._complete(k)])
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
@@ -149,6 +158,11 @@ class Fold:
     def _complete(self, k: int) -> bool:
         """Return whether a state has its record, which is of all experiences or there is none."""
         return all(split in self.records[k].rows for split in self.splits)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every state of the plan has its record."""
+        return all(self._complete(k) for k in range(len(self.records)))
 
     def begin(self, step: int = 0) -> None:
         """Start with a strategy as it is before the first experience; in an open stream, in the
@@ -427,13 +441,7 @@ class Fold:
         """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
-        seen = {c for e in self._learned(k) for c in e.classes}
-        scores: dict[str, Scores] = {}
-        for split in self.splits:
-            shown = evaluating(self.strategy, self.state.average)
-            seed = global_generators(self.plan.config.seed)
-            with self.blaming(k), seed, self.choices.computing(), shown:
-                scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
+        scores = self._scores()
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
             self._cost(clock.seconds()),
@@ -444,7 +452,88 @@ class Fold:
             scores[self.splits[-1]].signals,
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
+        self._keep(k, scores["test"])
         self._emit_row(k, reused=False)
+
+    def _scores(self) -> dict[str, Scores]:
+        """Return the scores of the present state by split."""
+        k, scores = self.position, {}
+        seen = {c for e in self._learned(k) for c in e.classes}
+        for split in self.splits:
+            keep = self.keeping(k) if split == "test" else "none"
+            shown = evaluating(self.strategy, self.state.average)
+            seed = global_generators(self.plan.config.seed)
+            with self.blaming(k), seed, self.choices.computing(), shown:
+                evaluator = self._evaluator(split)
+                scores[split] = evaluator(self.strategy, seen, self.features, keep)
+        return scores
+
+    def keeping(self, k: int) -> Keeping:
+        """Return what to keep of the predictions of a row.
+
+        Where a run's budget is too small for all rows, the first and the last are kept (of a
+        teacher, which may always go on, the first).
+        """
+        store, stream = self.store, self.plan.stream
+        n = sum(len(e.test) for e in stream.experiences)
+        size = row_bytes(n, stream.n_classes, store.predictions == "scores")
+        room = int(store.prediction_budget // size)
+        if store.predictions != "none" and k >= room - (self.plan.teacher is None):
+            if self.plan.teacher is None and k == len(self.plan.steps) and room:
+                return store.predictions
+            say_once(
+                f"run {self.plan.run_id}: predictions of {room} rows fit into "
+                f"{store.prediction_budget / 1e6:g} MB (prediction_budget_mb), {size / 1e6:.2g} MB "
+                "each; those of other rows are not kept"
+            )
+            return "none"
+        return store.predictions
+
+    def addresses(self) -> list[str | None]:
+        """Return where the predictions of each state are, after 0, 1, ... steps; None where they
+        are not kept."""
+        found = [self._address(k) for k in range(len(self.plan.keys))]
+        return [address if address in self._kept else None for address in found]
+
+    def _address(self, k: int) -> str:
+        return f"{self.plan.keys[k]}.{self._scored}"
+
+    def _keep(self, k: int, scores: Scores) -> None:
+        if scores.predictions is not None:
+            address = self._address(k)
+            self.store.save_predictions(address, scores.predictions)
+            self.predictions[address] = scores.predictions
+            self._kept.add(address)
+
+    def predict_again(self, done: Sequence[int]) -> None:
+        """Look for the predictions of rows that have their records.
+
+        Where they are wanted and not there, the state is evaluated again if it is stored; nothing
+        is trained for them.
+        """
+        lacking, left = [], 0
+        for k in done if self.store.predictions != "none" else ():
+            if self.store.holds_predictions(self._address(k), "top"):
+                self._kept.add(self._address(k))
+            if not self.store.holds_predictions(self._address(k), keep := self.keeping(k)):
+                lacking += [k] if keep != "none" else []
+        for k in lacking:
+            if k == 0:
+                self.begin()
+            if self.load(k) or k == 0:
+                scores = self._scores()
+                if {split: found.row for split, found in scores.items()} == self.records[k].rows:
+                    self._keep(k, scores["test"])
+                    continue
+            left += 1
+        if lacking:
+            self.position = -1  # training goes on from what is stored
+        if left:
+            say_once(
+                f"run {self.plan.run_id}: {left} of {len(self.plan.keys)} rows have no predictions, "
+                "since they were evaluated without, and their states are not stored; run in "
+                "another folder to have them"
+            )
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
         """Return what the present state cost to train, evaluate and store."""
@@ -468,7 +557,13 @@ class Fold:
         return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
 
     def _emit_row(self, k: int, reused: bool) -> None:
-        self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+        self.trackers.emit(
+            "evaluated",
+            step=k,
+            rows=self.records[k].rows,
+            predictions=address if (address := self._address(k)) in self._kept else None,
+            reused=reused,
+        )
 
 
 def _looks(plan: Plan) -> list[Tensor]:

@@ -18,7 +18,7 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
-Input = Literal["matrix", "references", "calibration", "curve", "cost"]
+Input = Literal["matrix", "references", "calibration", "curve", "predictions", "cost"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
 
@@ -33,7 +33,8 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the matrix and ``references``, or something else.
+        computed_from: ``matrix`` alone, the matrix and ``references``, the ``predictions`` for all
+            test samples (:class:`cl_platform.core.predictions.Predictions`), or something else.
     """
 
     name: str
@@ -114,6 +115,9 @@ def metric(
             raise BadInput(f"metric {key!r}: give a name of letters, digits, underscores and dots")
         if direction not in get_args(Direction):
             raise BadInput(f"metric {key!r}: direction={direction!r}; give more, less or none")
+        if computed_from not in get_args(Input):
+            inputs = ", ".join(get_args(Input))
+            raise BadInput(f"metric {key!r}: computed_from={computed_from!r}; give one of {inputs}")
         known = _METRICS.get(key)
         if known is not None and not _is_same(known.function, function):
             raise BadInput(

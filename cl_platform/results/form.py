@@ -51,6 +51,8 @@ class ResultForm(Form):
     class_accuracy: list[PartialRow] | None = None
     anytime: list[Point] = Field(default_factory=list)
     visits: list[Visit] = Field(default_factory=list)
+    predictions: list[str | None] = Field(default_factory=list)
+    labels: list[NonNegativeInt] = Field(default_factory=list)
 
 
 def check_result(data: dict[str, Any]) -> None:
@@ -74,6 +76,7 @@ def check_result(data: dict[str, Any]) -> None:
         and all(len(table) == rows for table in tables)
         and all(len(row) == steps for table in tables for row in table)
         and len(data.get("class_accuracy") or tables[0]) == rows
+        and len(data.get("predictions") or tables[0]) == rows
         and math.isfinite(data["metrics"]["average_accuracy"])
         and _is_command(data.get("command"))
     )

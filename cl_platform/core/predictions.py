@@ -1,0 +1,154 @@
+"""What a run predicted for every test sample, row by row of its matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from cl_platform.errors import BadInput
+
+Keeping = Literal["none", "top", "scores"]
+"""What is kept of predictions: nothing, the likeliest classes, or all probabilities as well."""
+TOP = 5  # classes that are kept of each sample, the likeliest first
+NO_CLASS = -1  # in the place of a class where fewer may be predicted
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The predictions for all test samples in one row, under the scenario's own mask.
+
+    The samples stand by column of the matrix, and within a column as the data set stores them.
+
+    Args:
+        y: the right classes, (N,) int64.
+        top: the likeliest classes, best first, (N, at most 5) int64; NO_CLASS where no more may be
+            predicted. Between equal logits the order is that of torch's ``topk``.
+        credit: what each sample scores, (N,) float64: 1, 0, or 1/k if its class shares the largest
+            logit with k-1 others.
+        sizes: samples of each column, (T,).
+        n_classes: of the stream.
+        scores: probabilities of all classes, (N, n_classes) float16, nan where no class may be
+            predicted; None unless they were kept.
+    """
+
+    y: np.ndarray
+    top: np.ndarray
+    credit: np.ndarray
+    sizes: np.ndarray
+    n_classes: int
+    scores: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def likeliest(self) -> np.ndarray:
+        """The predicted class of each sample, (N,) int64, or NO_CLASS."""
+        return self.top[:, 0]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the right class alone has the largest logit, (N,) bool."""
+        return self.credit == 1
+
+    def column(self, j: int) -> Predicted:
+        """Return the predictions of one column."""
+        ends = np.cumsum(self.sizes)
+        part = slice(int(ends[j] - self.sizes[j]), int(ends[j]))
+        scores = None if self.scores is None else self.scores[part]
+        parts = {"y": self.y[part], "top": self.top[part], "credit": self.credit[part]}
+        return replace(self, **parts, sizes=self.sizes[[j]], scores=scores)
+
+    def accuracies(self) -> np.ndarray:
+        """Return the row of the matrix, (T,) float64.
+
+        Bit by bit, where the evaluation added in the same order, as it does on a CPU.
+        """
+        columns = np.split(self.credit, np.cumsum(self.sizes)[:-1])
+        return np.array([np.add.accumulate(c)[-1] / len(c) for c in columns])
+
+
+class Predictions:
+    """The predictions of a run; ``predictions[i]`` are those after i steps, read when asked for.
+
+    Args:
+        kept: of each row of the matrix, whether its predictions are kept.
+        load: returns a row that is kept.
+        experience_ids, names: of the columns, as in the matrix.
+    """
+
+    def __init__(
+        self,
+        kept: Sequence[bool],
+        load: Callable[[int], Predicted],
+        experience_ids: Sequence[str] = (),
+        names: Sequence[str] = (),
+    ) -> None:
+        self.rows = tuple(i for i, is_kept in enumerate(kept) if is_kept)
+        self.experience_ids, self.names = tuple(experience_ids), tuple(names)
+        self._n = len(kept)
+        self._load = lru_cache(2)(load)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, row: int) -> Predicted:
+        """Return the predictions of a row; -1 is the last.
+
+        Raises:
+            BadInput: the matrix has no such row, or its predictions were not kept.
+            StorageError: they are not there any more.
+        """
+        i = row + self._n if row < 0 else row
+        if i not in self.rows:
+            kept = ", ".join(map(str, self.rows[:10])) + (", ..." if len(self.rows) > 10 else "")
+            raise BadInput(
+                f"predictions[{row}]: there are {self._n} rows, and predictions are kept of "
+                f"{kept or 'none'}; give one of these, or run with predictions=top and a larger "
+                "prediction budget"
+            )
+        return self._load(i)
+
+
+def unpacked(
+    packed: Mapping[str, Any], identities: Sequence[str], labels: Sequence[int]
+) -> Predicted:
+    """Return the predictions of a row from the form in which they are stored.
+
+    Args:
+        packed: see :class:`cl_platform.core.gathering.Gathering`.
+        identities: of the columns, in the order that is wanted.
+        labels: the class index in the run of each class of the stream as given, by which the
+            classes are named in what is returned.
+    """
+    sizes = dict(zip(packed["identities"], packed["sizes"], strict=True))
+    starts = dict(zip(packed["identities"], np.cumsum([0, *packed["sizes"]]), strict=False))
+    order = np.concatenate([np.arange(starts[e], starts[e] + sizes[e]) for e in identities])
+    given = np.full(len(labels) + 1, NO_CLASS)  # by the index in the run; the last is for no class
+    given[list(labels)] = np.arange(len(labels))
+    y, top = (_classes(packed[name]) for name in ("y", "top"))
+    credit = (top[:, 0] == y).astype(np.float64)
+    ways = packed["ways"].numpy()
+    credit[packed["tied"].numpy()] = np.divide(1.0, ways, out=np.zeros(len(ways)), where=ways > 0)
+    scores = packed["scores"].numpy() if "scores" in packed else None
+    return Predicted(
+        given[y][order],
+        given[top][order],
+        credit[order],
+        np.array([sizes[e] for e in identities]),
+        len(labels),
+        None if scores is None else scores[order][:, list(labels)],
+    )
+
+
+def _classes(stored: Any) -> np.ndarray:
+    """Return stored class indices as int64, NO_CLASS where there is none."""
+    values: np.ndarray = stored.numpy()
+    found = values.astype(np.int64)
+    if values.dtype == np.uint16:
+        found[values == np.iinfo(np.uint16).max] = NO_CLASS
+    return found
