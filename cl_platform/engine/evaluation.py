@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cl_platform.core.gathering import Gathering
 from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, Mask
-from cl_platform.core.predictions import Keeping
+from cl_platform.core.predictions import Gathering, Keeping
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
@@ -51,7 +50,7 @@ class Scores:
             class under that mask (0 where it may not be predicted), and the mean ``confidence``,
             the probability of the likeliest.
         predictions: of every sample under that mask, where they were asked for, as
-            :class:`cl_platform.core.gathering.Gathering` packs them.
+            :class:`cl_platform.core.predictions.Gathering` packs them.
     """
 
     row: Accuracies

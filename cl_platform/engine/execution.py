@@ -142,9 +142,9 @@ def _with_predictions(plan: Plan, result: Result, store: StateStore) -> Result:
     if not fold.is_done:
         return result
     again = result_of(plan, fold.run(), result.path, fold)
-    if not fold.predictions:
-        return result
     metrics = {**result.metrics, **again.metrics}
+    if again.kept == result.kept and metrics.keys() == result.metrics.keys():
+        return result
     again = replace(again, metrics=metrics, ended=result.ended)
     again.save(result.path)
     return again

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from cl_platform.config.signatures import blame
 from cl_platform.core.digests import digest
-from cl_platform.core.gathering import row_bytes
 from cl_platform.core.matrix import OWN_MASK, Accuracies
-from cl_platform.core.predictions import Keeping
+from cl_platform.core.predictions import Keeping, row_bytes
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -93,7 +92,6 @@ class Fold:
         identities = sorted(e.identity for e in plan.stream.experiences)
         self._scored = digest(identities, plan.evaluator)[:8]  # on what and by what
         self.predictions: dict[str, dict[str, Any]] = {}  # of this session, by address
-        self._kept: set[str] = set()
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -106,18 +104,21 @@ class Fold:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
         wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
-        self._reach(wanted)
+        self._reach(wanted, whole=upto is None)
         while upto is None and (plan := advised(self.plan, self.records)) is not None:
             self.plan = plan
             self.records.append(self._stored(plan.keys[-1]))
             visit, k = plan.visits[-1]._asdict(), len(plan.steps)
             self.trackers.emit("decided", step=k, **visit)
-            self._reach([k])
+            self._reach([k], whole=True)
         return self.records if upto is None else self.records[: wanted.stop]
 
-    def _reach(self, wanted: Sequence[int]) -> None:
-        """See that some states have their records."""
+    def _reach(self, wanted: Sequence[int], whole: bool) -> None:
+        """See that some states have their records; where the run is wanted as a whole, with the
+        predictions that its result holds."""
         with deterministic(self.device):
+            if whole and self.store.predictions != "none":
+                self.predict_again([k for k in wanted if self._complete(k)])
             for _ in self.untrained(wanted):
                 self.train()
 
@@ -125,7 +126,6 @@ class Fold:
         """Yield the steps that must be trained before some states have their records, and evaluate
         what has been; each step is to be trained before the next is asked for.
         """
-        self.predict_again([k for k in wanted if self._complete(k)])
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
@@ -493,7 +493,7 @@ class Fold:
         """Return where the predictions of each state are, after 0, 1, ... steps; None where they
         are not kept."""
         found = [self._address(k) for k in range(len(self.plan.keys))]
-        return [address if address in self._kept else None for address in found]
+        return [address if address in self.predictions else None for address in found]
 
     def _address(self, k: int) -> str:
         return f"{self.plan.keys[k]}.{self._scored}"
@@ -503,20 +503,21 @@ class Fold:
             address = self._address(k)
             self.store.save_predictions(address, scores.predictions)
             self.predictions[address] = scores.predictions
-            self._kept.add(address)
 
     def predict_again(self, done: Sequence[int]) -> None:
-        """Look for the predictions of rows that have their records.
+        """Read the predictions of rows that have their records.
 
         Where they are wanted and not there, the state is evaluated again if it is stored; nothing
         is trained for them.
         """
         lacking, left = [], 0
-        for k in done if self.store.predictions != "none" else ():
-            if self.store.holds_predictions(self._address(k), "top"):
-                self._kept.add(self._address(k))
-            if not self.store.holds_predictions(self._address(k), keep := self.keeping(k)):
-                lacking += [k] if keep != "none" else []
+        for k in done:
+            if (keep := self.keeping(k)) == "none":
+                continue
+            if packed := self.store.predicted(address := self._address(k)):
+                self.predictions[address] = packed
+            if not packed or (keep == "scores" and "scores" not in packed):
+                lacking.append(k)
         for k in lacking:
             if k == 0:
                 self.begin()
@@ -530,9 +531,9 @@ class Fold:
             self.position = -1  # training goes on from what is stored
         if left:
             say_once(
-                f"run {self.plan.run_id}: {left} of {len(self.plan.keys)} rows have no predictions, "
-                "since they were evaluated without, and their states are not stored; run in "
-                "another folder to have them"
+                f"run {self.plan.run_id}: {left} of {len(self.records)} rows have no predictions; "
+                "they were evaluated without, and their states are not stored: run in another "
+                "folder to have them"
             )
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
@@ -561,7 +562,7 @@ class Fold:
             "evaluated",
             step=k,
             rows=self.records[k].rows,
-            predictions=address if (address := self._address(k)) in self._kept else None,
+            predictions=address if (address := self._address(k)) in self.predictions else None,
             reused=reused,
         )
 

@@ -77,14 +77,13 @@ SCORING = ("cl_platform.engine.evaluation", "cl_platform.engine.pacing.scores")
 PACED = ("cl_platform.core.order.pacing", "cl_platform.engine.pacing.epochs", *SCORING)
 PLAIN = "finetune"  # the strategy of reference models
 EVALUATION = (
-    "cl_platform.core.gathering",
     "cl_platform.core.matrix",
+    "cl_platform.core.predictions",
     "cl_platform.engine.evaluation",
     "cl_platform.engine.finite",
     "cl_platform.models.work",
 )
 METRICS = (
-    "cl_platform.core.predictions",
     "cl_platform.metrics.matrix_metrics",
     "cl_platform.metrics.measured",
     "cl_platform.metrics.prediction_metrics",

@@ -24,6 +24,7 @@ from cl_platform.results.form import check_result
 from cl_platform.results.notebook import result_html
 from cl_platform.storage.files import write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
+from cl_platform.storage.state_store import StateStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,8 +122,7 @@ class Result:
         assert address is not None
         packed = self.memory.get(address)
         if packed is None and self.path is not None:
-            store = import_module("cl_platform.storage.state_store").StateStore  # needs torch
-            packed = store(self.path.parents[1] / "states").predicted(address)
+            packed = StateStore(self.path.parents[1] / "states").predicted(address)
         ids = [e["identity"] for e in self.experiences]
         if packed is None or {*packed["identities"]} != {*ids}:
             raise StorageError(

@@ -281,7 +281,7 @@ class StateStore:
 
         Args:
             address: the key of the state and, after a dot, what it was evaluated on and by.
-            packed: see :class:`cl_platform.core.gathering.Gathering`.
+            packed: see :class:`cl_platform.core.predictions.Gathering`.
 
         Raises:
             StorageError: they cannot be written.
