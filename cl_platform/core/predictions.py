@@ -58,13 +58,13 @@ class Predicted:
         """Whether the right class alone has the largest logit, (N,) bool."""
         return self.credit == 1
 
-    def column(self, j: int) -> Predicted:
-        """Return the predictions of one column."""
-        ends = np.cumsum(self.sizes)
-        part = slice(int(ends[j] - self.sizes[j]), int(ends[j]))
+    def columns(self, *places: int) -> Predicted:
+        """Return the predictions of some columns of the matrix, in this order."""
+        starts = np.cumsum(self.sizes) - self.sizes
+        part = np.concatenate([starts[j] + np.arange(self.sizes[j]) for j in places])
         scores = None if self.scores is None else self.scores[part]
         parts = {"y": self.y[part], "top": self.top[part], "credit": self.credit[part]}
-        return replace(self, **parts, sizes=self.sizes[[j]], scores=scores)
+        return replace(self, **parts, sizes=self.sizes[[*places]], scores=scores)
 
     def accuracies(self) -> np.ndarray:
         """Return the row of the matrix, (T,) float64.
@@ -76,12 +76,13 @@ class Predicted:
 
 
 class Predictions:
-    """The predictions of a run; ``predictions[i]`` are those after i steps, read when asked for.
+    """The predictions of a run; ``predictions[i]`` are those of row i, read when asked for.
 
     Args:
         kept: of each row of the matrix, whether its predictions are kept.
         load: returns a row that is kept.
         experience_ids, names: of the columns, as in the matrix.
+        held_out: the columns that are never learned.
     """
 
     def __init__(
@@ -90,14 +91,15 @@ class Predictions:
         load: Callable[[int], Predicted],
         experience_ids: Sequence[str] = (),
         names: Sequence[str] = (),
+        held_out: Sequence[int] = (),
     ) -> None:
+        self.kept, self.held_out = tuple(kept), tuple(held_out)
         self.rows = tuple(i for i, is_kept in enumerate(kept) if is_kept)
         self.experience_ids, self.names = tuple(experience_ids), tuple(names)
-        self._n = len(kept)
         self._load = lru_cache(2)(load)
 
     def __len__(self) -> int:
-        return self._n
+        return len(self.kept)
 
     def __getitem__(self, row: int) -> Predicted:
         """Return the predictions of a row; -1 is the last.
@@ -106,15 +108,23 @@ class Predictions:
             BadInput: the matrix has no such row, or its predictions were not kept.
             StorageError: they are not there any more.
         """
-        i = row + self._n if row < 0 else row
+        i = row + len(self) if row < 0 else row
         if i not in self.rows:
             kept = ", ".join(map(str, self.rows[:10])) + (", ..." if len(self.rows) > 10 else "")
             raise BadInput(
-                f"predictions[{row}]: there are {self._n} rows, and predictions are kept of "
+                f"predictions[{row}]: there are {len(self)} rows, and predictions are kept of "
                 f"{kept or 'none'}; give one of these, or run with predictions=top and a larger "
                 "prediction budget"
             )
         return self._load(i)
+
+    def trained(self) -> Predictions:
+        """Return the predictions without the columns that are held out."""
+        if not self.held_out:
+            return self
+        left = [j for j in range(len(self.experience_ids)) if j not in self.held_out]
+        ids, names = ([of[j] for j in left] for of in (self.experience_ids, self.names))
+        return Predictions(self.kept, lambda i: self[i].columns(*left), ids, names)
 
 
 def unpacked(

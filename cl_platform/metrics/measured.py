@@ -70,6 +70,9 @@ def measured(
             of_matrix = compute_metrics(matrix, chosen("matrix"), value)
             values |= {prefix + name: v for name, v in of_matrix.items()}
     for kind, given in found.others().items():
-        more = {name: value(m, given) for name, m in chosen(kind).items()}
+        # A curve has no columns: it is about what was learned so far.
+        trained = given if kind == "curve" else given.trained()
+        inputs = {"all": given, "trained": trained}
+        more = {name: value(m, inputs[m.columns]) for name, m in chosen(kind).items()}
         values |= {k: v for k, v in more.items() if kind != "predictions" or not math.isnan(v)}
     return values

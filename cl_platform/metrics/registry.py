@@ -19,6 +19,7 @@ from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
 Input = Literal["matrix", "references", "calibration", "curve", "predictions", "cost"]
+Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
 
@@ -35,6 +36,8 @@ class Metric:
         source: who defined it.
         computed_from: ``matrix`` alone, the matrix and ``references``, the ``predictions`` for all
             test samples (:class:`cl_platform.core.predictions.Predictions`), or something else.
+        columns: of the matrix, or of the predictions, that it is given: those ``trained``, or
+            ``all``, the held-out ones included.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Metric:
     unit: str = ""
     source: str = ""
     computed_from: Input = "matrix"
+    columns: Columns = "trained"
 
     @property
     def sign(self) -> int:
@@ -95,13 +99,14 @@ def metric(
     unit: str = "fraction",
     source: str = "",
     computed_from: Input = "matrix",
+    columns: Columns = "trained",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a metric, and return it as it is.
 
     Args:
         name: the function's own name unless given.
         title: the name in words unless given.
-        direction, unit, source, computed_from: see :class:`Metric`.
+        direction, unit, source, computed_from, columns: see :class:`Metric`.
 
     Raises:
         BadInput: another function has this name, or the arguments are malformed.
@@ -125,7 +130,8 @@ def metric(
                 f"{getattr(known.function, '__module__', __name__)} already; give it another name"
             )
         words = title or key.replace("_", " ")
-        _METRICS[key] = Metric(key, words, function, direction, unit, source, computed_from)
+        fields = (direction, unit, source, computed_from, columns)
+        _METRICS[key] = Metric(key, words, function, *fields)
         return function
 
     if not isinstance(name, str):

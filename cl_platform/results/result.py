@@ -43,7 +43,8 @@ class Result:
         config: the complete configuration.
         stream: the stream's full name; says so where only a part of a data set is there.
         order: experiences (or classes) in the order of learning, numbered as the stream gives them.
-        experiences: name, identity, task label and classes of each experience, in that order.
+        experiences: name, identity, task label, classes and number of test samples of each that is
+            scored, in that order, and ``held_out`` where it is never learned.
         matrices: the accuracy matrix under each mask, on test data.
         validation: the same on validation data, where the stream has any.
         metrics: by name; the scenario's own mask has no prefix, others have (``task/forgetting``).
@@ -59,8 +60,9 @@ class Result:
             before training, nan for classes without samples; None likewise.
         anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
         objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
-        visits: with a teacher, [experience, training samples] of each slice, in the order of
-            learning; the matrices have a row for each.
+        visits: where one experience does not follow the other, as with a teacher: [experience,
+            training samples] of each step, in the order of learning.
+        rows: after how many steps each row of the matrices was measured, if not after each.
         kept: where the predictions of each row are, as an address in the store of states, or None;
             empty if none were kept. :meth:`predictions` reads them.
         labels: the index that each class of the stream as given had in the run; empty where it is
@@ -87,6 +89,7 @@ class Result:
     anytime: list[list[float]] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict, repr=False)
     visits: list[list[int]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     kept: list[str | None] = field(default_factory=list, repr=False)
     labels: list[int] = field(default_factory=list, repr=False)
     memory: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -115,7 +118,8 @@ class Result:
         ids = [e["identity"] for e in self.experiences]
         names = [e["name"] for e in self.experiences]
         rows = self.kept or [None] * len(self.matrix.values)
-        return Predictions([a is not None for a in rows], self._predicted, ids, names)
+        held_out = self.matrix.held_out
+        return Predictions([a is not None for a in rows], self._predicted, ids, names, held_out)
 
     def _predicted(self, row: int) -> Predicted:
         address = self.kept[row]
@@ -255,6 +259,7 @@ class Result:
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
             **({"visits": self.visits} if self.visits else {}),
+            **({"rows": self.rows} if self.rows else {}),
             **self._kept_in_files(),
         }
         return finite(document)
@@ -267,11 +272,19 @@ class Result:
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
         """Return the result that the content of a whole `result.json` stands for."""
-        ids = tuple(e["identity"] for e in data["experiences"])
-        names = tuple(e["name"] for e in data["experiences"])
-
-        visits = data.get("visits", [])
-        columns = (ids, names, tuple(experience for experience, _ in visits))
+        visits, rows, experiences = (
+            data.get("visits", []),
+            data.get("rows", []),
+            data["experiences"],
+        )
+        columns = (
+            tuple(e["identity"] for e in experiences),
+            tuple(e["name"] for e in experiences),
+            tuple(experience for experience, _ in visits),
+            tuple(rows),
+            tuple(i for i, e in enumerate(experiences) if e.get("held_out")),
+            tuple(e["test_samples"] for e in experiences if "test_samples" in e),
+        )
 
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
             return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
@@ -296,6 +309,7 @@ class Result:
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
             anytime=data.get("anytime", []),
             visits=visits,
+            rows=rows,
             kept=data.get("predictions", []),
             labels=data.get("labels", []),
         )
