@@ -47,7 +47,6 @@ def top_accuracy(p: Predicted, k: int = TOP) -> float:
 
 
 @metric(
-    "macro_f1",
     title="macro F1",
     direction="more",
     source="scikit-learn",
