@@ -111,7 +111,9 @@ def _execute(
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
             if own.folder is not None and store is None:
                 report_origin(own.folder, plan)
-        known: dict[str, Any] = {"teacher": True} if plan.teacher else {}
+        known: dict[str, Any] = {"labels": [*plan.labels]}
+        if plan.teacher:
+            known["teacher"] = True
         if plan.config.evaluate != 1:
             known["rows"] = plan.rows(len(plan.steps))
         trackers.emit("start", **_introduction(plan), **known)

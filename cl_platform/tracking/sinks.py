@@ -3,7 +3,8 @@
 Events are dictionaries with a key ``event``:
 
 =============  ====================================================================================
-``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``
+``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``,
+               ``labels`` (the index in the run of each class of the stream as given)
 ``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
 ``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``,
                ``predictions`` (their address in the store of states, or None)

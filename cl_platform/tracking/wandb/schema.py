@@ -75,6 +75,13 @@ SCHEMA = (
     ),
     Logged(
         "history",
+        "confusion",
+        "with predictions kept, of 100 classes at most: the confusion matrix of all test samples, "
+        "own mask, after each experience",
+    ),
+    Logged("history", "confusion_table", "what `confusion` is drawn from"),
+    Logged(
+        "history",
         "teacher/experience",
         "with a teacher: the experience of a slice, numbered from 1 as the stream is given",
         "experience",
