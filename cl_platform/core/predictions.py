@@ -51,7 +51,8 @@ class Predicted:
     @property
     def likeliest(self) -> np.ndarray:
         """The predicted class of each sample, (N,) int64, or NO_CLASS."""
-        return self.top[:, 0]
+        likeliest: np.ndarray = self.top[:, 0]
+        return likeliest
 
     @property
     def right(self) -> np.ndarray:

@@ -480,7 +480,7 @@ class Fold:
 
     def _scores(self) -> dict[str, Scores]:
         """Return the scores of the present state by split."""
-        k, scores = self.position, {}
+        k, scores = self.position, dict[str, Scores]()
         seen = self._seen(k)
         for split in self.splits:
             keep = self.keeping(k) if split == "test" else "none"

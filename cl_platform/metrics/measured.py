@@ -27,7 +27,7 @@ class Measurements:
     """
 
     own: Mask
-    matrices: Mapping[str, Mapping[Mask, AccuracyMatrix]]
+    matrices: Mapping[str, Mapping[str, AccuracyMatrix]]
     calibration: AccuracyMatrix | None = None
     curve: Sequence[Sequence[float]] = ()
     predictions: Predictions | None = None

@@ -75,11 +75,10 @@ SCHEMA = (
     ),
     Logged(
         "history",
-        "confusion",
-        "with predictions kept, of 100 classes at most: the confusion matrix of all test samples, "
-        "own mask, after each experience",
+        "confusion_table",
+        "with predictions kept, of 100 classes at most: the confusion matrix of all test samples "
+        "after each experience, own mask, drawn as the chart `confusion`",
     ),
-    Logged("history", "confusion_table", "what `confusion` is drawn from"),
     Logged(
         "history",
         "teacher/experience",

@@ -168,12 +168,12 @@ class WandbSink:
             return {}
         ids = [e["identity"] for e in self._start["experiences"]]
         counts = confusion(unpacked(packed, ids, labels))
-        columns = ["Actual", "Predicted", "nPredictions"]
-        data = [[str(y), str(p), int(n)] for (y, p), n in np.ndenumerate(counts)]
+        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        data: list[Any] = [[str(y), str(p), int(n)] for (y, p), n in np.ndenumerate(counts)]
         drawn = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
             data_table=wandb.Table(columns=columns, data=data),
-            fields={name: name for name in columns},
+            fields={str(name): str(name) for name in columns},
             string_fields={"title": "classes taken for others"},
         )
         return {"confusion": drawn}
