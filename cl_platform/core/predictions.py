@@ -20,6 +20,10 @@ NO_CLASS = -1  # in the place of a class where fewer may be predicted
 MOST_UINT16 = torch.iinfo(torch.uint16).max  # classes; the last number stands for no class
 
 
+class NotKept(BadInput):
+    """Predictions of a row that were not kept."""
+
+
 @dataclass(frozen=True, eq=False)
 class Predicted:
     """The predictions for all test samples in one row, under the scenario's own mask.
@@ -106,13 +110,13 @@ class Predictions:
         """Return the predictions of a row; -1 is the last.
 
         Raises:
-            BadInput: the matrix has no such row, or its predictions were not kept.
+            NotKept: the matrix has no such row, or its predictions were not kept.
             StorageError: they are not there any more.
         """
         i = row + len(self) if row < 0 else row
         if i not in self.rows:
             kept = ", ".join(map(str, self.rows[:10])) + (", ..." if len(self.rows) > 10 else "")
-            raise BadInput(
+            raise NotKept(
                 f"predictions[{row}]: there are {len(self)} rows, and predictions are kept of "
                 f"{kept or 'none'}; give one of these, or run with predictions=top and a larger "
                 "prediction budget"
@@ -159,10 +163,10 @@ def unpacked(
     )
 
 
-def _classes(stored: Any) -> np.ndarray:
+def _classes(stored: Tensor) -> np.ndarray:
     """Return stored class indices as int64, NO_CLASS where there is none."""
-    values: np.ndarray = stored.numpy()
-    found = values.astype(np.int64)
+    values = stored.numpy()
+    found: np.ndarray = values.astype(np.int64)
     if values.dtype == np.uint16:
         found[values == np.iinfo(np.uint16).max] = NO_CLASS
     return found

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from cl_platform.core.matrix import AccuracyMatrix
+from cl_platform.core.predictions import NotKept
 from cl_platform.errors import BadInput, one_line
 from cl_platform.metrics.registry import Metric, metric, metrics
 
@@ -267,6 +268,8 @@ def guarded(metric: Metric, given: Any) -> float:
     """
     try:
         return value_of(metric, given)
+    except NotKept:  # of which the run has said so
+        return math.nan
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's metric raises
