@@ -61,7 +61,8 @@ class Predicted:
     @property
     def right(self) -> np.ndarray:
         """Whether the right class alone has the largest logit, (N,) bool."""
-        return self.credit == 1
+        right: np.ndarray = self.credit == 1
+        return right
 
     def columns(self, *places: int) -> Predicted:
         """Return the predictions of some columns of the matrix, in this order."""
