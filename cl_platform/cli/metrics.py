@@ -26,7 +26,6 @@ def show(*, json_: JSON = False) -> None:
     json_
         Print one JSON document and nothing else.
     """
-    from cl_platform.metrics import measured as measured  # which registers ours
     from cl_platform.metrics.registry import metrics as registered
 
     found = {

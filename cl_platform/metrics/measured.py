@@ -9,7 +9,6 @@ from typing import Any
 
 from cl_platform.core.matrix import AccuracyMatrix, Mask
 from cl_platform.core.predictions import Predictions
-from cl_platform.metrics import prediction_metrics as prediction_metrics
 from cl_platform.metrics.matrix_metrics import compute_metrics, guarded
 from cl_platform.metrics.registry import Input, Metric, metrics
 
