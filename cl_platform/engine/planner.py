@@ -465,9 +465,19 @@ def _identity(stream: Stream) -> str:
 
 
 def _facts(stream: Stream) -> list[Any]:
-    """Return what a stream contributes to every state: names, preprocessing, and data."""
+    """Return what a stream contributes to every state: names, preprocessing, and data; and the
+    classes of each task where its experiences do not say them."""
     identities = sorted(e.identity for e in stream.experiences)
-    return [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online, identities]
+    facts = [
+        stream.scenario,
+        stream.class_names,
+        repr(stream.preprocess),
+        stream.online,
+        identities,
+    ]
+    if {*stream.columns} <= {*stream.experiences}:
+        return facts
+    return [*facts, sorted((e.task, e.classes) for e in stream.columns)]
 
 
 def _open_facts(stream: Stream, k: int) -> list[Any]:
