@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_platform.config.per_experience import distinct
 from cl_platform.config.signatures import blame
+from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
+from cl_platform.core.predictions import Keeping, row_bytes
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -95,6 +98,8 @@ class Fold:
         self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.scored)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
+        self._scoring = digest(self._identities, plan.evaluator)[:8]  # on what and by what
+        self.predictions: dict[str, dict[str, Any]] = {}  # of this session, by address
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -106,7 +111,7 @@ class Fold:
     def run(self, upto: int | None = None) -> list[Record]:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
-        self._reach(self.wanted(upto))
+        self._reach(self.wanted(upto), whole=upto is None)
         while upto is None and self.past is not None:
             plan = advised(self.plan, self.past.of(self.plan, self.records))
             if plan is None:
@@ -116,7 +121,7 @@ class Fold:
             self.records.append(self._stored(plan.keys[-1]))
             visit, k = plan.visits[-1]._asdict(), len(plan.steps)
             self.trackers.emit("decided", step=k, **visit)
-            self._reach([k])
+            self._reach([k], whole=True)
         return self.records if upto is None else self.records[: upto + 1]
 
     def wanted(self, upto: int | None = None) -> Sequence[int]:
@@ -124,9 +129,12 @@ class Fold:
         n = len(self.plan.steps)
         return self.plan.rows(n if upto is None else min(upto, n))
 
-    def _reach(self, wanted: Sequence[int]) -> None:
-        """See that some states have their records."""
+    def _reach(self, wanted: Sequence[int], whole: bool) -> None:
+        """See that some states have their records; where the run is wanted as a whole, with the
+        predictions that its result holds."""
         with deterministic(self.device):
+            if whole and self.store.predictions != "none":
+                self.predict_again([k for k in wanted if self._complete(k)])
             for _ in self.untrained(wanted):
                 self.train()
 
@@ -173,6 +181,11 @@ class Fold:
     def _scored(self, k: int) -> bool:
         """Return whether a state has scores, which are of all experiences or there are none."""
         return all(split in self.records[k].rows for split in self.splits)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every row of the plan has its record."""
+        return all(map(self._complete, self.wanted()))
 
     def begin(self, step: int = 0) -> None:
         """Start with a strategy as it is before the first experience; in an open stream, in the
@@ -476,14 +489,7 @@ class Fold:
         """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
-        seen = self.learned.classes(k)
-        scores: dict[str, Scores] = {}
-        for split in self.splits:
-            shown = evaluating(self.strategy, self.state.average)
-            seed = global_generators(self.plan.config.seed)
-            with self.blaming(k), seed, self.choices.computing(), shown:
-                scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
-        before, measured = self.records[k], self._measured()
+        scores, before, measured = self._scores(), self.records[k], self._measured()
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
             self._cost(clock.seconds()),
@@ -496,6 +502,7 @@ class Fold:
             {**before.measures, **self.plan.measures},
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
+        self._keep(k, scores["test"])
         self._emit_row(k, reused=False)
 
     def _measured(self) -> dict[str, Measured]:
@@ -513,6 +520,88 @@ class Fold:
             # By the settings of the first step, so that all states have the same.
             data = (plan.stream, self.features, plan.at(1))
             return measure(plan.measures, self.strategy, *data)
+
+    def _scores(self) -> dict[str, Scores]:
+        """Return the scores of the present state by split."""
+        k, scores = self.position, dict[str, Scores]()
+        seen = self.learned.classes(k)
+        for split in self.splits:
+            keep = self.keeping(k) if split == "test" else "none"
+            shown = evaluating(self.strategy, self.state.average)
+            seed = global_generators(self.plan.config.seed)
+            with self.blaming(k), seed, self.choices.computing(), shown:
+                evaluator = self._evaluator(split)
+                scores[split] = evaluator(self.strategy, seen, self.features, keep)
+        return scores
+
+    def keeping(self, k: int) -> Keeping:
+        """Return what to keep of the predictions of a row.
+
+        Where a run's budget is too small for all rows, the first and the last are kept (of a
+        teacher, which may always go on, the first).
+        """
+        store, stream = self.store, self.plan.stream
+        n = sum(len(e.test) for e in stream.scored)
+        size = row_bytes(n, stream.n_classes, store.predictions == "scores")
+        room = int(store.prediction_budget // size)
+        before = sum(row < k for row in self.wanted())
+        if store.predictions != "none" and before >= room - (self.plan.teacher is None):
+            if self.plan.teacher is None and k == len(self.plan.steps) and room:
+                return store.predictions
+            say_once(
+                f"run {self.plan.run_id}: predictions of {room} rows fit into "
+                f"{store.prediction_budget / 1e6:g} MB (prediction_budget_mb), {size / 1e6:.2g} MB "
+                "each; those of other rows are not kept"
+            )
+            return "none"
+        return store.predictions
+
+    def addresses(self) -> list[str | None]:
+        """Return where the predictions of each state are, after 0, 1, ... steps; None where they
+        are not kept."""
+        found = [self._address(k) for k in range(len(self.plan.keys))]
+        return [address if address in self.predictions else None for address in found]
+
+    def _address(self, k: int) -> str:
+        return f"{self.plan.keys[k]}.{self._scoring}"
+
+    def _keep(self, k: int, scores: Scores) -> None:
+        if scores.predictions is not None:
+            address = self._address(k)
+            self.store.save_predictions(address, scores.predictions)
+            self.predictions[address] = scores.predictions
+
+    def predict_again(self, done: Sequence[int]) -> None:
+        """Read the predictions of rows that have their records.
+
+        Where they are wanted and not there, the state is evaluated again if it is stored; nothing
+        is trained for them.
+        """
+        lacking, left = [], 0
+        for k in done:
+            if (keep := self.keeping(k)) == "none":
+                continue
+            if packed := self.store.predicted(address := self._address(k)):
+                self.predictions[address] = packed
+            if not packed or (keep == "scores" and "scores" not in packed):
+                lacking.append(k)
+        for k in lacking:
+            if k == 0:
+                self.begin()
+            if self.load(k) or k == 0:
+                scores = self._scores()
+                if {split: found.row for split, found in scores.items()} == self.records[k].rows:
+                    self._keep(k, scores["test"])
+                    continue
+            left += 1
+        if lacking:
+            self.position = -1  # training goes on from what is stored
+        if left:
+            say_once(
+                f"run {self.plan.run_id}: {left} of {len(self.records)} rows have no predictions; "
+                "they were evaluated without, and their states are not stored: run in another "
+                "folder to have them"
+            )
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
         """Return what the present state cost to train, evaluate and store."""
@@ -544,7 +633,14 @@ class Fold:
         more = (
             {"measured": asked(record.measured, self.plan.measures)} if self.plan.measures else {}
         )
-        self.trackers.emit("evaluated", step=k, rows=record.rows, reused=reused, **more)
+        self.trackers.emit(
+            "evaluated",
+            step=k,
+            rows=record.rows,
+            predictions=address if (address := self._address(k)) in self.predictions else None,
+            reused=reused,
+            **more,
+        )
 
 
 def _looks(plan: Plan) -> list[Tensor]:

@@ -81,11 +81,17 @@ PACED = ("cl_platform.core.order.pacing", "cl_platform.engine.pacing.epochs", *S
 PLAIN = "finetune"  # the strategy of reference models
 EVALUATION = (
     "cl_platform.core.matrix",
+    "cl_platform.core.predictions",
     "cl_platform.engine.evaluation",
     "cl_platform.engine.finite",
     "cl_platform.models.work",
 )
-METRICS = ("cl_platform.metrics.few_shot", "cl_platform.metrics.matrix_metrics")
+METRICS = (
+    "cl_platform.metrics.few_shot",
+    "cl_platform.metrics.matrix_metrics",
+    "cl_platform.metrics.measured",
+    "cl_platform.metrics.prediction_metrics",
+)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
 LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}

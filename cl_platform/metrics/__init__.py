@@ -5,5 +5,6 @@ from cl_platform.metrics import (
     few_shot as few_shot,
     matrix_metrics as matrix_metrics,
     plasticity as plasticity,
+    prediction_metrics as prediction_metrics,
     stability_gap as stability_gap,
 )

@@ -203,6 +203,10 @@ def _runs() -> list[str]:
         "<p>The command that repeats it <button id=copy>copy</button></p>"
         "<pre id=run-command></pre>"
         "<div class=chart id=run-matrix></div>"
+        "<div id=run-classes><p><label>Classes taken for others "
+        "<select id=run-row></select></label> "
+        "<button data-of=run-confusion data-save=csv>CSV</button></p>"
+        "<div class=chart id=run-confusion></div></div>"
         "<details open><summary>Configuration</summary><pre id=run-config></pre></details>"
         "</dialog>",
     ]

@@ -54,6 +54,8 @@ class ResultForm(Form):
     anytime_by_experience: list[PartialRow] = Field(default_factory=list)
     plasticity: dict[str, list[float | None]] = Field(default_factory=dict)
     rows: list[NonNegativeInt] = Field(default_factory=list)
+    predictions: list[str | None] = Field(default_factory=list)
+    labels: list[NonNegativeInt] = Field(default_factory=list)
 
 
 def check_result(data: dict[str, Any]) -> None:
@@ -83,6 +85,7 @@ def check_result(data: dict[str, Any]) -> None:
         and len(data.get("class_accuracy") or tables[0]) == rows
         and all(len(row) == columns for row in data.get("anytime_by_experience", []))
         and all(len(values) == rows for values in data.get("plasticity", {}).values())
+        and len(data.get("predictions") or tables[0]) == rows
         and math.isfinite(data["metrics"]["average_accuracy"])
         and _is_command(data.get("command"))
     )
