@@ -73,7 +73,7 @@ class FastSlow(Penalised):
         for name, slow in self.slow.model.state_dict().items():
             if slow.is_floating_point():
                 slow.lerp_(fast[name], rate)  # exact at 0 and at 1
-            else:
+            elif rate:
                 slow.copy_(fast[name])
 
     @torch.no_grad()
