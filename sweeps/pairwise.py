@@ -146,6 +146,11 @@ def _validated(stream: Stream) -> Stream:
             f"affinity pairwise: stream {stream.name!r:.60} has no validation data, and test data "
             "must not be used; give stream.validation, say 0.1"
         )
+    if stream.columns:
+        raise BadInput(
+            f"affinity pairwise: stream {stream.name!r:.60} is scored on other experiences than it "
+            "trains on; give the stream that it is made of"
+        )
     first = torch.tensor([0])
     parts = tuple(replace(e, test=e.validation.select(first)) for e in stream.experiences)
     return replace(stream, experiences=parts)

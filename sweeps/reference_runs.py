@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cl_platform.config.per_experience import series
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import Accuracies
 from cl_platform.engine.planner import EVALUATION, Planner
+from cl_platform.errors import BadInput
 from cl_platform.results.references import JOINT, References, joint_references, settings_key
 from cl_platform.results.result import Result
 from cl_platform.storage.files import each
@@ -36,6 +38,11 @@ def reference_runs(spec: SweepSpec, runs: Iterable[Run], planner: Planner) -> li
     found = []
     for own in groups.values():
         config = own[0].config
+        if spec.references and (lists := series(config)):
+            raise BadInput(
+                f"references: {' and '.join(lists)} of a list over experiences; joint training and "
+                "experts have no place in it: give one value, or leave references out"
+            )
         if "joint" in spec.references:
             joint = _run(planner, config, {"reference": "joint"}, JOINT, {"name": "as_given"}, None)
             if all(run.keys != joint.keys for run in own):  # equal keys: the same training
@@ -74,7 +81,7 @@ def collect(spec: SweepSpec, phases: Sequence[Phase], planner: Planner, out: Pat
             found.setdefault(key, {})["joint"] = row
     experts = _of_strategy(EXPERT, made)
     for run, row in zip(experts, _first_rows(experts, planner, out), strict=True):
-        identity = planner(run.config, run.order).stream[0].identity
+        identity = planner(run.config, run.order).stream.scored[0].identity
         for mask, accuracies in row.items():
             of_settings = found.setdefault(_key(run.config), {}).setdefault("experts", {})
             of_settings.setdefault(mask, {})[identity] = accuracies[identity]
@@ -115,7 +122,7 @@ def _first_rows(runs: Sequence[Run], planner: Planner, out: Path) -> list[Accura
     store, evaluator = StateStore(out / "states"), kernel_digest(*EVALUATION)
     streams = [planner(run.config, run.order).stream for run in runs]
     asked = [
-        (run.keys[1], [e.identity for e in stream.experiences])
+        (run.keys[1], [e.identity for e in stream.scored])
         for run, stream in zip(runs, streams, strict=True)
     ]
     records = each(out, lambda one: store.record(*one), asked)

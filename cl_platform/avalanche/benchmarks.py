@@ -6,6 +6,7 @@ from typing import Any
 
 from cl_platform.avalanche.data import dataset_of, quiet
 from cl_platform.core.stream import Experience, Stream, StreamInfo
+from cl_platform.errors import BadInput
 
 
 def experience_of(experience: Experience, info: StreamInfo, previous: list[int]) -> Any:
@@ -32,6 +33,11 @@ def experience_of(experience: Experience, info: StreamInfo, previous: list[int])
 
 def benchmark_of(stream: Stream) -> Any:
     """Return a stream as a benchmark; see :meth:`Stream.to_avalanche`."""
+    if stream.columns:
+        raise BadInput(
+            f"stream {stream.name!r} is scored on other experiences than it trains on, which a "
+            "benchmark of Avalanche has no place for"
+        )
     with quiet():
         from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
         from avalanche.benchmarks.scenarios import with_task_labels

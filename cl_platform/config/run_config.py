@@ -30,6 +30,9 @@ from cl_platform.config.training import (
     EarlyStopping as EarlyStopping,
     LRSchedule as LRSchedule,
     Optimizer as Optimizer,
+    Optimizers,
+    RunOptimizer,
+    Series,
     Share,
 )
 from cl_platform.errors import BadInput, ConfigError, one_line, printable
@@ -93,14 +96,14 @@ class RunConfig(BaseModel):
     """Which samples the epochs of an experience have: cyclical, easy-to-hard, ... or none."""
     model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
     """The network: mlp, cnn, ...; pretrained: vit, minilm, ...; timm:, torchvision: or hf:NAME."""
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: Optimizers = Field(default_factory=RunOptimizer)
     schedule: LRSchedule | None = None
     seed: NonNegativeInt = 0
     """Seed of every random number of the run."""
     permute_labels: bool = False
     """Deal the class indices anew by the seed, so that none is favoured for its number."""
-    epochs: PositiveInt = 1
-    """Passes over each experience's data."""
+    epochs: Series[PositiveInt] = 1
+    """Passes over each experience's data; a list over the experiences: 20,5."""
     batch_size: PositiveInt = 10
     """New samples per step."""
     augmentation: Plugins | None = None
@@ -120,6 +123,8 @@ class RunConfig(BaseModel):
     """Classes that compete in the loss of class-incremental streams: all, or those seen so far."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
+    evaluate: PositiveInt | Literal["last"] = 1
+    """Rows of the accuracy matrix: after each experience, every so many, or the last alone."""
     count_flops: bool = False
     """Count the FLOPs of training. It is slower, and the gradient of SiLU is computed otherwise."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -145,7 +150,7 @@ def flag_fields() -> dict[str, FieldInfo]:
     """Return the settings that are flags of ``clp run``, by name, with their help and default."""
     scenario: Any = Field(None, description="class, task or domain, where the stream has a choice.")
     found = {name: f for name, f in RunConfig.model_fields.items() if model_of(f) is None}
-    return {**found, "lr": Optimizer.model_fields["lr"], "scenario": scenario}
+    return {**found, "lr": RunOptimizer.model_fields["lr"], "scenario": scenario}
 
 
 def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,34 +24,57 @@ class AccuracyMatrix:
     """R of shape (S+1, T): entry [i, j] is the accuracy on experience j after i steps.
 
     Row 0 is before any training. Each step learns one experience; columns stand in the order of
-    learning, and S is T, unless experiences come again. The calibration errors of a run have the
-    same form; where nothing could be predicted they are nan.
+    learning, and S is T, unless experiences come again, rows are left out or columns are held out.
+    The calibration errors of a run have the same form; where nothing could be predicted they are
+    nan.
 
     Args:
         values: accuracies in [0, 1], float64.
         experience_ids: the identity of each column's experience.
         names: what people read for each column.
-        visits: the column that each step learns, S numbers; if empty, 0, 1, ... T-1.
+        visits: the column that each step learns; if empty, 0, 1, 2, ...
+        rows: after how many steps each row was measured; if empty, after every step.
+        held_out: the columns that are never learned.
+        sizes: test samples of each column, if known.
     """
 
     values: np.ndarray
     experience_ids: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     visits: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+    held_out: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)
-        steps = len(self.visits) or (values.shape[-1] if values.ndim == 2 else 0)
-        if values.ndim != 2 or values.shape[0] != steps + 1 or not values.size:
+        columns = values.shape[-1] if values.ndim == 2 else 0
+        visits = tuple(self.visits) or tuple(range(columns - len(self.held_out)))
+        rows = tuple(self.rows) or tuple(range(len(visits) + 1))
+        if values.shape != (len(rows), columns) or not values.size or rows[0] != 0:
             raise BadInput(
                 f"an accuracy matrix of shape {values.shape}: expected (T+1, T), "
                 "with the row before training first"
             )
-        object.__setattr__(self, "values", values)
-        object.__setattr__(self, "visits", tuple(self.visits) or tuple(range(steps)))
+        for name, value in {"values": values, "visits": visits, "rows": rows}.items():
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return int(self.values.shape[1])
+
+    def trained(self) -> AccuracyMatrix:
+        """Return the matrix without the columns that are held out."""
+        if not self.held_out:
+            return self
+        kept = [j for j in range(len(self)) if j not in self.held_out]
+        place = {j: i for i, j in enumerate(kept)}
+        facts: dict[str, tuple[Any, ...]] = {
+            name: tuple(getattr(self, name)[j] for j in kept)
+            for name in ("experience_ids", "names", "sizes")
+            if getattr(self, name)
+        }
+        facts["visits"] = tuple(place[j] for j in self.visits)
+        return AccuracyMatrix(self.values[:, kept], rows=self.rows, **facts)
 
     def __getitem__(self, key: tuple[int, int]) -> float:
         return float(self.values[key])
@@ -60,23 +84,53 @@ class AccuracyMatrix:
         return (
             isinstance(other, AccuracyMatrix)
             and self.experience_ids == other.experience_ids
-            and self.visits == other.visits
+            and (self.visits, self.rows) == (other.visits, other.rows)
             and bool(np.array_equal(self.values, other.values, equal_nan=True))
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     def learned(self, visit: Literal["first", "last"] = "last") -> tuple[np.ndarray, np.ndarray]:
-        """Return the columns that were learned and the row right after each, in order of the rows.
+        """Return the columns that were learned and the row right after each, in order of learning.
+
+        Where rows are left out it is the first one after that, and columns are left out that have
+        only the last one although other steps came before it: what was forgotten there is unknown.
 
         Args:
             visit: of an experience that was learned more than once, after which of its visits.
         """
-        rows = {column: i for i, column in enumerate(self.visits, 1)}
+        steps = {column: i for i, column in enumerate(self.visits, 1)}
         if visit == "first":
-            rows = {column: i for i, column in reversed([*enumerate(self.visits, 1)])}
-        columns = sorted(rows, key=lambda column: rows[column])
-        return np.array(columns), np.array([rows[column] for column in columns])
+            steps = {column: i for i, column in reversed([*enumerate(self.visits, 1)])}
+        begun, end = self.rows[-2] if len(self.rows) > 1 else 0, self.rows[-1]
+        known = [column for column, k in steps.items() if k <= begun or k == end]
+        columns = sorted(known, key=lambda column: steps[column])
+        rows = np.searchsorted(self.rows, [steps[column] for column in columns])
+        return np.array(columns, dtype=int), rows
+
+    def after(self, k: int) -> np.ndarray:
+        """Return the row after k steps, (T,).
+
+        Raises:
+            BadInput: it was left out.
+        """
+        if k not in self.rows:
+            raise BadInput(
+                f"nothing was evaluated after {k} steps: give one of "
+                f"{', '.join(map(str, self.rows[:20]))}"
+            )
+        row: np.ndarray = self.values[self.rows.index(k)]
+        return row
+
+    def labels(self) -> list[str]:
+        """Return the name of what each row was measured after; ``untrained`` for the first."""
+        names = self.names or tuple(str(j + 1) for j in range(len(self)))
+        return ["untrained", *(f"{k}: {names[self.visits[k - 1]]}" for k in self.rows[1:])]
+
+    def steps(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Yield each row but the first with the columns that were learned since the row before."""
+        for i, (begin, end) in enumerate(pairwise(self.rows), 1):
+            yield i, self.visits[begin:end]
 
     def last(self) -> dict[str, float]:
         """Return the accuracies after the last experience, by identity."""
@@ -89,11 +143,18 @@ class AccuracyMatrix:
     @classmethod
     def from_rows(
         cls,
-        rows: Sequence[Mapping[str, float | None]],
+        accuracies: Sequence[Mapping[str, float | None]],
         experience_ids: Sequence[str],
         names: Sequence[str],
         visits: Sequence[int] = (),
+        **fields: Any,
     ) -> AccuracyMatrix:
-        """Return a matrix from one mapping (identity -> accuracy, None for nan) per row."""
-        values = np.array([[row[e] for e in experience_ids] for row in rows], dtype=np.float64)
-        return cls(values, tuple(experience_ids), tuple(names), tuple(visits))
+        """Return a matrix from one mapping (identity -> accuracy, None for nan) per row.
+
+        Args:
+            fields: the others of the matrix.
+        """
+        values = np.array(
+            [[row[e] for e in experience_ids] for row in accuracies], dtype=np.float64
+        )
+        return cls(values, tuple(experience_ids), tuple(names), tuple(visits), **fields)

@@ -30,7 +30,8 @@ class Experience:
     Args:
         name: what people read, for example ``"0 1"`` or ``"rotation 30"``.
         classes: the class indices that occur in it, sorted.
-        task: its task label: its index in the stream as given, whatever the order later.
+        task: its task label: its index in the stream as given, whatever the order later; where a
+            stream has columns of their own, that of the column that it belongs to.
         train, validation, test: its data; validation may be empty.
     """
 
@@ -104,6 +105,10 @@ class Stream:
         open: nobody knows what will follow: classes and task labels are numbered as they arrive,
             outputs grow, and a strategy sees as many experiences as there have been. A run on it
             can be continued with further experiences.
+        columns: the evaluation tasks where they are not the experiences themselves: experiences
+            that are scored, with task labels 0..n-1. Several experiences may belong to one column
+            (it comes again); the last columns may have none: they are held out, which is to say
+            scored and never learned. Test data of experiences are not used then.
     """
 
     name: str
@@ -114,13 +119,15 @@ class Stream:
     online: bool = False
     superclasses: tuple[str, ...] = ()
     open: bool = False
+    columns: tuple[Experience, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(str(self.name)))
         for names in ("superclasses", "class_names"):
             printables = tuple(printable(str(name)) for name in getattr(self, names))
             object.__setattr__(self, names, printables)
-        object.__setattr__(self, "experiences", tuple(self.experiences))
+        for parts in ("experiences", "columns"):
+            object.__setattr__(self, parts, tuple(getattr(self, parts)))
         faults = list(self._faults())
         if faults:
             raise BadInput("\n".join(f"stream {self.name!r}: {fault}" for fault in faults))
@@ -130,14 +137,24 @@ class Stream:
             yield f"scenario {self.scenario!r} is none of {', '.join(get_args(Scenario))}"
         if not self.experiences:
             yield "it has no experience; give at least one"
-        tasks = sorted(e.task for e in self.experiences)
+        parts, what = (self.columns, "column") if self.columns else (self.experiences, "experience")
+        tasks = sorted(e.task for e in parts)
         if tasks != list(range(len(tasks))):
-            yield f"task labels {tasks} are not 0..{len(tasks) - 1}; give each experience its own"
+            yield f"task labels {tasks} are not 0..{len(tasks) - 1}; give each {what} its own"
+        learned = sorted({e.task for e in self.experiences})
+        if self.columns and (learned != [*range(len(learned))] or len(learned) > len(tasks)):
+            yield (
+                f"its experiences belong to the columns {learned} of {len(tasks)}: number those "
+                "that are learned from 0, and those held out behind them"
+            )
+        if self.columns and self.open:
+            yield "an open stream has no columns of its own; leave one of them out"
         if self.superclasses and len(self.superclasses) != self.n_classes:
             yield f"{len(self.superclasses)} superclasses for {self.n_classes} classes"
         for e in self.experiences:
             if not len(e.train):
                 yield f"experience {e.name!r} has no training data"
+        for e in self.parts():
             outside = [c for c in e.classes if not 0 <= c < self.n_classes]
             if outside:
                 bound = self.n_classes - 1
@@ -146,15 +163,15 @@ class Stream:
                 strange = sorted(samples.classes - set(e.classes))
                 if strange:
                     yield f"experience {e.name!r} has labels {strange} of no class of its own"
-        without = [e.name for e in self.experiences if not len(e.validation)]
-        if 0 < len(without) < len(self.experiences):
+        without = [e.name for e in parts if not len(e.validation)]
+        if 0 < len(without) < len(parts):
             yield (
                 f"experience {without[0]!r} has no validation data, but others have: give every "
                 "experience enough samples to hold some out, or none any (stream.validation=0)"
             )
         splits = {"training": "train", "validation": "validation", "test": "test"}
         yield from input_faults(
-            [Part(e.name, s, getattr(e, n)) for e in self.experiences for s, n in splits.items()]
+            [Part(e.name, s, getattr(e, n)) for e in self.parts() for s, n in splits.items()]
         )
 
     @staticmethod
@@ -197,6 +214,46 @@ class Stream:
     def __getitem__(self, i: int) -> Experience:
         return self.experiences[i]
 
+    def parts(self) -> tuple[Experience, ...]:
+        """Return its experiences, and its columns where they are others."""
+        return tuple(dict.fromkeys((*self.experiences, *self.columns)))
+
+    @property
+    def scored(self) -> tuple[Experience, ...]:
+        """What is scored after each step: the columns in the order in which they are first learned,
+        and behind them those held out."""
+        if not self.columns:
+            return self.experiences
+        by_task = {e.task: e for e in self.columns}
+        first = dict.fromkeys(e.task for e in self.experiences)
+        return tuple(by_task[task] for task in dict.fromkeys((*first, *sorted(by_task))))
+
+    @property
+    def n_learned(self) -> int:
+        """The number of different experiences, of which some may come again."""
+        return len({e.task for e in self.experiences})
+
+    @property
+    def visits(self) -> tuple[int, ...]:
+        """The place in `scored` of what each experience belongs to."""
+        place = {e.task: i for i, e in enumerate(self.scored)}
+        return tuple(place[e.task] for e in self.experiences)
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """The places in `scored` of what is never learned."""
+        return tuple(range(self.n_learned, len(self.scored)))
+
+    def each(self, change: Callable[[Experience], Experience], **fields: Any) -> Stream:
+        """Return the stream with each of its experiences and columns changed, and other fields."""
+        changed = {e: change(e) for e in self.parts()}
+        return replace(
+            self,
+            experiences=tuple(changed[e] for e in self.experiences),
+            columns=tuple(changed[e] for e in self.columns),
+            **fields,
+        )
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, for example (1, 28, 28)."""
@@ -222,6 +279,11 @@ class Stream:
             CurriculumError: `class_order` is no permutation of the classes.
             BadInput: classes occur in several experiences (domain streams).
         """
+        if self.columns:
+            raise BadInput(
+                f"stream {self.name!r} is scored on other experiences than it trains on, so its "
+                "classes cannot be dealt anew; use curriculum.level=experiences"
+            )
         if sorted(c for e in self.experiences for c in e.classes) != list(range(self.n_classes)):
             raise BadInput(
                 f"stream {self.name!r} has classes in no or in several experiences, so they have "
@@ -264,9 +326,8 @@ class Stream:
         """
         labels = check_permutation(labels, self.n_classes, "labels")
         given = sorted(range(self.n_classes), key=lambda c: labels[c])
-        return replace(
-            self,
-            experiences=tuple(e.relabelled(labels) for e in self.experiences),
+        return self.each(
+            lambda e: e.relabelled(labels),
             class_names=tuple(self.class_names[c] for c in given),
             superclasses=tuple(self.superclasses[c] for c in given if self.superclasses),
         )
@@ -278,8 +339,13 @@ class Stream:
         and preprocessing stay.
 
         Raises:
-            BadInput: the inputs have another shape, type or unit.
+            BadInput: the inputs have another shape, type or unit, or a stream has own columns.
         """
+        if self.columns or later.columns:
+            raise BadInput(
+                f"streams {self.name!r} and {later.name!r} cannot follow each other: one is scored "
+                "on other experiences than it trains on"
+            )
         names = list(self.class_names)
         names += [name for name in later.class_names if name not in names]
         labels = [names.index(name) for name in later.class_names]
@@ -309,7 +375,7 @@ class Stream:
 
     def without_test_data(self) -> Stream:
         """Return the stream as a curriculum may see it."""
-        return replace(self, experiences=tuple(e.without_test_data() for e in self.experiences))
+        return self.each(Experience.without_test_data)
 
     @staticmethod
     def from_avalanche(benchmark: Any, name: str = "", scenario: Scenario | None = None) -> Stream:
@@ -339,12 +405,12 @@ class Stream:
     def to(self, device: torch.device, moved: dict[int, Tensor] | None = None) -> Stream:
         """Return the stream with its data on a device; see :meth:`Samples.to` for `moved`."""
         moved = {} if moved is None else moved
-        return replace(self, experiences=tuple(e.to(device, moved) for e in self.experiences))
+        return self.each(lambda e: e.to(device, moved))
 
     def task_classes(self) -> Tensor:
         """Return which classes each task label allows, (n_tasks, n_classes) bool."""
-        allowed = torch.zeros(len(self), self.n_classes, dtype=torch.bool)
-        for e in self.experiences:
+        allowed = torch.zeros(len(self.scored), self.n_classes, dtype=torch.bool)
+        for e in self.scored:
             allowed[e.task, list(e.classes)] = True
         return allowed
 
@@ -419,13 +485,13 @@ def _list(items: Sequence[int]) -> str:
     return f"{', '.join(map(str, items))} {'is' if len(items) == 1 else 'are'}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StreamInfo:
     """What a strategy gets before training: shapes, names and tools, no data.
 
     Args:
         scenario, class_names, input_shape, n_experiences: of the stream; in an open stream, of what
-            has arrived.
+            has arrived. An experience that comes again counts once.
         input_dtype: type of the raw inputs (uint8 for images, int32 for token ids).
         task_classes: (n_tasks, n_classes) bool, the classes of each task label.
         preprocess: turns raw inputs into what the model sees.
@@ -434,7 +500,8 @@ class StreamInfo:
         frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
         online: each sample is shown once; see :attr:`Strategy.needs_second_pass`.
         epochs, batch_size, build_optimizer, reset_optimizer: the run's, for strategies with a loop
-            of their own.
+            of their own; where they are lists over the experiences, the kernel sets the present
+            one's before each step.
         device: where parameters, buffers and batches live.
         loss_classes: which classes compete in the loss of a class-incremental stream: all of it, or
             those seen so far. :meth:`Strategy.restrict` sees to it.

@@ -35,7 +35,7 @@ def facts_of(result: Result, plan: Plan, network: Network, after: int, to: str) 
         "tokenizer": network.tokenizer,
         "mean": preprocess.mean,
         "std": preprocess.std,
-        "last_row": [float(a) for a in result.matrix.values[after]],
+        "last_row": [float(a) for a in result.matrix.after(after)],
         "metrics": result.metrics,
         "config": result.config,
         "versions": result.versions,
@@ -128,7 +128,7 @@ def _matrix(result: Result) -> str:
     lines = [["after", *names], ["---", *["---:"] * len(names)]]
     lines += [
         [label, *(f"{v:.1f}" for v in row)]
-        for label, row in zip(["untrained", *names], values, strict=True)
+        for label, row in zip(map(literal, result.matrix.labels()), values, strict=True)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

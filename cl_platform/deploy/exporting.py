@@ -124,7 +124,7 @@ def _checked(predict: Predict, network: Network, plan: Plan, result: Result, aft
     Raises:
         RunFailed: it predicts otherwise, or the run's own does not reproduce its row here.
     """
-    expected, mask = result.matrix.values[after], OWN_MASK[result.scenario]
+    expected, mask = result.matrix.after(after), OWN_MASK[result.scenario]
     logits = difference(predict, network, plan)
     line = f"largest difference of logits {logits:.1e} (of max(1, |logit|))"
     if not logits <= TOLERANCE:

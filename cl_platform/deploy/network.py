@@ -90,7 +90,7 @@ class Network(nn.Module):
         super().__init__()
         stream = plan.stream
         self.class_names = tuple(stream.class_names[c] for c in plan.labels)
-        self.tasks = tuple(e.name for e in sorted(stream.experiences, key=lambda e: e.task))
+        self.tasks = tuple(e.name for e in sorted(stream.scored, key=lambda e: e.task))
         self.scenario = stream.scenario
         self.input_shape = stream.input_shape
         self.input_dtype = stream[0].train.source.dtype

@@ -32,7 +32,7 @@ def row_of(predict: Predict, plan: Plan) -> list[float]:
     given = torch.tensor(plan.labels).argsort()  # of each class index of the run
     own = plan.stream.task_classes()[:, list(plan.labels)]
     row = []
-    for e in plan.stream.experiences:
+    for e in plan.stream.scored:
         scores = []
         for raw, y in batches(e.test):
             logits = predict(raw, torch.full_like(y, e.task)).cpu()
@@ -49,7 +49,7 @@ def difference(one: Predict, other: Predict, plan: Plan) -> float:
     """Return by how much the logits of two differ on test data: at most, relative to
     max(1, |logit|); infinity where only one of them is infinite."""
     worst = 0.0
-    for e in plan.stream.experiences:
+    for e in plan.stream.scored:
         for raw, y in batches(e.test):
             task = torch.full_like(y, e.task)
             a, b = one(raw, task).double(), other(raw, task).double()

@@ -148,7 +148,8 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
     try:
         config = parse_config(result.config, given=tuple(objects))  # type: ignore[arg-type]
         plan = Planner(dict(objects), check_device=False)(config, result.order)
-        plan = following(plan, [Visit(*visit) for visit in result.visits])
+        if plan.teacher is not None:
+            plan = following(plan, [Visit(*visit) for visit in result.visits])
     except BadInput as error:
         raise BadInput(
             f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); go to the "

@@ -102,7 +102,7 @@ class Evaluator:
     def __init__(self, stream: Stream, device: torch.device, split: Split = "test") -> None:
         self.stream = stream
         # By task label, 0..n-1: the bits of a score must not depend on the order of learning.
-        self.experiences = sorted(stream.experiences, key=lambda e: e.task)
+        self.experiences = sorted(stream.scored, key=lambda e: e.task)
         self.device = device
         self.split = split
         self.own = OWN_MASK[stream.scenario]
@@ -110,7 +110,7 @@ class Evaluator:
         labels = [getattr(e, split).y.cpu() for e in self.experiences]
         self.sizes = torch.tensor([len(y) for y in labels])
         self.class_sizes = torch.cat(labels).bincount(minlength=stream.n_classes)
-        values = 4 * self.experiences[0].train.source[0].numel()
+        values = 4 * math.prod(stream.input_shape)
         self._reuses: WeakKeyDictionary[Strategy, bool] = WeakKeyDictionary()
         self._resident: list[_Chunk] | None = None
         if int(self.sizes.sum()) * values <= RESIDENT_BYTES:
@@ -170,12 +170,16 @@ class Evaluator:
 
     @torch.inference_mode()
     def mean_accuracy(
-        self, strategy: Strategy, learned: Sequence[Experience], features: Featured = None
+        self,
+        strategy: Strategy,
+        learned: Collection[int],
+        seen: Collection[int],
+        features: Featured = None,
     ) -> float:
-        """Return the mean accuracy on some experiences under the scenario's own mask, their classes
-        seen."""
-        tasks = sorted(e.task for e in learned)
-        allowed = self._allowed({c for e in learned for c in e.classes})[self.own]
+        """Return the mean accuracy on the experiences of some task labels under the scenario's own
+        mask, whose classes are those in `seen`."""
+        tasks = sorted(learned)
+        allowed = self._allowed(seen)[self.own]
         correct = self._zeros(len(self.experiences))
         for chunk, logits in self._predictions(strategy, features, tasks):
             correct.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
@@ -185,7 +189,7 @@ class Evaluator:
     def score(
         self,
         strategy: Strategy,
-        chosen: Sequence[Experience],
+        chosen: Collection[Experience],
         seen: Collection[int],
         metric: Literal["accuracy", "loss"],
         features: Featured = None,
@@ -197,7 +201,7 @@ class Evaluator:
         Args:
             metric: the accuracy, or minus the cross-entropy.
         """
-        tasks = sorted(e.task for e in chosen)
+        tasks = sorted({e.task for e in chosen})
         allowed = self._allowed(seen)[self.own]
         total = self._zeros(len(self.experiences))
         for chunk, logits in self._predictions(strategy, features, tasks):

@@ -88,8 +88,10 @@ def _execute(
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
             if own.folder is not None and store is None:
                 report_origin(own.folder, plan)
-        taught = {"teacher": True} if plan.teacher else {}
-        trackers.emit("start", **_introduction(plan), **taught)
+        known: dict[str, Any] = {"teacher": True} if plan.teacher else {}
+        if plan.config.evaluate != 1:
+            known["rows"] = plan.rows(len(plan.steps))
+        trackers.emit("start", **_introduction(plan), **known)
         if fold is not None:
             records = fold.run()
             result = result_of(following(plan, fold.plan.visits), records, folder)
@@ -182,9 +184,12 @@ def _introduction(plan: Plan) -> dict[str, Any]:
                 "identity": e.identity,
                 "task": e.task,
                 "classes": sorted(given[c] for c in e.classes),  # as the stream numbers them
+                "test_samples": len(e.test),
+                **({"held_out": True} if i in plan.stream.held_out else {}),
             }
-            for e in plan.stream.experiences
+            for i, e in enumerate(plan.stream.scored)
         ],
+        "visits": visits_of(plan),
         "command": command_of(config) if _is_named(plan) else None,
     }
 
@@ -202,7 +207,7 @@ def _is_named(plan: Plan) -> bool:
 
 def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
     """Return the result of a run that has ended, from the records of its states."""
-    n = len(plan.stream)
+    n = len(plan.visits) or len(plan.stream)
     matrices = _matrices(plan, records, n)
     by_class = np.array([r.class_accuracy for r in _by_row(plan, records, n)], np.float64)
     return Result(
@@ -217,8 +222,19 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
         calibration=_calibration(plan, records, n),
         class_accuracy=by_class[:, list(plan.labels)],  # as the stream numbers them
         anytime=_anytime(records),
-        visits=[[*visit] for visit in plan.visits],
+        rows=plan.rows(n) if plan.config.evaluate != 1 else [],
     )
+
+
+def visits_of(plan: Plan) -> list[list[int]]:
+    """Return the column and the training samples of each step where one column does not follow the
+    other; else nothing."""
+    if plan.teacher is not None:
+        return [[*visit] for visit in plan.visits]
+    if plan.stream.visits == tuple(range(len(plan.stream))):
+        return []
+    sizes = [len(e.train) for e in plan.stream.experiences]
+    return [[*visit] for visit in zip(plan.stream.visits, sizes, strict=True)]
 
 
 def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
@@ -228,50 +244,60 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
         for mask, matrix in by_mask.items():
             prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
             metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
-    metrics["calibration_error"] = calibration_error(_calibration(plan, records, n))
+    metrics["calibration_error"] = calibration_error(_calibration(plan, records, n).trained())
     if curve := _anytime(records):
         metrics["anytime_accuracy"] = anytime_accuracy(curve)
     return metrics
 
 
 def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
-    """Return the matrices of the first n experiences by split and mask."""
+    """Return the matrices of the first n steps by split and mask."""
     rows = [record.rows for record in _by_row(plan, records, n)]
     return {
-        split: {mask: _matrix(plan, [row[split][mask] for row in rows]) for mask in masks}
+        split: {mask: _matrix(plan, [row[split][mask] for row in rows], n) for mask in masks}
         for split, masks in rows[0].items()
     }
 
 
 def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
-    """Return the calibration errors of the first n experiences."""
-    return _matrix(plan, [record.calibration for record in _by_row(plan, records, n)])
+    """Return the calibration errors of the first n steps."""
+    return _matrix(plan, [record.calibration for record in _by_row(plan, records, n)], n)
 
 
-def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]]) -> AccuracyMatrix:
-    """Build a matrix of a row before training and one per experience, in the order of learning."""
-    learned = plan.stream.experiences[: None if plan.visits else len(rows) - 1]
-    identities, names = [e.identity for e in learned], [e.name for e in learned]
-    return AccuracyMatrix.from_rows(rows, identities, names, [v.experience for v in plan.visits])
+def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> AccuracyMatrix:
+    """Build a matrix of its rows for the first n steps; of fewer than all, it has the columns that
+    they learned."""
+    stream = plan.stream
+    visits = [v.experience for v in plan.visits] or [*stream.visits[:n]]
+    columns, held_out = stream.scored, stream.held_out
+    if n < (len(plan.visits) or len(stream)):
+        columns, held_out = columns[: max(visits) + 1], ()
+    return AccuracyMatrix.from_rows(
+        rows,
+        [e.identity for e in columns],
+        [e.name for e in columns],
+        visits,
+        rows=plan.rows(n),
+        held_out=held_out,
+        sizes=tuple(len(e.test) for e in columns),
+    )
 
 
 def _by_row(plan: Plan, records: list[Record], n: int) -> list[Record]:
-    """Return the record of each row of a matrix of n experiences.
+    """Return the record of each row of a matrix of n steps.
 
-    A strategy that trains once on the whole stream has two: the second stands for all. A teacher's
-    run has one per slice.
+    A strategy that trains once on the whole stream has two: the second stands for all.
     """
-    if plan.visits:
-        return records
-    return [records[min(k, len(records) - 1)] for k in range(n + 1)]
+    return [records[min(k, len(records) - 1)] for k in plan.rows(n)]
 
 
 def _anytime(records: list[Record]) -> list[list[float]]:
     """Return the accuracy measured during the whole run, by the samples shown until then."""
     curve: list[list[float]] = []
+    before = 0.0
     for record in records:
-        before = curve[-1][0] if curve else 0
         curve += [[before + samples, accuracy] for samples, accuracy in record.anytime]
+        before += record.cost.get("samples", 0)
     return curve
 
 

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
+from cl_platform.config.per_experience import distinct
 from cl_platform.config.signatures import blame
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
@@ -24,6 +26,7 @@ from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.machine.cost import Meter, Stopwatch
+from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.pacing.epochs import epochs_of
 from cl_platform.engine.pacing.scores import look_at
 from cl_platform.engine.plan import Plan
@@ -84,7 +87,7 @@ class Fold:
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
         self.records = [self._stored(key) for key in plan.keys]
-        validated = all(len(e.validation) for e in plan.stream.experiences)
+        validated = all(len(e.validation) for e in plan.stream.scored)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
         self.trained = 0
         self.position = -1  # before the beginning
@@ -97,15 +100,19 @@ class Fold:
     def run(self, upto: int | None = None) -> list[Record]:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
-        wanted = range(len(self.plan.steps) + 1)[: None if upto is None else upto + 1]
-        self._reach(wanted)
+        self._reach(self.wanted(upto))
         while upto is None and (plan := advised(self.plan, self.records)) is not None:
             self.plan = plan
             self.records.append(self._stored(plan.keys[-1]))
             visit, k = plan.visits[-1]._asdict(), len(plan.steps)
             self.trackers.emit("decided", step=k, **visit)
             self._reach([k])
-        return self.records if upto is None else self.records[: wanted.stop]
+        return self.records if upto is None else self.records[: upto + 1]
+
+    def wanted(self, upto: int | None = None) -> Sequence[int]:
+        """Return which states are evaluated, of the first `upto` steps if given."""
+        n = len(self.plan.steps)
+        return self.plan.rows(n if upto is None else min(upto, n))
 
     def _reach(self, wanted: Sequence[int]) -> None:
         """See that some states have their records."""
@@ -129,7 +136,7 @@ class Fold:
 
     def _stored(self, key: str) -> Record:
         """Return the record of a key, empty if there is none by this code of evaluation."""
-        identities = [e.identity for e in self.plan.stream.experiences]
+        identities = [e.identity for e in self.plan.stream.scored]
         record = self.store.record(key, identities)
         return record if record.evaluator == self.plan.evaluator else Record()
 
@@ -161,7 +168,8 @@ class Fold:
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
             if not self.strategy.grows:
-                check_groups(self.strategy, self.plan.config.optimizer)
+                for config in distinct(self.plan.config):
+                    check_groups(self.strategy, config.optimizer)
             # A compiled step casts what it reads by itself.
             bf16 = self.plan.config.precision == "bf16" and self.plan.config.compile is False
             if bf16 and not self.strategy.own_loop:
@@ -190,11 +198,14 @@ class Fold:
         self.state, self.position = state, k
 
     def _enter(self, k: int) -> None:
-        """Set what the k-th step decides: its random numbers, and the classes seen."""
+        """Set what the k-th step decides: its random numbers, settings, and the classes seen."""
         self.rng.restart(k)
+        config = self.plan.at(k)
+        self.info.epochs = config.epochs
+        self.info.build_optimizer = partial(build_optimizer, config=config.optimizer)
         self.info.visits[:] = self.plan.visited(k)
         self.info.seen.zero_()
-        self.info.seen[[c for e in self._learned(k) for c in e.classes]] = True
+        self.info.seen[[*self._seen(k)]] = True
 
     def grow(self, k: int) -> None:
         """Carry the present state into the shapes that an open stream has at the k-th step."""
@@ -253,6 +264,7 @@ class Fold:
                 have inputs as they are stored.
         """
         plan, k = self.plan, self.position + 1
+        config = plan.at(k)
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
         meter = Meter(self.device, plan.config.count_flops)
@@ -289,8 +301,8 @@ class Fold:
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
-                    evaluator, learned = self._evaluator("test"), self._learned(k)
-                    accuracy = evaluator.mean_accuracy(self.strategy, learned, self.features)
+                    evaluator, known = self._evaluator("test"), (self._learned(k), self._seen(k))
+                    accuracy = evaluator.mean_accuracy(self.strategy, *known, self.features)
                     curve.append([samples, accuracy])
 
         def validate() -> float:
@@ -298,10 +310,10 @@ class Fold:
 
         def score() -> float:
             assert plan.config.early_stopping is not None
-            seen = {c for e in self._learned(k) for c in e.classes}
             with aside():
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
-                return evaluator.score(self.strategy, step.sources, seen, metric, self.features)
+                known = (step.sources, self._seen(k))
+                return evaluator.score(self.strategy, *known, metric, self.features)
 
         evaluates = plan.config.evaluate_every and self._is_first
         steps = training_steps(
@@ -309,7 +321,7 @@ class Fold:
             self.shown(step.experience),
             data,
             step.tasks() if plan.stream.scenario == "task" else None,
-            plan.config,
+            config,
             self.state.optimizer,
             attended,
             progress,
@@ -321,8 +333,8 @@ class Fold:
             stored=beside,
         )
         seed = seed_for(plan.config.seed, k, "global")
-        sizes = epoch_sizes(len(data), plan.config.epochs, paced)
-        batches = batches_of(sizes, plan.config.batch_size)
+        sizes = epoch_sizes(len(data), config.epochs, paced)
+        batches = batches_of(sizes, config.batch_size)
         return Lesson(k, seed, steps, meter, attended, curve, sum(batches))
 
     def finish(
@@ -346,6 +358,11 @@ class Fold:
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
         lesson.checkpoints.remove()
+        if not (self._complete(k) or plan.evaluates(k)):
+            self.records[k] = Record(
+                cost=self.state.cost, anytime=self.state.anytime, evaluator=plan.evaluator
+            )
+            self.store.save_record(plan.keys[k], self.records[k])
 
     def _validated(self) -> list[float]:
         """Return the record of what was learned so far, for a strategy that goes by it."""
@@ -354,8 +371,7 @@ class Fold:
         if not self._complete(self.position):
             self.evaluate()
         row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
-        identity = {e.task: e.identity for e in self.plan.stream.experiences}  # not of slices
-        return [row[identity[e.task]] for e in self._learned(self.position)]
+        return [row[identity] for identity in self._learned(self.position).values()]
 
     @property
     def _is_first(self) -> bool:
@@ -409,9 +425,16 @@ class Fold:
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
-    def _learned(self, k: int) -> tuple[Experience, ...]:
-        """Return the experiences that the first k steps are trained on."""
-        return tuple({e.task: e for step in self.plan.steps[:k] for e in step.sources}.values())
+    def _learned(self, k: int) -> dict[int, str]:
+        """Return the columns that the first k steps train on: their identities by task label, in
+        the order of learning."""
+        identity = {e.task: e.identity for e in self.plan.stream.scored}
+        tasks = dict.fromkeys(e.task for step in self.plan.steps[:k] for e in step.sources)
+        return {task: identity[task] for task in tasks}
+
+    def _seen(self, k: int) -> set[int]:
+        """Return the classes that the first k steps train on."""
+        return {c for step in self.plan.steps[:k] for e in step.sources for c in e.classes}
 
     def _evaluator(self, split: Split) -> Evaluator:
         cached: dict[str, Evaluator] = self.plan.evaluators
@@ -427,7 +450,7 @@ class Fold:
         """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
-        seen = {c for e in self._learned(k) for c in e.classes}
+        seen = self._seen(k)
         scores: dict[str, Scores] = {}
         for split in self.splits:
             shown = evaluating(self.strategy, self.state.average)
@@ -462,8 +485,8 @@ class Fold:
         """Return the curve measured in the midst of the last step, and at its end."""
         if not (self.position and self.plan.config.evaluate_every):
             return []
-        tasks = {e.task for e in self._learned(self.position)}
-        learned = [e.identity for e in self.plan.stream.experiences if e.task in tasks]
+        tasks = self._learned(self.position)
+        learned = [e.identity for e in self.plan.stream.scored if e.task in tasks]
         own = row[OWN_MASK[self.plan.stream.scenario]]
         return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
 

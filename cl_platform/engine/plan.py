@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cl_platform.config.per_experience import StepConfig, at
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
 from cl_platform.core.order.pacing import Pacing
@@ -118,6 +119,10 @@ class Plan:
     teacher: Teacher | None = None
     visits: tuple[Visit, ...] = ()
 
+    def at(self, k: int) -> StepConfig:
+        """Return the settings of the k-th step, counted from 1; before it, those of the first."""
+        return at(self.config, k)
+
     def on_device(self) -> Plan:
         """Return the plan with its data resident on the configuration's device."""
         device = torch.device(self.config.device)
@@ -130,22 +135,30 @@ class Plan:
 
     def visited(self, k: int) -> list[int]:
         """Return which experience each of the first k steps learns, numbered by first visits."""
-        if self.teacher is None:
+        if self.teacher is None and not self.stream.columns:
             return [*range(k)]
-        chosen = [visit.experience for visit in self.visits[:k]]
-        number = {experience: i for i, experience in enumerate(dict.fromkeys(chosen))}
-        return [number[experience] for experience in chosen]
+        tasks = [step.experience.task for step in self.steps[:k]]
+        number = {task: i for i, task in enumerate(dict.fromkeys(tasks))}
+        return [number[task] for task in tasks]
+
+    def evaluates(self, k: int) -> bool:
+        """Return whether the state after k steps is a row of the matrix."""
+        every = self.config.evaluate
+        return k in (0, len(self.steps)) or (every != "last" and k % every == 0)
+
+    def rows(self, n: int) -> list[int]:
+        """Return after how many of the first n steps there are rows; the last of them has one."""
+        return [k for k in range(n + 1) if k == n or self.evaluates(k)]
 
     def of_reference(self, k: int) -> Plan:
         """Return the plan by which the reference model learns what the k-th step trains on, and
         nothing else; it has no test data."""
         reference = self.reference
         assert reference is not None
-        parts = tuple(replace(e, test=e.test.emptied()) for e in self.stream.experiences)
         return replace(
             self,
-            config=reference.config,
-            stream=replace(self.stream, experiences=parts),
+            config=at(reference.config, k),
+            stream=self.stream.each(lambda e: replace(e, test=e.test.emptied())),
             make_strategy=reference.make_strategy,
             steps=(self.steps[k - 1],),
             keys=(reference.key, reference.keys[k - 1]),
@@ -161,10 +174,11 @@ class Plan:
         Args:
             step: in an open stream, the step that it is set up for: it knows of no later one.
         """
-        stream, device = self.stream, torch.device(self.config.device)
-        n, n_classes, first = len(stream), stream.n_classes, stream.n_classes
+        stream, device, config = self.stream, torch.device(self.config.device), self.at(1)
+        n, n_classes, first = stream.n_learned, stream.n_classes, stream.n_classes
+        tasks = len(stream.scored)
         if stream.open:
-            n = max(1, step)
+            n = tasks = max(1, step)
             n_classes, first = stream.arrived(n), stream.arrived(1)
         # Functions that hold what they need: a method of the plan would lead to all data.
         shape, dtype = stream.input_shape, stream[0].train.source.dtype
@@ -180,20 +194,20 @@ class Plan:
             input_shape=shape,
             input_dtype=dtype,
             n_experiences=n,
-            task_classes=stream.task_classes()[:n, :n_classes].to(device),
+            task_classes=stream.task_classes()[:tasks, :n_classes].to(device),
             preprocess=stream.preprocess,
             rng=rng,
             build_model=build,
             frozen_model=frozen or (lambda: freeze(constant())),
             device=device,
-            loss_classes=self.config.loss_classes,
+            loss_classes=config.loss_classes,
             seen=torch.zeros(n_classes, dtype=torch.bool, device=device),
             online=stream.online,
-            label_smoothing=self.config.label_smoothing,
-            epochs=self.config.epochs,
-            batch_size=self.config.batch_size,
-            build_optimizer=partial(build_optimizer, config=self.config.optimizer),
-            reset_optimizer=self.config.optimizer.reset,
+            label_smoothing=config.label_smoothing,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            build_optimizer=partial(build_optimizer, config=config.optimizer),
+            reset_optimizer=config.optimizer.reset,
         )
 
     def features(self, strategy: Strategy) -> Features | None:
@@ -234,7 +248,7 @@ def steps_of(stream: Stream, trains_on: str) -> tuple[Step, ...]:
     """Return the steps of a strategy that trains on its experience, all seen, or the stream."""
     experiences = stream.experiences
     if trains_on == "stream":  # once, and the same whatever the order
-        parts = tuple(sorted(experiences, key=lambda e: e.task))
+        parts = tuple(sorted(_different(experiences), key=lambda e: e.task))
         train = Samples.concat([e.train for e in parts])
         nothing = train.emptied()
         classes = tuple(range(stream.n_classes))
@@ -242,6 +256,15 @@ def steps_of(stream: Stream, trains_on: str) -> tuple[Step, ...]:
         return (Step(everything, parts, digest("stream", [e.identity for e in parts])),)
     cumulative = trains_on == "seen"
     return tuple(
-        Step(e.without_test_data(), experiences[: k + 1] if cumulative else (e,), e.identity)
+        Step(
+            e.without_test_data(),
+            _different(experiences[: k + 1]) if cumulative else (e,),
+            e.identity,
+        )
         for k, e in enumerate(experiences)
     )
+
+
+def _different(experiences: Sequence[Experience]) -> tuple[Experience, ...]:
+    """Return experiences without those that come again with the same data."""
+    return tuple({e.identity: e for e in experiences}.values())

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cl_platform.config import registry
+from cl_platform.config.per_experience import at, distinct, series
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import check_section, instantiate
@@ -45,6 +46,7 @@ TYPES: dict[Kind, type] = {
 # The kernel's modules that every training enters, by what it really runs (a test traces it). What
 # only some plugins train with, such as replay buffers, is in the digest of their own code.
 TRAINING = (
+    "cl_platform.config.per_experience",
     "cl_platform.core.augmentation",
     "cl_platform.core.batch",
     "cl_platform.core.digests",  # which name the data
@@ -180,7 +182,7 @@ class Planner:
             code["pacing"] = digest(own, kernel_digest(*PACED))
         keys = self._keys(config, template, arranged, code, reference)
         evaluator = kernel_digest(*EVALUATION)
-        columns = [e.identity for e in arranged.stream.experiences]
+        columns = [e.identity for e in arranged.stream.scored]
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
@@ -235,13 +237,13 @@ class Planner:
             "faults",
             (repr((config.optimizer, config.schedule)), config.device),
             lambda: [
-                *try_optimizer(config.optimizer),
-                *try_schedule(config.optimizer, config.schedule),
+                *(f for c in distinct(config) for f in try_optimizer(c.optimizer)),
+                *(f for c in distinct(config) for f in try_schedule(c.optimizer, c.schedule)),
                 *(device_fault(config.device) if self.check_device else ()),
             ],
         )
         if faults:
-            raise ConfigError("\n".join(faults))
+            raise ConfigError("\n".join(dict.fromkeys(faults)))
 
     def _part(self, kind: Kind, config: RunConfig) -> Any:
         part = self.objects.get(kind)
@@ -318,7 +320,7 @@ class Planner:
             *(c for m in inner for c in m.other_code()),
         )
         read = [m.fingerprint() for m in inner]
-        samples = [s for e in stream.experiences for s in (e.train, e.test)]
+        samples = [s for e in stream.parts() for s in (e.train, e.test)]
         readers = {type(s.transform): 0 for s in samples if s.transform}
         types = (type(stream.preprocess), *readers)
         return {
@@ -355,7 +357,10 @@ class Planner:
             "model": code["model"],
         }
         (key,) = self._keys(config, plain, replace(arranged, steps=()), code)
-        trained = [digest(key, step.alone()) for step in arranged.steps]
+        trained = [
+            digest(key, step.alone(), *_changes(config, k, 1))
+            for k, step in enumerate(arranged.steps, 1)
+        ]
         scoring = kernel_digest(*SCORING)
         keys = tuple(digest("scores", one, scoring) for one in trained)
         return Reference(config, plain.fresh, key, keys)
@@ -369,8 +374,9 @@ class Planner:
         reference: Reference | None = None,
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
-        settings = _settings(config)
+        settings = _settings(at(config, 1))
         del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
+        del settings["evaluate"]
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping or template.needs_validation:
             # Then a state depends on accuracies.
@@ -384,6 +390,7 @@ class Planner:
         keys = [digest("state", settings, facts, code)]
         for k, step in enumerate(steps):
             own = [{name: values[k] for name, values in later.items()}] if later else []
+            own += _changes(config, k + 1, k)
             arrived = [_open_facts(stream, k + 1)] if stream.open else []
             by = [reference.keys[k]] if reference else []
             keys.append(digest(keys[-1], step.identity, *own, *arrived, *by))
@@ -402,6 +409,14 @@ class Planner:
 def _settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings of a run; a pacing is one of them only where there is one."""
     return {k: v for k, v in config.model_dump().items() if k != "pacing" or v is not None}
+
+
+def _changes(config: RunConfig, k: int, before: int) -> list[dict[str, Any]]:
+    """Return the settings of the k-th step, unless they are those of one before it."""
+    if not series(config):
+        return []
+    now, then = (_settings(at(config, step)) for step in (k, before))
+    return [{name: now[name] for name in ("epochs", "optimizer")}] if now != then else []
 
 
 def _key(section: dict[str, Any]) -> str:
@@ -435,9 +450,9 @@ def _per_experience(
 
 def _identity(stream: Stream) -> str:
     """Return a digest of a stream as it is given, which tells it from others of its name."""
-    identities = [e.identity for e in stream.experiences]
+    identities = [[e.identity for e in parts] for parts in (stream.experiences, stream.columns)]
     facts = [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online]
-    return digest("stream as given", facts, identities)
+    return digest("stream as given", facts, *(found for found in identities if found))
 
 
 def _facts(stream: Stream) -> list[Any]:
@@ -459,7 +474,7 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {config.strategy['name']!r} needs the task label at test time, but stream "
             f"{stream.name!r} is {stream.scenario}-incremental; give --scenario task"
         )
-    if stream.online and config.epochs > 1:
+    if stream.online and any(c.epochs > 1 for c in distinct(config)):
         faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
     name = config.strategy["name"]
     if stream.open and strategy.trains_on == "stream":
@@ -471,7 +486,7 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {name!r} is set up for a known number of experiences, and that of an open "
             "stream is not: leave stream.open out"
         )
-    if strategy.needs_validation and not all(len(e.validation) for e in stream.experiences):
+    if strategy.needs_validation and not all(len(e.validation) for e in stream.scored):
         faults.append(
             f"strategy {name!r} goes by accuracies on validation data, and stream {stream.name!r} "
             "has none: give stream.validation, say 0.1"
@@ -480,9 +495,19 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
         faults.append("permute_labels: an open stream numbers its classes as they arrive")
     faults += [
         f"experience {e.name!r} of stream {stream.name!r} has no test data to be scored on"
-        for e in stream.experiences
+        for e in stream.scored
         if not len(e.test)
     ]
+    if stream.columns and not strategy.revisits and stream.n_learned < len(stream):
+        faults.append(
+            f"strategy {name!r} learns each experience once, and in stream {stream.name!r} they "
+            "come again"
+        )
+    if strategy.needs_task and stream.held_out:
+        faults.append(
+            f"strategy {name!r} needs the task label at test time, and the columns held out of "
+            f"stream {stream.name!r} have labels that it never learns"
+        )
     try:
         strategy.check(stream.task_classes())
     except BadInput as error:

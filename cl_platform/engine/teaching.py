@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl_platform.config.per_experience import series
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK
@@ -39,6 +40,13 @@ def teaching_faults(
     if stream.online or stream.open:
         kind = "an online stream is seen once" if stream.online else "an open one is not known yet"
         yield f"{teaches} lets experiences come again, and {kind}; leave it out"
+    if config.evaluate != 1:
+        yield f"evaluate={config.evaluate}: {teaches} goes by every row; leave it out"
+    if not {*stream.experiences} <= {*stream.scored}:
+        yield (
+            f"{teaches} watches what it teaches, and stream {stream.name!r} is scored on other "
+            "experiences than it trains on"
+        )
     if strategy.trains_on != "experience":
         yield f"strategy {name!r} has no slices, since it trains on more than its experience"
     if not strategy.revisits:
@@ -50,7 +58,7 @@ def teaching_faults(
         for name in part.per_experience
         if isinstance(getattr(part, name), list | tuple)
     }
-    if lists:
+    if lists := lists | set(series(config)):
         yield f"{', '.join(sorted(lists))}: {teaches} learns in slices; give one value for all"
     if config.pacing is not None:
         yield f"pacing={config.pacing['name']}: {teaches} learns in slices; leave one of them out"

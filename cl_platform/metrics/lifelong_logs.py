@@ -127,9 +127,9 @@ def from_matrix(matrix: AccuracyMatrix) -> LifelongLog:
     if len(set(names)) != count:
         names = tuple(str(number) for number in range(1, count + 1))
     blocks = []
+    learned = dict(matrix.steps())
     for i, row in enumerate(matrix.values):
-        if i:
-            blocks.append(Block(names[matrix.visits[i - 1]], "train"))
+        blocks += [Block(names[column], "train") for column in learned.get(i, ())]
         scored = zip(names, row, strict=True)
         blocks += [
             Block(name, "evaluation", np.array([v])) for name, v in scored if not np.isnan(v)

@@ -6,6 +6,10 @@ A metric that is undefined for a matrix (forgetting of a single experience) is n
 Where experiences come again, T steps are S slices: "after i" is after i slices, "j < T" is every
 experience learned but that of the last slice, R[j, j] is after the last visit to j, and R[j-1, j]
 before the first. Experiences that were never learned count in the mean over all of them alone.
+Where rows are left out, "after" means the first row after that, and "before" the one before it.
+
+Columns that are held out are scored and never learned. Metrics with ``columns="trained"``, the
+default, are given the matrix without them; those with ``columns="all"`` see all.
 
 A new metric is a function of the matrix with :func:`cl_platform.metrics.registry.metric` on it.
 """
@@ -42,15 +46,14 @@ def average_incremental_accuracy(r: AccuracyMatrix) -> float:
 
 
 def accuracy_so_far(r: AccuracyMatrix) -> list[float]:
-    """Return the mean accuracy on the experiences of the first i steps after them, i = 1, 2, ..."""
-    columns, rows = r.learned("first")
-    return [_mean(r.values[i, columns[rows <= i]]) for i in range(1, len(r.visits) + 1)]
+    """Return the mean accuracy in each row after training on the experiences learned until then."""
+    return [_mean(r.values[i, [*dict.fromkeys(r.visits[:k])]]) for i, k in enumerate(r.rows[1:], 1)]
 
 
 @metric(title="forgetting", direction="less", source="Chaudhry et al. 2018 (RWalk), eq. 3")
 def forgetting(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of max_{1 <= i < T} R[i, j] - R[T, j]; may be negative."""
-    earlier = r.learned()[0][:-1]
+    earlier = _earlier(r)[0]
     if not len(earlier):
         return float("nan")
     best = r.values[1:-1, earlier].max(axis=0)
@@ -60,8 +63,8 @@ def forgetting(r: AccuracyMatrix) -> float:
 @metric(title="forgetting since learned", direction="less", source="avalanche-lib")
 def forgetting_since_learned(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of R[j, j] - R[T, j]: backward transfer with its sign turned."""
-    columns, rows = r.learned()
-    return _mean((r.values[rows, columns] - r.values[-1, columns])[:-1])
+    columns, rows = _earlier(r)
+    return _mean(r.values[rows, columns] - r.values[-1, columns])
 
 
 @metric(
@@ -71,7 +74,7 @@ def forgetting_since_learned(r: AccuracyMatrix) -> float:
 )
 def forgetting_from_best(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of max_{1 <= i <= T} R[i, j] - R[T, j]; never negative."""
-    earlier = r.learned()[0][:-1]
+    earlier = _earlier(r)[0]
     return _mean(r.values[1:, earlier].max(axis=0) - r.values[-1, earlier])
 
 
@@ -87,8 +90,8 @@ def forgetting_consecutive(r: AccuracyMatrix) -> float:
     """
     columns, rows = r.learned("first")
     drops = []
-    for i in range(2, len(r.visits) + 1):
-        earlier = columns[(rows < i) & (columns != r.visits[i - 1])]
+    for i, learned in r.steps():
+        earlier = columns[(rows < i) & ~np.isin(columns, learned)]
         if len(earlier):
             drops.append(_mean(r.values[i - 1, earlier] - r.values[i, earlier]))
     return _mean(drops)
@@ -97,8 +100,8 @@ def forgetting_consecutive(r: AccuracyMatrix) -> float:
 @metric(title="backward transfer", direction="more", source="Lopez-Paz & Ranzato 2017, eq. 3")
 def backward_transfer(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of R[T, j] - R[j, j]."""
-    columns, rows = r.learned()
-    return _mean((r.values[-1, columns] - r.values[rows, columns])[:-1])
+    columns, rows = _earlier(r)
+    return _mean(r.values[-1, columns] - r.values[rows, columns])
 
 
 @metric(title="forward transfer", direction="more", source="Lopez-Paz & Ranzato 2017, eq. 4")
@@ -109,7 +112,8 @@ def forward_transfer(r: AccuracyMatrix) -> float:
     construction, since unseen classes are never predicted.
     """
     columns, rows = r.learned("first")
-    return _mean((r.values[rows - 1, columns] - r.values[0, columns])[1:])
+    gains = r.values[rows - 1, columns] - r.values[0, columns]
+    return _mean(gains[columns != r.visits[0]])
 
 
 @metric(title="as learned", direction="more", source="Riemer et al. 2019 (MER), section 5")
@@ -122,8 +126,8 @@ def learning_accuracy(r: AccuracyMatrix) -> float:
 @metric(title="first task retention", direction="more")
 def first_task_retention(r: AccuracyMatrix) -> float:
     """Return the share of the first experience's accuracy that is left: R[T, 1] / R[1, 1]."""
-    first = r.visits[0]
-    return r[-1, first] / r[1, first] if r[1, first] > 0 else float("nan")
+    learned, left = _first(r)
+    return left / learned if learned > 0 else float("nan")
 
 
 @metric(
@@ -179,8 +183,8 @@ def curriculum_alpha(r: AccuracyMatrix) -> float:
 @metric("curriculum.beta", title="beta", direction="less", source="Singh et al. 2023")
 def curriculum_beta(r: AccuracyMatrix) -> float:
     """Return what is lost of the first experience alone: R[1, 1] - R[T, 1]."""
-    first = r.visits[0]
-    return r[1, first] - r[-1, first]
+    learned, left = _first(r)
+    return learned - left
 
 
 @metric("curriculum.f", title="F", direction="more", unit="", source="Singh et al. 2023")
@@ -236,6 +240,20 @@ def anytime_accuracy(curve: Sequence[Sequence[float]]) -> float:
     return float(np.average(accuracy, weights=np.diff(samples, prepend=0)))
 
 
+def _earlier(r: AccuracyMatrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns learned before the last step, and the row after each."""
+    columns, rows = r.learned()
+    before = rows < len(r.rows) - 1
+    return columns[before], rows[before]
+
+
+def _first(r: AccuracyMatrix) -> tuple[float, float]:
+    """Return the accuracy on the first experience once learned and at the end; nan if nothing was
+    measured in between."""
+    column, known = r.visits[0], len(r.rows) > 2 or len(r.visits) == 1
+    return (r[1, column], r[-1, column]) if known else (math.nan, math.nan)
+
+
 def _f(alpha: float, beta: float) -> float:
     return 2 * alpha / (alpha * beta + 1)
 
@@ -246,9 +264,11 @@ def compute_metrics(r: AccuracyMatrix) -> dict[str, float]:
     One that raises, or gives no finite number, is nan and costs one line on stderr: the training
     that led to the matrix is not lost by it.
     """
-    values = r.values.view()
-    values.flags.writeable = False  # a metric that sorts in place would change the others
-    return {name: _value(m, replace(r, values=values)) for name, m in metrics("matrix").items()}
+    whole = replace(r, values=r.values.view())
+    matrices = {"all": whole, "trained": whole.trained()}
+    for matrix in matrices.values():  # a metric that sorts in place would change the others
+        matrix.values.flags.writeable = False
+    return {name: _value(m, matrices[m.columns]) for name, m in metrics("matrix").items()}
 
 
 def _value(metric: Metric, r: AccuracyMatrix) -> float:

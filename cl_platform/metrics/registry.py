@@ -19,6 +19,7 @@ from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
 Input = Literal["matrix", "references", "calibration", "curve", "cost"]
+Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
 
@@ -34,6 +35,8 @@ class Metric:
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
         computed_from: ``matrix`` alone, the matrix and ``references``, or something else.
+        columns: of the matrix that it is given: those ``trained``, or ``all``, the held-out ones
+            included.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Metric:
     unit: str = ""
     source: str = ""
     computed_from: Input = "matrix"
+    columns: Columns = "trained"
 
     @property
     def sign(self) -> int:
@@ -94,13 +98,14 @@ def metric(
     unit: str = "fraction",
     source: str = "",
     computed_from: Input = "matrix",
+    columns: Columns = "trained",
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a metric, and return it as it is.
 
     Args:
         name: the function's own name unless given.
         title: the name in words unless given.
-        direction, unit, source, computed_from: see :class:`Metric`.
+        direction, unit, source, computed_from, columns: see :class:`Metric`.
 
     Raises:
         BadInput: another function has this name, or the arguments are malformed.
@@ -121,7 +126,8 @@ def metric(
                 f"{getattr(known.function, '__module__', __name__)} already; give it another name"
             )
         words = title or key.replace("_", " ")
-        _METRICS[key] = Metric(key, words, function, direction, unit, source, computed_from)
+        fields = (direction, unit, source, computed_from, columns)
+        _METRICS[key] = Metric(key, words, function, *fields)
         return function
 
     if not isinstance(name, str):

@@ -89,7 +89,7 @@ def _run(result: Result, row: Row, names: dict[tuple[str, ...], int]) -> dict[st
         "matrix": [_percent(line) for line in result.matrix.values],
         "calibration": [] if errors is None else [_percent(line) for line in errors.values],
         "names": names.setdefault(result.matrix.names, len(names)),
-        "taught": bool(result.visits),
+        "taught": bool(result.visits or result.rows),
         "command": result.command,
     }
 

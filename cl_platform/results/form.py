@@ -51,6 +51,7 @@ class ResultForm(Form):
     class_accuracy: list[PartialRow] | None = None
     anytime: list[Point] = Field(default_factory=list)
     visits: list[Visit] = Field(default_factory=list)
+    rows: list[NonNegativeInt] = Field(default_factory=list)
 
 
 def check_result(data: dict[str, Any]) -> None:
@@ -60,19 +61,23 @@ def check_result(data: dict[str, Any]) -> None:
         ValueError: it is not.
     """
     ResultForm.model_validate(data)
-    config, steps = data["config"], len(data["experiences"])
+    config, columns = data["config"], len(data["experiences"])
+    held_out = sum(bool(e.get("held_out")) for e in data["experiences"])
     tables = [*data["matrix"].values(), *data["validation"].values()]
     tables += [table for table in (data.get("calibration"),) if table is not None]
     visits = data.get("visits", [])
-    rows = 1 + (len(visits) or steps)
+    steps = len(visits) or columns - held_out
+    measured = data.get("rows") or [0, steps]
+    rows = len(data.get("rows", ())) or steps + 1
     sound = (
         all(isinstance(config[key]["name"], str) for key in SECTIONS)
         and isinstance(config["seed"], int)
         and OWN_MASK[data["scenario"]] in data["matrix"]
         and data["matrix"].keys() <= {*MASKS}
-        and all(experience < steps for experience, _ in visits)
+        and all(experience < columns for experience, _ in visits)
+        and (measured[0], measured[-1]) == (0, steps)
         and all(len(table) == rows for table in tables)
-        and all(len(row) == steps for table in tables for row in table)
+        and all(len(row) == columns for table in tables for row in table)
         and len(data.get("class_accuracy") or tables[0]) == rows
         and math.isfinite(data["metrics"]["average_accuracy"])
         and _is_command(data.get("command"))

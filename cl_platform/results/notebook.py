@@ -82,8 +82,7 @@ def _matrix(matrix: AccuracyMatrix, mask: str) -> str:
         f"{j if n <= WRITTEN else ''}</th>"
         for j, name in enumerate(names, 1)
     )
-    learned = [names[column] for column in matrix.visits]
-    labels = ["untrained", *(f"{i}: {_short(name)}" for i, name in enumerate(learned, 1))]
+    labels = [_short(label) for label in matrix.labels()]
     rows = "".join(
         f'<tr><th style="{LEFT}">{escape(label)}</th>'
         f"{''.join(_cell(v, names[j], n) for j, v in enumerate(row))}</tr>"

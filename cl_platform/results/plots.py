@@ -33,15 +33,18 @@ def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     axes.set_xticks(range(columns)[::every], [str(j + 1) for j in range(columns)[::every]])
     every = _every(rows - 1)
     axes.set_yticks(
-        range(rows)[::every], ["untrained", *(str(i) for i in range(every, rows, every))]
+        range(rows)[::every], ["untrained", *(str(k) for k in matrix.rows[every::every])]
     )
     axes.set_xlabel("experience, in the order of learning")
     axes.set_ylabel("after experience")
-    if rows != columns + 1:  # each row's own experience is marked
-        steps = range(1, rows)
-        axes.plot(matrix.visits, steps, "s", markersize=4, color="white", markeredgecolor="black")
-        axes.set_xlabel("experience; what a slice is of is marked")
-        axes.set_ylabel("after slice")
+    if matrix.visits != tuple(range(columns)):  # each row's own experience is marked
+        own = [matrix.visits[k - 1] for k in matrix.rows[1:]]
+        axes.plot(own, range(1, rows), "s", markersize=4, color="white", markeredgecolor="black")
+        axes.set_xlabel("experience; what a row has just learned is marked")
+        axes.set_ylabel("after step")
+    if matrix.held_out:  # drawn apart
+        axes.axvline(columns - len(matrix.held_out) - 0.5, color="white", linewidth=4)
+        axes.set_xlabel(f"{axes.get_xlabel()}; behind the line, held out")
     axes.set_title(literal(f"{title}: accuracy in %"), fontsize=9)
     if columns <= WRITTEN:
         for (i, j), value in np.ndenumerate(values):
@@ -54,17 +57,18 @@ def matrix_figure(matrix: AccuracyMatrix, title: str) -> Figure:
 def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     """Draw the mean accuracy on what was learned so far, and each experience's own."""
     values = 100 * matrix.values
-    n = len(matrix)
+    n, after = len(matrix), matrix.rows
     figure = new_figure(6.4, 3.8)
     axes = figure.subplots()
     steps = len(matrix.visits)
     for j, i in zip(*matrix.learned("first"), strict=True) if n <= NAMED else ():
-        axes.plot(range(i, steps + 1), values[i:, j], color="0.7", marker=".", linewidth=1)
-        axes.annotate(str(j + 1), (i, values[i, j]), color="0.5", fontsize=8, va="bottom")
+        axes.plot(after[i:], values[i:, j], color="0.7", marker=".", linewidth=1)
+        axes.annotate(str(j + 1), (after[i], values[i, j]), color="0.5", fontsize=8, va="bottom")
     mean = [100 * accuracy for accuracy in accuracy_so_far(matrix)]
-    axes.plot(
-        range(1, steps + 1), mean, color="C0", marker="o", label="mean of those learned so far"
-    )
+    axes.plot(after[1:], mean, color="C0", marker="o", label="mean of those learned so far")
+    if matrix.held_out:
+        zero_shot = values[:, list(matrix.held_out)].mean(1)
+        axes.plot(after, zero_shot, color="C1", linestyle="--", label="mean of those held out")
     unit = "experiences" if steps == n else "slices"
     axes.set(xlabel=f"{unit} learned", ylabel="accuracy in %", ylim=(-2, 102))
     axes.set_xticks(range(1, steps + 1, _every(steps)))

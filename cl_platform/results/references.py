@@ -104,7 +104,8 @@ def reference_metrics(
         are a prefix, as in :attr:`Result.metrics`.
     """
     metrics = {}
-    for mask, matrix in result.matrices.items():
+    for mask, whole in result.matrices.items():
+        matrix = whole.trained()
         prefix = "" if mask == OWN_MASK[result.scenario] else f"{mask}/"
         for metric, reference in ((intransigence, joint), (forward_transfer_from_experts, experts)):
             if reference is not None:

@@ -40,7 +40,8 @@ class Result:
         config: the complete configuration.
         stream: the stream's full name; says so where only a part of a data set is there.
         order: experiences (or classes) in the order of learning, numbered as the stream gives them.
-        experiences: name, identity, task label and classes of each experience, in that order.
+        experiences: name, identity, task label, classes and number of test samples of each that is
+            scored, in that order, and ``held_out`` where it is never learned.
         matrices: the accuracy matrix under each mask, on test data.
         validation: the same on validation data, where the stream has any.
         metrics: by name; the scenario's own mask has no prefix, others have (``task/forgetting``).
@@ -56,8 +57,9 @@ class Result:
             before training, nan for classes without samples; None likewise.
         anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
         objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
-        visits: with a teacher, [experience, training samples] of each slice, in the order of
-            learning; the matrices have a row for each.
+        visits: where one experience does not follow the other, as with a teacher: [experience,
+            training samples] of each step, in the order of learning.
+        rows: after how many steps each row of the matrices was measured, if not after each.
     """
 
     run_id: str
@@ -79,6 +81,7 @@ class Result:
     anytime: list[list[float]] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict, repr=False)
     visits: list[list[int]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -203,17 +206,26 @@ class Result:
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
             **({"visits": self.visits} if self.visits else {}),
+            **({"rows": self.rows} if self.rows else {}),
         }
         return finite(document)
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
         """Return the result that the content of a whole `result.json` stands for."""
-        ids = tuple(e["identity"] for e in data["experiences"])
-        names = tuple(e["name"] for e in data["experiences"])
-
-        visits = data.get("visits", [])
-        columns = (ids, names, tuple(experience for experience, _ in visits))
+        visits, rows, experiences = (
+            data.get("visits", []),
+            data.get("rows", []),
+            data["experiences"],
+        )
+        columns = (
+            tuple(e["identity"] for e in experiences),
+            tuple(e["name"] for e in experiences),
+            tuple(experience for experience, _ in visits),
+            tuple(rows),
+            tuple(i for i, e in enumerate(experiences) if e.get("held_out")),
+            tuple(e["test_samples"] for e in experiences if "test_samples" in e),
+        )
 
         def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
             return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
@@ -238,6 +250,7 @@ class Result:
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
             anytime=data.get("anytime", []),
             visits=visits,
+            rows=rows,
         )
 
     def save(self, folder: Path) -> Path:

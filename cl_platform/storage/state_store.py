@@ -75,7 +75,8 @@ class Record:
     """The evaluation and the cost of a state; small, and never evicted.
 
     Args:
-        rows: accuracies by split (``test``, ``validation``), mask and experience identity.
+        rows: accuracies by split (``test``, ``validation``), mask and experience identity; empty if
+            it was not evaluated.
         cost: of the training step that led here, and of the evaluation.
         calibration, class_accuracy: on test data; see
             :class:`cl_platform.engine.evaluation.Scores`.
@@ -362,6 +363,7 @@ def _unpacked(identities: Sequence[str], data: dict[str, Any]) -> Record | None:
     def named(values: Sequence[V]) -> dict[str, V]:
         return dict(zip(identities, values, strict=True))
 
+    identities = identities if data["calibration"] else []  # of a state that was not evaluated
     if data.pop("experiences") != digest(identities):
         return None
     rows = {

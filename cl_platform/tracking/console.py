@@ -31,7 +31,7 @@ class ConsoleSink:
         self.console = console or new_console()
         self.steps_done = 0
         self._start: Event = {}
-        self._visits: list[int] | None = None  # with a teacher
+        self._visits: list[int] = []  # unless one experience follows the other
         self._progress: Progress | None = None
         self._bar: Any = None
 
@@ -47,7 +47,7 @@ class ConsoleSink:
 
     def _on_start(self, event: Event) -> None:
         self._start = event
-        self._visits = [] if event.get("teacher") else None
+        self._visits = [column for column, _ in event["visits"]]
         config = event["config"]
         strategy, order, model = (config[k]["name"] for k in ("strategy", "curriculum", "model"))
         self.console.print(Text.assemble((strategy, "bold"), " on ", (event["stream"], "bold")))
@@ -66,8 +66,7 @@ class ConsoleSink:
                 console=self.console,
                 transient=True,
             )
-            n = len(event["experiences"])
-            total = None if self._visits is not None else n
+            total = None if event.get("teacher") else self._steps()
             self._bar = self._progress.add_task(self._place(1), total=total, note="")
             self._progress.start()
 
@@ -86,7 +85,7 @@ class ConsoleSink:
         if self._progress is None or event["step"] == 0:
             return
         experiences = self._start["experiences"]
-        visits = range(event["step"]) if self._visits is None else self._visits
+        visits = self._visits[: event["step"]] or range(event["step"])
         learned = [experiences[i] for i in dict.fromkeys(visits)]
         rows = event["rows"]["test"][OWN_MASK[self._start["scenario"]]]
         mean = sum(rows[e["identity"]] for e in learned) / len(learned)
@@ -97,13 +96,15 @@ class ConsoleSink:
         self._progress.update(self._bar, completed=event["step"])
 
     def _on_decided(self, event: Event) -> None:
-        if self._visits is not None:
-            self._visits.append(event["experience"])
+        self._visits.append(event["experience"])
+
+    def _steps(self) -> int:
+        return len(self._visits) or sum("held_out" not in e for e in self._start["experiences"])
 
     def _place(self, step: int) -> str:
-        if self._visits is not None:
+        if self._start.get("teacher"):
             return f"slice {step}"
-        return f"experience {step} of {len(self._start['experiences'])}"
+        return f"experience {step} of {self._steps()}"
 
     def _on_end(self, event: Event) -> None:
         self.close()
@@ -162,15 +163,12 @@ def _matrix_table(result: Result) -> Table:
         table.add_column(str(j + 1), justify="right", no_wrap=True)
     room = min(26, 72 - 6 * n)
     matrix = result.matrix
-    for i in range(len(matrix.visits) + 1):
-        if 0 < i <= len(matrix.visits) - MOST_ROWS:
+    for i, (k, label) in enumerate(zip(matrix.rows, matrix.labels(), strict=True)):
+        if 0 < i < len(matrix.rows) - MOST_ROWS:
             continue
-        learned = {*matrix.visits[:i]}
-        name = "untrained"
-        if i:
-            name = f"{i}: {_shorten(matrix.names[matrix.visits[i - 1]], room)}"
+        learned = {*matrix.visits[:k]}
         cells = [_cell(matrix[i, j], wide, learned=j in learned) for j in range(n)]
-        table.add_row(name if wide else (str(i) if i else "-"), *cells)
+        table.add_row(_shorten(label, room + 3) if wide else (str(k) if k else "-"), *cells)
     return table
 
 

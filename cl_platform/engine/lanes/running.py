@@ -42,10 +42,7 @@ def run_lanes(
     """
     failed: list[ClpError | None] = [None] * len(folds)
     ends = [*upto] or [None] * len(folds)
-    paths = [
-        fold.untrained(range(len(fold.plan.steps) + 1)[: None if end is None else end + 1])
-        for fold, end in zip(folds, ends, strict=True)
-    ]
+    paths = [fold.untrained(fold.wanted(end)) for fold, end in zip(folds, ends, strict=True)]
     waiting: dict[int, int] = {}  # the step that a fold is to be trained for
     moving = [*range(len(folds))]
     compared: Counter[Any] = Counter()

@@ -56,8 +56,8 @@ class WandbSink:
         self._run: Any = None
         self._start: Event = {}
         self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
-        self._visits: list[int] = []  # with a teacher, what it decided
-        self._next = 0  # row to be logged
+        self._visits: list[int] = []  # unless one experience follows the other
+        self._logged: list[int] = []  # of the rows
         self._steps_before = 0
         self._last_total = 0
 
@@ -73,6 +73,7 @@ class WandbSink:
 
     def _on_start(self, event: Event) -> None:
         self._start = event
+        self._visits = [column for column, _ in event["visits"]]
         config = event["config"]
         names = {k: config[k]["name"] for k in ("stream", "strategy", "curriculum", "model")}
         self._run = start_run(
@@ -115,10 +116,17 @@ class WandbSink:
 
     def _log_rows(self) -> None:
         """Log the rows that are there, up to the first that is not."""
-        while self._next in self._rows:
-            if self._next:
-                self._run.log(self._row(self._next))
-            self._next += 1
+        while (k := self._next()) in self._rows:
+            self._logged.append(k)
+            if k:
+                self._run.log(self._row(k))
+
+    def _next(self) -> int:
+        """Return the row to be logged next, by the number of experiences learned."""
+        rows, n = self._start.get("rows"), len(self._logged)
+        if rows is None:
+            return n
+        return int(rows[n]) if n < len(rows) else -1
 
     def _row(self, k: int) -> dict[str, Any]:
         """Return what is logged after k experiences."""
@@ -127,7 +135,7 @@ class WandbSink:
         ids = [experiences[j]["identity"] for j in columns]
         names = [experiences[j]["name"] for j in columns]
         logged: dict[str, Any] = {"experience": k}
-        if visits:
+        if self._start.get("teacher"):
             logged["teacher/experience"] = visits[-1] + 1
         for mask, accuracies in self._rows[k].items():
             values = {j: accuracies[ids[j]] for j in sorted({*visits}) or columns}
@@ -135,19 +143,21 @@ class WandbSink:
             for j, value in values.items():
                 logged[f"accuracy/{mask}/experience_{j + 1}"] = value
         own = OWN_MASK[self._start["scenario"]]
-        rows = [self._rows[i][own] for i in range(k + 1)]
-        metrics = compute_metrics(AccuracyMatrix.from_rows(rows, ids, names, visits))
+        rows = [self._rows[i][own] for i in self._logged]
+        so_far = AccuracyMatrix.from_rows(rows, ids, names, visits or columns, rows=self._logged)
+        metrics = compute_metrics(so_far)
         return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
 
     def _on_end(self, event: Event) -> None:
         result = Result.from_json(event["result"])
         self._visits = [experience for experience, _ in result.visits]
         # What nothing was evaluated for: the run had ended before, or one state stands for all.
-        for k in range(self._next, len(result.matrix.visits) + 1):
-            self._rows[k] = {
-                mask: dict(zip(matrix.experience_ids, map(float, matrix.values[k]), strict=True))
-                for mask, matrix in result.matrices.items()
-            }
+        for i, k in enumerate(result.matrix.rows):
+            if k not in self._logged:
+                self._rows[k] = {
+                    mask: dict(zip(matrix.experience_ids, matrix.values[i].tolist(), strict=True))
+                    for mask, matrix in result.matrices.items()
+                }
         self._log_rows()
         for name, value in result.metrics.items():
             self._run.summary[name] = value
@@ -163,7 +173,7 @@ class WandbSink:
             matrix = result.matrices[mask]
             names = [f"{j}: {name}" for j, name in enumerate(matrix.names, 1)]
             columns: list[str | int] = ["after", *names]
-            rows: list[Any] = [[i, *row] for i, row in enumerate(matrix.tolist())]
+            rows: list[Any] = [[k, *r] for k, r in zip(matrix.rows, matrix.tolist(), strict=True)]
             logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=rows)
         logged["matrix/heat_map"] = wandb.Image(as_image(result.plot_matrix()))
         self._run.log(logged)
