@@ -153,7 +153,7 @@ class FSCIL(Tricks):
         if not self.base:
             found = self.project(self.features(copies(batch.x, m), batch.features))
             return self._classify(found, batch, self.vectors)
-        if batch.epoch < self.self_supervised:
+        if batch.epoch < min(self.self_supervised, self.info.epochs - 1):
             assert batch.x2 is not None, "setup refuses a single view"
             found = self.project(self.features([batch.x, batch.x2]))
             return self._contrast(found, torch.arange(len(batch), device=found.device).repeat(2))

@@ -42,7 +42,8 @@ class Tricks(Strategy):
         subnet: share of the weights of the last block before the classifier that later experiences
             tune: those with the largest \\|gradient * weight\\| on their samples. 0 tunes none.
         self_supervised: the first epochs of the base session that learn without labels, to tell
-            the views of a sample from all others (SimCLR); of the run's epochs, not beyond them.
+            the views of a sample from all others (SimCLR). They are of the run's epochs, not
+            beyond them, and never the last one.
         rotation: the base session also predicts by how many quarters an image was turned.
         freeze: the backbone is never trained, a pretrained one; the base session trains the neck.
         neck: width of an MLP between backbone and classifier; None has one with `etf` only.
@@ -111,11 +112,6 @@ class Tricks(Strategy):
             yield (
                 f"strategy.{on[0]} compares two views of an image, and the run draws one: add "
                 "two-views to its augmentation, such as --augmentation crop,two-views"
-            )
-        if self.self_supervised >= info.epochs:
-            yield (
-                f"strategy.self_supervised={self.self_supervised} of {info.epochs} epochs leaves "
-                "none with labels: give fewer, or more epochs"
             )
         if not features:
             yield "fscil needs a model with `features`: add that method, or give --model mlp"
