@@ -84,7 +84,7 @@ EVALUATION = (
     "cl_platform.engine.finite",
     "cl_platform.models.work",
 )
-METRICS = ("cl_platform.metrics.matrix_metrics",)
+METRICS = ("cl_platform.metrics.few_shot", "cl_platform.metrics.matrix_metrics")
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
 LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}

@@ -32,6 +32,7 @@ def result_html(
     matrix: AccuracyMatrix,
     masks: Sequence[str],
     metrics: Mapping[str, float],
+    shown: Sequence[str],
 ) -> str:
     """Return the HTML of a result.
 
@@ -40,13 +41,14 @@ def result_html(
         about: a line under it.
         matrix: under the first mask.
         masks: with metrics; those of all but the first have it as a prefix.
+        shown: the metrics that are, by their names without prefix.
     """
     name, stream = map(escape, title)
     return (
         f'<div style="max-width:100%"><div><b>{name}</b> on <b>{stream}</b></div>'
         f'<div style="opacity:.7;font-size:90%">{escape(about)}</div>'
         '<div style="display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start">'
-        f"{_matrix(matrix, masks[0])}{_metrics(metrics, masks)}</div></div>"
+        f"{_matrix(matrix, masks[0])}{_metrics(metrics, masks, shown)}</div></div>"
     )
 
 
@@ -106,10 +108,9 @@ def _cell(accuracy: float, name: str, n: int) -> str:
     )
 
 
-def _metrics(metrics: Mapping[str, float], masks: Sequence[str]) -> str:
-    """Return the metrics, a row each, with a column per mask."""
+def _metrics(metrics: Mapping[str, float], masks: Sequence[str], shown: Sequence[str]) -> str:
+    """Return some metrics, a row each, with a column per mask."""
     prefixes = ["", *(f"{mask}/" for mask in masks[1:])]
-    shown = [m for m in metrics if not m.startswith("curriculum.") and "/" not in m]
     lines = [[m, *(_number(metrics.get(prefix + m)) for prefix in prefixes)] for m in shown]
     return table(["metric, by mask", *masks], lines)
 

@@ -190,8 +190,7 @@ def _metrics_table(result: Result) -> Table:
     table.add_column("metric, by mask", no_wrap=True)
     for mask in masks:
         table.add_column(mask, justify="right")
-    # What belongs to the study of orders is left to tables of many runs.
-    for name in [m for m in result.metrics if not m.startswith("curriculum.") and "/" not in m]:
+    for name in result.shown_metrics():
         values = [result.metrics.get(name if m == own else f"{m}/{name}") for m in masks]
         table.add_row(name, *map(_metric, values))
     return table
