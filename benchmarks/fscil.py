@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     for name in SPECS:
-        sweep(read_spec(EXAMPLES / f"{name}.yaml"), out=arguments.out / name, workers=1)
+        sweep(read_spec(EXAMPLES / f"{name}.yaml"), out=arguments.out / name)
         lines = table(read_results(arguments.out / name))
         print(*lines, "", sep="\n")
         if arguments.write:
@@ -82,8 +82,8 @@ ORDER = ("contrastive", "etf", "pseudo_classes", "subnet", "self_supervised", "r
 def place(item: tuple[tuple[str, ...], Any]) -> tuple[bool, int]:
     """Sort cumulative rows before those of a single switch, both in the order of the table."""
     on = [name.partition("=")[0] for name in item[0]]
-    cumulative = on == [name for name in ORDER[: len(on)]] or len(on) > 1
-    return not cumulative, ORDER.index(on[0]) if len(on) == 1 else len(on)
+    alone = len(on) == 1 and on[0] != ORDER[0]
+    return alone, ORDER.index(on[0]) if alone else len(on)
 
 
 if __name__ == "__main__":

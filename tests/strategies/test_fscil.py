@@ -428,6 +428,16 @@ def test_the_tuned_loss_compares_the_prototypes_of_all_classes_so_far() -> None:
     assert strategy.loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_on_a_frozen_backbone_it_is_the_necks_last_layer_that_is_tuned() -> None:
+    given = {"stream": BLOBS, "model": "tiny-transformer", "freeze": True, "neck": 8}
+    fold = fold_of(1, subnet=0.5, **given)
+    before = bits(fold.strategy)
+    fold.train()
+    assert changed(before, fold.strategy) == {"project.3.weight", "sums", "counts"}
+    moved = fold.strategy.project[3].weight.detach() != before["project.3.weight"]
+    assert moved.sum() == moved.numel() // 2
+
+
 def test_at_least_one_weight_is_chosen_and_ever_the_largest() -> None:
     weights, gradients = torch.tensor([1.0, -3.0, 2.0]), torch.tensor([1.0, 2.0, -2.0])
     assert most_important([weights], [gradients], 1e-9).tolist() == [False, True, False]
