@@ -55,7 +55,7 @@ class FSCIL(Tricks):
             self.head = nn.Parameter(random.uniform_(-(wide**-0.5), wide**-0.5))
         compares = self.contrastive or self.self_supervised
         self.contrast = mlp(wide, CONTRAST, info.device) if compares else nn.Identity()
-        self.turns = nn.Identity()
+        self.turns: nn.Module = nn.Identity()
         if self.rotation:
             self.turns = nn.Linear(wide, len(QUARTERS), device=info.device)
         # Of the backbone's features, which a neck goes on to learn from, or of the classifier's.
@@ -130,8 +130,8 @@ class FSCIL(Tricks):
     def end_experience(self, experience: Experience) -> None:
         self.model.eval()
         sums, counts = self._sums(experience)
-        self.sums += sums
-        self.counts += counts
+        self.sums.add_(sums)
+        self.counts.add_(counts)
 
     @torch.no_grad()
     def _sums(self, experience: Experience) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,8 @@ def simplex(k: int, width: int, generator: torch.Generator) -> Tensor:
     """
     normal = torch.randn(width, k, generator=generator, device=generator.device)
     basis = torch.linalg.qr(normal.double()).Q
-    centred = basis - basis.mean(1, keepdim=True)
-    return (math.sqrt(k / (k - 1)) * centred).T.float()
+    vertices: Tensor = math.sqrt(k / (k - 1)) * (basis - basis.mean(1, keepdim=True))
+    return vertices.T.float()
 
 
 def dot_regression(cosines: Tensor) -> Tensor:
