@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -34,7 +34,14 @@ COLUMNS = {
     "new": few_shot.few_shot_new_accuracy,
     "HM": few_shot.few_shot_harmonic_mean,
 }
-DEFAULTS = {"pseudo_classes": 1, "subnet": 0.0, "self_supervised": 0}
+SWITCHES = {  # and what they are when they are off
+    "contrastive": False,
+    "etf": False,
+    "pseudo_classes": 1,
+    "subnet": 0.0,
+    "self_supervised": 0,
+    "rotation": False,
+}
 
 
 def main() -> None:
@@ -46,44 +53,32 @@ def main() -> None:
     arguments = parser.parse_args()
     ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     for name in SPECS:
-        sweep(read_spec(EXAMPLES / f"{name}.yaml"), out=arguments.out / name)
-        lines = table(read_results(arguments.out / name))
+        spec = read_spec(EXAMPLES / f"{name}.yaml")
+        done = sweep(spec, out=arguments.out / name)
+        lines = table(spec["axes"]["strategy"], read_results(done.path, done.results()["run_id"]))
         print(*lines, "", sep="\n")
         if arguments.write:
             write_table(name, "fscil_results.md", lines)
 
 
-def table(results: Iterable[Result]) -> list[str]:
-    """Return a row for each combination of switches: means and standard deviations in percent."""
+def table(strategies: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> list[str]:
+    """Return a row for each strategy of a sweep: means and standard deviations in percent."""
     found = defaultdict(list)
     for result in results:
-        found[switches(result)].append([100 * column(result.matrix) for column in COLUMNS.values()])
+        values = [100 * column(result.matrix) for column in COLUMNS.values()]
+        found[switches(result.config["strategy"])].append(values)
     lines = ["| switches | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for on, rows in sorted(found.items(), key=place):
-        cells = [f"{fmean(c):.1f} ± {stdev(c):.1f}" for c in zip(*rows, strict=True)]
-        lines.append(f"| {', '.join(on) or 'none'} | " + " | ".join(cells) + " |")
+    for on in map(switches, strategies):
+        cells = [f"{fmean(c):.1f} ± {stdev(c):.1f}" for c in zip(*found[on], strict=True)]
+        lines.append(f"| {on or 'none'} | " + " | ".join(cells) + " |")
     return lines
 
 
-def switches(result: Result) -> tuple[str, ...]:
-    """Return which switches a run has on, in the order of the table."""
-    given: dict[str, Any] = result.config["strategy"]
-    on = []
-    for name in ORDER:
-        value = given.get(name, DEFAULTS.get(name, False))
-        if value != DEFAULTS.get(name, False):
-            on.append(name if value is True else f"{name}={value:g}")
-    return tuple(on)
-
-
-ORDER = ("contrastive", "etf", "pseudo_classes", "subnet", "self_supervised", "rotation")
-
-
-def place(item: tuple[tuple[str, ...], Any]) -> tuple[bool, int]:
-    """Sort cumulative rows before those of a single switch, both in the order of the table."""
-    on = [name.partition("=")[0] for name in item[0]]
-    alone = len(on) == 1 and on[0] != ORDER[0]
-    return alone, ORDER.index(on[0]) if alone else len(on)
+def switches(given: Mapping[str, Any]) -> str:
+    """Return which switches are on, in the order of the table."""
+    values = {name: given.get(name, off) for name, off in SWITCHES.items()}
+    on = {name: value for name, value in values.items() if value != SWITCHES[name]}
+    return ", ".join(name if value is True else f"{name}={value:g}" for name, value in on.items())
 
 
 if __name__ == "__main__":
