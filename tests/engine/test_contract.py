@@ -65,6 +65,7 @@ CASES += [
         {"name": "selective", "start_from": "logme"},
         {"name": "fscil", "contrastive": True, "subnet": 0.2},
         {"name": "fscil", "etf": True, "neck": 16},
+        {"name": "continual-backprop", "replacement_rate": 0.02, "maturity": 3, "inner": "er"},
     )
 ]
 CASES += [
