@@ -11,9 +11,16 @@ from torch.nn.functional import normalize, one_hot
 from cl_platform import Batch, Experience, StreamInfo
 from cl_platform.errors import BadInput
 from cl_platform.models.precision import comparing, in_float32
-from strategies.parts.feature_losses import dot_regression, simplex, supervised_contrast
 from strategies.parts.subnet import Subnet, last_block, most_important
-from strategies.parts.tricks import QUARTERS, Tricks, copies, turned
+from strategies.parts.tricks import (
+    QUARTERS,
+    Tricks,
+    copies,
+    dot_regression,
+    simplex,
+    supervised_contrast,
+    turned,
+)
 
 CONTRAST = 128  # width of what contrastive losses compare, as published
 
@@ -24,9 +31,9 @@ class FSCIL(Tricks):
     Source: Roy et al. 2024, "A Bag of Tricks for Few-Shot Class-Incremental Learning": a backbone
     and a cosine classifier are trained on the base session, the first experience; from then on
     features stay as they are, and the classifier has the mean feature of every class, those of the
-    base session included. Its six tricks are six switches. Their own sources are in
-    :mod:`strategies.parts.feature_losses` and :mod:`strategies.parts.tricks`; of `subnet` we know
-    the idea alone, the rule is ours. Images are turned as the model sees them, normalised.
+    base session included. Its six tricks are six switches, whose own sources are
+    in :mod:`strategies.parts.tricks`; of `subnet` we know the idea alone, the rule is ours. Images
+    are turned as the model sees them, normalised.
     """
 
     needs_second_pass = True  # for the means

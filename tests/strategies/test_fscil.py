@@ -22,9 +22,8 @@ from cl_platform.errors import BadInput, ConfigError
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
 from strategies.fscil import FSCIL
-from strategies.parts.feature_losses import dot_regression, simplex, supervised_contrast
 from strategies.parts.subnet import Subnet, last_block, most_important
-from strategies.parts.tricks import copies
+from strategies.parts.tricks import copies, dot_regression, simplex, supervised_contrast
 
 DIGITS = {"name": "split-digits", "experiences": [4, 3, 3], "samples": 36}
 BLOBS = {"name": "blobs", "experiences": 3, "samples_per_class": 12}
