@@ -63,6 +63,8 @@ CASES += [
         {"name": "refresh", "mode": "code", "inner": "ewc"},
         {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
         {"name": "selective", "start_from": "logme"},
+        {"name": "fscil", "contrastive": True, "subnet": 0.2},
+        {"name": "fscil", "etf": True, "neck": 16},
         {"name": "continual-backprop", "replacement_rate": 0.02, "maturity": 3, "inner": "er"},
     )
 ]
