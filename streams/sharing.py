@@ -132,8 +132,8 @@ def _listed_apart(
     and which of these are held out."""
     if experiences == "groups" or class_seed is not None:
         raise BadInput(
-            "stream.held_out as lists of classes goes with numbers or lists of experiences, without "
-            "class_seed; else give experiences by number or name"
+            "stream.held_out as lists of classes goes with numbers or lists of experiences, and "
+            "without class_seed; else give experiences by number or name"
         )
     held = numbers_of(data, [c for group in held_out for c in group], "held_out")
     if is_nested(experiences):

@@ -19,7 +19,7 @@ from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
 from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
@@ -254,7 +254,7 @@ def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, 
     """Return the matrices of the first n steps by split and mask."""
     rows = [record.rows for record in _by_row(plan, records, n)]
     return {
-        split: {mask: _matrix(plan, [row[split][mask] for row in rows], n) for mask in masks}
+        split: {mask: _matrix(plan, [row[split][mask] for row in rows], n, mask) for mask in masks}
         for split, masks in rows[0].items()
     }
 
@@ -264,7 +264,9 @@ def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
     return _matrix(plan, [record.calibration for record in _by_row(plan, records, n)], n)
 
 
-def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> AccuracyMatrix:
+def _matrix(
+    plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int, mask: Mask | None = None
+) -> AccuracyMatrix:
     """Build a matrix of its rows for the first n steps; of fewer than all, it has the columns that
     they learned."""
     stream = plan.stream
@@ -280,6 +282,9 @@ def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> A
         rows=plan.rows(n),
         held_out=held_out,
         sizes=tuple(len(e.test) for e in columns),
+        chances=chances(mask, [e.classes for e in columns], stream.n_classes, held_out)
+        if mask
+        else (),
     )
 
 

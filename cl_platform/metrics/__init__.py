@@ -1,4 +1,8 @@
 """Numbers: from accuracies to metrics, and from metrics to statements."""
 
 # The platform's own metrics register first: who takes a name of theirs later is refused.
-from cl_platform.metrics import matrix_metrics as matrix_metrics
+from cl_platform.metrics import (
+    matrix_metrics as matrix_metrics,
+    normalised as normalised,
+    zero_shot as zero_shot,
+)

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -268,13 +269,14 @@ def compute_metrics(r: AccuracyMatrix) -> dict[str, float]:
     matrices = {"all": whole, "trained": whole.trained()}
     for matrix in matrices.values():  # a metric that sorts in place would change the others
         matrix.values.flags.writeable = False
-    return {name: _value(m, matrices[m.columns]) for name, m in metrics("matrix").items()}
+    return {name: value_of(m, matrices[m.columns]) for name, m in metrics("matrix").items()}
 
 
-def _value(metric: Metric, r: AccuracyMatrix) -> float:
+def value_of(metric: Metric, *inputs: Any) -> float:
+    """Return a metric of its inputs; nan, and a line on stderr, if it raises or is infinite."""
     assert metric.function is not None
     try:
-        value = float(metric.function(r))
+        value = float(metric.function(*inputs))
         if math.isinf(value):
             raise ValueError("it is infinite")
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
-Input = Literal["matrix", "references", "calibration", "curve", "cost"]
+Input = Literal["matrix", "references", "calibration", "probes", "curve", "cost"]
 Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cl_platform.core.digests import digest
 from cl_platform.core.json_text import finite
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.lifelong import lifelong_metrics
 from cl_platform.metrics.lifelong_logs import from_matrix
@@ -227,10 +227,16 @@ class Result:
             tuple(e["test_samples"] for e in experiences if "test_samples" in e),
         )
 
-        def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
-            return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
-
         errors, by_class = data.get("calibration"), data.get("class_accuracy")
+        classes = [e["classes"] for e in experiences]
+        n_classes = len(by_class[0]) if by_class else 1 + max(max(own) for own in classes)
+
+        def matrices(rows: dict[Mask, Any]) -> dict[str, AccuracyMatrix]:
+            return {
+                mask: AccuracyMatrix(r, *columns, chances(mask, classes, n_classes, columns[4]))
+                for mask, r in rows.items()
+            }
+
         return cls(
             run_id=data["run_id"],
             config=data["config"],

@@ -60,7 +60,8 @@ def test_what_is_held_out_is_scored_behind_what_is_learned(
     assert [e.task for e in stream.scored] == [*range(len(stream.scored))]
     assert stream.held_out == tuple(range(len(learned), len(stream.scored)))
     for e in stream.scored:
-        assert len(e.train) and len(e.test)
+        assert len(e.train)
+        assert len(e.test)
     assert stream.name.endswith(f"{len(held)} held out")
 
 
