@@ -29,6 +29,12 @@ from cl_platform.report.runs import Runs
 from cl_platform.results.plots import affinity_figure
 
 MATRICES = [("accuracy", "accuracy"), ("calibration", "calibration error")]
+HELD_OUT = (
+    "Held out is what every row scores and nothing trains. A path goes from the untrained model "
+    "(open) to the end (large): to the right while knowledge accumulates, down where what was "
+    "never learned gets lost. In class-incremental streams it is drawn under the mask task, since "
+    "unseen classes score 0 by construction under the mask seen."
+)
 MANY = 30  # rows, from which on orders are shown together at first
 
 
@@ -55,7 +61,7 @@ def page(runs: Runs, reload: float = 0) -> str:
         *head,
         _filters(rows, together),
         *_leaderboard(rows, together, measures),
-        *_charts(rows, measures),
+        *_charts(rows, measures, any(r.matrix.held_out for r in runs.results)),
         *teachers.sections(rows, runs.results),
         *over_streams(together or rows),
         *differences(together or rows),
@@ -168,7 +174,7 @@ def _number(measure: Measure, row: Row, kind: str) -> str:
     return f'<td class="number {kind}">{value} <small>{interval}</small>'
 
 
-def _charts(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
+def _charts(rows: Sequence[Row], measures: Sequence[Measure], held_out: bool) -> list[str]:
     metrics = [(m.key, m.name) for m in measures if not m.key.startswith("cost.")]
     costs = [(m.key, m.name) for m in measures if m.key.startswith("cost.")]
     return [
@@ -184,7 +190,10 @@ def _charts(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
             "Cost against accuracy",
             choice("x2", "across", costs) + choice("y2", "up", metrics),
         ),
-        "</div><h2>The chosen row</h2><p id=chosen class=soft></p><div class=pair>",
+        chart("trajectory", "Learned against held out, row by row") if held_out else "",
+        "</div>",
+        paragraph(HELD_OUT, soft=True) if held_out else "",
+        "<h2>The chosen row</h2><p id=chosen class=soft></p><div class=pair>",
         chart("matrix", "After each experience", choice("matrix", "", MATRICES)),
         chart("classes", "By class"),
         "</div>",
