@@ -179,6 +179,13 @@ split_kmnist = partial(split, "kmnist")
 split_cifar10 = partial(split, "cifar10", augmentation="crop-flip")
 split_cifar100 = partial(split, "cifar100", experiences=10, augmentation="crop-flip")
 split_omniglot = partial(split, "omniglot", experiences="groups")
+# Tao et al. 2020: 60 classes, then 8 sessions of 5 ways and 5 shots. The twin has a larger base,
+# since a character has 15 drawings: 3,000 images in all.
+SESSIONS = [5] * 8
+fscil_cifar100 = partial(split_cifar100, experiences=[60, *SESSIONS], shots=[None, 5])
+fscil_omniglot = partial(
+    split, "omniglot", classes=240, experiences=[200, *SESSIONS], shots=[None, 5]
+)
 split_tiny_imagenet = partial(split, "tiny-imagenet", experiences=10, augmentation="crop-flip")
 permuted_digits = partial(permuted, "digits")
 permuted_mnist = partial(permuted, "mnist")

@@ -27,6 +27,7 @@ from streams.class_groups import (
 )
 from streams.data.datasets import Dataset
 from streams.row_groups import SOURCE, group_rows
+from streams.shots import Shots, with_shots
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Experiences = (
@@ -47,6 +48,9 @@ def share_out(
     class_seed: NonNegativeInt | None = None,
     validation: Fraction = 0.0,
     samples: PositiveInt | None = None,
+    shots: Shots = None,
+    shots_seed: NonNegativeInt = 0,
+    index_lists: str | None = None,
     test_samples: PositiveInt | None = None,
     normalise: bool = True,
     augmentation: StreamAugmentation = "none",
@@ -76,6 +80,13 @@ def share_out(
             orders the experiences.)
         validation: share of each class's training samples that is held out.
         samples: training samples of each experience, the same in every run; None takes all.
+        shots: training samples of each class, drawn the same in every run; or a list over the
+            experiences as the stream is given, null for all: ``[null, 5]`` is a whole base and
+            sessions of 5, as the last item holds for all that follow.
+        shots_seed: seed of that draw.
+        index_lists: a folder of lists, ``session_1.txt`` for the first experience and so on, with
+            the numbers of its training samples in the order of the data set; an experience without
+            a list is drawn, and `shots` of one with a list is what it must hold.
         test_samples: test samples of each experience, for a quick look; they are part of the
             stream's name.
         normalise: by the mean and standard deviation of the training inputs; if not, images lie in
@@ -86,7 +97,8 @@ def share_out(
             Their training data are for probes alone.
 
     Raises:
-        BadInput: the experiences do not fit the classes or the column.
+        BadInput: the experiences do not fit the classes or the column, or a class has too few
+            samples.
     """
     if classes is not None:
         data = restricted(data, chosen(data, classes))
@@ -120,6 +132,10 @@ def share_out(
         groups, note = group_rows(data, parts, by, experiences, boundaries)
         name = stream_name("split", noted(data, note))
         stream = Stream(name, scenario, _of_rows(groups), data.class_names, **fields)
+    if shots is not None or index_lists is not None:
+        if samples is not None:
+            raise BadInput("stream.samples and stream.shots both thin the data: give one of them")
+        stream = with_shots(stream, shots, shots_seed, index_lists)
     stream = _thinned(stream, samples, test_samples)
     stream = _by_position(stream) if scenario == "domain" and by is None else stream
     return stream.holding_out(held_out) if held_out else stream  # type: ignore[arg-type]

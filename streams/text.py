@@ -82,6 +82,8 @@ def _by_label(stream: Stream) -> Stream:
 
 
 split_clinc150 = partial(split_text, "clinc150")
+# As for images: 8 sessions of 5 ways and 5 shots, after the rest of the 150 intents.
+fscil_clinc150 = partial(split_text, "clinc150", experiences=[110, *[5] * 8], shots=[None, 5])
 split_banking77 = partial(split_text, "banking77", experiences=7)
 split_trec = partial(split_text, "trec")
 split_newsgroups20 = partial(split_text, "newsgroups20", experiences=10)

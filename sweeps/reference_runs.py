@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cl_platform.config.per_experience import series
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import Accuracies
 from cl_platform.engine.planner import EVALUATION, Planner
+from cl_platform.errors import BadInput
 from cl_platform.results.references import JOINT, References, joint_references, settings_key
 from cl_platform.results.result import Result
 from cl_platform.storage.files import each
@@ -36,6 +38,11 @@ def reference_runs(spec: SweepSpec, runs: Iterable[Run], planner: Planner) -> li
     found = []
     for own in groups.values():
         config = own[0].config
+        if spec.references and (lists := series(config)):
+            raise BadInput(
+                f"references: {' and '.join(lists)} of a list over experiences; joint training and "
+                "experts have no place in it: give one value, or leave references out"
+            )
         if "joint" in spec.references:
             joint = _run(planner, config, {"reference": "joint"}, JOINT, {"name": "as_given"}, None)
             if all(run.keys != joint.keys for run in own):  # equal keys: the same training

@@ -125,7 +125,7 @@ class Ours:
         self.batches = [batch for chunk in self.chunks for batch in chunk.batches()]
         self.strategy.train()
         self.strategy.begin_experience(experience)
-        optimizer = build_optimizer(self.strategy, fold.plan.config.optimizer)
+        optimizer = build_optimizer(self.strategy, fold.plan.at(3).optimizer)
         assert optimizer is not None
         self.strategy.optimizer = optimizer
 

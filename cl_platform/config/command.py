@@ -24,12 +24,13 @@ def command_of(config: Mapping[str, Any]) -> str:
     for section in _sections(config):
         words += [f"--{section}", _plugin(section, config[section])]
     shorthands = {key: name for name, key in SHORTHANDS.items()}
-    switches = [name for name, field in flag_fields().items() if field.annotation is bool]
+    flags = flag_fields()
     for key, value in _settings(config):
-        text, flag = dump_line(value), shorthands.get(key, key).replace("_", "-")
-        if "." in flag:
+        text, name = dump_line(value), shorthands.get(key, key)
+        flag = name.replace("_", "-")
+        if name not in flags:
             words += ["--set", f"{key}={text}"]
-        elif key in switches:
+        elif flags[name].annotation is bool:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", text]

@@ -27,9 +27,13 @@ from cl_platform.config.documents import DEPTH, INTEGER
 from cl_platform.config.registry import Kind
 from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
 from cl_platform.config.training import (
+    Budget as Budget,
     EarlyStopping as EarlyStopping,
     LRSchedule as LRSchedule,
     Optimizer as Optimizer,
+    Optimizers,
+    RunOptimizer,
+    Series,
     Share,
 )
 from cl_platform.errors import BadInput, ConfigError, one_line, printable
@@ -93,14 +97,14 @@ class RunConfig(BaseModel):
     """Which samples the epochs of an experience have: cyclical, easy-to-hard, ... or none."""
     model: Plugin = Field(default={"name": "mlp"}, validate_default=True)
     """The network: mlp, cnn, ...; pretrained: vit, minilm, ...; timm:, torchvision: or hf:NAME."""
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: Optimizers = Field(default_factory=RunOptimizer)
     schedule: LRSchedule | None = None
     seed: NonNegativeInt = 0
     """Seed of every random number of the run."""
     permute_labels: bool = False
     """Deal the class indices anew by the seed, so that none is favoured for its number."""
-    epochs: PositiveInt = 1
-    """Passes over each experience's data."""
+    epochs: Series[PositiveInt] = 1
+    """Passes over each experience's data; a list over the experiences: 20,5."""
     batch_size: PositiveInt = 10
     """New samples per step."""
     augmentation: Plugins | None = None
@@ -120,6 +124,11 @@ class RunConfig(BaseModel):
     """Classes that compete in the loss of class-incremental streams: all, or those seen so far."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
+    plasticity: bool = False
+    """Measure active units, the rank of features and the norm of weights of every state."""
+    trainability_steps: NonNegativeInt = 0
+    """Steps of a copy of each state's model on random labels, for trainability; 0 for none."""
+    budget: Budget | None = None
     evaluate: PositiveInt | Literal["last"] = 1
     """Rows of the accuracy matrix: after each experience, every so many, or the last alone."""
     count_flops: bool = False
@@ -139,6 +148,9 @@ class RunConfig(BaseModel):
 
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 
+# Settings that decide no bit of training: what is measured of it, and what it is compared with.
+BESIDE_TRAINING = ("plasticity", "trainability_steps", "budget")
+
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}
 
@@ -147,7 +159,7 @@ def flag_fields() -> dict[str, FieldInfo]:
     """Return the settings that are flags of ``clp run``, by name, with their help and default."""
     scenario: Any = Field(None, description="class, task or domain, where the stream has a choice.")
     found = {name: f for name, f in RunConfig.model_fields.items() if model_of(f) is None}
-    return {**found, "lr": Optimizer.model_fields["lr"], "scenario": scenario}
+    return {**found, "lr": RunOptimizer.model_fields["lr"], "scenario": scenario}
 
 
 def parse_config(data: Mapping[str, Any], given: Iterable[Kind] = ()) -> RunConfig:

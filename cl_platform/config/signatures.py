@@ -31,6 +31,8 @@ CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
 # Fields of what a plugin makes that a configuration may set, besides the plugin's own parameters.
 FIELDS: dict[Kind, dict[str, Any]] = {"stream": {"open": bool}}
 
+ONE, SEVERAL = "<one>", "<several>"  # tags of unions of a value and a list of such
+
 
 def check_section(
     kind: Kind, section: Section, where: str, plugin: Any = None
@@ -200,6 +202,8 @@ def _path(
     for part in location:
         if model is None:
             break
+        if part in (ONE, SEVERAL):
+            continue
         owner = model
         path.append(str(part))
         if isinstance(part, int):  # of a list: its items are of the same model
@@ -212,6 +216,7 @@ def _path(
 def model_of(field: FieldInfo) -> type[BaseModel] | None:
     """Return the pydantic model that a field holds, if it holds one; it may be optional."""
     options = [field.annotation, *typing.get_args(field.annotation)]
+    options = [typing.get_args(o)[0] if hasattr(o, "__metadata__") else o for o in options]
     return next((o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)), None)
 
 

@@ -4,9 +4,41 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+from cl_platform.config import documents
+from cl_platform.config.signatures import ONE, SEVERAL
+from cl_platform.errors import BadInput
+
+T = TypeVar("T")
+
+
+def _split(value: Any) -> Any:
+    """`20,5`, or the same in YAML, as a flag of the command line has a list."""
+    if not isinstance(value, str) or not ("," in value or value.lstrip().startswith("[")):
+        return value
+    try:
+        return documents.parse(value if value.lstrip().startswith("[") else f"[{value}]")
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+_number = Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE)
+Items = Annotated[list[T], Field(min_length=1), Tag(SEVERAL)]
+Series = Annotated[Annotated[T, Tag(ONE)] | Items[T], _number, BeforeValidator(_split)]
+"""One value for all experiences, or a list over them; see ``config/per_experience.py``."""
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 SmallShare = Annotated[float, Field(gt=0, lt=1)]
@@ -41,20 +73,29 @@ class ParameterGroup(BaseModel):
         return re.compile(rf"\A{fnmatch.translate(self.match)}")
 
 
-class Optimizer(BaseModel):
+class RunOptimizer(BaseModel):
     """An optimizer of ``torch.optim`` by name, in any case; further keys are its own arguments."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     name: str = "sgd"
-    lr: PositiveFloat = 0.05
-    """Learning rate."""
+    lr: Series[PositiveFloat] = 0.05
+    """Learning rate, or a list over the experiences; its last item holds for all that follow."""
     reset: bool = True
     """Start its state (momentum, second moments) anew at each experience."""
     groups: list[ParameterGroup] = Field(default_factory=list)
     """Other settings by parameter name; the first group that matches a name takes it."""
     no_decay: list[Literal["bias", "norm"]] = Field(default_factory=list)
     """Parameters without weight decay: biases, and all of normalisation layers."""
+
+
+class Optimizer(RunOptimizer):
+    """The optimizer of one experience."""
+
+    lr: PositiveFloat = 0.05
+
+
+Optimizers = Annotated[Annotated[RunOptimizer, Tag(ONE)] | Items[Optimizer], _number]
 
 
 class LRSchedule(BaseModel):
@@ -91,3 +132,24 @@ class EarlyStopping(BaseModel):
     metric: Literal["accuracy", "loss"] = "accuracy"
     restore_best: bool = True
     """Go on from the state at the best value; if not, from the last."""
+
+
+class Budget(BaseModel):
+    """What a run may cost, so that methods are compared at the same cost; nothing stops it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    samples: PositiveInt | None = None
+    """New training samples shown, in all epochs."""
+    flops: PositiveFloat | None = None
+    """Of training; they are counted with count_flops."""
+    memory_bytes: PositiveInt | None = None
+    """Kept beside the model: samples, logits, adapters, old networks, moments."""
+    parameters: PositiveInt | None = None
+    """All of them, frozen ones as well."""
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("it has no limit: give samples, flops, memory_bytes or parameters")
+        return self

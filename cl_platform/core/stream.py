@@ -549,7 +549,7 @@ def _list(items: Sequence[int]) -> str:
     return f"{', '.join(map(str, items))} {'is' if len(items) == 1 else 'are'}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StreamInfo:
     """What a strategy gets before training: shapes, names and tools, no data.
 
@@ -564,7 +564,8 @@ class StreamInfo:
         frozen_model: gives one that stays as it is and is in no state; pretrained ones are shared.
         online: each sample is shown once; see :attr:`Strategy.needs_second_pass`.
         epochs, batch_size, build_optimizer, reset_optimizer: the run's, for strategies with a loop
-            of their own.
+            of their own; where they are lists over the experiences, the kernel sets the present
+            one's before each step.
         device: where parameters, buffers and batches live.
         loss_classes: which classes compete in the loss of a class-incremental stream: all of it, or
             those seen so far. :meth:`Strategy.restrict` sees to it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
+from cl_platform.config.per_experience import StepConfig, at, distinct, series
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import instantiate
 from cl_platform.core.augmentation import Augmentation, Mixing
@@ -43,6 +44,7 @@ def training_faults(
 ) -> Iterator[str]:
     """Yield why a run cannot be trained as it is configured, one line each."""
     name = config.strategy["name"]
+    yield from _series_faults(config, strategy, len(steps))
     mixing = [type(a).__name__ for a in augmentation if isinstance(a, Mixing)]
     for setting in (*strategy.refuses, *(LOOP if strategy.own_loop else ())):
         if setting == "mixing":
@@ -58,6 +60,8 @@ def training_faults(
             yield f"augmentation {section['name']!r} {error}"
     if config.compile and config.count_flops:
         yield "count_flops: torch's counter does not see into compiled steps; leave one of them out"
+    if config.budget is not None and config.budget.flops and not config.count_flops:
+        yield "budget.flops is compared with FLOPs that are counted: give count_flops=true"
     if config.processes > 1 and config.compile:
         yield f"processes={config.processes} shares out losses as they are: leave compile out"
     if config.processes > 1 and config.device not in ("cpu", "cuda"):
@@ -69,8 +73,10 @@ def training_faults(
         yield from _stopping_faults(config, stream)
     if config.schedule is not None and config.schedule.warmup is not None:
         sizes = [sum(len(e.train) for e in step.sources) for step in steps]
-        batches = len(batch_sizes(min(sizes), config.batch_size))
-        total = config.epochs * -(-batches // config.accumulate)
+        batches = [len(batch_sizes(n, config.batch_size)) for n in sizes]
+        total = min(
+            at(config, k).epochs * -(-n // config.accumulate) for k, n in enumerate(batches, 1)
+        )
         if warmup_steps(config.schedule, total) > total:
             yield (
                 f"schedule.warmup={config.schedule.warmup} is longer than the shortest experience, "
@@ -78,11 +84,31 @@ def training_faults(
             )
 
 
+def _series_faults(config: RunConfig, strategy: Strategy, steps: int) -> Iterator[str]:
+    """Yield why the settings that are lists over the experiences do not fit, one line each."""
+    name = config.strategy["name"]
+    for key, items in series(config).items():
+        if len(items) > steps:
+            yield (
+                f"{key} has {len(items)} items, and strategy {name!r} trains in {steps} "
+                f"step{'s' * (steps > 1)}: give at most one for each; the last holds for all that "
+                "follow"
+            )
+        elif strategy.own_loop:
+            yield f"strategy {name!r} keeps one optimizer for all experiences: give one {key}"
+    optimizers = [c.optimizer.model_dump(exclude={"lr"}) for c in distinct(config)]
+    if any(o != optimizers[0] for o in optimizers) and not all(o["reset"] for o in optimizers):
+        yield (
+            "optimizer.reset=false: the state of one optimizer cannot go on in another; give one "
+            "optimizer, of which lr alone may be a list"
+        )
+
+
 def _is_given(config: RunConfig, setting: str, strategy: str) -> bool:
     """Return whether a setting, by its dotted key, is not its default."""
     value = attrgetter(setting)
     try:
-        return bool(value(config) != value(RunConfig()))
+        return any(value(c) != value(StepConfig()) for c in distinct(config))
     except AttributeError as error:
         raise ContractError(
             f"strategy {strategy!r} refuses {setting!r}, which is no setting of a run ({error})"
@@ -92,7 +118,7 @@ def _is_given(config: RunConfig, setting: str, strategy: str) -> bool:
 def _stopping_faults(config: RunConfig, stream: Stream) -> Iterator[str]:
     if stream.online:
         yield "early_stopping: an online stream is seen once; leave it out"
-    elif config.epochs == 1:
+    elif all(c.epochs == 1 for c in distinct(config)):
         yield "early_stopping has nothing to stop in a single epoch: raise epochs, or leave it out"
     if not len(stream[0].validation):
         yield (

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cl_platform.config.per_experience import StepConfig, at
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
 from cl_platform.core.order.pacing import Pacing
@@ -87,6 +88,7 @@ class Plan:
         pretrained: whether the model's weights are the same in every run, whatever the seed.
         evaluator: digest of the code that evaluates states.
         scored: the same with the code of the metrics.
+        measures: what is measured of states besides, by name, with a digest of how.
         data: digest of the stream as given: its facts and data, before any order or relabelling.
         labels: the class index in this run of each class of the stream as given.
         objects: the sections that the caller gave as objects.
@@ -109,6 +111,7 @@ class Plan:
     pretrained: bool = False
     evaluator: str = ""
     scored: str = ""
+    measures: dict[str, str] = field(default_factory=dict)
     data: str = ""
     labels: tuple[int, ...] = ()
     objects: tuple[str, ...] = ()
@@ -117,6 +120,10 @@ class Plan:
     evaluators: dict[str, Any] = field(default_factory=dict)
     teacher: Teacher | None = None
     visits: tuple[Visit, ...] = ()
+
+    def at(self, k: int) -> StepConfig:
+        """Return the settings of the k-th step, counted from 1; before it, those of the first."""
+        return at(self.config, k)
 
     def on_device(self) -> Plan:
         """Return the plan with its data resident on the configuration's device."""
@@ -152,7 +159,7 @@ class Plan:
         assert reference is not None
         return replace(
             self,
-            config=reference.config,
+            config=at(reference.config, k),
             stream=self.stream.each(lambda e: replace(e, test=e.test.emptied())),
             make_strategy=reference.make_strategy,
             steps=(self.steps[k - 1],),
@@ -160,6 +167,7 @@ class Plan:
             run_id=f"{self.run_id}'s reference model of experience {k}",
             pacing=None,
             reference=None,
+            measures={},
             evaluators={},
         )
 
@@ -169,7 +177,7 @@ class Plan:
         Args:
             step: in an open stream, the step that it is set up for: it knows of no later one.
         """
-        stream, device = self.stream, torch.device(self.config.device)
+        stream, device, config = self.stream, torch.device(self.config.device), self.at(1)
         n, n_classes, first = stream.n_learned, stream.n_classes, stream.n_classes
         tasks = len(stream.scored)
         if stream.open:
@@ -195,14 +203,14 @@ class Plan:
             build_model=build,
             frozen_model=frozen or (lambda: freeze(constant())),
             device=device,
-            loss_classes=self.config.loss_classes,
+            loss_classes=config.loss_classes,
             seen=torch.zeros(n_classes, dtype=torch.bool, device=device),
             online=stream.online,
-            label_smoothing=self.config.label_smoothing,
-            epochs=self.config.epochs,
-            batch_size=self.config.batch_size,
-            build_optimizer=partial(build_optimizer, config=self.config.optimizer),
-            reset_optimizer=self.config.optimizer.reset,
+            label_smoothing=config.label_smoothing,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            build_optimizer=partial(build_optimizer, config=config.optimizer),
+            reset_optimizer=config.optimizer.reset,
         )
 
     def features(self, strategy: Strategy) -> Features | None:

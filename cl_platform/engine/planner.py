@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from cl_platform.config import registry
+from cl_platform.config.per_experience import at, distinct, series
 from cl_platform.config.registry import Kind
-from cl_platform.config.run_config import RunConfig
+from cl_platform.config.run_config import BESIDE_TRAINING, RunConfig
 from cl_platform.config.signatures import check_section, instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.digests import digest
@@ -30,6 +31,7 @@ from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.fit import augmentation_of, training_faults
+from cl_platform.engine.measures.measuring import wanted
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Reference, Step, steps_of
 from cl_platform.engine.teaching import teaching_faults
@@ -45,6 +47,7 @@ TYPES: dict[Kind, type] = {
 # The kernel's modules that every training enters, by what it really runs (a test traces it). What
 # only some plugins train with, such as replay buffers, is in the digest of their own code.
 TRAINING = (
+    "cl_platform.config.per_experience",
     "cl_platform.core.augmentation",
     "cl_platform.core.batch",
     "cl_platform.core.digests",  # which name the data
@@ -184,10 +187,11 @@ class Planner:
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
-        deciding = []
+        measures = wanted(config)
+        deciding = [measures] if measures else []
         if teacher is not None:  # its decisions are not known yet
             arranged, keys = replace(arranged, steps=()), keys[:1]
-            deciding = [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
+            deciding += [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
         # Then each order has test data of its own.
         own_data = curriculum.level == "classes" or given.open
         return Plan(
@@ -203,6 +207,7 @@ class Planner:
             pretrained=pretrained,
             evaluator=evaluator,
             scored=scored,
+            measures=measures,
             data=self._cached("given", _key(config.stream), lambda: _identity(given)),
             labels=arranged.labels,
             objects=tuple(self.objects),
@@ -235,13 +240,13 @@ class Planner:
             "faults",
             (repr((config.optimizer, config.schedule)), config.device),
             lambda: [
-                *try_optimizer(config.optimizer),
-                *try_schedule(config.optimizer, config.schedule),
+                *(f for c in distinct(config) for f in try_optimizer(c.optimizer)),
+                *(f for c in distinct(config) for f in try_schedule(c.optimizer, c.schedule)),
                 *(device_fault(config.device) if self.check_device else ()),
             ],
         )
         if faults:
-            raise ConfigError("\n".join(faults))
+            raise ConfigError("\n".join(dict.fromkeys(faults)))
 
     def _part(self, kind: Kind, config: RunConfig) -> Any:
         part = self.objects.get(kind)
@@ -355,7 +360,10 @@ class Planner:
             "model": code["model"],
         }
         (key,) = self._keys(config, plain, replace(arranged, steps=()), code)
-        trained = [digest(key, step.alone()) for step in arranged.steps]
+        trained = [
+            digest(key, step.alone(), *_changes(config, k, 1))
+            for k, step in enumerate(arranged.steps, 1)
+        ]
         scoring = kernel_digest(*SCORING)
         keys = tuple(digest("scores", one, scoring) for one in trained)
         return Reference(config, plain.fresh, key, keys)
@@ -369,9 +377,10 @@ class Planner:
         reference: Reference | None = None,
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
-        settings = _settings(config)
-        del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
-        del settings["evaluate"]
+        settings = _settings(at(config, 1))
+        # Its order, and its data, show in the steps.
+        for name in ("curriculum", "stream", "evaluate", *BESIDE_TRAINING):
+            settings.pop(name, None)
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping or template.needs_validation:
             # Then a state depends on accuracies.
@@ -385,6 +394,7 @@ class Planner:
         keys = [digest("state", settings, facts, code)]
         for k, step in enumerate(steps):
             own = [{name: values[k] for name, values in later.items()}] if later else []
+            own += _changes(config, k + 1, k)
             arrived = [_open_facts(stream, k + 1)] if stream.open else []
             by = [reference.keys[k]] if reference else []
             keys.append(digest(keys[-1], step.identity, *own, *arrived, *by))
@@ -403,6 +413,14 @@ class Planner:
 def _settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings of a run; a pacing is one of them only where there is one."""
     return {k: v for k, v in config.model_dump().items() if k != "pacing" or v is not None}
+
+
+def _changes(config: RunConfig, k: int, before: int) -> list[dict[str, Any]]:
+    """Return the settings of the k-th step, unless they are those of one before it."""
+    if not series(config):
+        return []
+    now, then = (_settings(at(config, step)) for step in (k, before))
+    return [{name: now[name] for name in ("epochs", "optimizer")}] if now != then else []
 
 
 def _key(section: dict[str, Any]) -> str:
@@ -460,7 +478,7 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {config.strategy['name']!r} needs the task label at test time, but stream "
             f"{stream.name!r} is {stream.scenario}-incremental; give --scenario task"
         )
-    if stream.online and config.epochs > 1:
+    if stream.online and any(c.epochs > 1 for c in distinct(config)):
         faults.append(f"epochs={config.epochs}: an online stream is seen once; give epochs=1")
     name = config.strategy["name"]
     if stream.open and strategy.trains_on == "stream":

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl_platform.config.per_experience import series
 from cl_platform.config.run_config import RunConfig
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK
@@ -57,7 +58,7 @@ def teaching_faults(
         for name in part.per_experience
         if isinstance(getattr(part, name), list | tuple)
     }
-    if lists:
+    if lists := lists | set(series(config)):
         yield f"{', '.join(sorted(lists))}: {teaches} learns in slices; give one value for all"
     if config.pacing is not None:
         yield f"pacing={config.pacing['name']}: {teaches} learns in slices; leave one of them out"

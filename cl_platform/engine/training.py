@@ -33,7 +33,7 @@ from cl_platform.errors import RunFailed
 from cl_platform.parallel.team import Team
 
 if TYPE_CHECKING:
-    from cl_platform.config.run_config import RunConfig
+    from cl_platform.config.per_experience import StepConfig
 
 # Steps and seconds between looks at the loss: each look waits for the device.
 CHECK_STEPS, CHECK_SECONDS = 200, 1.0
@@ -85,7 +85,7 @@ def training_steps(
     experience: Experience,
     data: Samples,
     tasks: Tensor | None,
-    config: RunConfig,
+    config: StepConfig,
     optimizer_memory: dict[str, Any],
     checkpoints: Checkpoints,
     on_progress: OnProgress = lambda done, total, loss: None,
@@ -214,7 +214,7 @@ def training_steps(
 def _optimizer(
     strategy: Strategy,
     before: Mapping[str, tuple[Tensor, int]],
-    config: RunConfig,
+    config: StepConfig,
     memory: dict[str, Any],
     moments: dict[str, Any] | None,
     average: WeightAverage | None,

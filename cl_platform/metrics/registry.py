@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args
 
 from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
-Input = Literal["matrix", "references", "calibration", "probes", "curve", "cost"]
+Input = Literal[
+    "matrix", "references", "calibration", "probes", "curve", "curves", "states", "cost"
+]
 Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
@@ -34,7 +37,8 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the matrix and ``references``, or something else.
+        computed_from: ``matrix`` alone, the matrix and ``references``, or something else; of what
+            is measured of ``states``, a value per row.
         columns: of the matrix that it is given: those ``trained``, or ``all``, the held-out ones
             included.
     """
@@ -58,7 +62,7 @@ class Metric:
         """The masks that it is computed under: every one, the scenario's own, or none."""
         if self.computed_from in ("matrix", "references"):
             return "every"
-        return "none" if self.computed_from == "cost" else "own"
+        return "none" if self.computed_from in ("cost", "states") else "own"
 
     @property
     def meaning(self) -> str:
@@ -72,6 +76,7 @@ class Metric:
         return getattr(self.function, "__module__", "cl_platform.").startswith("cl_platform.")
 
 
+OURS = ("matrix_metrics", "plasticity", "stability_gap")  # modules that register metrics
 _COSTS = {
     "seconds": ("time", "s"),
     "train_seconds": ("training", "s"),
@@ -80,7 +85,9 @@ _COSTS = {
     "samples": ("samples", ""),
     "flops": ("compute", "FLOP"),
     "peak_memory_bytes": ("peak memory", "B"),
+    "energy_joules": ("energy", "J"),
     "stored_bytes": ("state", "B"),
+    "memory_bytes": ("memory beside the model", "B"),
     "parameters": ("all parameters", "parameters"),
     "trainable_parameters": ("parameters", "parameters"),
 }
@@ -156,7 +163,10 @@ def metrics(computed_from: Input | None = None) -> dict[str, Metric]:
 
 @cache
 def _load_entry_points() -> None:
-    """Import the metrics of installed packages; an undecorated function takes its entry's name."""
+    """Import the metrics of ours and of installed packages; an undecorated function takes its
+    entry's name."""
+    for module in OURS:
+        import_module(f"cl_platform.metrics.{module}")
     for name in plugins("metric"):
         function = load("metric", name)
         if all(m.function is not function for m in _METRICS.values()):

@@ -224,7 +224,7 @@ function heatMap(matrices, names, what, most, { taught, after, unseen, held_out:
     colorbar: { thickness: 10, outlinewidth: 0 },
     hovertemplate: `%{y}, %{x}: %{z:.1f} %<extra></extra>`, hoverongaps: false,
     ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 11 } } : {}) };
-  const order = (taught ? "columns by their first step" : "columns in the order of learning")
+  const order = (taught ? "rows by slice" : "columns in the order of learning")
     + (unseen && most ? "<br>held out: 0 by construction (mask seen)" : "");
   const apart = held ? [{ text: "held out", showarrow: false, xref: "x", yref: "paper",
     x: learned + (held + 1) / 2, y: 1, yanchor: "bottom", font: { size: 11 } }] : [];

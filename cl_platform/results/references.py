@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cl_platform.config.run_config import BESIDE_TRAINING
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.metrics.matrix_metrics import value_of
@@ -28,7 +29,7 @@ AGAINST = {
     "normalised_transfer": "experts",
 }
 """The metrics against references, and which."""
-OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads")
+OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads", *BESIDE_TRAINING)
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
@@ -36,7 +37,8 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
-            pacing, device and threads; the code of model and stream does not, nor do the data.
+            pacing, device, threads and what decides no training; the code of model and stream does
+            not, nor do the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)

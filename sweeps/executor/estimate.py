@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from cl_platform.config.per_experience import StepConfig, at
 from cl_platform.config.process import process_restored
-from cl_platform.config.run_config import RunConfig
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.optimization import device_fault
 from cl_platform.engine.plan import Plan, Step
@@ -53,10 +53,9 @@ def estimate(runs: Sequence[Run], planner: Planner, trained: Collection[str] = (
             except RunFailed:  # the sweep will record it
                 continue
         per_batch, per_evaluation = paces[kind]
-        steps = [plan.steps[k - 1] for k in new]
+        steps = [(plan.steps[k - 1], plan.at(k)) for k in new]
         total += sum(
-            _batches(step, run.config) * per_batch + _evaluations(step, run.config) * per_evaluation
-            for step in steps
+            _batches(*step) * per_batch + _evaluations(*step) * per_evaluation for step in steps
         )
     return total
 
@@ -73,7 +72,7 @@ def pace(plan: Plan) -> tuple[float, float]:
         for step in short:
             began = time.perf_counter()
             fold.train()
-            seconds = (time.perf_counter() - began) / _batches(step, config)
+            seconds = (time.perf_counter() - began) / _batches(step, at(config, 1))
         fold.evaluate()
         began = time.perf_counter()
         fold.evaluate()
@@ -93,12 +92,12 @@ def _shortened(step: Step, n: int) -> Step:
     return replace(step, experience=experience, sources=(experience,))
 
 
-def _batches(step: Step, config: RunConfig) -> int:
+def _batches(step: Step, config: StepConfig) -> int:
     n = sum(len(e.train) for e in step.sources)
     return config.epochs * len(batch_sizes(n, config.batch_size))
 
 
-def _evaluations(step: Step, config: RunConfig) -> int:
+def _evaluations(step: Step, config: StepConfig) -> int:
     """Count the evaluations: within the experience, and at its end."""
     within = (_batches(step, config) - 1) // config.evaluate_every if config.evaluate_every else 0
     return within + 1

@@ -330,6 +330,10 @@ def test_what_the_own_loop_cannot_carry_out_is_refused(avalanche: Any) -> None:
     for setting in ({"loss_classes": "seen"}, {"accumulate": 2}, {"ema": 0.9}):
         with pytest.raises(ConfigError, match=f"cannot obey {next(iter(setting))}: leave it out"):
             fold_of({}, **setting)
+    with pytest.raises(
+        ConfigError, match="keeps one optimizer for all experiences: give one epochs"
+    ):
+        fold_of({}, epochs=[2, 1])
     with pytest.raises(BadInput, match="trains in a loop of its own, so nothing can be put around"):
         fold_of({}, strategy={"name": "refresh", "inner": {"name": "avalanche"}})
     with pytest.raises(

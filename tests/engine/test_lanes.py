@@ -106,6 +106,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "measured in between": {"evaluate_every": 2},
     "balanced": {"strategy": {"name": "er", "memory": "balanced", "memory_size": 20}},
     "classes seen": {"loss_classes": "seen", "permute_labels": True},
+    "lists": {"epochs": [2, 1], "optimizer": {"lr": [0.1, 0.02]}},
     "tasks": {"stream": {**STREAM, "scenario": "task"}},
 }
 

@@ -66,7 +66,7 @@ def test_the_documentation_says_what_the_registry_does() -> None:
         known = metrics()[name]
         said = row["better"], row["unit"], row.get("source", "")
         assert said == (known.direction, known.unit, known.source), name
-        if known.computed_from != "cost":
+        if known.computed_from not in ("cost", "states"):
             assert row["columns"].startswith(known.columns), name
 
 
@@ -75,10 +75,9 @@ def test_every_metric_of_the_platform_says_what_it_is() -> None:
     assert len({*titles}) == len(titles)
     for name, known in metrics().items():
         assert known.direction in ("more", "less")
-        assert known.masks == {
-            **{"cost": "none", "curve": "own"},
-            **{"calibration": "own", "probes": "own"},
-        }.get(known.computed_from, "every")
+        masks = {**dict.fromkeys(("cost", "states"), "none"), "calibration": "own", "probes": "own"}
+        masks |= dict.fromkeys(("curve", "curves"), "own")
+        assert known.masks == masks.get(known.computed_from, "every")
         if known.function is not None:
             assert known.function.__name__ == name.replace(".", "_")
             assert known.meaning[0].isupper()

@@ -107,6 +107,13 @@ def test_references_are_plain_training() -> None:
     assert joint_references([paced]) == {}
 
 
+def test_lists_over_experiences_have_no_references() -> None:
+    base = {**BASE, "epochs": [2, 1]}
+    given = spec({}, base=base, references=["joint"])
+    with pytest.raises(BadInput, match=r"^references: epochs of a list over experiences; "):
+        reference_runs(given, planned({}, base=base), PLANNER)
+
+
 def test_the_device_does_not_part_settings() -> None:
     assert settings_key({**config(), "device": "cuda"}) == settings_key(config())
 

@@ -40,4 +40,4 @@ def epochs_of(
         chosen = scores[plan.pacing.scores].numpy()
     n = sum(len(e.train) for e in plan.steps[k - 1].sources)
     rng = np.random.default_rng(seed_for(plan.config.seed, k, "pacing"))
-    return ask(plan.pacing, chosen, n, plan.config.epochs, rng)
+    return ask(plan.pacing, chosen, n, plan.at(k).epochs, rng)

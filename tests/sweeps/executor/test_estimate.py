@@ -39,6 +39,12 @@ def test_an_estimate_knows_what_a_step_trains_on(monkeypatch: pytest.MonkeyPatch
     assert estimate.estimate(planned(base=base), PLANNER) == 2 * (1 + 2 + 3 + 4 + 5)
 
 
+def test_an_estimate_has_the_epochs_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "pace", lambda plan: (1.0, 0.0))
+    runs = planned(base={"batch_size": 6, "epochs": [4, 1]})
+    assert estimate.estimate(runs, PLANNER) == 2 * (4 + 1 + 1 + 1 + 1)
+
+
 def test_each_kind_of_run_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
