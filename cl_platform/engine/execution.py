@@ -23,13 +23,19 @@ from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.measures.measuring import asked
+from cl_platform.engine.measures.measuring import PROBE, asked
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
 from cl_platform.engine.teaching import following
 from cl_platform.errors import ClpError
-from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
+from cl_platform.metrics.matrix_metrics import (
+    anytime_accuracy,
+    calibration_error,
+    compute_metrics,
+    value_of,
+)
 from cl_platform.metrics.plasticity import last_row
+from cl_platform.metrics.registry import metrics as computed_from
 from cl_platform.metrics.stability_gap import Curves, stability_gap
 from cl_platform.parallel.launch import team_of
 from cl_platform.parallel.team import Team
@@ -235,6 +241,7 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
         anytime=_anytime(records),
         anytime_by_experience=_curves(plan, records, n).values,
         plasticity=_plasticity(plan, records, n),
+        probes=_probes(plan, records, n),
         rows=plan.rows(n) if plan.config.evaluate != 1 else [],
     )
 
@@ -261,6 +268,8 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
     if curve := _anytime(records):
         metrics["anytime_accuracy"] = anytime_accuracy(curve)
         metrics |= stability_gap(_curves(plan, records, n))
+    if (probes := _probes(plan, records, n)) is not None:
+        metrics |= {name: value_of(m, probes) for name, m in computed_from("probes").items()}
     return metrics | last_row(_plasticity(plan, records, n))
 
 
@@ -334,6 +343,15 @@ def _curves(plan: Plan, records: list[Record], n: int) -> Curves:
             values.append([row.get(task, math.nan) for task in tasks])
             old.append([task in before for task in tasks])
     return Curves(np.array(values), np.array(old))
+
+
+def _probes(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix | None:
+    """Return the accuracies of probes, nan for columns without; None if none was asked for."""
+    if PROBE not in plan.measures:
+        return None
+    nothing = dict.fromkeys(e.identity for e in plan.stream.scored)
+    rows = [{**nothing, **record.measured[PROBE]} for record in _by_row(plan, records, n)]
+    return _matrix(plan, rows, n, "task")
 
 
 def _plasticity(plan: Plan, records: list[Record], n: int) -> dict[str, list[float | None]]:

@@ -64,6 +64,8 @@ class Result:
         visits: where one experience does not follow the other, as with a teacher: [experience,
             training samples] of each step, in the order of learning.
         rows: after how many steps each row of the matrices was measured, if not after each.
+        probes: with ``probe``, the accuracies of linear probes in the matrix's form, nan where a
+            column is not probed; else None.
     """
 
     run_id: str
@@ -88,6 +90,7 @@ class Result:
     anytime_by_experience: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     plasticity: dict[str, list[float | None]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
+    probes: AccuracyMatrix | None = None
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -215,6 +218,7 @@ class Result:
             **({"visits": self.visits} if self.visits else {}),
             **({"anytime_by_experience": _nulled(by_experience)} if by_experience.size else {}),
             **({"plasticity": self.plasticity} if self.plasticity else {}),
+            **({"probes": _nulled(self.probes.values)} if self.probes is not None else {}),
             **({"rows": self.rows} if self.rows else {}),
         }
         return finite(document)
@@ -267,6 +271,7 @@ class Result:
             visits=visits,
             anytime_by_experience=np.array(data.get("anytime_by_experience", [[]]), np.float64),
             plasticity=data.get("plasticity", {}),
+            probes=matrices({"task": probed})["task"] if (probed := data.get("probes")) else None,
             rows=rows,
         )
 
