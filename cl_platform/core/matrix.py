@@ -183,3 +183,9 @@ def chances(
     if mask == "seen":
         n_classes = len({c for j, own in enumerate(classes) if j not in held_out for c in own})
     return (1 / n_classes,) * len(classes)
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """Return the places of at most so many of n items, evenly apart: the first and the last, and
+    all of few."""
+    return sorted({i * (n - 1) // max(1, min(n, most) - 1) for i in range(min(n, most))})

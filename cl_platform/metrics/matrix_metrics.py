@@ -269,7 +269,8 @@ def compute_metrics(r: AccuracyMatrix) -> dict[str, float]:
     matrices = {"all": whole, "trained": whole.trained()}
     for matrix in matrices.values():  # a metric that sorts in place would change the others
         matrix.values.flags.writeable = False
-    return {name: value_of(m, matrices[m.columns]) for name, m in metrics("matrix").items()}
+    wanted = metrics("matrix") | (metrics("held_out") if r.held_out else {})
+    return {name: value_of(m, matrices[m.columns]) for name, m in wanted.items()}
 
 
 def value_of(metric: Metric, *inputs: Any) -> float:

@@ -7,6 +7,7 @@ Sources: Zheng et al. 2023 (ZSCL) for MTIL's transfer, average and last; Roth et
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.metrics.registry import metric
 
 MTIL, FOMO = "Zheng et al. 2023 (ZSCL), MTIL", "Roth et al. 2024 (FoMo-in-Flux)"
+held_out_metric = partial(
+    metric, direction="more", source=FOMO, computed_from="held_out", columns="all"
+)
 
 
 @metric("mtil.transfer", title="MTIL transfer", direction="more", source=MTIL)
@@ -39,24 +43,24 @@ def mtil_last(r: AccuracyMatrix) -> float:
     return float(r.values[-1].mean())
 
 
-@metric(title="knowledge accumulation", direction="more", source=FOMO, columns="all")
+@held_out_metric(title="knowledge accumulation")
 def knowledge_accumulation(r: AccuracyMatrix) -> float:
-    """Return KA, the mean over all that is learned of R[T, j]; nan where nothing is held out.
+    """Return KA, the mean over all that is learned of R[T, j].
 
     Each column counts once, so that data sets weigh by how many there are of their kind.
     """
     return float(adapted_and_held_out(r)[-1, 0])
 
 
-@metric(title="zero-shot retention", direction="more", source=FOMO, columns="all")
+@held_out_metric(title="zero-shot retention")
 def zero_shot_retention(r: AccuracyMatrix) -> float:
-    """Return ZS, the mean over all that is held out of R[T, j]; nan where nothing is."""
+    """Return ZS, the mean over all that is held out of R[T, j]."""
     return float(adapted_and_held_out(r)[-1, 1])
 
 
-@metric(title="geometric mean of both", direction="more", source=FOMO, columns="all")
+@held_out_metric(title="geometric mean of both")
 def accumulation_and_retention(r: AccuracyMatrix) -> float:
-    """Return GM, the square root of KA times ZS; nan where nothing is held out."""
+    """Return GM, the square root of KA times ZS."""
     return float(np.sqrt(np.prod(adapted_and_held_out(r)[-1])))
 
 

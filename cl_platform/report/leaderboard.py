@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cl_platform.core.matrix import AccuracyMatrix
+from cl_platform.core.matrix import AccuracyMatrix, evenly
 from cl_platform.metrics.comparison import Difference, bootstrap_mean, compare
 from cl_platform.metrics.matrix_metrics import accuracy_so_far
 from cl_platform.metrics.registry import Metric, find_metric, metrics
 from cl_platform.metrics.statistics import Interval
-from cl_platform.report.points import axes_of, by_point, evenly
+from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
 from cl_platform.results.budget import LIMITS
 

@@ -105,9 +105,3 @@ def order_effects(frame: pd.DataFrame) -> list[OrderEffect]:
             between = max(0.0, float(means.var()) - noise_of_means) ** 0.5
         effects.append(OrderEffect(name, means, by_order.std(), between, compared, within))
     return effects
-
-
-def evenly(n: int, most: int) -> list[int]:
-    """Return the places of at most so many of n items, evenly apart: the first and the last, and
-    all of few."""
-    return sorted({i * (n - 1) // max(1, min(n, most) - 1) for i in range(min(n, most))})

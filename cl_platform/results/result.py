@@ -168,6 +168,13 @@ class Result:
         """Draw for each experience the accuracy once learned and at the end."""
         return plots.forgetting_figure(*self._matrix_and_title(mask))
 
+    def plot_trajectory(self, mask: Mask | None = None) -> Figure:
+        """Draw what is held out against what is learned, row by row.
+
+        In class-incremental streams give ``mask="task"``: unseen classes score 0 under ``seen``.
+        """
+        return plots.trajectory_figure(*self._matrix_and_title(mask))
+
     def plot_class_accuracy(self) -> Figure:
         """Draw accuracy by class under the scenario's own mask, at the end and at best."""
         if self.class_accuracy is None:

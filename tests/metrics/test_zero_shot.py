@@ -61,8 +61,7 @@ def test_knowledge_accumulated_and_retained_in_fomo() -> None:
 
 def test_nothing_is_retained_where_nothing_is_held_out() -> None:
     found = compute_metrics(AccuracyMatrix(MTIL))
-    names = ("knowledge_accumulation", "zero_shot_retention", "accumulation_and_retention")
-    assert all(math.isnan(found[name]) for name in names)
+    assert not {"knowledge_accumulation", "zero_shot_retention"} & found.keys()
     assert np.isnan(adapted_and_held_out(AccuracyMatrix(MTIL))).all()
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix
+from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix, chances
 from cl_platform.errors import one_line
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.results.result import Result
@@ -56,6 +56,7 @@ class WandbSink:
         self._run: Any = None
         self._start: Event = {}
         self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
+        self._probes: dict[int, dict[str, float]] = {}  # by identity, likewise
         self._visits: list[int] = []  # unless one experience follows the other
         self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
         self._logged: list[int] = []  # of the rows
@@ -101,6 +102,7 @@ class WandbSink:
         self._last_total = 0
         self._rows[event["step"]] = event["rows"]["test"]
         self._measured[event["step"]] = event.get("measured", {})
+        self._probes[event["step"]] = event.get("probes", {})
         self._log_rows()
 
     def _on_decided(self, event: Event) -> None:
@@ -120,8 +122,9 @@ class WandbSink:
         """Log the rows that are there, up to the first that is not."""
         while (k := self._next()) in self._rows:
             self._logged.append(k)
-            if k:
-                self._run.log(self._row(k))
+            logged = {**(self._row(k) if k else {}), **self._held_out(k)}
+            if logged:
+                self._run.log({"experience": k, **logged})
 
     def _next(self) -> int:
         """Return the row to be logged next, by the number of experiences learned."""
@@ -133,10 +136,11 @@ class WandbSink:
     def _row(self, k: int) -> dict[str, Any]:
         """Return what is logged after k experiences."""
         experiences, visits = self._start["experiences"], self._visits[:k]
-        columns = range(len(experiences) if visits else k)  # of those that come again, all
+        learned = sum(not e.get("held_out") for e in experiences)
+        columns = range(learned if visits else k)  # of those that come again, all
         ids = [experiences[j]["identity"] for j in columns]
         names = [experiences[j]["name"] for j in columns]
-        logged: dict[str, Any] = {"experience": k}
+        logged: dict[str, Any] = {}
         if self._start.get("teacher"):
             logged["teacher/experience"] = visits[-1] + 1
         for mask, accuracies in self._rows[k].items():
@@ -148,9 +152,28 @@ class WandbSink:
         logged |= {f"plasticity/{n}": value for n, value in measured if value is not None}
         own = OWN_MASK[self._start["scenario"]]
         rows = [self._rows[i][own] for i in self._logged]
-        so_far = AccuracyMatrix.from_rows(rows, ids, names, visits or columns, rows=self._logged)
+        classes = [e["classes"] for e in experiences]
+        chance = chances(own, classes[: len(columns)], 1 + max(map(max, classes)))
+        so_far = AccuracyMatrix.from_rows(
+            rows, ids, names, visits or columns, rows=self._logged, chances=chance
+        )
         metrics = compute_metrics(so_far)
         return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
+
+    def _held_out(self, k: int) -> dict[str, Any]:
+        """Return what is logged of columns held out, and of probes, before training as well."""
+        place = {e["identity"]: j for j, e in enumerate(self._start["experiences"], 1)}
+        held = [e["identity"] for e in self._start["experiences"] if e.get("held_out")]
+        found = {
+            f"held_out/{mask}": {identity: accuracies[identity] for identity in held}
+            for mask, accuracies in self._rows[k].items()
+        }
+        logged: dict[str, Any] = {}
+        for name, row in {**found, "probe": self._probes.get(k, {})}.items():
+            if row:
+                logged[f"{name}/average"] = sum(row.values()) / len(row)
+                logged |= {f"{name}/column_{place[i]}": value for i, value in row.items()}
+        return logged
 
     def _on_end(self, event: Event) -> None:
         result = Result.from_json(event["result"])
@@ -163,6 +186,9 @@ class WandbSink:
                     for mask, matrix in result.matrices.items()
                 }
                 self._measured[k] = {name: values[i] for name, values in result.plasticity.items()}
+                if result.probes is not None:
+                    row = zip(result.probes.experience_ids, result.probes.tolist()[i], strict=True)
+                    self._probes[k] = {name: v for name, v in row if not math.isnan(v)}
         self._log_rows()
         for name, value in result.metrics.items():
             self._run.summary[name] = value
