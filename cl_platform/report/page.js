@@ -243,6 +243,10 @@ function matrixOf(row) {
   if (state.matrix === "calibration" && errors.length) {
     return heatMap(errors, names, "calibration error", null, runs[0]);
   }
+  const probes = runs.map((run) => run.probes).filter((matrix) => matrix);
+  if (state.matrix === "probes" && probes.length) {
+    return heatMap(probes, names, "accuracy of probes", 100, { ...runs[0], unseen: false });
+  }
   return heatMap(runs.map((run) => run.matrix), names, "accuracy", 100, runs[0]);
 }
 

@@ -102,7 +102,7 @@ def _scaled(interval: Interval, scale: float) -> list[float | None]:
 
 
 def _run(result: Result, row: Row, names: dict[tuple[str, ...], int]) -> dict[str, Any]:
-    matrix, errors = result.matrix, result.calibration
+    matrix, errors, probes = result.matrix, result.calibration, result.probes
     rows, columns = evenly(len(matrix.rows), MOST), evenly(len(matrix), MOST)
     shown = np.ix_(rows, columns)
     after = [matrix.rows[i] for i in rows]
@@ -118,6 +118,7 @@ def _run(result: Result, row: Row, names: dict[tuple[str, ...], int]) -> dict[st
         "names": names.setdefault(
             tuple(f"{j + 1}: {matrix.names[j]}" for j in columns), len(names)
         ),
+        **({} if probes is None else {"probes": [_percent(line) for line in probes.values[shown]]}),
         # What each row is after, unless after 1, 2, ...; and how many columns stand apart.
         **({"after": after} if after != [*range(len(after))] else {}),
         **({"held_out": n} if (n := sum(j in matrix.held_out for j in columns)) else {}),

@@ -32,7 +32,8 @@ CLASSES = {"name": "split-digits", "held_out": [4]}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs on domains, one of them with a row at the end alone, and on classes."""
     out = tmp_path_factory.mktemp("runs")
-    for stream, more in ((DOMAINS, {}), (DOMAINS, {"evaluate": "last"}), (CLASSES, {"epochs": 2})):
+    last, probed = {"evaluate": "last"}, {"epochs": 2, "probe": {"shots": 3}}
+    for stream, more in ((DOMAINS, {}), (DOMAINS, last), (CLASSES, probed)):
         clp.run(stream, "finetune", model=MODEL, out=out, keep="none", **more)
     return out
 
@@ -102,6 +103,7 @@ def test_the_page_knows_what_stands_apart_and_after_which_step(folder: Path) -> 
         assert run["held_out"] == len(result.matrix.held_out)
         assert run.get("unseen", False) == (result.scenario == "class")
         assert run.get("after", [0, 1, 2, 3, 4][: len(run["matrix"])]) == [*result.matrix.rows]
+        assert ("probes" in run) == (result.probes is not None) == (result.scenario == "class")
         mask = "task" if result.scenario == "class" else "all"
         (row,) = [r for r in data["rows"] if r["runs"] == [results.index(result)]]
         assert row["steps"] == [*result.matrix.rows[1:]]
