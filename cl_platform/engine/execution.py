@@ -21,7 +21,7 @@ from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
 from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
+from cl_platform.core.matrix import MASKS, OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.measures.measuring import PROBE, asked
 from cl_platform.engine.plan import Plan
@@ -277,7 +277,11 @@ def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, 
     """Return the matrices of the first n steps by split and mask."""
     rows = [record.rows for record in _by_row(plan, records, n)]
     return {
-        split: {mask: _matrix(plan, [row[split][mask] for row in rows], n, mask) for mask in masks}
+        split: {
+            mask: _matrix(plan, [row[split][mask] for row in rows], n, mask)
+            for mask in MASKS
+            if mask in masks
+        }
         for split, masks in rows[0].items()
     }
 

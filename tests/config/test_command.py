@@ -27,6 +27,7 @@ NEEDED = {
         "table": {"path": "mine.csv"},
         "hub": {"path": "someone/petals"},
         "extended": {"base": "blobs", "more": ["blobs"]},
+        "with-held-out": {"inner": "blobs", "held_out": ["blobs"]},
     },
     "strategy": {},
     "curriculum": {"explicit": {"order": [2, 0, 1, 4, 3]}, "towards": {"target": 2}},
