@@ -34,16 +34,17 @@ def series(config: RunConfig) -> dict[str, Sequence[Any]]:
 
 def at(config: RunConfig, k: int) -> StepConfig:
     """Return the settings of the k-th step of training, counted from 1; before it, of the first."""
-    optimizer = _item(config.optimizer, k)
-    own = {"epochs": _item(config.epochs, k), "optimizer": _of_step(optimizer, k)}
+    optimizer = item(config.optimizer, k)
+    own = {"epochs": item(config.epochs, k), "optimizer": _of_step(optimizer, k)}
     return StepConfig.model_construct(**{**dict(config), **own})
 
 
 def _of_step(optimizer: RunOptimizer, k: int) -> Optimizer:
-    return Optimizer.model_construct(**{**dict(optimizer), "lr": _item(optimizer.lr, k)})
+    return Optimizer.model_construct(**{**dict(optimizer), "lr": item(optimizer.lr, k)})
 
 
-def _item(value: Any, k: int) -> Any:
+def item(value: Any, k: int) -> Any:
+    """Return what a setting is at the k-th step."""
     return value[min(max(k, 1), len(value)) - 1] if isinstance(value, list) else value
 
 

@@ -96,6 +96,8 @@ def _series_faults(config: RunConfig, strategy: Strategy, steps: int) -> Iterato
             )
         elif strategy.own_loop:
             yield f"strategy {name!r} keeps one optimizer for all experiences: give one {key}"
+    if not series(config):
+        return
     optimizers = [c.optimizer.model_dump(exclude={"lr"}) for c in distinct(config)]
     if any(o != optimizers[0] for o in optimizers) and not all(o["reset"] for o in optimizers):
         yield (

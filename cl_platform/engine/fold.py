@@ -521,7 +521,7 @@ class Fold:
         learned = [e.identity for e in self.plan.stream.scored if e.task in tasks]
         own = row[OWN_MASK[self.plan.stream.scenario]]
         mean = fmean(own[i] for i in learned)
-        by_task = sorted(self.plan.stream.experiences, key=lambda e: e.task)
+        by_task = sorted(self.plan.stream.scored, key=lambda e: e.task)
         each = [own[e.identity] for e in by_task if e.task in tasks]
         return [*self.state.anytime, [self.state.cost["samples"], mean, *each]]
 

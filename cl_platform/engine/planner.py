@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cl_platform.config import registry
-from cl_platform.config.per_experience import at, distinct, series
+from cl_platform.config.per_experience import at, distinct, item, series
 from cl_platform.config.registry import Kind
 from cl_platform.config.run_config import BESIDE_TRAINING, RunConfig
 from cl_platform.config.signatures import check_section, instantiate
@@ -85,7 +85,7 @@ EVALUATION = (
     "cl_platform.engine.finite",
     "cl_platform.models.work",
 )
-METRICS = ("cl_platform.metrics.matrix_metrics",)
+METRICS = ("cl_platform.metrics.few_shot", "cl_platform.metrics.matrix_metrics")
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
 LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}
@@ -417,10 +417,13 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 def _changes(config: RunConfig, k: int, before: int) -> list[dict[str, Any]]:
     """Return the settings of the k-th step, unless they are those of one before it."""
-    if not series(config):
+    if all(item(values, k) == item(values, before) for values in series(config).values()):
         return []
-    now, then = (_settings(at(config, step)) for step in (k, before))
-    return [{name: now[name] for name in ("epochs", "optimizer")}] if now != then else []
+    now, then = (
+        {"epochs": own.epochs, "optimizer": own.optimizer.model_dump()}
+        for own in (at(config, k), at(config, before))
+    )
+    return [now] if now != then else []
 
 
 def _key(section: dict[str, Any]) -> str:
@@ -460,9 +463,19 @@ def _identity(stream: Stream) -> str:
 
 
 def _facts(stream: Stream) -> list[Any]:
-    """Return what a stream contributes to every state: names, preprocessing, and data."""
+    """Return what a stream contributes to every state: names, preprocessing, and data; and the
+    classes of each task where its experiences do not say them."""
     identities = sorted(e.identity for e in stream.experiences)
-    return [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online, identities]
+    facts = [
+        stream.scenario,
+        stream.class_names,
+        repr(stream.preprocess),
+        stream.online,
+        identities,
+    ]
+    if {*stream.columns} <= {*stream.experiences}:
+        return facts
+    return [*facts, sorted((e.task, e.classes) for e in stream.columns)]
 
 
 def _open_facts(stream: Stream, k: int) -> list[Any]:

@@ -2,7 +2,10 @@
 
 # The platform's own metrics register first: who takes a name of theirs later is refused.
 from cl_platform.metrics import (
+    few_shot as few_shot,
     matrix_metrics as matrix_metrics,
     normalised as normalised,
+    plasticity as plasticity,
+    stability_gap as stability_gap,
     zero_shot as zero_shot,
 )

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args
 
 from cl_platform.config.registry import load, plugins
@@ -76,7 +75,6 @@ class Metric:
         return getattr(self.function, "__module__", "cl_platform.").startswith("cl_platform.")
 
 
-OURS = ("matrix_metrics", "plasticity", "stability_gap")  # modules that register metrics
 _COSTS = {
     "seconds": ("time", "s"),
     "train_seconds": ("training", "s"),
@@ -163,10 +161,7 @@ def metrics(computed_from: Input | None = None) -> dict[str, Metric]:
 
 @cache
 def _load_entry_points() -> None:
-    """Import the metrics of ours and of installed packages; an undecorated function takes its
-    entry's name."""
-    for module in OURS:
-        import_module(f"cl_platform.metrics.{module}")
+    """Import the metrics of installed packages; an undecorated function takes its entry's name."""
     for name in plugins("metric"):
         function = load("metric", name)
         if all(m.function is not function for m in _METRICS.values()):

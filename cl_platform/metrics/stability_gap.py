@@ -40,7 +40,8 @@ class Curves:
 
     def now(self) -> NDArray[np.bool_]:
         """Return which experiences are known at the end and not old, (T,)."""
-        return ~self.old[-1] & ~np.isnan(self.values[-1])
+        now: NDArray[np.bool_] = ~self.old[-1] & ~np.isnan(self.values[-1])
+        return now
 
 
 def stability_gap(curves: Curves) -> dict[str, float]:

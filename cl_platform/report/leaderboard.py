@@ -71,6 +71,14 @@ COLUMNS = {
 }
 """What reports show of results, in this order: in tables, or only in pictures. Metrics that do not
 come with the platform are shown in tables, before the costs."""
+FEW_SHOT = {
+    "few_shot.average_accuracy": True,
+    "few_shot.last_accuracy": True,
+    "few_shot.performance_drop": True,
+    "few_shot.base_accuracy": False,
+    "few_shot.new_accuracy": False,
+    "few_shot.harmonic_mean": True,
+}  # where there are sessions of few shots
 SHOWN_AS = {
     "fraction": (100, "%"),
     "FLOP": (1e-9, "GFLOP"),
@@ -181,7 +189,8 @@ def measures_of(runs: Runs) -> list[Measure]:
     """Return the measures that these runs have values of."""
     builtin = {name for name, metric in metrics().items() if metric.is_builtin}
     names = dict.fromkeys(name for result in runs.results for name in result.metrics)
-    columns = COLUMNS | {n: True for n in names if "/" not in n and n not in builtin}
+    sessions = FEW_SHOT if any(result.few_shot for result in runs.results) else {}
+    columns = COLUMNS | sessions | {n: True for n in names if "/" not in n and n not in builtin}
     if all(result.scenario != "class" for result in runs.results):  # the same figures
         del columns["task/zero_shot_retention"]
     present = [k for k in columns if k in runs.frame.columns and runs.frame[k].notna().any()]

@@ -12,7 +12,6 @@ from html import escape
 
 from cl_platform.core.matrix import AccuracyMatrix, evenly
 
-SUITES = ("curriculum.", "mtil.")  # of metrics that are left to tables of many runs
 MOST_ROWS = 100  # of long streams, evenly apart
 WRITTEN = 20  # experiences whose accuracies are written into their cells
 NAME = 18  # characters of a name
@@ -34,6 +33,7 @@ def result_html(
     matrix: AccuracyMatrix,
     masks: Sequence[str],
     metrics: Mapping[str, float],
+    shown: Sequence[str],
 ) -> str:
     """Return the HTML of a result.
 
@@ -42,13 +42,14 @@ def result_html(
         about: a line under it.
         matrix: under the first mask.
         masks: with metrics; those of all but the first have it as a prefix.
+        shown: the metrics that are, by their names without prefix.
     """
     name, stream = map(escape, title)
     return (
         f'<div style="max-width:100%"><div><b>{name}</b> on <b>{stream}</b></div>'
         f'<div style="opacity:.7;font-size:90%">{escape(about)}</div>'
         '<div style="display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start">'
-        f"{_matrix(matrix, masks[0])}{_metrics(metrics, masks)}</div></div>"
+        f"{_matrix(matrix, masks[0])}{_metrics(metrics, masks, shown)}</div></div>"
     )
 
 
@@ -119,17 +120,11 @@ def _cell(accuracy: float, name: str, n: int) -> str:
     )
 
 
-def _metrics(metrics: Mapping[str, float], masks: Sequence[str]) -> str:
-    """Return the metrics, a row each, with a column per mask."""
+def _metrics(metrics: Mapping[str, float], masks: Sequence[str], shown: Sequence[str]) -> str:
+    """Return some metrics, a row each, with a column per mask."""
     prefixes = ["", *(f"{mask}/" for mask in masks[1:])]
-    shown = listed(metrics)
     lines = [[m, *(_number(metrics.get(prefix + m)) for prefix in prefixes)] for m in shown]
     return table(["metric, by mask", *masks], lines)
-
-
-def listed(metrics: Mapping[str, float]) -> list[str]:
-    """Return the metrics that a single result is shown with: no suites of a study (``mtil.``)."""
-    return [m for m in metrics if "/" not in m and not m.startswith(SUITES)]
 
 
 def held_out_words(matrix: AccuracyMatrix, mask: str) -> str:

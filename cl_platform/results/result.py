@@ -98,6 +98,16 @@ class Result:
         ``all`` for domain-incremental streams."""
         return self.matrices[OWN_MASK[self.scenario]]
 
+    @property
+    def few_shot(self) -> bool:
+        """Whether the stream has few training samples of a class by design."""
+        return any(self.config["stream"].get(name) for name in ("shots", "index_lists"))
+
+    def shown_metrics(self) -> list[str]:
+        """Return the metrics that people see of a single run: no suites that compare many."""
+        hidden = ("curriculum.", "mtil.", *(() if self.few_shot else ("few_shot.",)))
+        return [m for m in self.metrics if not m.startswith(hidden) and "/" not in m]
+
     def lifelong(self) -> dict[str, float]:
         """Return the lifelong-learning suite's metrics; nan where a matrix is not enough.
 
@@ -192,7 +202,7 @@ class Result:
             f"{self.cost['steps']:,} steps in {self.cost['train_seconds']:.1f} s"
         )
         masks = [own, *(mask for mask in self.matrices if mask != own)]
-        return result_html(names, about, self.matrix, masks, self.metrics)
+        return result_html(names, about, self.matrix, masks, self.metrics, self.shown_metrics())
 
     def _matrix_and_title(self, mask: Mask | None) -> tuple[AccuracyMatrix, str]:
         """Return the matrix under a mask, the scenario's own unless given, and what it is of."""

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cl_platform.core.matrix import OWN_MASK
 from cl_platform.results.budget import beyond
-from cl_platform.results.notebook import held_out_words, listed
+from cl_platform.results.notebook import held_out_words
 from cl_platform.results.result import Result
 from cl_platform.tracking.sinks import Event
 
@@ -197,8 +197,7 @@ def _metrics_table(result: Result) -> Table:
     table.add_column("metric, by mask", no_wrap=True)
     for mask in masks:
         table.add_column(mask, justify="right")
-    # What belongs to the study of orders is left to tables of many runs.
-    for name in listed(result.metrics):
+    for name in result.shown_metrics():
         values = [result.metrics.get(name if m == own else f"{m}/{name}") for m in masks]
         table.add_row(name, *map(_metric, values))
     return table

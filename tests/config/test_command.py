@@ -28,6 +28,10 @@ NEEDED = {
         "hub": {"path": "someone/petals"},
         "extended": {"base": "blobs", "more": ["blobs"]},
         "with-held-out": {"inner": "blobs", "held_out": ["blobs"]},
+        **{
+            name: {"inner": "blobs"}
+            for name in ("blurry", "repeating", "gaussian-schedule", "time")
+        },
     },
     "strategy": {},
     "curriculum": {"explicit": {"order": [2, 0, 1, 4, 3]}, "towards": {"target": 2}},

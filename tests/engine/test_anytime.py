@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +155,17 @@ def test_the_curve_by_hand() -> None:
     assert found == {"min_accuracy": 0, "worst_case_accuracy": 0.5}
     assert result.metrics["windowed_forgetting_10"] == 0.5  # of the first: 1, 0; none of the second
     assert result.metrics["windowed_plasticity_10"] == 1
+
+
+def test_an_experience_that_comes_again_is_one_column_and_then_not_old() -> None:
+    once = two_domains()
+    again = replace(once, experiences=(*once, once[0]), columns=once.experiences)
+    result = clp.run(again, LateBloomer, batch_size=2, evaluate_every=3, out=None)
+    nan = math.nan
+    columns = [[0, nan], [1, nan], [1, nan], [0, 0], [1, 1], [1, 1], [0, 0], [1, 1], [1, 1]]
+    assert np.array_equal(result.anytime_by_experience, np.array(columns), equal_nan=True)
+    assert result.metrics["min_accuracy"] == 0  # of the second alone, while the first came again
+    assert result.metrics["worst_case_accuracy"] == 0.5
 
 
 def test_the_end_of_an_experience_is_measured_once() -> None:

@@ -297,7 +297,15 @@ def test_a_stream_imports_only_what_it_needs(tmp_path: Path) -> None:
     environment = {**os.environ, "CLP_DATA": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     images, again, text, text_again = (set(line.split()) for line in done.stdout.splitlines())
-    always = {"data", "data.datasets", "data.natural", "sharing", "class_groups", "row_groups"}
+    always = {
+        "data",
+        "data.datasets",
+        "data.natural",
+        "sharing",
+        "class_groups",
+        "row_groups",
+        "shots",
+    }
     of_images = always | {"images", "transforms"}
     assert images == of_images | {"data.sources", "data.formats"}  # the files are read
     read = {"data.text_sources", "data.text_formats", "data.formats", "data.fetch"}

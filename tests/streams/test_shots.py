@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,18 @@ import pytest
 import torch
 
 import cl_platform as clp
+from cl_platform.config.documents import parse
+from cl_platform.config.run_config import apply_settings, parse_config, with_flags
 from cl_platform.config.signatures import build
+from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput
 from streams.data.own import Rows, Source
 from streams.doors import stream_of
+from sweeps.space import points
+from sweeps.spec import parse_spec
+from tests.conftest import ROOT
+
+PAGE = (ROOT / "docs" / "few_shot.md").read_text()
 
 CLASSES = [f"class{c}" for c in range(7)]
 
@@ -148,6 +158,42 @@ def test_a_list_that_does_not_fit_is_one_line(tmp_path: Path, text: str, says: s
         shared(**given, shots=[None, 2])
     assert str(caught.value).startswith(f"{tmp_path / 'session_2.txt'} {says}")
     assert "\n" not in str(caught.value)
+
+
+def test_open_streams_of_other_shots_share_the_state_of_the_base() -> None:
+    """A closed one has all its data in every key, those of the sessions included."""
+
+    def keys(shots: Any, seed: int = 0) -> tuple[str, ...]:
+        stream = {"name": "split-digits", "experiences": [4, 3, 3], "open": True}
+        few = {**stream, "shots": shots, "shots_seed": seed}
+        return make_plan(parse_config({"stream": few, "strategy": "finetune"})).keys
+
+    five = keys([None, 5])
+    for others in (keys([None, 1]), keys([None, 5], seed=1)):
+        assert [k == other for k, other in zip(five, others, strict=True)] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+    assert [k == other for k, other in zip(five, keys([None, 5, 1]), strict=True)][1:] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_what_the_page_says_can_be_run() -> None:
+    commands = re.findall(r"^clp run (.*)$", PAGE, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        words = shlex.split(command)
+        given = [*zip(words[::2], words[1::2], strict=True)]
+        flags = {word[2:].replace("-", "_"): value for word, value in given if word != "--set"}
+        changes = [value for word, value in given if word == "--set"]
+        parse_config(apply_settings(with_flags({}, flags), changes))
+    (document,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(points(parse_spec(parse(document)))) == 30
 
 
 @pytest.mark.parametrize(

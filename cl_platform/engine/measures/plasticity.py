@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def features_of(strategy: Strategy, sample: Sample) -> tuple[Units, Tensor | Non
     Features are what the classifier gets: that of a :class:`Classifier`, or the last linear layer
     of the forward pass; None where there is no such layer.
     """
-    model = innermost(strategy).model
+    model: Any = innermost(strategy).model
     units, ours, logits = Units(getattr(model, "classifier", None)), [], []
     # Some methods classify by the model's features, and never call its classifier.
     asks = isinstance(model, Classifier) and not strategy.takes_features
@@ -107,4 +108,5 @@ def stable_rank(features: Tensor) -> float:
 
 
 def _singular(features: Tensor) -> Tensor:
-    return torch.linalg.svdvals(features.detach().cpu().double())
+    found: Tensor = torch.linalg.svdvals(features.detach().cpu().double())
+    return found

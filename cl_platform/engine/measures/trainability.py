@@ -44,8 +44,10 @@ def trainability(model: nn.Module, x: Tensor, config: Optimizer, steps: int) -> 
     )
     assert optimizer is not None
 
+    own: dict[str, Tensor] = {**buffers, **trained}
+
     def logits(rows: Tensor) -> Tensor:
-        found: Tensor = functional_call(model, (trained, buffers), (x[rows],))
+        found: Tensor = functional_call(model, own, (x[rows],))
         return found
 
     modes = [(module, module.training) for module in model.modules()]
