@@ -370,7 +370,8 @@ class Stream:
             chosen: by place, from 0, or by name: experiences, or columns where the stream has any.
 
         Raises:
-            BadInput: there are none of these, or nothing is left to be learned.
+            BadInput: there are none of these, nothing is left to be learned, or what is left
+                trains classes of theirs.
         """
         parts = self.columns or self.experiences
         names = [e.name for e in parts]
@@ -383,9 +384,18 @@ class Stream:
                 f"held out of stream {self.name!r:.80}: {f'{list(chosen)}':.80}; give different "
                 f"ones of its {len(parts)}, not all, by number or name ({some:.200})"
             )
+        by_task, left = {e.task: e for e in parts}, {parts[i].task for i in held}
+        apart = {c for i in held for c in parts[i].classes}
+        for e in self.experiences:
+            others = {*e.classes} - {*by_task[e.task].classes}
+            if e.task not in left and not others.isdisjoint(apart):
+                raise BadInput(
+                    f"stream {self.name!r:.80} mixes experiences: {e.name!r:.60} trains classes "
+                    "of what is to be held out; hold it out of the stream inside, "
+                    "stream.inner.held_out"
+                )
         order = [*(i for i in range(len(parts)) if i not in held), *held]
         label = {parts[i].task: task for task, i in enumerate(order)}
-        left = {parts[i].task for i in held}
         renumbered = {e: replace(e, task=label[e.task]) for e in self.parts()}
         return replace(
             self,

@@ -134,3 +134,17 @@ def test_a_data_set_of_other_inputs_is_refused() -> None:
     section = {"name": "with-held-out", "inner": "split-digits", "held_out": ["blobs"]}
     with pytest.raises(ClpError, match="shape"):
         build("stream", section)
+
+
+@pytest.mark.parametrize("name", ["blurry", "repeating"])
+def test_what_is_held_out_inside_a_schedule_is_never_trained(name: str) -> None:
+    inner = {"name": "split-digits", "samples": 20}
+    plain = build("stream", {"name": name, "inner": inner})
+    held = build("stream", {"name": name, "inner": {**inner, "held_out": [1]}})
+    assert held.held_out == (4,)
+    assert not {2, 3} & {int(c) for e in held.experiences for c in e.train.y}
+    if name == "blurry":
+        with pytest.raises(BadInput, match="hold it out of the stream inside"):
+            plain.holding_out([1])
+    else:
+        assert plain.holding_out([1]).held_out == (4,)
