@@ -2,7 +2,7 @@
 
 Chance c_j is the accuracy of guessing among the classes that may be predicted in column j; see
 :func:`cl_platform.core.matrix.chances`. Where what is normalised by is not above chance, a metric
-is nan, and says so in one line.
+is nan, and those that a run asks for say so in one line.
 
 Source: Srinivasan et al. 2022 (CLiMB), section 3.
 """
@@ -27,6 +27,8 @@ def normalised_forgetting(r: AccuracyMatrix) -> float:
     before = rows < len(r.rows) - 1
     columns, rows = columns[before], rows[before]
     learned, now = r.values[rows, columns], r.values[-1, columns]
+    if r.chances and (learned <= np.array(r.chances)[columns]).any():
+        return math.nan  # without a line: it is computed for every run, asked for or not
     return _ratio(learned - now, learned, r, columns, "was learned")
 
 

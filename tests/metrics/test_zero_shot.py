@@ -89,6 +89,7 @@ def test_what_is_not_above_chance_is_said_and_normalises_nothing(
     assert "'normalised_transfer' is nan: an experience is learned alone" in line
     assert math.isnan(value_of(metric, r, {}))  # no reference, and so no word of it
     assert math.isnan(normalised_forgetting(AccuracyMatrix(MTIL)))  # no chance is known
+    assert math.isnan(normalised_forgetting(two([0.5, 0.5], [0.4, 0.5], [0.5, 0.9])))
     one_class = two([1, 1], [1, 1], [1, 1], chances=(1.0, 1.0))
     assert math.isnan(normalised_forgetting(one_class))  # by itself, without a line
 

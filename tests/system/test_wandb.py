@@ -237,7 +237,7 @@ def test_the_documentation_lists_the_schema() -> None:
 def test_what_is_called_better_is_better() -> None:
     keeps = np.tri(4, 3, -1) + np.triu(np.full((4, 3), 0.5)) * (np.arange(4) > 0)[:, None]
     forgets = 0.8 * np.eye(4, 3, -1)
-    given = {"held_out": (3,), "chances": (0.1,) * 4}
+    given = {"held_out": (3,), "chances": (0.1,) * 4, "sizes": (10,) * 4}
     matrices = (np.c_[keeps, np.full(4, 0.5)], np.c_[forgets, np.full(4, 0.1)])
     good, bad = (compute_metrics(AccuracyMatrix(values, **given)) for values in matrices)
     for name in good:
