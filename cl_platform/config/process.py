@@ -138,6 +138,7 @@ def _of_numpy() -> list[Setting]:
 def _of_torch() -> list[Setting]:
     import torch
     from torch import backends, cuda
+    from torch.backends import opt_einsum  # torch 2.6 leaves it to be imported
 
     def function(name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> Setting:
         return Setting(f"torch.{name}", get, put)
@@ -203,7 +204,7 @@ def _of_torch() -> list[Setting]:
         backends: ["fp32_precision"],
         backends.mkldnn: ["enabled", "deterministic", "fp32_precision"],
         backends.cudnn: ["enabled", "benchmark", "deterministic", "allow_tf32", "fp32_precision"],
-        backends.opt_einsum: ["enabled", "strategy"],
+        opt_einsum: ["enabled", "strategy"],
         backends.quantized: ["engine"],
         backends.cuda.matmul: [
             "allow_tf32",
