@@ -25,7 +25,9 @@ def image() -> Iterator[str]:
     if shutil.which("docker") is None or docker("info").returncode:
         pytest.skip("no Docker daemon answers here: the image is not built")
     file = str(ROOT / "docker" / "Dockerfile")
-    built = docker("build", "-q", "-f", file, "-t", IMAGE, "--build-arg", "EXTRAS=sweeps", str(ROOT))
+    built = docker(
+        "build", "-q", "-f", file, "-t", IMAGE, "--build-arg", "EXTRAS=sweeps", str(ROOT)
+    )
     assert built.returncode == 0, built.stderr
     yield IMAGE
     docker("image", "rm", "-f", IMAGE)
