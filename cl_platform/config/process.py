@@ -161,7 +161,7 @@ def _of_torch() -> list[Setting]:
         # First the device: what follows makes tensors. Putting "cpu" would wrap every call.
         function(
             "set_default_device",
-            torch.get_default_device,
+            lambda: torch.empty(0).device,  # torch 2.6 cannot be asked once None was put
             lambda d: torch.set_default_device(None if d.type == "cpu" else d),
         ),
         function("set_default_dtype", torch.get_default_dtype, torch.set_default_dtype),
