@@ -103,7 +103,7 @@ def _carry_out(argv: list[str]) -> int:
     except FileNotFoundError:
         return _refuse(["the working folder has been removed; change to another one"], 2)
     try:
-        app()(argv, exit_on_error=False, print_error=False)
+        app()(_as_settings(argv), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except SystemExit as end:
         if end.code:
@@ -123,6 +123,20 @@ def _carry_out(argv: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _refuse([f"{where}{error.strerror or one_line(error)}; give another path"], 1)
     return 0
+
+
+def _as_settings(argv: list[str]) -> list[str]:
+    """Return a command line with each ``--stream.blur 0.3`` as ``--set stream.blur=0.3``."""
+    words: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not (key.startswith("--") and "." in key):
+            words.append(word)
+            continue
+        value = value if equals else next(rest, "")
+        words += ["--set", f"{key[2:]}={value}"]
+    return words
 
 
 def _of_the_output(error: OSError) -> bool:

@@ -29,6 +29,7 @@ PURPOSES = {
     "curricula": "optimal transport (distance=ot)",
     "export": "clp export --to onnx or hf",
     "cloud": "--out s3://bucket/folder",
+    "energy": "energy of NVIDIA GPUs",
     "avalanche": "Avalanche's methods and data",
 }
 _REQUIREMENT = re.compile(

@@ -59,7 +59,8 @@ def check_section(
         faults = faults_of(error, model, where)
     for name in sorted(nested.keys() & filled.keys()):
         try:
-            inner = _nested_section(nested[name], filled[name], model.model_fields[name])
+            value = given.get(name, filled[name])  # as given: pydantic takes records apart
+            inner = _nested_section(nested[name], value, model.model_fields[name])
         except BadInput as error:
             faults.append(f"{where}.{name}: {error}")
             continue
@@ -117,6 +118,8 @@ def object_faults(strategy: Any, where: str = "strategy") -> list[str]:
 def _nested_section(base: Any, value: Any, field: Any) -> Section:
     """The section of a nested plugin; parameters without a name are those of the default one."""
     kind, default = base.plugin_kind, field.get_default(call_default_factory=True)
+    if isinstance(value, base) and not hasattr(value, "hyperparameters"):
+        raise BadInput(f"a {kind} object has no name: give what is around it as an object, too")
     if isinstance(value, base):
         return {"name": registry.name_of(kind, type(value)), **value.hyperparameters()}
     if isinstance(default, base) and isinstance(value, Mapping) and "name" not in value:

@@ -194,6 +194,15 @@ class Strategy(nn.Module):
         """Return a hash of the files that it reads, which keys cover; empty if it reads none."""
         return ""
 
+    def evaluation_weights(self) -> dict[str, Tensor]:
+        """Return the weights that it is evaluated with, where these are not those it trains.
+
+        Evaluations, in the midst of training as well, exported networks, and calibration have them
+        in the place of the parameters and buffers of these names, in their shapes. It changes
+        nothing, and what it draws is drawn again.
+        """
+        return {}
+
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return numbers worth a look after an experience, by name, for events and W&B."""
         return {}

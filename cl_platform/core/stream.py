@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -110,6 +110,8 @@ class Stream:
             (it comes again); the last columns may have none: they are held out, which is to say
             scored and never learned. Test data of experiences are not used then.
     """
+
+    plugin_kind: ClassVar[Literal["stream"]] = "stream"  # one that is made of another has it inside
 
     name: str
     scenario: Scenario

@@ -96,6 +96,9 @@ class Wrapper(Strategy):
     def end_experience(self, experience: Experience) -> None:
         self.inner.end_experience(experience)
 
+    def evaluation_weights(self) -> dict[str, Tensor]:
+        return {f"inner.{name}": w for name, w in self.inner.evaluation_weights().items()}
+
     def diagnostics(self) -> dict[str, float | list[float]]:
         return self.inner.diagnostics()
 

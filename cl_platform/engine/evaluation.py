@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -169,21 +168,22 @@ class Evaluator:
         )
 
     @torch.inference_mode()
-    def mean_accuracy(
+    def accuracies(
         self,
         strategy: Strategy,
         learned: Collection[int],
         seen: Collection[int],
         features: Featured = None,
-    ) -> float:
-        """Return the mean accuracy on the experiences of some task labels under the scenario's own
-        mask, whose classes are those in `seen`."""
+    ) -> list[float]:
+        """Return the accuracy on the experience of each of some task labels, in their order, under
+        the scenario's own mask, whose classes are those in `seen`."""
         tasks = sorted(learned)
         allowed = self._allowed(seen)[self.own]
         correct = self._zeros(len(self.experiences))
         for chunk, logits in self._predictions(strategy, features, tasks):
             correct.index_add_(0, chunk.task, credit(logits, chunk.y, allowed[chunk.task]))
-        return fmean((correct.cpu() / self.sizes)[tasks].tolist())
+        found: list[float] = (correct.cpu() / self.sizes)[tasks].tolist()
+        return found
 
     @torch.inference_mode()
     def score(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.engine.fold import Fold
+from cl_platform.engine.measures.measuring import asked
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
 from cl_platform.engine.teaching import following
 from cl_platform.errors import ClpError
 from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
+from cl_platform.metrics.plasticity import last_row
+from cl_platform.metrics.stability_gap import Curves, stability_gap
 from cl_platform.parallel.launch import team_of
 from cl_platform.parallel.team import Team
 from cl_platform.results.load import DEFAULT_OUT as DEFAULT_OUT
@@ -33,6 +38,12 @@ from cl_platform.results.result import Result
 from cl_platform.storage.files import location, read_json, write_json
 from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep, Record, StateStore
 from cl_platform.tracking.sinks import EventLog, Sink, Trackers
+
+# Costs of which a run has that of its largest state.
+LARGEST = (
+    *("peak_memory_bytes", "parameters", "trainable_parameters"),
+    *("stored_bytes", "memory_bytes"),
+)
 
 
 def execute(
@@ -222,6 +233,8 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
         calibration=_calibration(plan, records, n),
         class_accuracy=by_class[:, list(plan.labels)],  # as the stream numbers them
         anytime=_anytime(records),
+        anytime_by_experience=_curves(plan, records, n).values,
+        plasticity=_plasticity(plan, records, n),
         rows=plan.rows(n) if plan.config.evaluate != 1 else [],
     )
 
@@ -247,7 +260,8 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
     metrics["calibration_error"] = calibration_error(_calibration(plan, records, n).trained())
     if curve := _anytime(records):
         metrics["anytime_accuracy"] = anytime_accuracy(curve)
-    return metrics
+        metrics |= stability_gap(_curves(plan, records, n))
+    return metrics | last_row(_plasticity(plan, records, n))
 
 
 def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
@@ -296,9 +310,31 @@ def _anytime(records: list[Record]) -> list[list[float]]:
     curve: list[list[float]] = []
     before = 0.0
     for record in records:
-        curve += [[before + samples, accuracy] for samples, accuracy in record.anytime]
+        curve += [[before + samples, accuracy] for samples, accuracy, *_ in record.anytime]
         before += record.cost.get("samples", 0)
     return curve
+
+
+def _curves(plan: Plan, records: list[Record], n: int) -> Curves:
+    """Return the accuracies during the first n steps, on what the columns of their matrix are."""
+    tasks = [e.task for e in plan.stream.scored][: len(_calibration(plan, records, n))]
+    values, old = [], []
+    learned: set[int] = set()
+    for step, record in zip(plan.steps, records[1:], strict=False):
+        now = {e.task for e in step.sources}
+        before = learned - (now if now <= learned else set())  # it may be one that comes again
+        learned |= now
+        for _, _, *found in record.anytime:
+            row = dict(zip(sorted(learned), found, strict=True))
+            values.append([row.get(task, math.nan) for task in tasks])
+            old.append([task in before for task in tasks])
+    return Curves(np.array(values), np.array(old))
+
+
+def _plasticity(plan: Plan, records: list[Record], n: int) -> dict[str, list[float | None]]:
+    """Return what was measured of each row besides accuracies, by name."""
+    rows = [asked(record.measured, plan.measures) for record in _by_row(plan, records, n)]
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain(*rows))}
 
 
 def _cost(records: list[Record]) -> dict[str, float]:
@@ -308,12 +344,14 @@ def _cost(records: list[Record]) -> dict[str, float]:
     cost = {name: total(name) for name in ("train_seconds", "eval_seconds")}
     cost = {"seconds": sum(cost.values()), **cost}
     cost |= {name: int(total(name)) for name in ("steps", "samples")}
-    for name in ("peak_memory_bytes", "parameters", "trainable_parameters", "stored_bytes"):
+    for name in LARGEST:
         cost[name] = int(max(r.cost.get(name, 0.0) for r in records))
     if any("threads" in r.cost for r in records):
         cost["threads"] = int(max(r.cost.get("threads", 0.0) for r in records))
     if any("flops" in r.cost for r in records):
         cost["flops"] = int(total("flops"))
+    if any("energy_joules" in r.cost for r in records):
+        cost["energy_joules"] = total("energy_joules")
     if any("compiled_steps" in r.cost for r in records):
         cost["compiled_steps"] = int(total("compiled_steps"))
     if any("epochs" in r.cost for r in records):  # which early stopping decides

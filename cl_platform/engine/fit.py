@@ -60,6 +60,8 @@ def training_faults(
             yield f"augmentation {section['name']!r} {error}"
     if config.compile and config.count_flops:
         yield "count_flops: torch's counter does not see into compiled steps; leave one of them out"
+    if config.budget is not None and config.budget.flops and not config.count_flops:
+        yield "budget.flops is compared with FLOPs that are counted: give count_flops=true"
     if config.processes > 1 and config.compile:
         yield f"processes={config.processes} shares out losses as they are: leave compile out"
     if config.processes > 1 and config.device not in ("cpu", "cuda"):

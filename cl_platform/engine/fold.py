@@ -25,7 +25,9 @@ from cl_platform.engine.groups import check_groups
 from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
-from cl_platform.engine.machine.cost import Meter, Stopwatch
+from cl_platform.engine.machine.cost import Builder, Meter, Stopwatch
+from cl_platform.engine.measures.measuring import asked, measure
+from cl_platform.engine.measures.plasticity import Measured
 from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.pacing.epochs import epochs_of
 from cl_platform.engine.pacing.scores import look_at
@@ -57,7 +59,7 @@ class Lesson:
         steps: of the training, which have not begun.
         meter: of what it costs.
         checkpoints: on the way.
-        curve: [samples shown, accuracy], filled during training.
+        curve: as ``State.anytime``, filled during training.
         batches: in all its epochs.
     """
 
@@ -154,7 +156,12 @@ class Fold:
         return False
 
     def _complete(self, k: int) -> bool:
-        """Return whether a state has its record, which is of all experiences or there is none."""
+        """Return whether a state has its record, with all that the run measures."""
+        measured = self.records[k].measures.items()
+        return self._scored(k) and self.plan.measures.items() <= measured
+
+    def _scored(self, k: int) -> bool:
+        """Return whether a state has scores, which are of all experiences or there are none."""
         return all(split in self.records[k].rows for split in self.splits)
 
     def begin(self, step: int = 0) -> None:
@@ -163,7 +170,9 @@ class Fold:
         seed = self.plan.config.seed
         self.rng.restart(0)
         self.strategy: Strategy = self.plan.make_strategy()
-        self.info = self.plan.info(self.rng, step)
+        info = self.plan.info(self.rng, step)
+        builder = Builder(info.build_model)
+        self.info = replace(info, build_model=builder)
         with self.blaming(0), global_generators(seed_for(seed, 0, "global")):
             self.strategy.setup(self.info)
             self.strategy.to(self.device)
@@ -177,6 +186,8 @@ class Fold:
             self.choices.make(self.strategy, self.plan.stream[0])
         self.features = self.plan.features(self.strategy)
         self.state = State(self.strategy.state_dict())
+        # Of a model as it was built, before the method added to it.
+        self._own_bytes = min(builder.nbytes, self.state.nbytes())
         self.position = 0
 
     def load(self, k: int) -> bool:
@@ -267,7 +278,8 @@ class Fold:
         config = plan.at(k)
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
-        meter = Meter(self.device, plan.config.count_flops)
+        # Of several processes, each has a device of its own, and a counter.
+        meter = Meter(self.device, plan.config.count_flops, energy=self.team is None)
         curve: list[list[float]] = []
         attended = Checkpoints(self.store, plan.keys[k], self.rng, meter, curve, not beside)
         if self.team is not None:
@@ -302,8 +314,8 @@ class Fold:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
                     evaluator, known = self._evaluator("test"), (self._learned(k), self._seen(k))
-                    accuracy = evaluator.mean_accuracy(self.strategy, *known, self.features)
-                    curve.append([samples, accuracy])
+                    found = evaluator.accuracies(self.strategy, *known, self.features)
+                    curve.append([samples, fmean(found), *found])
 
         def validate() -> float:
             return score() if self.team is None else self.team.agree(score)
@@ -358,7 +370,7 @@ class Fold:
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
         lesson.checkpoints.remove()
-        if not (self._complete(k) or plan.evaluates(k)):
+        if not (self._scored(k) or plan.evaluates(k)):
             self.records[k] = Record(
                 cost=self.state.cost, anytime=self.state.anytime, evaluator=plan.evaluator
             )
@@ -368,7 +380,7 @@ class Fold:
         """Return the record of what was learned so far, for a strategy that goes by it."""
         if not (self.strategy.needs_validation and self.position):
             return []
-        if not self._complete(self.position):
+        if not self._scored(self.position):
             self.evaluate()
         row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
         return [row[identity] for identity in self._learned(self.position).values()]
@@ -457,6 +469,7 @@ class Fold:
             seed = global_generators(self.plan.config.seed)
             with self.blaming(k), seed, self.choices.computing(), shown:
                 scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
+        before, measured = self.records[k], self._measured()
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
             self._cost(clock.seconds()),
@@ -465,9 +478,27 @@ class Fold:
             self._anytime(scores["test"].row),
             self.plan.evaluator,
             scores[self.splits[-1]].signals,
+            {**before.measured, **measured},
+            {**before.measures, **self.plan.measures},
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
         self._emit_row(k, reused=False)
+
+    def _measured(self) -> dict[str, Measured]:
+        """Measure what the run asks for besides scores, of the present state."""
+        if not self.plan.measures:
+            return {}
+        plan = self.plan
+        with (
+            self.blaming(self.position),
+            self.rng.rewound(),
+            global_generators(plan.config.seed),
+            self.choices.computing(),
+            evaluating(self.strategy, self.state.average),
+        ):
+            # By the settings of the first step, so that all states have the same.
+            data = (plan.stream, self.features, plan.at(1))
+            return measure(plan.measures, self.strategy, *data)
 
     def _cost(self, eval_seconds: float) -> dict[str, float]:
         """Return what the present state cost to train, evaluate and store."""
@@ -478,6 +509,7 @@ class Fold:
             "parameters": float(sum(n for n, _ in parameters)),
             "trainable_parameters": float(sum(n for n, trained in parameters if trained)),
             "stored_bytes": float(self.state.nbytes()),
+            "memory_bytes": float(self.state.nbytes() - self._own_bytes),
             "threads": float(self.choices.threads or 0),
         }
 
@@ -488,10 +520,17 @@ class Fold:
         tasks = self._learned(self.position)
         learned = [e.identity for e in self.plan.stream.scored if e.task in tasks]
         own = row[OWN_MASK[self.plan.stream.scenario]]
-        return [*self.state.anytime, [self.state.cost["samples"], fmean(own[i] for i in learned)]]
+        mean = fmean(own[i] for i in learned)
+        by_task = sorted(self.plan.stream.scored, key=lambda e: e.task)
+        each = [own[e.identity] for e in by_task if e.task in tasks]
+        return [*self.state.anytime, [self.state.cost["samples"], mean, *each]]
 
     def _emit_row(self, k: int, reused: bool) -> None:
-        self.trackers.emit("evaluated", step=k, rows=self.records[k].rows, reused=reused)
+        record = self.records[k]
+        more = (
+            {"measured": asked(record.measured, self.plan.measures)} if self.plan.measures else {}
+        )
+        self.trackers.emit("evaluated", step=k, rows=record.rows, reused=reused, **more)
 
 
 def _looks(plan: Plan) -> list[Tensor]:

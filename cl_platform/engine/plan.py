@@ -88,6 +88,7 @@ class Plan:
         pretrained: whether the model's weights are the same in every run, whatever the seed.
         evaluator: digest of the code that evaluates states.
         scored: the same with the code of the metrics.
+        measures: what is measured of states besides, by name, with a digest of how.
         data: digest of the stream as given: its facts and data, before any order or relabelling.
         labels: the class index in this run of each class of the stream as given.
         objects: the sections that the caller gave as objects.
@@ -110,6 +111,7 @@ class Plan:
     pretrained: bool = False
     evaluator: str = ""
     scored: str = ""
+    measures: dict[str, str] = field(default_factory=dict)
     data: str = ""
     labels: tuple[int, ...] = ()
     objects: tuple[str, ...] = ()
@@ -165,6 +167,7 @@ class Plan:
             run_id=f"{self.run_id}'s reference model of experience {k}",
             pacing=None,
             reference=None,
+            measures={},
             evaluators={},
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 from cl_platform.config import registry
 from cl_platform.config.per_experience import at, distinct, item, series
 from cl_platform.config.registry import Kind
-from cl_platform.config.run_config import RunConfig
+from cl_platform.config.run_config import BESIDE_TRAINING, RunConfig
 from cl_platform.config.signatures import check_section, instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.digests import digest
@@ -31,6 +31,7 @@ from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.fit import augmentation_of, training_faults
+from cl_platform.engine.measures.measuring import wanted
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Reference, Step, steps_of
 from cl_platform.engine.teaching import teaching_faults
@@ -186,10 +187,11 @@ class Planner:
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
-        deciding = []
+        measures = wanted(config)
+        deciding = [measures] if measures else []
         if teacher is not None:  # its decisions are not known yet
             arranged, keys = replace(arranged, steps=()), keys[:1]
-            deciding = [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
+            deciding += [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
         # Then each order has test data of its own.
         own_data = curriculum.level == "classes" or given.open
         return Plan(
@@ -205,6 +207,7 @@ class Planner:
             pretrained=pretrained,
             evaluator=evaluator,
             scored=scored,
+            measures=measures,
             data=self._cached("given", _key(config.stream), lambda: _identity(given)),
             labels=arranged.labels,
             objects=tuple(self.objects),
@@ -375,8 +378,9 @@ class Planner:
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
         settings = _settings(at(config, 1))
-        del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
-        del settings["evaluate"]
+        # Its order, and its data, show in the steps.
+        for name in ("curriculum", "stream", "evaluate", *BESIDE_TRAINING):
+            settings.pop(name, None)
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping or template.needs_validation:
             # Then a state depends on accuracies.
@@ -459,9 +463,19 @@ def _identity(stream: Stream) -> str:
 
 
 def _facts(stream: Stream) -> list[Any]:
-    """Return what a stream contributes to every state: names, preprocessing, and data."""
+    """Return what a stream contributes to every state: names, preprocessing, and data; and the
+    classes of each task where its experiences do not say them."""
     identities = sorted(e.identity for e in stream.experiences)
-    return [stream.scenario, stream.class_names, repr(stream.preprocess), stream.online, identities]
+    facts = [
+        stream.scenario,
+        stream.class_names,
+        repr(stream.preprocess),
+        stream.online,
+        identities,
+    ]
+    if {*stream.columns} <= {*stream.experiences}:
+        return facts
+    return [*facts, sorted((e.task, e.classes) for e in stream.columns)]
 
 
 def _open_facts(stream: Stream, k: int) -> list[Any]:

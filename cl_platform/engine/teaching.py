@@ -42,7 +42,12 @@ def teaching_faults(
         yield f"{teaches} lets experiences come again, and {kind}; leave it out"
     if config.evaluate != 1:
         yield f"evaluate={config.evaluate}: {teaches} goes by every row; leave it out"
-    if not {*stream.experiences} <= {*stream.scored}:
+    if stream.n_learned < len(stream):
+        yield (
+            f"{teaches} decides what comes again, and in stream {stream.name!r} experiences do so "
+            "by themselves; give the stream that it is made of"
+        )
+    elif not {*stream.experiences} <= {*stream.scored}:
         yield (
             f"{teaches} watches what it teaches, and stream {stream.name!r} is scored on other "
             "experiences than it trains on"

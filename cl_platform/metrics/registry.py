@@ -18,7 +18,7 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
-Input = Literal["matrix", "references", "calibration", "curve", "cost"]
+Input = Literal["matrix", "references", "calibration", "curve", "curves", "states", "cost"]
 Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
@@ -34,7 +34,8 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the matrix and ``references``, or something else.
+        computed_from: ``matrix`` alone, the matrix and ``references``, or something else; of what
+            is measured of ``states``, a value per row.
         columns: of the matrix that it is given: those ``trained``, or ``all``, the held-out ones
             included.
     """
@@ -58,7 +59,7 @@ class Metric:
         """The masks that it is computed under: every one, the scenario's own, or none."""
         if self.computed_from in ("matrix", "references"):
             return "every"
-        return "none" if self.computed_from == "cost" else "own"
+        return "none" if self.computed_from in ("cost", "states") else "own"
 
     @property
     def meaning(self) -> str:
@@ -80,7 +81,9 @@ _COSTS = {
     "samples": ("samples", ""),
     "flops": ("compute", "FLOP"),
     "peak_memory_bytes": ("peak memory", "B"),
+    "energy_joules": ("energy", "J"),
     "stored_bytes": ("state", "B"),
+    "memory_bytes": ("memory beside the model", "B"),
     "parameters": ("all parameters", "parameters"),
     "trainable_parameters": ("parameters", "parameters"),
 }

@@ -56,6 +56,10 @@ class Result:
         class_accuracy: accuracy by class under the own mask on test data, (T+1, n_classes), row 0
             before training, nan for classes without samples; None likewise.
         anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
+        anytime_by_experience: at the same points, the accuracy on each experience, in the order of
+            the matrix's columns; nan before it is learned.
+        plasticity: by name, what was measured of each row of the matrix besides accuracies, with
+            ``plasticity`` or ``trainability_steps``; None for what the network does not have.
         objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
         visits: where one experience does not follow the other, as with a teacher: [experience,
             training samples] of each step, in the order of learning.
@@ -81,6 +85,8 @@ class Result:
     anytime: list[list[float]] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict, repr=False)
     visits: list[list[int]] = field(default_factory=list)
+    anytime_by_experience: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    plasticity: dict[str, list[float | None]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
 
     @property
@@ -198,6 +204,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `result.json`; undefined metrics become null, with a note."""
+        by_experience = self.anytime_by_experience
         document = {
             "run_id": self.run_id,
             "config": self.config,
@@ -216,6 +223,8 @@ class Result:
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
             **({"visits": self.visits} if self.visits else {}),
+            **({"anytime_by_experience": _nulled(by_experience)} if by_experience.size else {}),
+            **({"plasticity": self.plasticity} if self.plasticity else {}),
             **({"rows": self.rows} if self.rows else {}),
         }
         return finite(document)
@@ -260,6 +269,8 @@ class Result:
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
             anytime=data.get("anytime", []),
             visits=visits,
+            anytime_by_experience=np.array(data.get("anytime_by_experience", [[]]), np.float64),
+            plasticity=data.get("plasticity", {}),
             rows=rows,
         )
 

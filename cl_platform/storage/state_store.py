@@ -46,7 +46,8 @@ class State:
         strategy: its ``state_dict()``: parameters, buffers, memory, counters.
         optimizer: the optimizer's state by parameter name; empty if it starts anew.
         cost: of the training step that led here.
-        anytime: [samples shown, accuracy], measured during that step.
+        anytime: [samples shown, mean accuracy, accuracy on each experience so far], measured during
+            that step; experiences by their tasks.
         average: of the weights, which are evaluated in their place; see
             :func:`cl_platform.engine.steps.evaluating`. Empty without ``ema``.
     """
@@ -80,9 +81,12 @@ class Record:
         cost: of the training step that led here, and of the evaluation.
         calibration, class_accuracy: on test data; see
             :class:`cl_platform.engine.evaluation.Scores`.
-        anytime: [samples shown, accuracy] during and at the end of the step that led here; empty
+        anytime: as in :class:`State`, during and at the end of the step that led here; empty
             without ``evaluate_every``.
         evaluator: digest of the evaluating code; rows of other code are not used.
+        measured: what else was measured, by what a run asks for (``plasticity``) and by name; None
+            stands for what the network does not have.
+        measures: how, as ``Plan.measures``.
         signals: what teachers see besides accuracies, by name and experience identity; see
             :class:`cl_platform.engine.evaluation.Scores`.
     """
@@ -94,6 +98,8 @@ class Record:
     anytime: list[list[float]] = field(default_factory=list)
     evaluator: str = ""
     signals: dict[str, dict[str, float]] = field(default_factory=dict)
+    measured: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    measures: dict[str, str] = field(default_factory=dict)
 
 
 class StateStore:

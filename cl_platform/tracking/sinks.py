@@ -5,7 +5,8 @@ Events are dictionaries with a key ``event``:
 =============  ====================================================================================
 ``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``
 ``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
-``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``
+``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``,
+               ``measured`` (by name; None for what the network does not have) where asked for
 ``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
 ``end``        ``result`` (as in result.json)
 ``failed``     ``error``

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,16 @@ class Explicit(Curriculum):
     order: Sequence[int]
 
     def __call__(self, stream: Stream, rng: np.random.Generator) -> Sequence[int]:
+        again = [k for k, n in Counter(self.order).items() if n > 1]
+        if again and self.level == "experiences":
+            text = ",".join(map(str, self.order))
+            missing = sorted({*range(len(stream))} - {*self.order})
+            absent = f" and {missing[0]} is missing" if missing else ""
+            raise CurriculumError(
+                f"curriculum {text:.60}: an order has each experience once; {again[0]} comes again"
+                f"{absent}. To learn some again: --stream repeating --set stream.inner=NAME "
+                f"--set 'stream.order=[{text:.60}]'"
+            )
         return self.order
 
 

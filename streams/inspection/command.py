@@ -22,6 +22,7 @@ CLASSES, EXPERIENCES = 24, 20  # rows of a table; of more the first and the last
 EVEN = 1.25  # sizes of classes are shown as bars if they differ by more
 NAME, BAR = 34, 20  # letters of a class, and of the bar of the largest one
 LONG = 44  # letters of an experience
+SPLITS = ("train", "validation", "test")
 SHORT, EXAMPLE = 22, 34  # letters of a class and of a text beside it
 
 data = App(name="data", help="Look at data before anything is trained on them.")
@@ -101,7 +102,8 @@ def _show(found: Findings, texts: Mapping[str, str]) -> None:
     console.print(Text(found["stream"], style="bold"))
     for line in _heading(found):
         console.print(line, style="dim")
-    for table in (_classes(found, texts), _experiences(found)):
+    columns = [_columns(found)] if found["columns"] else []
+    for table in (_classes(found, texts), _experiences(found), *columns):
         console.print()
         console.print(Whole(table), crop=False)
     console.print()
@@ -119,9 +121,10 @@ def _heading(found: Findings) -> list[str]:
     shape = " x ".join(map(str, inputs["shape"]))
     sizes = ", ".join(f"{n:,} {split}" for split, n in samples.items() if n)
     where = "memory-mapped" if inputs["mapped"] else "in memory"
+    scored = f", scored on {len(found['columns'])}" if found["columns"] else ""
     lines = [
         f"{found['scenario']}-incremental{online}: {len(found['experiences'])} experiences of "
-        f"{len(found['classes'])} classes",
+        f"{len(found['classes'])} classes{scored}",
         f"{sizes} samples, {decimal(inputs['bytes'])} {where}",
         f"{inputs['kind']}, {shape} {inputs['dtype']}",
     ]
@@ -166,33 +169,49 @@ def _begin(text: str) -> str:
 
 def _experiences(found: Findings) -> Table:
     experiences = found["experiences"]
-    table = _counted(found, "experience", "classes")
+    splits = ("train",) if found["columns"] else SPLITS
+    table = _counted(found, "experience", "classes", splits=splits)
     for number, e in enumerate(experiences, 1):
         e["label"] = f"{number:>{len(str(len(experiences)))}}  {e['name']}"
     for e in _ends(experiences, EXPERIENCES):
         if e is None:
             table.add_row(_left_out(experiences, EXPERIENCES), style="dim")
         else:
-            table.add_row(*_row(found, e, LONG, str(len(e["classes"]))))
+            table.add_row(*_row(found, e, LONG, str(len(e["classes"])), splits=splits))
     return table
 
 
-def _counted(found: Findings, *columns: str) -> Table:
+def _columns(found: Findings) -> Table:
+    """Return a row for each column of the matrix, with the number of experiences that train it."""
+    table = _counted(found, "scored", "classes", "experiences", splits=SPLITS[1:])
+    for e in _ends(found["columns"], EXPERIENCES):
+        if e is None:
+            n = len(found["columns"]) - EXPERIENCES
+            table.add_row(f"\N{HORIZONTAL ELLIPSIS} {n:,} more", style="dim")
+            continue
+        steps = str(e["steps"]) if e["steps"] else "held out"
+        table.add_row(*_row(found, e, LONG, str(len(e["classes"])), steps, splits=SPLITS[1:]))
+    return table
+
+
+def _counted(found: Findings, *columns: str, splits: Sequence[str] = SPLITS) -> Table:
     """Return an empty table with these columns and one for each split that has samples."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(columns[0], no_wrap=True)
-    for name in (*columns[1:], *(split for split, n in found["samples"].items() if n)):
+    for name in (*columns[1:], *(split for split in splits if found["samples"][split])):
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _row(found: Findings, item: Findings, width: int, *more: str) -> list[str]:
+def _row(
+    found: Findings, item: Findings, width: int, *more: str, splits: Sequence[str] = SPLITS
+) -> list[str]:
     from streams.inspection.findings import shortened
 
     name = shortened(str(item.get("label", item["name"])), width)
-    return [name, *more, *(f"{item[split]:,}" for split, n in found["samples"].items() if n)]
+    return [name, *more, *(f"{item[split]:,}" for split in splits if found["samples"][split])]
 
 
 def _ends(items: Sequence[Findings], most: int) -> list[Findings | None]:

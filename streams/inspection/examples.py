@@ -38,6 +38,8 @@ def text_examples(section: Section, stream: Stream) -> dict[str, str]:
         section: of the stream, complete.
     """
     found: dict[str, str] = {}
+    while isinstance(section.get("inner"), dict):  # of a schedule: what it is made of has the texts
+        section = section["inner"]
     kind = kind_of(stream)
     if kind in ("token ids", "word counts"):
         found = _first_texts(_source(section))

@@ -33,8 +33,9 @@ def find(stream: Stream) -> Findings:
     """Return the classes, sizes, range, duplicates and experiences of a stream.
 
     Duplicates are inputs of the same bytes, after a domain's transformation and before
-    normalisation. Rows are numbered from 0 in their data set. `warnings` holds what a person should
-    look at: a message each, and some of its cases.
+    normalisation. Rows are numbered from 0 in their data set. `columns` is what is scored, where
+    that is not the experiences themselves. `warnings` holds what a person should look at: a message
+    each, and some of its cases.
     """
     rows, inputs = _rows(stream)
     classes = _classes(stream, rows)
@@ -48,6 +49,7 @@ def find(stream: Stream) -> Findings:
         "classes": classes,
         "imbalance": max(sizes) / min(sizes),
         "experiences": [_experience(stream, e) for e in stream.experiences],
+        "columns": [_column(stream, e) for e in stream.columns],
         "duplicates": _duplicates(stream, rows),
     }
     return {**found, "warnings": list(_warnings(found))}
@@ -98,17 +100,18 @@ def _rows(stream: Stream) -> tuple[pd.DataFrame, Findings]:
     import pandas as pd
 
     parts, content, numbers = [], [], _Numbers()
-    for experience, e in enumerate(stream.experiences):
-        for split in SPLITS:
-            samples: Samples = getattr(e, split)
-            for x in _pieces(samples):
-                content += [blake2b(row, digest_size=16).digest() for row in x]
-                if split == "train":
-                    numbers.add(x)
-            columns = {"row": samples.index.numpy(), "class": samples.y.numpy()}
-            parts.append(pd.DataFrame({"split": split, "experience": experience, **columns}))
+    for experience, split, samples in _samples(stream):
+        for x in _pieces(samples):
+            content += [blake2b(row, digest_size=16).digest() for row in x]
+            if split == "train":
+                numbers.add(x)
+        source = f"{samples.fingerprint} {samples.transform and samples.transform.identity}"
+        columns = {"row": samples.index.numpy(), "class": samples.y.numpy(), "source": source}
+        parts.append(pd.DataFrame({"split": split, "experience": experience, **columns}))
     rows = pd.concat(parts, ignore_index=True)
     rows["content"] = pd.factorize(np.array(content, dtype=object))[0]
+    if stream.columns:  # what is learned several times is one sample
+        rows = rows.drop_duplicates(["split", "source", "row"], ignore_index=True)
     first = stream.experiences[0].train
     inputs = {
         "kind": kind_of(stream),
@@ -119,6 +122,19 @@ def _rows(stream: Stream) -> tuple[pd.DataFrame, Findings]:
         **numbers.summary(),
     }
     return rows, inputs
+
+
+def _samples(stream: Stream) -> Iterator[tuple[int, str, Samples]]:
+    """Yield the place, split and samples of what is learned and what is scored."""
+    for place, e in enumerate(_places_of(stream)):
+        learned = place < len(stream)
+        for split in SPLITS:
+            if not stream.columns or learned == (split == "train"):
+                yield place, split, getattr(e, split)
+
+
+def _places_of(stream: Stream) -> tuple[Experience, ...]:
+    return (*stream.experiences, *stream.columns)
 
 
 def _pieces(samples: Samples) -> Iterator[np.ndarray]:
@@ -147,6 +163,12 @@ def _experience(stream: Stream, e: Experience) -> Findings:
     sizes = {split: len(getattr(e, split)) for split in SPLITS}
     names = [stream.class_names[c] for c in e.classes]
     return {"name": e.name, "classes": names, **sizes, "identity": e.identity}
+
+
+def _column(stream: Stream, e: Experience) -> Findings:
+    """Return what is scored together, and how many of the experiences belong to it."""
+    steps = sum(step.task == e.task for step in stream.experiences)
+    return {**_experience(stream, e), "steps": steps}
 
 
 def _duplicates(stream: Stream, rows: pd.DataFrame) -> Findings:
@@ -184,7 +206,7 @@ def _place(stream: Stream, row: Any) -> Findings:
         "split": row["split"],
         "row": int(row["row"]),
         "class": stream.class_names[row["class"]],
-        "experience": stream.experiences[row["experience"]].name,
+        "experience": _places_of(stream)[row["experience"]].name,
     }
 
 
@@ -211,7 +233,7 @@ def _of_classes(found: Findings) -> Iterator[str]:
 
 
 def _of_experiences(found: Findings) -> Iterator[str]:
-    experiences = found["experiences"]
+    experiences = found["columns"] or found["experiences"]
     if single := [e["name"] for e in experiences if len(e["classes"]) == 1]:
         sure = ", which the task label gives away" * (found["scenario"] == "task")
         yield f"{_counted(len(single), 'experience')} of a single class{sure}: {_some(single)}"

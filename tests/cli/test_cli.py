@@ -363,3 +363,16 @@ def test_bad_input_exits_with_2_before_anything_is_written(
     code, out, err = clp("run", "--stream", "blobs", *arguments)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dotted_flag_is_a_setting(clp: Clp) -> None:
+    flags = ("run", "--stream", "blobs", "--json", "--out", "o")
+    code, out, err = clp(*flags, "--stream.experiences", "2", "--stream.samples_per_class=8")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["config"]["stream"]["experiences"] == 2
+    settings = ("--set", "stream.experiences=2", "--set", "stream.samples_per_class=8")
+    assert clp(*flags, *settings)[1] == out
+    code, _, err = clp(*flags, "--stream.experience", "2")
+    assert (code, err[:30]) == (2, "error: stream.experience is un")
+    code, _, err = clp(*flags, "--stream.experiences")
+    assert (code, err[:26]) == (2, "error: stream.experiences=")

@@ -27,6 +27,10 @@ NEEDED = {
         "table": {"path": "mine.csv"},
         "hub": {"path": "someone/petals"},
         "extended": {"base": "blobs", "more": ["blobs"]},
+        **{
+            name: {"inner": "blobs"}
+            for name in ("blurry", "repeating", "gaussian-schedule", "time")
+        },
     },
     "strategy": {},
     "curriculum": {"explicit": {"order": [2, 0, 1, 4, 3]}, "towards": {"target": 2}},

@@ -63,6 +63,7 @@ CASES += [
         {"name": "refresh", "mode": "code", "inner": "ewc"},
         {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
         {"name": "selective", "start_from": "logme"},
+        {"name": "continual-backprop", "replacement_rate": 0.02, "maturity": 3, "inner": "er"},
     )
 ]
 CASES += [

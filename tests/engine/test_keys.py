@@ -353,6 +353,7 @@ BESIDE = (
     "cl_platform.core.json_text",
     "cl_platform.core.matrix",
     "cl_platform.engine.machine.cost",
+    "cl_platform.engine.machine.energy",
     "cl_platform.engine.evaluation",
     "cl_platform.errors",
     "cl_platform.storage.",

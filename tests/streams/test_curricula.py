@@ -73,3 +73,12 @@ def test_a_wrong_order_is_named() -> None:
 def test_an_explicit_order_needs_its_order() -> None:
     with pytest.raises(ConfigError, match=r"curriculum\.order is missing"):
         clp.run("blobs", "finetune", curriculum="explicit", out=None)
+
+
+def test_an_order_with_repetitions_names_the_stream_that_repeats() -> None:
+    with pytest.raises(
+        CurriculumError, match=r"--stream repeating.*stream\.order=\[0,1,2,1,3\]"
+    ) as caught:
+        order_of("0,1,2,1,3")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500

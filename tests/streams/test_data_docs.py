@@ -1,4 +1,4 @@
-"""What docs/data.md says works as written."""
+"""What docs/data.md and docs/schedules.md say works as written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from datasets import Dataset, Features, Image as DatasetImage, Value
 from PIL import Image
 
-TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = "".join((DOCS / name).read_text() for name in ("data.md", "schedules.md"))
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 ALL = re.findall(r"^`?(clp (?:run --stream|data inspect) [^`\n]*)", TEXT, re.MULTILINE)
 COMMANDS = [command for command in ALL if "needs a network" not in command]
@@ -57,7 +58,7 @@ def _write_tables(folder: Path, rng: np.random.Generator) -> None:
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(COMMANDS) >= 11
+    assert len(COMMANDS) >= 19
     assert len(PYTHON) >= 4
 
 

@@ -361,3 +361,46 @@ def test_bad_input_is_one_clear_line(
     assert message in err
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+# --- what is scored apart from what is learned
+
+
+def test_columns_are_shown_apart(clp: Clp) -> None:
+    arguments = ("repeating", "--stream.inner", "split-digits", "--stream.order=[0,1,0,3]")
+    found = document(clp, *arguments)
+    assert found["source"]["inner"]["name"] == "split-digits"
+    inner = find(build("stream", {"name": "split-digits"}))
+    sizes = [e["train"] for e in inner["experiences"]]
+    assert [e["train"] for e in found["experiences"]] == [sizes[k] for k in (0, 1, 0, 3)]
+    assert found["samples"]["train"] == sizes[0] + sizes[1] + sizes[3]  # what returns counts once
+    assert found["samples"]["test"] == inner["samples"]["test"]
+    assert {e["name"]: e["steps"] for e in found["columns"]} == {
+        **{"0 1": 2, "2 3": 1, "6 7": 1, "4 5": 0, "8 9": 0}
+    }
+    assert found["duplicates"]["within_train"]["rows"] == 0
+    code, out, err = clp("data", "inspect", *arguments)
+    assert (code, err) == (0, "")
+    assert "4 experiences of 10 classes, scored on 5" in out
+    assert "held out" in out
+
+
+def test_schedules_show_texts_and_pictures_of_what_they_are_made_of(
+    clp: Clp, tmp_path: Path
+) -> None:
+    pd.DataFrame({"text": ["good", "poor"] * 8, "label": ["a", "b"] * 8}).to_csv("t.csv")
+    settings = (
+        "--stream.inner",
+        "table",
+        "--stream.inner.path",
+        "t.csv",
+        "--stream.inner.experiences=1",
+    )
+    code, out, err = clp("data", "inspect", "blurry", *settings)
+    assert (code, "good" in out, "poor" in out) == (0, True, True), err
+    code, _, err = clp(
+        *("data", "inspect", "gaussian-schedule", "--stream.inner=split-digits"),
+        *("--stream.slices=300", "--picture", "p.png"),
+    )
+    assert (code, err) == (0, "")
+    assert Path("p.png").stat().st_size > 1000

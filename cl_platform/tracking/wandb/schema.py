@@ -81,6 +81,13 @@ SCHEMA = (
     ),
     Logged(
         "history",
+        "plasticity/<name>",
+        "what `plasticity` and `trainability_steps` measure of a state",
+        "experience",
+        "by metric",
+    ),
+    Logged(
+        "history",
         "strategy/<name>",
         "what the strategy reports after an experience: a number, or a list as a histogram",
         "experience",

@@ -57,6 +57,7 @@ class WandbSink:
         self._start: Event = {}
         self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
         self._visits: list[int] = []  # unless one experience follows the other
+        self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
         self._logged: list[int] = []  # of the rows
         self._steps_before = 0
         self._last_total = 0
@@ -99,6 +100,7 @@ class WandbSink:
         self._steps_before += self._last_total
         self._last_total = 0
         self._rows[event["step"]] = event["rows"]["test"]
+        self._measured[event["step"]] = event.get("measured", {})
         self._log_rows()
 
     def _on_decided(self, event: Event) -> None:
@@ -142,6 +144,8 @@ class WandbSink:
             logged[f"accuracy/{mask}/average"] = sum(values.values()) / len(values)
             for j, value in values.items():
                 logged[f"accuracy/{mask}/experience_{j + 1}"] = value
+        measured = self._measured.get(k, {}).items()
+        logged |= {f"plasticity/{n}": value for n, value in measured if value is not None}
         own = OWN_MASK[self._start["scenario"]]
         rows = [self._rows[i][own] for i in self._logged]
         so_far = AccuracyMatrix.from_rows(rows, ids, names, visits or columns, rows=self._logged)
@@ -158,6 +162,7 @@ class WandbSink:
                     mask: dict(zip(matrix.experience_ids, matrix.values[i].tolist(), strict=True))
                     for mask, matrix in result.matrices.items()
                 }
+                self._measured[k] = {name: values[i] for name, values in result.plasticity.items()}
         self._log_rows()
         for name, value in result.metrics.items():
             self._run.summary[name] = value

@@ -1,0 +1,1 @@
+"""Streams made of another one: what is trained when, apart from what is scored."""
