@@ -138,7 +138,7 @@ def _of_numpy() -> list[Setting]:
 def _of_torch() -> list[Setting]:
     import torch
     from torch import backends, cuda
-    from torch.backends import opt_einsum  # torch 2.6 leaves it to be imported
+    from torch.backends import opt_einsum  # torch 2.7 leaves it to be imported
 
     def function(name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> Setting:
         return Setting(f"torch.{name}", get, put)
@@ -161,7 +161,7 @@ def _of_torch() -> list[Setting]:
         # First the device: what follows makes tensors. Putting "cpu" would wrap every call.
         function(
             "set_default_device",
-            lambda: torch.empty(0).device,  # torch 2.6 cannot be asked once None was put
+            lambda: torch.empty(0).device,  # torch 2.7 cannot be asked once None was put
             lambda d: torch.set_default_device(None if d.type == "cpu" else d),
         ),
         function("set_default_dtype", torch.get_default_dtype, torch.set_default_dtype),

@@ -53,7 +53,7 @@ def test_json_is_the_same_in_one_document(clp: Clp) -> None:
     code, out, _ = clp("doctor", "--json")
     found = json.loads(out)
     assert code == 0
-    assert found["packages"]["torch"] == {"least": "2.6", "installed": version("torch")}
+    assert found["packages"]["torch"] == {"least": "2.7", "installed": version("torch")}
     assert found["extras"].keys() == doctor.PURPOSES.keys()
     assert found["extras"]["sweeps"]["packages"].keys() >= {"ray", "optuna"}
     assert found["machine"]["devices"]["cpu"]
