@@ -59,6 +59,7 @@ class Driver:
     Args:
         address: of Ray.
         watch: called about twice a second.
+        begin: called once before the work of a phase starts, if there is any.
         retry: whether to try runs again that failed before.
         deadline: of :func:`time.monotonic`, after which no work is started.
     """
@@ -70,6 +71,7 @@ class Driver:
     watch: OnTick = lambda phase: None
     retry: bool = False
     deadline: float = float("inf")
+    begin: OnTick = lambda phase: None
 
     def __post_init__(self) -> None:
         self.pool: Pool | None = None
@@ -132,6 +134,7 @@ class Driver:
         ready = deque(self.survey(phase))
         if not ready:
             return
+        self.begin(phase)
         segments = [segment for root in ready for segment in root.walk()]
         pool = self._start(segments)
         alone: deque[Segment] = deque()  # to be tried again with a GPU for themselves
