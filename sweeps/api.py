@@ -16,6 +16,7 @@ from cl_platform.config.labels import duration
 from cl_platform.engine.execution import DEFAULT_OUT
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
+from cl_platform.models.objects import with_names
 from cl_platform.report.orders.study import Study, studies
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
@@ -187,7 +188,9 @@ def sweep(
     """Carry out a sweep, or the rest of it.
 
     Args:
-        spec: a specification, its mapping, or the file that holds it.
+        spec: a specification, its mapping, or the file that holds it. In a mapping, base and axes
+            may hold streams, strategies, curricula and models as objects or classes, as for
+            :func:`cl_platform.run`; what is defined in a script or a function travels to workers.
         out: its folder, ``clp-results/NAME`` by default; with several machines a folder that they
             share, or an address such as ``s3://bucket/folder``.
         address: of Ray: ``local`` starts one here, ``auto`` finds one on this machine, else
@@ -421,7 +424,17 @@ def _plan(spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | No
 
 
 def as_spec(spec: SweepSpec | Mapping[str, Any] | str | Path) -> SweepSpec:
-    """Return a specification given in any of its forms."""
+    """Return a specification given in any of its forms; a mapping may hold objects and classes."""
     if isinstance(spec, SweepSpec):
         return spec
-    return parse_spec(spec if isinstance(spec, Mapping) else read_spec(spec))
+    if not isinstance(spec, Mapping):
+        return parse_spec(read_spec(spec))
+    named = dict(spec)
+    if isinstance(base := spec.get("base"), Mapping):
+        named["base"] = with_names(base)
+    if isinstance(axes := spec.get("axes"), Mapping):
+        named["axes"] = {
+            key: [with_names({key: v})[key] for v in values] if isinstance(values, list) else values
+            for key, values in axes.items()
+        }
+    return parse_spec(named)

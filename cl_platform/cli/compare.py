@@ -83,7 +83,5 @@ def _table(*columns: str, numbers: bool = False) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for i, name in enumerate(columns):
         right = numbers and i > 0
-        table.add_column(
-            name, overflow="fold", justify="right" if right else "left", no_wrap=right
-        )
+        table.add_column(name, overflow="fold", justify="right" if right else "left", no_wrap=right)
     return table

@@ -142,4 +142,3 @@ def _leaves(value: Mapping[str, Any], where: str = "") -> Iterable[tuple[str, An
             yield from _leaves(item, f"{where}{key}.")
         else:
             yield f"{where}{key}".removesuffix(".name"), item
-

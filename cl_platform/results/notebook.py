@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, Protocol
 
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
 from cl_platform.metrics.matrix_metrics import accuracy_so_far
-
-if TYPE_CHECKING:
-    from cl_platform.results.result import Result
 
 WRITTEN = 20  # experiences whose accuracies are written into their cells
 NAME = 18  # characters of a name
@@ -36,7 +34,25 @@ CELL = (
 LEFT = "padding:3px 8px 3px 0;text-align:left;border:0;white-space:nowrap;font-weight:normal"
 
 
-def result_text(result: Result) -> str:
+class Shown(Protocol):
+    """What is read of a :class:`cl_platform.results.result.Result`."""
+
+    run_id: str
+    config: dict[str, Any]
+    stream: str
+    scenario: str
+    matrices: dict[str, AccuracyMatrix]
+    metrics: dict[str, float]
+    cost: dict[str, float]
+    path: Path | None
+
+    @property
+    def matrix(self) -> AccuracyMatrix: ...
+
+    def shown_metrics(self) -> list[str]: ...
+
+
+def result_text(result: Shown) -> str:
     """Return a result in five lines."""
     metrics, matrix = result.metrics, result.matrix
     names = [n for n in TOLD if n in metrics and math.isfinite(metrics[n])]
@@ -54,7 +70,7 @@ def result_text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _about(result: Result) -> str:
+def _about(result: Shown) -> str:
     config, cost = result.config, result.cost
     return (
         f"{result.scenario}-incremental, order {config['curriculum']['name']}, model "
@@ -63,7 +79,7 @@ def _about(result: Result) -> str:
     )
 
 
-def result_html(result: Result) -> str:
+def result_html(result: Shown) -> str:
     """Return the HTML of a result."""
     own = OWN_MASK[result.scenario]
     masks = [own, *(mask for mask in result.matrices if mask != own)]
@@ -132,7 +148,7 @@ def _cell(accuracy: float, name: str, n: int) -> str:
     )
 
 
-def _metrics(result: Result, masks: Sequence[str]) -> str:
+def _metrics(result: Shown, masks: Sequence[str]) -> str:
     """Return the metrics that people see, a row each, with a column per mask."""
     rows = metric_rows(result, masks)
     note = any(ZERO in row for row in rows)
@@ -140,7 +156,7 @@ def _metrics(result: Result, masks: Sequence[str]) -> str:
     return f"<div>{table(['metric, by mask', *masks], rows)}{said}</div>"
 
 
-def metric_rows(result: Result, masks: Sequence[str]) -> list[list[str]]:
+def metric_rows(result: Shown, masks: Sequence[str]) -> list[list[str]]:
     """Return the metrics that people see, a row each: its name, and its value by mask as text.
 
     Text is `-` for what is undefined, empty where the mask does not have it, and ZERO where nothing

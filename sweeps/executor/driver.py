@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import ray
 
+from cl_platform.config.given import names_given
 from cl_platform.config.registry import plugins
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import names_in
@@ -24,6 +25,7 @@ from cl_platform.engine.execution import report_origin
 from cl_platform.engine.lanes.choice import refusal
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
+from cl_platform.models.objects import Parcel
 from cl_platform.storage.files import discard, each, is_remote, write_atomic
 from sweeps.executor.cluster import capacity, check_alive, check_capacity, connected
 from sweeps.executor.folder import SweepFolder
@@ -237,6 +239,7 @@ class Driver:
                 kinds = {(r.config.strategy["name"], repr(r.config.model)): r for r in runs}
                 for run in kinds.values():
                     report_origin(self.out / "states", self.planner(run.config, run.order))
+            names = [name for c in configs for name in names_given(c.model_dump())]
             token = uuid4().bytes
             if not is_remote(self.out):
                 write_atomic(self.out / SHARED, token, sync=False)
@@ -253,6 +256,7 @@ class Driver:
                 checkpoint_minutes=self.spec.checkpoint_minutes,
                 lanes=self.spec.lanes,
                 token=token,
+                given=Parcel.of(names) if names else None,
             )
             self.pool = self._workers(config)
         return self.pool

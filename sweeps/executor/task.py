@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cl_platform.models.objects import Parcel
 from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep
 from sweeps.executor.luggage import Files, needed
 from sweeps.planning import Run
@@ -26,6 +27,7 @@ class WorkerConfig:
         measure: whether outcomes say how much memory of the GPU was taken.
         checkpoint_minutes: between checkpoints within an experience.
         lanes: as the sweep asks for them; ``auto`` does not say where steps are taken one by one.
+        given: the plugins that the sweep was given as objects.
     """
 
     out: Path
@@ -40,6 +42,7 @@ class WorkerConfig:
     measure: bool = False
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     lanes: int | Literal["auto"] = 1
+    given: Parcel | None = None
 
 
 @dataclass(frozen=True)

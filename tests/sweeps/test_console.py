@@ -138,9 +138,7 @@ def failed_sweep(spec: SweepSpec, runs: list[Run], out: Path) -> Sweep:
     return Sweep(spec, out, [phase], [], 1.0)
 
 
-def test_a_failed_run_is_a_row_of_the_results(
-    spec: SweepSpec, runs: list[Run], out: Path
-) -> None:
+def test_a_failed_run_is_a_row_of_the_results(spec: SweepSpec, runs: list[Run], out: Path) -> None:
     found = failed_sweep(spec, runs, out)
     frame = found.results()
     assert len(frame) == 4
