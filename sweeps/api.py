@@ -153,9 +153,10 @@ class Sweep:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what was done, and the leaderboard."""
         board = leaderboard(self.runs) if len(self.runs.frame) else ""
+        about = escape(f"{self._about()}; {self.path}")
         return (
             f'<div style="max-width:100%"><b>{escape(self.spec.name)}</b> '
-            f'<span style="opacity:.7">{escape(self._about())}; {escape(str(self.path))}</span>{board}</div>'
+            f'<span style="opacity:.7">{about}</span>{board}</div>'
         )
 
     @cached_property

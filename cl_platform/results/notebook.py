@@ -1,5 +1,5 @@
-"""A result as Python shows it: in five lines of text, and in a notebook as one piece of HTML with its
-matrix as a heat map and its metrics.
+"""A result as Python shows it: in five lines of text, and in a notebook as one piece of HTML with
+its matrix as a heat map and its metrics.
 
 Every colour that is not the notebook's own has its text colour with it, so that light and dark
 themes are the same to it; nothing is loaded and nothing runs.
