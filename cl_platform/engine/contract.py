@@ -54,7 +54,9 @@ STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 40}
 MODEL = {"name": "mlp", "hidden": [32]}
 
 
-def check_strategy(strategy: str | Section | type[Strategy] | Strategy, **settings: Any) -> Verdicts:
+def check_strategy(
+    strategy: str | Section | type[Strategy] | Strategy, **settings: Any
+) -> Verdicts:
     """Run every check; return by its name an empty string, or the line that says what is wrong.
 
     Args:
