@@ -60,11 +60,11 @@ def _show(found: Differences, console: Console) -> None:
         console.print("no setting differs, nor the code, the data or the versions")
     console.print()
     table = _table("metric", "A", "B", "B - A", numbers=True)
-    for metric, one, other in found.metrics:
-        difference = mean_and_sd(other)[0] - mean_and_sd(one)[0]
+    for metric, a, b in found.metrics:
+        difference = mean_and_sd(b)[0] - mean_and_sd(a)[0]
         better = difference * metric.sign
         style = "green" if better > 0 else "red" if better < 0 else "dim"
-        cells = [_spread(values) for values in (one, other)]
+        cells = [_spread(values) for values in (a, b)]
         table.add_row(metric.name, *cells, f"{difference:+.4f}", style=style)
     console.print(Whole(table), crop=False)
 

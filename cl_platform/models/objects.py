@@ -108,7 +108,7 @@ def as_named(kind: Kind, value: Any) -> Any:
 
 def with_names(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with each plugin that is an object by a name."""
-    return {k: as_named(k, v) if k in KINDS else v for k, v in data.items()}  # type: ignore[arg-type]
+    return {k: as_named(k, v) if k in KINDS else v for k, v in data.items()}
 
 
 def _found_or_given(kind: Kind, plugin: Any) -> str:

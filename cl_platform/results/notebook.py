@@ -37,15 +37,22 @@ LEFT = "padding:3px 8px 3px 0;text-align:left;border:0;white-space:nowrap;font-w
 class Shown(Protocol):
     """What is read of a :class:`cl_platform.results.result.Result`."""
 
-    run_id: str
-    config: dict[str, Any]
-    stream: str
-    scenario: str
-    matrices: dict[str, AccuracyMatrix]
-    metrics: dict[str, float]
-    cost: dict[str, float]
-    path: Path | None
-
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def scenario(self) -> str: ...
+    @property
+    def matrices(self) -> dict[str, AccuracyMatrix]: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+    @property
+    def cost(self) -> dict[str, float]: ...
+    @property
+    def path(self) -> Path | None: ...
     @property
     def matrix(self) -> AccuracyMatrix: ...
 
