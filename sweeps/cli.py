@@ -53,7 +53,7 @@ def sweep(
     """
     flags = {"workers": workers, "wandb.mode": wandb}
     settings = [*(set_ or []), *(f"{k}={v}" for k, v in flags.items() if v is not None)]
-    if not (json_ or dry_run):  # the imports below take seconds
+    if sys.stdout.isatty() and not (json_ or dry_run):  # the imports below take seconds
         print(f"planning the runs of {spec} ...", flush=True)
 
     from sweeps.spec import parse_spec, read_spec
