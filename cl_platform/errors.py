@@ -28,13 +28,23 @@ _UNPRINTABLE = re.compile(
 )
 
 
+# Arrays as text, whole or cut off: numbers that nobody reads.
+_ARRAY = re.compile(
+    r"(?:Parameter containing:\s*)?\b(tensor|array)\((?=[\[\d.-]|nan|inf)[][\d\s.,enaif+-]*"
+    r"(?:(?:dtype|device|requires_grad|grad_fn|size)=[^()]*)*\)?"
+)
+LONGEST, END = 500, 150  # characters of a line, and of its end, where it says what to do
+
+
 class ClpError(Exception):
-    """Root of the platform's errors; what is unprintable in a message becomes escapes."""
+    """Root of the platform's errors; what is unprintable in a message becomes escapes, arrays are
+    not written out, and a long line loses its middle."""
 
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        super().__init__("\n".join(map(printable, str(message).split("\n"))))
+        text = _ARRAY.sub(r"\1(...)", str(message))
+        super().__init__("\n".join(shortened(printable(line)) for line in text.split("\n")))
 
 
 class BadInput(ClpError):
@@ -75,7 +85,14 @@ class ContractError(ClpError):
     """A strategy that does not keep the contract of :class:`cl_platform.Strategy`."""
 
 
-def one_line(error: BaseException, length: int = 1000) -> str:
+def shortened(line: str) -> str:
+    """Return a line of at most LONGEST characters."""
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST - END - 5]} ... {line[-END:]}"
+
+
+def one_line(error: BaseException, length: int = LONGEST) -> str:
     """Return the message of an error in one printable line of at most `length` characters.
 
     An error without a message, or whose message cannot be made, gives the name of its type.

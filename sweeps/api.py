@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -16,10 +16,12 @@ from cl_platform.config.labels import duration
 from cl_platform.engine.execution import DEFAULT_OUT
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
+from cl_platform.models.objects import with_names
 from cl_platform.report.orders.study import Study, studies
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
 from cl_platform.report.tables import leaderboard
+from cl_platform.results.load import flat
 from cl_platform.results.references import References, read_references
 from cl_platform.storage.files import location
 from cl_platform.tracking.notebook import Bar, in_notebook
@@ -28,7 +30,7 @@ from sweeps.executor import tree
 from sweeps.executor.cluster import RayDied, needs
 from sweeps.executor.driver import Driver, OnTick, OutOfTime
 from sweeps.executor.estimate import estimate
-from sweeps.planning import Run, plan_runs
+from sweeps.planning import Run, plan_runs, values_of
 from sweeps.record import Phase, Tally
 from sweeps.scores import affinities_of, scores_of
 from sweeps.space import fill, randoms, templates
@@ -48,6 +50,7 @@ class Preview:
 
     Args:
         axes: the number of values of each, or how they are drawn.
+        values: of each axis, as text in the order of the runs; none of those yet to be drawn.
         seconds: estimated by a short trial on this machine; None if it lacks the device.
         then: what follows tuning.
         lanes: how many of the runs one worker trains side by side with others, and with how many.
@@ -64,6 +67,7 @@ class Preview:
     then: str
     lanes: tuple[int, int] = (0, 1)
     no_lanes: str = ""
+    values: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "path": str(self.path), "tally": vars(self.tally)}
@@ -116,19 +120,43 @@ class Sweep:
     def results(self) -> pd.DataFrame:
         """Return one row per run of the last phase that has ended: its axes as ``axis.NAME``,
         metrics, costs and settings as in :func:`cl_platform.load_results`, and scores of its order
-        as ``score.CURRICULUM``."""
-        return self.runs.frame.copy()
+        as ``score.CURRICULUM``. A run that failed has a row as well, with its axes and settings,
+        and in the column ``error``, which is there only then, what it said."""
+        import pandas as pd
+
+        frame = self.runs.frame.copy()
+        errors = self.phases[-1].errors if self.phases else {}
+        failed = [
+            {
+                "run_id": run.run_id,
+                **{f"axis.{axis}": text for axis, text in run.point.items()},
+                **flat(run.config.model_dump(mode="json")),
+                "error": errors[run.run_id],
+            }
+            for run in (self.phases[-1].runs if errors else ())
+            if run.run_id in errors
+        ]
+        if not failed:
+            return frame
+        frame = pd.concat([frame, pd.DataFrame(failed)], ignore_index=True)
+        return frame.assign(error=frame["error"].fillna(""))
+
+    def __repr__(self) -> str:
+        return f"{self.spec.name}: {self._about()}; {self.path}"
+
+    def _about(self) -> str:
+        tally = self.phases[-1].tally
+        failed = f", {tally.failed} failed" if tally.failed else ""
+        ended = self.stopped or "ended"
+        return f"{tally.done} of {tally.runs} runs{failed}, {ended} after {duration(self.seconds)}"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what was done, and the leaderboard."""
-        tally = self.phases[-1].tally
-        failed = f", {tally.failed} failed" if tally.failed else ""
-        ended = escape(self.stopped or "ended")
-        about = f"{tally.done} of {tally.runs} runs{failed}, {ended} after {duration(self.seconds)}"
         board = leaderboard(self.runs) if len(self.runs.frame) else ""
+        about = escape(f"{self._about()}; {self.path}")
         return (
             f'<div style="max-width:100%"><b>{escape(self.spec.name)}</b> '
-            f'<span style="opacity:.7">{about}; {escape(str(self.path))}</span>{board}</div>'
+            f'<span style="opacity:.7">{about}</span>{board}</div>'
         )
 
     @cached_property
@@ -161,7 +189,9 @@ def sweep(
     """Carry out a sweep, or the rest of it.
 
     Args:
-        spec: a specification, its mapping, or the file that holds it.
+        spec: a specification, its mapping, or the file that holds it. In a mapping, base and axes
+            may hold streams, strategies, curricula and models as objects or classes, as for
+            :func:`cl_platform.run`; what is defined in a script or a function travels to workers.
         out: its folder, ``clp-results/NAME`` by default; with several machines a folder that they
             share, or an address such as ``s3://bucket/folder``.
         address: of Ray: ``local`` starts one here, ``auto`` finds one on this machine, else
@@ -214,7 +244,7 @@ def sweep(
         running.write(status, references=found, seconds=seconds)
     done = Sweep(spec, folder, running.phases, running.chosen, seconds, stopped)
     write_report(done.runs)
-    frame = done.results()
+    frame = done.runs.frame.copy()
     if not frame.empty and driver.tracking != "off":
         log_summary(frame, driver.tracking, folder, spec.name)
     return done
@@ -224,9 +254,8 @@ def _show(bar: Bar, phase: Phase) -> None:
     """Show the progress of a phase in a notebook."""
     tally = phase.tally
     done = tally.known + tally.trained
-    text = (
-        f"{phase.name}: {tally.done} of {tally.runs} runs, {done} of {tally.distinct} experiences"
-    )
+    text = f"{tally.done} of {tally.runs} runs, {done} of {tally.distinct} experiences"
+    text = text if phase.name == "runs" else f"{phase.name}: {text}"
     bar.show(min(1.0, done / max(1, tally.distinct)), text)
 
 
@@ -327,6 +356,7 @@ def preview(
             max((len(segment.lanes) for segment in joined), default=1),
         ),
         no_lanes=driver.no_lanes,
+        values={} if spec.adaptive else values_of(plan.runs),
     )
 
 
@@ -395,7 +425,17 @@ def _plan(spec: SweepSpec | Mapping[str, Any] | str | Path, out: str | Path | No
 
 
 def as_spec(spec: SweepSpec | Mapping[str, Any] | str | Path) -> SweepSpec:
-    """Return a specification given in any of its forms."""
+    """Return a specification given in any of its forms; a mapping may hold objects and classes."""
     if isinstance(spec, SweepSpec):
         return spec
-    return parse_spec(spec if isinstance(spec, Mapping) else read_spec(spec))
+    if not isinstance(spec, Mapping):
+        return parse_spec(read_spec(spec))
+    named = dict(spec)
+    if isinstance(base := spec.get("base"), Mapping):
+        named["base"] = with_names(base)
+    if isinstance(axes := spec.get("axes"), Mapping):
+        named["axes"] = {
+            key: [with_names({key: v})[key] for v in values] if isinstance(values, list) else values
+            for key, values in axes.items()
+        }
+    return parse_spec(named)

@@ -53,6 +53,8 @@ def sweep(
     """
     flags = {"workers": workers, "wandb.mode": wandb}
     settings = [*(set_ or []), *(f"{k}={v}" for k, v in flags.items() if v is not None)]
+    if sys.stdout.isatty() and not (json_ or dry_run):  # the imports below take seconds
+        print(f"planning the runs of {spec} ...", flush=True)
 
     from sweeps.spec import parse_spec, read_spec
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +19,9 @@ from cl_platform.metrics.registry import find_metric
 from cl_platform.report.orders.pairs import pair_effects, pair_sentences
 from cl_platform.report.orders.study import Study, verdict
 from cl_platform.report.points import METRICS, for_table, order_effects, spread
+from cl_platform.results.load import read_results
+from cl_platform.tracking.console import Whole
+from sweeps.planning import Run, values_of
 from sweeps.record import Phase, Tally
 from sweeps.spec import ORDER_METHODS
 from sweeps.tuning.policy_search import about as about_policy
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
     from sweeps.api import Preview, Sweep
     from sweeps.executor.driver import Driver, OnTick
 
-SHOWN_ROWS, SHOWN_ERRORS = 24, 5
+SHOWN_ROWS, SHOWN_ERRORS, SHOWN_VALUES = 24, 5, 8
+AT_A_LOOK = 20  # results that are read for the best so far, once a second
 LINE_SECONDS = 30.0  # between lines where there is no terminal
 BAR, NAME = 40, 12  # columns of the progress
 
@@ -41,18 +47,32 @@ class Progress:
         self._counted = self._printed = self._began
         self._phase: Phase | None = None
         self._ahead = 0
+        self._best = Best()
         self._live: Live | None = None
 
     def of(self, driver: Driver) -> OnTick:
         """Return the function that the driver calls."""
+        driver.begin = lambda phase: self._begin(driver, phase)
         return lambda phase: self._tick(driver, phase)
+
+    def _begin(self, driver: Driver, phase: Phase) -> None:
+        """Print what will be run, and that Ray is starting, which takes half a minute at worst."""
+        self.close()
+        if phase.runs:  # else a method draws them one by one
+            self.console.print(_count(len(phase.runs), "run") + _named(phase))
+            self.console.print(Whole(grid(values_of(phase.runs))), crop=False)
+        if driver.pool is None:
+            self.console.print("starting Ray ...", style="dim")
 
     def _tick(self, driver: Driver, phase: Phase) -> None:
         now = time.monotonic()
         if phase is not self._phase:
             self._phase, self._began, self._ahead = phase, now, 0
+            self._best = Best()
         if now - self._counted >= 1:  # looks at files
             self._counted, self._ahead = now, driver.in_flight()
+            if self.console.is_terminal:
+                self._best.look(driver.out, phase)
         if self.console.is_terminal:
             if self._live is None:
                 self._live = Live(console=self.console, transient=True, refresh_per_second=4)
@@ -84,6 +104,8 @@ class Progress:
         saved = tally.experiences - tally.distinct
         sharing = f", {saved} of {tally.experiences} saved by sharing" if saved else ""
         text.append(f"{'':{NAME}}{_trained(tally, self._ahead)}{sharing}", style="dim")
+        if best := str(self._best):
+            text.append(f"\n{'':{NAME}}{best}")
         return text
 
     def _left(self, tally: Tally) -> str:
@@ -94,6 +116,67 @@ class Progress:
             return "time left unknown"
         pace = elapsed / done
         return f"{duration(pace * (tally.distinct - tally.known - done))} left"
+
+
+class Best:
+    """The best point so far, by its mean over seeds: of the validation accuracy while tuning, since
+    test data decide nothing, else of the final average accuracy."""
+
+    def __init__(self) -> None:
+        self._looked: set[str] = set()
+        self._found: dict[str, list[float]] = {}
+
+    def look(self, out: Path, phase: Phase) -> None:
+        """Take in runs that have ended since the last look, some dozen at a time."""
+        new = [r for r in phase.runs if r.run_id in phase.done and r.run_id not in self._looked]
+        new = new[:AT_A_LOOK]
+        self._looked |= {run.run_id for run in new}
+        for run in new if phase.name == "tune" else ():
+            value = phase.metrics.get(run.run_id, {}).get("validation/average_accuracy")
+            self._add(run, value)
+        if phase.name in ("runs", "final"):
+            points = {run.run_id: run for run in new}
+            for result in read_results(out, [*points]) if points else ():
+                self._add(points[result.run_id], result.metrics["average_accuracy"])
+
+    def _add(self, run: Run, value: float | None) -> None:
+        if value is not None and math.isfinite(value):
+            point = " ".join(text for axis, text in run.point.items() if axis != "seed")
+            self._found.setdefault(point, []).append(value)
+
+    def __str__(self) -> str:
+        if not self._found:
+            return ""
+        mean = {point: sum(values) / len(values) for point, values in self._found.items()}
+        best = max(mean, key=mean.__getitem__)
+        runs = _count(len(self._found[best]), "run")
+        room = 80 - NAME - len(f"best so far 100.0 %, {runs}: ")
+        point = best if len(best) <= room else f"{best[: room - 3]}..."
+        return f"best so far {100 * mean[best]:.1f} %, {runs}{f': {point}' if point else ''}"
+
+
+def grid(values: Mapping[str, Sequence[str]]) -> Table:
+    """Tabulate the axes of runs, in the order in which they are varied, each with its values."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for axis, texts in values.items():
+        table.add_row(f"  {axis}", listed(texts))
+    return table
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return the values of an axis, the first of many."""
+    more = f", ... {len(texts)} in all" if len(texts) > SHOWN_VALUES else ""
+    return ", ".join(texts[:SHOWN_VALUES]) + more
+
+
+def _named(phase: Phase) -> str:
+    return "" if phase.name == "runs" else f" ({phase.name})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _waiting(driver: Driver) -> str:
@@ -119,6 +202,8 @@ def plan(preview: Preview, console: Console) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     axes = " x ".join(f"{k} {values}" for k, values in preview.axes.items())
     table.add_row("axes", axes or "none")
+    for axis, texts in preview.values.items():
+        table.add_row("", f"{axis}: {listed(texts)}")
     kept = f", {tally.kept} done before" if tally.kept else ""
     table.add_row("runs", f"{tally.runs}{kept}")
     saved = tally.experiences - tally.distinct
@@ -156,7 +241,7 @@ def outcome(sweep: Sweep, console: Console) -> None:
         console.print(Text.assemble("chosen for ", (group, "bold"), chosen, (about, "dim")))
         if (tried := _tried(sweep, choice.group)) is not None:
             console.print(f"  {tried}", style="dim")
-    frame = sweep.results()
+    frame = sweep.runs.frame.copy()
     if not frame.empty:
         console.print()
         console.print(results_table(frame))
@@ -172,7 +257,8 @@ def outcome(sweep: Sweep, console: Console) -> None:
         sharing = f", {saved} saved by sharing" if saved else ""
         known = f", {tally.known} known before" if tally.known else ""
         trained = f"{tally.trained} experiences trained{sharing}{known}"
-        console.print(f"{phase.name}: {_runs(tally)}; {trained}", style="dim")
+        name = "" if phase.name == "runs" else f"{phase.name}: "
+        console.print(f"{name}{_runs(tally)}; {trained}", style="dim")
     if sweep.stopped is not None:
         console.print(f"stopped: {sweep.stopped}; the same command goes on", style="yellow")
     console.print(f"{duration(sweep.seconds)}; {sweep.path}", style="dim", soft_wrap=True)

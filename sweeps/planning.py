@@ -86,6 +86,15 @@ def plan_runs(spec: SweepSpec, planner: Planner, given: Iterable[Point] | None =
     return list(runs.values())
 
 
+def values_of(runs: Iterable[Run]) -> dict[str, list[str]]:
+    """Return the values of each axis of some runs, as text and in their order."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for axis, value in run.point.items():
+            found.setdefault(axis, {})[value] = None
+    return {axis: [*values] for axis, values in found.items()}
+
+
 def run_of(planner: Planner, config: RunConfig, point: dict[str, str], upto: int | None) -> Run:
     """Plan a run that is trained on the first `upto` experiences, or on all of them (None)."""
     plan = planner(config)

@@ -19,7 +19,7 @@ from cl_platform._version import __version__
 from cl_platform.config.process import ENDING, wait_asleep
 from cl_platform.config.registry import load, plugins
 from cl_platform.core.json_text import json_text
-from cl_platform.errors import ClpError, one_line
+from cl_platform.errors import ClpError, one_line, shortened
 
 UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _terminated = threading.Event()  # SIGTERM was received: libraries make a KeyboardInterrupt of it
@@ -144,6 +144,7 @@ def _of_the_output(error: OSError) -> bool:
 
 
 def _refuse(lines: list[str], code: int) -> int:
+    lines = [shortened(line) for line in lines]
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     if _waiting is not None:

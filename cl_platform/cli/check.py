@@ -13,6 +13,8 @@ def check(
     strategy: str,
     /,
     *,
+    stream: str | None = None,
+    model: str | None = None,
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
@@ -22,12 +24,18 @@ def check(
     ----------
     strategy
         A registered name, path/to/file.py:Class or module:Class.
+    stream
+        What to check it on in place of a small stream with a known answer; how well it learns is
+        not checked then.
+    model
+        The network, such as cnn for a stream of images.
     set_
         A parameter, strategy.key=value or optimizer.lr=value; may be repeated.
     json_
         Print one JSON document and nothing else.
     """
-    data = overridden([], {"strategy": strategy}, set_ or [])
+    flags = {"strategy": strategy, "stream": stream, "model": model}
+    data = overridden([], flags, set_ or [])
 
     from cl_platform.engine.contract import check_strategy
 

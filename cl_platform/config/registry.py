@@ -24,6 +24,7 @@ from pkgutil import extend_path
 from types import ModuleType
 from typing import Any, Literal
 
+from cl_platform.config.given import given, is_given
 from cl_platform.config.process import process_restored
 from cl_platform.errors import BadInput, UnknownName, one_line
 
@@ -79,6 +80,8 @@ def load(kind: Kind, name: str) -> Any:
         BadInput: the module, file or attribute cannot be imported.
     """
     library, colon, inside = name.partition(":")
+    if is_given(name):
+        return given(kind, name)
     if colon and name not in plugins(kind):
         shelf = plugins(kind).get(library)
         found: Any = _import(kind, shelf.value) if shelf else None

@@ -41,6 +41,11 @@ BOOKKEEPING = {
 }  # fmt: skip
 
 
+# By class or function, filled in workers alone: those whose source is not found there come with the
+# digest of where they are from.
+known_code: dict[Any, str] = {}
+
+
 def code_digest(*objects: Any) -> str:
     """Return a sha256 (hex) over all code that decides what classes, functions or partials do.
 
@@ -49,8 +54,14 @@ def code_digest(*objects: Any) -> str:
     behind the names of the facade ``cl_platform``). An installed package counts by its version.
     Comments count: a state is never reused after an edit.
     """
+    known = known_code.get if known_code else lambda _: None
+    return digest([known(o) or digest_of(o) for o in objects])
+
+
+def digest_of(value: Any) -> str:
+    """Return the part that one object has in :func:`code_digest`, computed anew."""
     walk = _Walk()
-    described = [walk.describe(o) for o in objects]
+    described = walk.describe(value)
     return digest(described, sorted(_sources(walk.modules).items()))
 
 

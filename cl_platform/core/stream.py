@@ -98,7 +98,8 @@ class Stream:
             task?) or ``domain`` (the same classes under changing inputs).
         experiences: in the order in which they will be learned.
         class_names: the name of each class index; its length is the size of the output.
-        preprocess: normalisation and augmentation of its inputs.
+        preprocess: normalisation and augmentation of its inputs; without a mean and std, inputs of
+            uint8 are divided by 255.
         online: each sample may be seen once only (a single epoch).
         superclasses: what each class belongs to (an animal, a domain, an alphabet); empty if
             unknown.
@@ -133,6 +134,9 @@ class Stream:
         faults = list(self._faults())
         if faults:
             raise BadInput("\n".join(f"stream {self.name!r}: {fault}" for fault in faults))
+        if self.preprocess.mean is None and _are_bytes(self.experiences[0].train):
+            scaled = replace(self.preprocess, mean=(0.0,), std=(255.0,))
+            object.__setattr__(self, "preprocess", scaled)
 
     def _faults(self) -> Iterator[str]:
         if self.scenario not in get_args(Scenario):
@@ -621,3 +625,11 @@ class StreamInfo:
         """Return which experience each step up to the present learns; see `visits`."""
         step = self.rng.step
         return [*self.visits[:step], *range(len(self.visits), step)]
+
+
+def _are_bytes(samples: Samples) -> bool:
+    """Return whether inputs are uint8 as they are read: a transformation may have made others."""
+    if samples.source.dtype != torch.uint8:
+        return False
+    first = torch.zeros(1, dtype=torch.int64, device=samples.index.device)
+    return samples.transform is None or samples.gather(first).dtype == torch.uint8

@@ -136,10 +136,43 @@ class Trained:
 
 
 def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
-    """Return the plan of a run again, whatever device this machine has.
+    """Return the plan of a run again, with the code and the data that it had.
 
     Raises:
         BadInput: see :class:`Trained`.
+    """
+    plan = planned_again(result, objects)
+    changed = [
+        f"{name} {was} (now {now})"
+        for name, (was, now) in changed_versions(result, plan).items()
+        if name not in NOT_IN_STATES
+    ]
+    if changed:
+        raise BadInput(
+            f"run {result.run_id} was made with other {', '.join(changed)}: its states have other "
+            "keys. Go back to what it was made with, or run it again"
+        )
+    if plan.teacher is not None:
+        plan = following(plan, [Visit(*visit) for visit in result.visits])
+    return plan
+
+
+def changed_versions(result: Result, plan: Plan) -> dict[str, tuple[str, str]]:
+    """Return what a run depends on and is now another: (what it was, what it is), by name."""
+    now = versions(plan)
+    return {
+        name: (was, now[name])
+        for name, was in result.versions.items()
+        if name in now and now[name] != was
+    }
+
+
+def planned_again(result: Result, objects: Mapping[str, Any]) -> Plan:
+    """Return the plan of a run by its record, whatever code, data and device there are now; a
+    teacher has decided nothing in it.
+
+    Raises:
+        BadInput: parts of it are not found by their names.
     """
     if unknown := sorted(objects.keys() - {*SECTIONS}):
         raise BadInput(f"{', '.join(unknown)}: give some of {', '.join(SECTIONS)}")
@@ -147,24 +180,10 @@ def plan_of(result: Result, objects: Mapping[str, Any]) -> Plan:
         objects = {**objects, "model": Given(objects["model"])}
     try:
         config = parse_config(result.config, given=tuple(objects))  # type: ignore[arg-type]
-        plan = Planner(dict(objects), check_device=False)(config, result.order)
-        if plan.teacher is not None:
-            plan = following(plan, [Visit(*visit) for visit in result.visits])
+        return Planner(dict(objects), check_device=False)(config, result.order)
     except BadInput as error:
         raise BadInput(
             f"run {result.run_id} cannot be planned again ({one_line(error, 200)}); go to the "
             "folder it was started in, with the files that it had. What was given as an object, or "
             "is in a script, must be given again, such as result.model(stream=...)"
         ) from error
-    now = versions(plan)
-    changed = [
-        f"{name} {was} (now {now[name]})"
-        for name, was in result.versions.items()
-        if name in now and name not in NOT_IN_STATES and now[name] != was
-    ]
-    if changed:
-        raise BadInput(
-            f"run {result.run_id} was made with other {', '.join(changed)}: its states have other "
-            "keys. Go back to what it was made with, or run it again"
-        )
-    return plan

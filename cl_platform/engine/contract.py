@@ -18,8 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from cl_platform.config.process import process_restored
+from cl_platform.config.registry import load
 from cl_platform.config.run_config import RunConfig, parse_config
-from cl_platform.config.signatures import Section, as_section, blame, build, instantiate
+from cl_platform.config.signatures import (
+    Section,
+    as_section,
+    blame,
+    build,
+    describe,
+    instantiate,
+)
 from cl_platform.core.batch import Chunk
 from cl_platform.core.order.teacher import Visit
 from cl_platform.core.rng import RNG, global_generators
@@ -33,7 +41,8 @@ from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
 from cl_platform.engine.teaching import following
 from cl_platform.engine.training import chunks
-from cl_platform.errors import ClpError, ContractError
+from cl_platform.errors import BadInput, ClpError, ContractError
+from cl_platform.models.objects import with_names
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import Record, State, StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -41,23 +50,41 @@ from cl_platform.tracking.sinks import Trackers
 Case = dict[str, Any]
 """A strategy and the settings of the runs it is checked in: ``{"strategy": ..., "epochs": 5}``."""
 
+Verdicts = dict[str, str]
+"""The faults by check; an empty text for none."""
+
 STREAM = {"name": "blobs", "experiences": 3, "samples_per_class": 40}
 MODEL = {"name": "mlp", "hidden": [32]}
 
 
-def check_strategy(strategy: str | Section, **settings: Any) -> dict[str, str]:
+def check_strategy(
+    strategy: str | Section | type[Strategy] | Strategy, **settings: Any
+) -> Verdicts:
     """Run every check; return by its name an empty string, or the line that says what is wrong.
 
     Args:
-        settings: the rest of the configuration, such as ``optimizer={"lr": 0.001}``.
+        strategy: by name, with parameters, as a class or as an object.
+        settings: the rest of the configuration, such as ``optimizer={"lr": 0.001}``. With a
+            `stream` of your own, by name or as an object, what is checked is all but how well it
+            learns, of which the answer is known for the built-in stream alone; a `model` may be a
+            name, class, function or module.
 
     Raises:
-        ConfigError: the strategy cannot be built.
+        ConfigError: the strategy cannot be built, or does not fit the stream and model.
     """
-    case = {**settings, "strategy": as_section(strategy)}
-    make_plan(_config(case))
+    named = with_names({**settings, "strategy": strategy})
+    case = {**named, "strategy": as_section(named["strategy"])}
+    plan = make_plan(_config(case))
+    try:  # a model that does not fit the stream would fail every check
+        with process_restored():
+            Fold(plan, StateStore(None), Trackers()).begin()
+    except (BadInput, KeyboardInterrupt):
+        raise
+    except BaseException:  # the checks say what a strategy's own code does
+        pass
     verdicts = {}
-    for name, check in CHECKS.items():
+    chosen = {n: c for n, c in CHECKS.items() if "stream" not in case or c not in KNOWN_ANSWERS}
+    for name, check in chosen.items():
         try:
             with process_restored():
                 check(case)
@@ -88,8 +115,9 @@ def resume_fault(strategy: Section) -> str | None:
 
 def trains(case: Case) -> None:
     """Train on every scenario that the strategy is for; accuracies lie in [0, 1]."""
-    for scenario in ("class", "task"):
-        if scenario == "class" and _needs_task(case):
+    both = _has_scenario(as_section(case.get("stream", STREAM)))
+    for scenario in ("class", "task") if both else ("class",):
+        if scenario == "class" and both and _needs_task(case):
             continue
         values = _trained(_plan(case, scenario=scenario)).result.matrix.values
         if not ((values >= 0) & (values <= 1)).all():
@@ -365,11 +393,25 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 }
 
 
+KNOWN_ANSWERS = (learns, numbering_of_classes_is_free)  # of STREAM
+
+
 def _config(case: Case, scenario: str = "class", open: bool = False, **settings: Any) -> RunConfig:
     if _needs_task(case):
         scenario = "task"
-    stream = {**STREAM, "scenario": scenario, **({"open": True} if open else {})}
-    return parse_config({"model": MODEL, **case, "stream": stream, **settings})
+    stream = as_section(case.get("stream", STREAM))
+    if _has_scenario(stream):
+        stream |= {"scenario": scenario}
+    stream |= {"open": True} if open else {}
+    return parse_config({"model": MODEL, **case, **settings, "stream": stream})
+
+
+def _has_scenario(stream: Section) -> bool:
+    """Return whether a stream lets one choose between classes and tasks."""
+    if stream.get("scenario") is not None:  # it has been chosen
+        return False
+    parameters = describe("stream", load("stream", stream["name"]))["parameters"]
+    return parameters.get("scenario") in ("class", "task")
 
 
 def _plan(case: Case, **settings: Any) -> Plan:

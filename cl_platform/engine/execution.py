@@ -19,6 +19,7 @@ import torch
 
 from cl_platform._version import __version__
 from cl_platform.config.command import command_of
+from cl_platform.config.given import is_given
 from cl_platform.config.process import process_restored
 from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
@@ -258,7 +259,7 @@ def _is_named(plan: Plan) -> bool:
     sections += [*(config.augmentation or []), *([config.pacing] if config.pacing else [])]
     names = [name for section in sections for name in names_in(section)]
     return "stream" not in plan.objects and not any(
-        name.startswith("__main__:") or "<" in name for name in names
+        name.startswith("__main__:") or "<" in name or is_given(name) for name in names
     )
 
 

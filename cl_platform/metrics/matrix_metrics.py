@@ -108,10 +108,10 @@ def backward_transfer(r: AccuracyMatrix) -> float:
 
 @metric(title="forward transfer", direction="more", source="Lopez-Paz & Ranzato 2017, eq. 4")
 def forward_transfer(r: AccuracyMatrix) -> float:
-    """Return the mean over j > 1 of R[j-1, j] - R[0, j]: what earlier experiences already give.
+    """Return the mean over j > 1 of R[j-1, j] - R[0, j]: what earlier experiences already give. It
+    is 0 by construction with mask seen, under which classes not learned yet are never predicted.
 
-    The baseline is the untrained model of the same run. With the mask ``seen`` it is 0 by
-    construction, since unseen classes are never predicted.
+    The baseline is the untrained model of the same run.
     """
     columns, rows = r.learned("first")
     gains = r.values[rows - 1, columns] - r.values[0, columns]

@@ -1,4 +1,5 @@
-"""A result as a notebook shows it: its matrix as a heat map and its metrics, in one piece of HTML.
+"""A result as Python shows it: in five lines of text, and in a notebook as one piece of HTML with
+its matrix as a heat map and its metrics.
 
 Every colour that is not the notebook's own has its text colour with it, so that light and dark
 themes are the same to it; nothing is loaded and nothing runs.
@@ -7,14 +8,21 @@ themes are the same to it; nothing is loaded and nothing runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
+from typing import Any, Protocol
 
-from cl_platform.core.matrix import AccuracyMatrix, evenly
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, evenly
+from cl_platform.metrics.matrix_metrics import accuracy_so_far
 
 MOST_ROWS = 100  # of long streams, evenly apart
 WRITTEN = 20  # experiences whose accuracies are written into their cells
 NAME = 18  # characters of a name
+TOLD = ("average_accuracy", "forgetting", "average_incremental_accuracy")  # in a line of text
+MEANS = 12  # accuracies in a line of text
+ZERO = "0*"
+ZERO_NOTE = "* 0 by construction: with mask seen, classes not learned yet are never predicted"
 # Viridis at 0, 0.1, ..., 1, as in the figures.
 VIRIDIS = (
     "#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c",
@@ -27,29 +35,68 @@ CELL = (
 LEFT = "padding:3px 8px 3px 0;text-align:left;border:0;white-space:nowrap;font-weight:normal"
 
 
-def result_html(
-    title: tuple[str, str],
-    about: str,
-    matrix: AccuracyMatrix,
-    masks: Sequence[str],
-    metrics: Mapping[str, float],
-    shown: Sequence[str],
-) -> str:
-    """Return the HTML of a result.
+class Shown(Protocol):
+    """What is read of a :class:`cl_platform.results.result.Result`."""
 
-    Args:
-        title: strategy and stream.
-        about: a line under it.
-        matrix: under the first mask.
-        masks: with metrics; those of all but the first have it as a prefix.
-        shown: the metrics that are, by their names without prefix.
-    """
-    name, stream = map(escape, title)
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def scenario(self) -> str: ...
+    @property
+    def matrices(self) -> dict[str, AccuracyMatrix]: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+    @property
+    def cost(self) -> dict[str, float]: ...
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def matrix(self) -> AccuracyMatrix: ...
+
+    def shown_metrics(self) -> list[str]: ...
+
+
+def result_text(result: Shown) -> str:
+    """Return a result in five lines."""
+    metrics, matrix = result.metrics, result.matrix
+    names = [n for n in TOLD if n in metrics and math.isfinite(metrics[n])]
+    numbers = [f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names]
+    means = [f"{100 * mean:.1f}" for mean in accuracy_so_far(matrix)]
+    means = means if len(means) <= MEANS else [*means[:2], "...", *means[2 - MEANS :]]
+    name, stream = result.config["strategy"]["name"], result.stream
+    lines = [
+        f"{name} on {stream}",
+        _about(result),
+        f"{', '.join(numbers)} (mask {OWN_MASK[result.scenario]})",
+        f"mean accuracy so far in %: {' '.join(means)}",
+        f"in {result.path}" if result.path is not None else "in no folder (out=None)",
+    ]
+    return "\n".join(lines)
+
+
+def _about(result: Shown) -> str:
+    config, cost = result.config, result.cost
+    return (
+        f"{result.scenario}-incremental, order {config['curriculum']['name']}, model "
+        f"{config['model']['name']}, seed {config['seed']}, run {result.run_id}; "
+        f"{cost['steps']:,} steps in {cost['train_seconds']:.1f} s"
+    )
+
+
+def result_html(result: Shown) -> str:
+    """Return the HTML of a result."""
+    own = OWN_MASK[result.scenario]
+    masks = [own, *(mask for mask in result.matrices if mask != own)]
+    name, stream = map(escape, (result.config["strategy"]["name"], result.stream))
     return (
         f'<div style="max-width:100%"><div><b>{name}</b> on <b>{stream}</b></div>'
-        f'<div style="opacity:.7;font-size:90%">{escape(about)}</div>'
+        f'<div style="opacity:.7;font-size:90%">{escape(_about(result))}</div>'
         '<div style="display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start">'
-        f"{_matrix(matrix, masks[0])}{_metrics(metrics, masks, shown)}</div></div>"
+        f"{_matrix(result.matrix, own)}{_metrics(result, masks)}</div></div>"
     )
 
 
@@ -120,11 +167,12 @@ def _cell(accuracy: float, name: str, n: int) -> str:
     )
 
 
-def _metrics(metrics: Mapping[str, float], masks: Sequence[str], shown: Sequence[str]) -> str:
-    """Return some metrics, a row each, with a column per mask."""
-    prefixes = ["", *(f"{mask}/" for mask in masks[1:])]
-    lines = [[m, *(_number(metrics.get(prefix + m)) for prefix in prefixes)] for m in shown]
-    return table(["metric, by mask", *masks], lines)
+def _metrics(result: Shown, masks: Sequence[str]) -> str:
+    """Return the metrics that people see, a row each, with a column per mask."""
+    rows = metric_rows(result, masks)
+    note = any(ZERO in row for row in rows)
+    said = f'<div style="opacity:.7;font-size:90%">{escape(ZERO_NOTE)}</div>' if note else ""
+    return f"<div>{table(['metric, by mask', *masks], rows)}{said}</div>"
 
 
 def held_out_words(matrix: AccuracyMatrix, mask: str) -> str:
@@ -136,10 +184,23 @@ def held_out_words(matrix: AccuracyMatrix, mask: str) -> str:
     return f"{which}, 0 by construction" if mask == "seen" else which
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "-" if math.isnan(value) else f"{value:.4f}"
+def metric_rows(result: Shown, masks: Sequence[str]) -> list[list[str]]:
+    """Return the metrics that people see, a row each: its name, and its value by mask as text.
+
+    Text is `-` for what is undefined, empty where the mask does not have it, and ZERO where nothing
+    but 0 is possible.
+    """
+
+    def text(name: str, mask: str) -> str:
+        key = name if mask == OWN_MASK[result.scenario] else f"{mask}/{name}"
+        value = result.metrics.get(key)
+        if value is None:
+            return ""
+        if (name, mask, value) == ("forward_transfer", "seen", 0):
+            return ZERO
+        return "-" if math.isnan(value) else f"{value:.4f}"
+
+    return [[name, *(text(name, mask) for mask in masks)] for name in result.shown_metrics()]
 
 
 def _short(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 WRITTEN = 20  # experiences whose accuracies are written into a heat map
 NAMED = 10  # experiences with a line, or a name, of their own
 MOST_NAMES, LETTERS = 40, 22  # beside a heat map of affinities; letters of each
+SCREEN = 100  # dots per inch in a notebook
 LARGEST = 16.0  # inches of a side: streams of hundreds of experiences have figures as well
 
 
@@ -177,12 +180,26 @@ def literal(name: str) -> str:
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches, each side at most LARGEST."""
+    size = min(width, LARGEST), min(height, LARGEST)
     try:
-        from matplotlib.figure import Figure  # without pyplot: no global state, no display
+        figure: Figure = _shown()(figsize=size, layout="constrained")
     except ImportError as error:
         raise BadInput("pictures need matplotlib: install the extra `report`") from error
-    size = min(width, LARGEST), min(height, LARGEST)
-    return Figure(figsize=size, layout="constrained")
+    return figure
+
+
+@cache
+def _shown() -> Any:
+    """Return a class of figures that notebooks display, made without pyplot: no global state."""
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            picture = BytesIO()
+            self.savefig(picture, format="png", dpi=SCREEN)
+            return picture.getvalue()
+
+    return Shown
 
 
 def _every(n: int) -> int:

@@ -21,8 +21,8 @@ from cl_platform.metrics.lifelong_logs import from_matrix
 from cl_platform.metrics.measured import Measurements
 from cl_platform.results import plots
 from cl_platform.results.form import check_result
-from cl_platform.results.notebook import result_html
-from cl_platform.storage.files import write_atomic
+from cl_platform.results.notebook import result_html, result_text
+from cl_platform.storage.files import location, write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
 from cl_platform.storage.state_store import StateStore
 
@@ -249,15 +249,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the matrix as a heat map, and the metrics."""
-        config, own = self.config, OWN_MASK[self.scenario]
-        names = (config["strategy"]["name"], self.stream)
-        about = (
-            f"{self.scenario}-incremental, order {config['curriculum']['name']}, model "
-            f"{config['model']['name']}, seed {config['seed']}, run {self.run_id}; "
-            f"{self.cost['steps']:,} steps in {self.cost['train_seconds']:.1f} s"
-        )
-        masks = [own, *(mask for mask in self.matrices if mask != own)]
-        return result_html(names, about, self.matrix, masks, self.metrics, self.shown_metrics())
+        return result_html(self)
+
+    def __repr__(self) -> str:
+        return result_text(self)
 
     def _matrix_and_title(self, mask: Mask | None) -> tuple[AccuracyMatrix, str]:
         """Return the matrix under a mask, the scenario's own unless given, and what it is of."""
@@ -362,7 +357,7 @@ class Result:
 
     @classmethod
     def load(
-        cls, folder: Path, run_id: str | None = None, config: Mapping[str, Any] | None = None
+        cls, folder: str | Path, run_id: str | None = None, config: Mapping[str, Any] | None = None
     ) -> Result | None:
         """Return the result in a run's folder, or None if the run has not ended there.
 
@@ -374,6 +369,8 @@ class Result:
         Raises:
             StorageError: it cannot be read.
         """
+
+        folder = location(folder)
 
         def parse(data: dict[str, Any]) -> Result:
             check_result(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from cl_platform.core.matrix import OWN_MASK
 from cl_platform.results.budget import beyond
-from cl_platform.results.notebook import held_out_words
+from cl_platform.results.notebook import ZERO, ZERO_NOTE, held_out_words, metric_rows
 from cl_platform.results.result import Result
 from cl_platform.tracking.sinks import Event
 
@@ -197,17 +196,11 @@ def _metrics_table(result: Result) -> Table:
     table.add_column("metric, by mask", no_wrap=True)
     for mask in masks:
         table.add_column(mask, justify="right")
-    for name in result.shown_metrics():
-        values = [result.metrics.get(name if m == own else f"{m}/{name}") for m in masks]
-        table.add_row(name, *map(_metric, values))
+    for row in (rows := metric_rows(result, masks)):
+        table.add_row(*row)
+    if any(ZERO in row for row in rows):
+        table.caption, table.caption_justify = Text(ZERO_NOTE, style="dim"), "left"
     return table
-
-
-def _metric(value: float | None) -> str:
-    """Return a metric as text: `-` if undefined, empty if the mask does not have it."""
-    if value is None:
-        return ""
-    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _shorten(text: str, width: int) -> str:

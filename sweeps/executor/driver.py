@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import ray
 
+from cl_platform.config.given import names_given
 from cl_platform.config.registry import plugins
 from cl_platform.config.run_config import RunConfig
 from cl_platform.config.signatures import names_in
@@ -24,6 +25,7 @@ from cl_platform.engine.execution import report_origin
 from cl_platform.engine.lanes.choice import refusal
 from cl_platform.engine.planner import Planner
 from cl_platform.errors import ClpError, StorageError
+from cl_platform.models.objects import Parcel
 from cl_platform.storage.files import discard, each, is_remote, write_atomic
 from sweeps.executor.cluster import capacity, check_alive, check_capacity, connected
 from sweeps.executor.folder import SweepFolder
@@ -59,6 +61,7 @@ class Driver:
     Args:
         address: of Ray.
         watch: called about twice a second.
+        begin: called once before the work of a phase starts, if there is any.
         retry: whether to try runs again that failed before.
         deadline: of :func:`time.monotonic`, after which no work is started.
     """
@@ -70,6 +73,7 @@ class Driver:
     watch: OnTick = lambda phase: None
     retry: bool = False
     deadline: float = float("inf")
+    begin: OnTick = lambda phase: None
 
     def __post_init__(self) -> None:
         self.pool: Pool | None = None
@@ -132,6 +136,7 @@ class Driver:
         ready = deque(self.survey(phase))
         if not ready:
             return
+        self.begin(phase)
         segments = [segment for root in ready for segment in root.walk()]
         pool = self._start(segments)
         alone: deque[Segment] = deque()  # to be tried again with a GPU for themselves
@@ -234,6 +239,7 @@ class Driver:
                 kinds = {(r.config.strategy["name"], repr(r.config.model)): r for r in runs}
                 for run in kinds.values():
                     report_origin(self.out / "states", self.planner(run.config, run.order))
+            names = [name for c in configs for name in names_given(c.model_dump())]
             token = uuid4().bytes
             if not is_remote(self.out):
                 write_atomic(self.out / SHARED, token, sync=False)
@@ -252,6 +258,7 @@ class Driver:
                 prediction_budget=self.spec.prediction_budget_mb * 1e6,
                 lanes=self.spec.lanes,
                 token=token,
+                given=Parcel.of(names) if names else None,
             )
             self.pool = self._workers(config)
         return self.pool

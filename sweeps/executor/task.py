@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cl_platform.core.predictions import Keeping
+from cl_platform.models.objects import Parcel
 from cl_platform.storage.state_store import CHECKPOINT_MINUTES, PREDICTION_BUDGET_MB, Keep
 from sweeps.executor.luggage import Files, needed
 from sweeps.planning import Run
@@ -28,6 +29,7 @@ class WorkerConfig:
         checkpoint_minutes: between checkpoints within an experience.
         predictions, prediction_budget: what runs keep of them, in bytes at most.
         lanes: as the sweep asks for them; ``auto`` does not say where steps are taken one by one.
+        given: the plugins that the sweep was given as objects.
     """
 
     out: Path
@@ -44,6 +46,7 @@ class WorkerConfig:
     predictions: Keeping = "top"
     prediction_budget: float = PREDICTION_BUDGET_MB * 1e6
     lanes: int | Literal["auto"] = 1
+    given: Parcel | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
+        if config.given is not None:
+            config.given.unpack()
         set_up_process(config.resources)
         os.environ["WANDB_RUN_GROUP"] = config.group
         self.planner = Planner()

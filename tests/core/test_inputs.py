@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl_platform import Experience, Samples, Stream, class_incremental
+from cl_platform import Experience, Preprocess, Samples, Stream, class_incremental
 from cl_platform.errors import BadInput
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -146,3 +146,18 @@ def test_an_experience_without_validation_data_is_named() -> None:
     with pytest.raises(BadInput, match="experience 'B' has no validation data, but others have"):
         Stream("mine", "class", (held, f), tuple("abcd"))
     assert not len(stream()[0].validation)  # none at all is fine
+
+
+def test_bytes_without_a_preprocess_are_scaled_and_never_fed_as_0_to_255() -> None:
+    x, y = torch.randint(256, (40, 1, 4, 4)).to(torch.uint8), torch.arange(40) % 2
+    samples = Samples.of(x, y)
+    stream = class_incremental("bytes", [[0], [1]], ["a", "b"], samples, samples)
+    seen = stream.preprocess(stream[0].train.gather(torch.arange(20)))
+    assert torch.allclose(seen, x[y == 0].float() / 255)
+    given = class_incremental(
+        "bytes", [[0], [1]], ["a", "b"], samples, samples, preprocess=Preprocess((0,), (1,))
+    )
+    assert given.preprocess.std == (1.0,)  # who asks for them as they are gets them
+    floats = Samples.of(x.float(), y)
+    plain = class_incremental("floats", [[0], [1]], ["a", "b"], floats, floats)
+    assert plain.preprocess.mean is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_hours_that_are_used_up_with_nothing_done_are_a_failure(
     assert json.loads(out)["stopped"] == stopped
     expected = f"error: no run has ended: {stopped}; raise budget.hours\n"
     assert err == (expected if code else "")
+
+
+def test_a_person_is_told_at_once_that_runs_are_planned(
+    clp: Clp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s.yaml").write_text("axes: {sed: [0]}\n")
+    assert clp("sweep", "s.yaml")[1] == ""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, out, _ = clp("sweep", "s.yaml")
+    assert (code, out) == (2, "planning the runs of s.yaml ...\n")
 
 
 def test_a_job_server_that_never_answers_is_one_line(
