@@ -1,0 +1,21 @@
+"""A sink: one line of text for each evaluation, as it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class TextFile:
+    """Append a line per evaluation to a file: ``clp.run(..., sinks=[TextFile("log.txt")])``."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.file = Path(path).open("a")
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "evaluated":
+            self.file.write(f"evaluated after {event['step']} experiences\n")
+
+    def close(self) -> None:
+        self.file.close()
