@@ -100,7 +100,7 @@ def test_every_block_runs(page: Path, here: Path, clp: Clp) -> None:
         if language == "python" and not title:
             exec(compile(text, str(page), "exec"), names)
         elif language == "sh":
-            for line in text.splitlines():
+            for line in text.replace("\\\n", " ").splitlines():
                 _carry_out(line, clp, run_ids)
         elif language == "yaml":
             parse_spec(yaml.safe_load(text))
@@ -146,7 +146,7 @@ def test_every_command_and_block_of_every_page_can_be_parsed() -> None:
     found = 0
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for line in commands(page):
-            words = _as_settings(shlex.split(line, comments=True)[1:])
+            words = _as_settings(shlex.split(line.partition(" > ")[0], comments=True)[1:])
             application.parse_args(words, exit_on_error=False, print_error=False)
             found += 1
         for language, _, text in blocks(page):
@@ -164,10 +164,12 @@ def test_the_reference_has_every_key_with_its_default(monkeypatch: pytest.Monkey
     from settings import KINDS, plugins_page, settings_page  # type: ignore[import-not-found]
 
     page = settings_page()
-    rows = dict(re.findall(r"^\| `([^`]+)` \| (.*)\|$", page, re.MULTILINE))
+    rows = dict(re.findall(r"^- \*\*`([^`]+)`\*\*: (.*\n    .*)", page, re.MULTILINE))
     assert {*RunConfig.model_fields, *SweepSpec.model_fields} <= rows.keys()
-    assert rows["batch_size"].startswith("integer > 0 | `10` | New samples per step.")
-    assert rows["optimizer.lr"].startswith("number > 0 or non-empty list of number > 0 | `0.05` |")
+    assert rows["batch_size"].startswith("integer > 0; default `10`  \n    New samples per step.")
+    assert rows["optimizer.lr"].startswith(
+        "number > 0 or non-empty list of number > 0; default `0.05`"
+    )
     assert rows["tune.method"].startswith("`all`, `asha`, `optuna`, ")
     assert not re.search(r"typing\.|<class|Annotated|pydantic", page + plugins_page())
     sections = dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##)", plugins_page() + "##", re.M | re.S))
@@ -176,7 +178,7 @@ def test_the_reference_has_every_key_with_its_default(monkeypatch: pytest.Monkey
             keys = describe(kind, registry.load(kind, name))["parameters"]
             assert name in sections
             of_kind = [text for n, text in _sections(plugins_page(), kind, KINDS) if n == name]
-            assert all(f"| `{key}` |" in of_kind[0] for key in keys), (kind, name)
+            assert all(f"- **`{key}`**: " in of_kind[0] for key in keys), (kind, name)
 
 
 def _sections(page: str, kind: str, kinds: dict[str, str]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ python docs/site/settings.py prints both.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import types
@@ -13,16 +14,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from cl_platform.config import registry
 from cl_platform.config.run_config import SHORTHANDS, RunConfig
 from cl_platform.config.signatures import _parameters, model_of
 from cl_platform.config.training import EarlyStopping, LRSchedule, ParameterGroup, RunOptimizer
+from streams.sharing import share_out
 from sweeps.spec import Budget, Final, PolicyLearning, Resources, SweepSpec, Tracking, Tune
 
-HEAD = "| key | type | default | what |\n|---|---|---|---|"
 SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "A run": ("", RunConfig),
     "optimizer": ("optimizer.", RunOptimizer),
@@ -47,6 +48,7 @@ KINDS: dict[str, registry.Kind] = {
     "Affinities": "affinity",
     "Encoders": "encoder",
 }
+OF_STREAMS = {"open": "Nobody knows what follows: outputs grow as classes arrive."}
 BOUNDS = {Ge: ("ge", ">= {}"), Gt: ("gt", "> {}"), Le: ("le", "<= {}"), Lt: ("lt", "< {}")}
 
 
@@ -62,8 +64,8 @@ def settings_page() -> str:
     for title, (prefix, model) in SECTIONS.items():
         level = "##" if title in ("A run", "A sweep") else "###"
         parts.append(f"{level} {title if level == '##' else f'`{title}`'}")
-        parts.append(_prose(_before_args(inspect.getdoc(model) or "")))
-        parts.append("\n".join([HEAD, *_rows(prefix, model)]))
+        parts.append(_prose(_before_args(inspect.getdoc(model) or "").split("\n\n")[0]))
+        parts.append("\n".join(_rows(prefix, model)))
         if model.model_config.get("extra") == "allow":
             parts.append("Further keys are arguments of torch's class.")
     short = ", ".join(f"`{short}` stands for `{key}`" for short, key in SHORTHANDS.items())
@@ -90,7 +92,7 @@ def _plugin(kind: registry.Kind, name: str) -> Iterator[str]:
     plugin = registry.load(kind, name)
     model, nested = _parameters(kind, plugin)
     doc = inspect.getdoc(plugin.func if hasattr(plugin, "func") else plugin) or ""
-    said = _arguments(doc)
+    said = (OF_STREAMS | _said(share_out) if kind == "stream" else {}) | _said(plugin)
     yield f"### `{name}`"
     yield _prose(_before_args(doc).split("\n\n")[0])
     rows = [
@@ -98,7 +100,7 @@ def _plugin(kind: registry.Kind, name: str) -> Iterator[str]:
         for f, field in model.model_fields.items()
     ]
     if rows:
-        yield "\n".join([HEAD, *rows])
+        yield "\n".join(rows)
     else:
         yield "It has no parameters."
 
@@ -119,8 +121,8 @@ def _rows(prefix: str, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _row(key: str, field: FieldInfo, what: str, kind: str) -> str:
-    cells = [f"`{key}`", kind, _default(field), _prose(what)]
-    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+    default = _default(field)
+    return f"- **`{key}`**: {kind}; {default}" + (f"  \n    {_prose(what)}" if what else "")
 
 
 def _default(field: FieldInfo) -> str:
@@ -128,13 +130,13 @@ def _default(field: FieldInfo) -> str:
         return "required"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "its own"
+        return "its defaults"
     if isinstance(value, dict) and set(value) == {"name"}:
         value = value["name"]
     if hasattr(value, "plugin_kind"):
         value = registry.name_of(value.plugin_kind, type(value))
     text = {None: "none", True: "true", False: "false"}.get(value) if _is_flag(value) else None
-    return f"`{text or value}`"
+    return f"default `{text or value}`"
 
 
 def _is_flag(value: Any) -> bool:
@@ -143,6 +145,7 @@ def _is_flag(value: Any) -> bool:
 
 def type_text(hint: Any, metadata: Any = ()) -> str:
     """Return a type and its range in the words of the reference."""
+    metadata = list(_flat(metadata))
     limits = _limits(metadata)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hasattr(hint, "__metadata__"):
@@ -155,7 +158,8 @@ def type_text(hint: Any, metadata: Any = ()) -> str:
             dict.fromkeys([*options, *(["none"] if type(None) in arguments else [])])
         )
     elif origin is dict or hint is dict:
-        text = "mapping"
+        named = any(isinstance(item, BeforeValidator) for item in metadata)
+        text = "name or mapping" if named else "mapping"
     elif origin is not None and inspect.isclass(origin):
         inner = [type_text(a) for a in arguments if a is not Ellipsis]
         text = f"list of {', '.join(dict.fromkeys(inner))}"
@@ -178,23 +182,30 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _limits(metadata: Any) -> str:
+def _flat(metadata: Any) -> Iterator[Any]:
+    """What pydantic and annotated-types pack into one object, one by one."""
+    for item in metadata:
+        if isinstance(item, FieldInfo):
+            yield from _flat(item.metadata)
+        elif isinstance(item, Interval):
+            yield from item
+        else:
+            yield item
+
+
+def _limits(metadata: list[Any]) -> str:
     found = []
     for item in metadata:
-        for one in item if isinstance(item, Interval) else [item]:
-            for kind, (name, text) in BOUNDS.items():
-                if isinstance(one, kind):
-                    found.append(text.format(getattr(one, name)))
-            if isinstance(one, MinLen) and one.min_length > 1:
-                found.append(f"at least {one.min_length}")
-            if isinstance(one, MaxLen):
-                found.append(f"at most {one.max_length} long")
-        if isinstance(item, FieldInfo):
-            found += [_limits(item.metadata)]
-        pattern = getattr(item, "pattern", None)
-        if isinstance(pattern, str):
+        if type(item) in BOUNDS:
+            name, text = BOUNDS[type(item)]
+            found.append(text.format(getattr(item, name)))
+        elif isinstance(item, MinLen) and item.min_length > 1:
+            found.append(f"at least {item.min_length} long")
+        elif isinstance(item, MaxLen):
+            found.append(f"at most {item.max_length} long")
+        elif isinstance(pattern := getattr(item, "pattern", None), str):
             found.append(f"`{pattern}`")
-    return ", ".join(dict.fromkeys(f for f in found if f))
+    return ", ".join(dict.fromkeys(found))
 
 
 def _attribute_docs(model: type[BaseModel]) -> dict[str, str]:
@@ -224,6 +235,30 @@ def _arguments(doc: str) -> dict[str, str]:
             for name in names.split(", "):
                 found[name.strip().strip("*")] = " ".join(text.split())
     return found
+
+
+def _said(plugin: Any, seen: tuple[Any, ...] = ()) -> dict[str, str]:
+    """What docstrings say of parameters: a plugin's own, its bases', and those that these name."""
+    plugin = getattr(plugin, "func", plugin)
+    if plugin in seen or len(seen) > 4:
+        return {}
+    owners = list(plugin.__mro__[:-1]) if inspect.isclass(plugin) else [plugin]
+    found: dict[str, str] = {}
+    for owner in owners:
+        doc = inspect.cleandoc(owner.__doc__ or "")
+        found = _arguments(doc) | found
+        for path in re.findall(r"(?:those of|as for) :\w+:`~?([\w.]+)`", doc):
+            other = _named(path, owner)
+            found = (_said(other, (*seen, plugin)) if other else {}) | found
+    return found
+
+
+def _named(path: str, owner: Any) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module or owner.__module__), name, None)
+    except ImportError:
+        return None
 
 
 def _prose(text: str) -> str:

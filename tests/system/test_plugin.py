@@ -54,7 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_its_parts_have_names_everywhere(site: Path, tmp_path: Path) -> None:
-    lines = [c for c in re.findall(r"^clp .*$", PAGE.read_text(), re.M)]
+    lines = re.findall(r"^clp .*$", PAGE.read_text(), re.MULTILINE)
     assert len(lines) == 3
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(lines)],

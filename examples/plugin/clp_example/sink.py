@@ -11,11 +11,12 @@ class TextFile:
     """Append a line per evaluation to a file: ``clp.run(..., sinks=[TextFile("log.txt")])``."""
 
     def __init__(self, path: str | Path) -> None:
-        self.file = Path(path).open("a")
+        self.path = Path(path)
 
     def emit(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "evaluated":
-            self.file.write(f"evaluated after {event['step']} experiences\n")
+            with self.path.open("a") as file:
+                file.write(f"evaluated after {event['step']} experiences\n")
 
     def close(self) -> None:
-        self.file.close()
+        """Do nothing: the file is closed after each line."""
