@@ -8,6 +8,7 @@ parsed, and every block of Python; what they run is in the tests of their subjec
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import shlex
 import subprocess
@@ -23,6 +24,7 @@ from cl_platform.config import registry
 from cl_platform.config.run_config import RunConfig, parse_config
 from cl_platform.config.signatures import describe
 from cl_platform.engine.planner import Planner, make_plan
+from sweeps.executor.cluster import connected
 from sweeps.planning import plan_runs
 from sweeps.spec import SweepSpec, parse_spec, read_spec
 from tests.conftest import ROOT
@@ -79,6 +81,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("docs")
 
 
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[None]:
+    """A Ray that the sweeps of all pages share; it takes most of the time of a small one."""
+    with contextlib.chdir(folder), connected("local"):
+        yield
+
+
 @pytest.fixture
 def here(folder: Path, clp: Clp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
@@ -91,7 +100,11 @@ def here(folder: Path, clp: Clp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 @pytest.mark.parametrize("page", MARKED)
-def test_every_block_runs(page: Path, here: Path, clp: Clp) -> None:
+def test_every_block_runs(
+    page: Path, here: Path, clp: Clp, request: pytest.FixtureRequest
+) -> None:
+    if is_large(page):
+        request.getfixturevalue("cluster")
     names: dict[str, object] = {"__name__": "page"}
     run_ids: list[str] = []
     for language, title, text in blocks(page):
@@ -171,20 +184,17 @@ def test_the_reference_has_every_key_with_its_default(monkeypatch: pytest.Monkey
         "number > 0 or non-empty list of number > 0; default `0.05`"
     )
     assert rows["tune.method"].startswith("`all`, `asha`, `optuna`, ")
-    assert not re.search(r"typing\.|<class|Annotated|pydantic", page + plugins_page())
-    sections = dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##)", plugins_page() + "##", re.M | re.S))
-    for kind in KINDS.values():
-        for name in registry.plugins(kind):
-            keys = describe(kind, registry.load(kind, name))["parameters"]
-            assert name in sections
-            of_kind = [text for n, text in _sections(plugins_page(), kind, KINDS) if n == name]
-            assert all(f"- **`{key}`**: " in of_kind[0] for key in keys), (kind, name)
-
-
-def _sections(page: str, kind: str, kinds: dict[str, str]) -> list[tuple[str, str]]:
-    title = next(t for t, k in kinds.items() if k == kind)
-    (part,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
-    return re.findall(r"^### `([^`]+)`\n(.*?)(?=^### |\Z)", part, re.M | re.S)
+    plugins = plugins_page()
+    assert not re.search(r"typing\.|<class|Annotated|pydantic", page + plugins)
+    keys = re.findall(r"^- \*\*`.*\n(.*)", page + plugins, re.MULTILINE)
+    assert sum(what.startswith("    ") for what in keys) > 0.95 * len(keys), "what a key means"
+    for title, kind in KINDS.items():
+        (part,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", plugins, re.MULTILINE | re.DOTALL)
+        entries = re.findall(r"^### `([^`]+)`\n(.*?)(?=^### |\Z)", part, re.MULTILINE | re.DOTALL)
+        assert [name for name, _ in entries] == list(registry.plugins(kind))
+        for name, text in entries:
+            known = describe(kind, registry.load(kind, name))["parameters"]
+            assert re.findall(r"^- \*\*`([^`]+)`", text, re.MULTILINE) == list(known), name
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -122,7 +122,9 @@ def _rows(prefix: str, model: type[BaseModel]) -> Iterator[str]:
 
 def _row(key: str, field: FieldInfo, what: str, kind: str) -> str:
     default = _default(field)
-    return f"- **`{key}`**: {kind}; {default}" + (f"  \n    {_prose(what)}" if what else "")
+    return f"- **`{key}`**: {kind}; {default}" + (
+        f"  \n    {_prose(what[0].upper() + what[1:])}" if what else ""
+    )
 
 
 def _default(field: FieldInfo) -> str:
