@@ -16,6 +16,7 @@ from cl_platform.config.signatures import check_section, object_faults
 from cl_platform.core.augmentation import Augmentation
 from cl_platform.core.order.curriculum import Curriculum
 from cl_platform.core.order.pacing import Pacing
+from cl_platform.core.predictions import Keeping
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import DEFAULT_OUT, execute
@@ -37,6 +38,7 @@ def run(
     out: str | Path | None = DEFAULT_OUT,
     sinks: Sequence[Sink] | None = None,
     keep: Keep = "all",
+    predictions: Keeping = "top",
     **settings: Any,
 ) -> Result:
     """Run one strategy on one stream and return the result.
@@ -49,6 +51,9 @@ def run(
     "blocks": "encoder.layers"}`` names parts of it, as :func:`cl_platform.adopt` does.
 
     Args:
+        predictions: what is kept of the predictions for test samples, 64 MB at most: the likeliest
+            classes (``top``), all probabilities as well (``scores``), or ``none``; see
+            :meth:`Result.predictions`.
         sinks: told of every event; by default one bar in a notebook, and nothing elsewhere.
         settings: further keys of :class:`cl_platform.config.run_config.RunConfig` (``seed``,
             ``epochs``, ``batch_size``, ``optimizer``, ``schedule``, ``device``), ``lr`` and
@@ -110,7 +115,8 @@ def run(
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
     if sinks is None:
         sinks = [NotebookSink()] if in_notebook() else []
-    result = execute(make_plan(config, objects), out, sinks=sinks, keep=keep)
+    plan = make_plan(config, objects)
+    result = execute(plan, out, sinks=sinks, keep=keep, predictions=predictions)
     return replace(result, objects=objects)
 
 

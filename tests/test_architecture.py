@@ -44,6 +44,7 @@ ONLY_IN = {
     "plotly": "cl_platform/report/page.py",
     "onnxruntime": "cl_platform/deploy/formats.py",
     "peft": "cl_platform/deploy/adapters.py",
+    "pynvml": "cl_platform/engine/machine/energy.py",
     "filelock": "cl_platform/storage/local.py",
     "fsspec": "cl_platform/storage/files.py",
     "upath": "cl_platform/storage/files.py",

@@ -58,6 +58,7 @@ PENALTY = "reads and writes as many numbers as the model has 11 times for the pe
 PATH = PENALTY + " and 9 times for the path integral"
 MOMENTS = "has two moments for every task: reads and writes some 30 times as many numbers"
 NOISE = "draws a normal number for every parameter"
+UTILITY = "reads all weights behind hidden units once more for their utility"
 
 COUNTED = (
     Case("finetune"),
@@ -72,9 +73,14 @@ COUNTED = (
     Case("icarl", (2,), (2,), {"memory_batch_size": BATCH}, teacher=True),
     Case("scheduled-replay", (2,), settings={"memory_size": BATCH, "history": BATCH}),
     Case("ewc", note=PENALTY),
+    Case("fast-slow", note=PENALTY),
     Case("si", note=PATH),
     Case("mas", note=PENALTY),
     Case("lwf", (1,), (1,), teacher=True),
+    Case("l2-init", note=PENALTY),
+    Case("merged"),
+    Case("shrink-and-perturb"),
+    Case("continual-backprop", (1,), (1,), note=UTILITY),
     Case("tag", note=MOMENTS),
     Case("rank-update", scenario="task", own=True),
     Case("selective", settings={"start_from": "last"}, scenario="task"),
@@ -94,6 +100,7 @@ EXEMPT = {
     "ncm": "has no backward pass: sums of features",
     "slda": "has no backward pass: sums of features",
     "ranpac": "has no backward pass: sums of features",
+    "fscil": "trains in the first experience; a step of the third does nothing",
     "avalanche": "has the loop of another library",
 }
 

@@ -27,6 +27,7 @@ from cl_platform.config.documents import DEPTH, INTEGER
 from cl_platform.config.registry import Kind
 from cl_platform.config.signatures import Section, as_section, check_section, faults_of, model_of
 from cl_platform.config.training import (
+    Budget as Budget,
     EarlyStopping as EarlyStopping,
     LRSchedule as LRSchedule,
     Optimizer as Optimizer,
@@ -123,6 +124,11 @@ class RunConfig(BaseModel):
     """Classes that compete in the loss of class-incremental streams: all, or those seen so far."""
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
+    plasticity: bool = False
+    """Measure active units, the rank of features and the norm of weights of every state."""
+    trainability_steps: NonNegativeInt = 0
+    """Steps of a copy of each state's model on random labels, for trainability; 0 for none."""
+    budget: Budget | None = None
     evaluate: PositiveInt | Literal["last"] = 1
     """Rows of the accuracy matrix: after each experience, every so many, or the last alone."""
     count_flops: bool = False
@@ -136,11 +142,16 @@ class RunConfig(BaseModel):
     warm-up back."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
+    boundaries: Literal["known", "hidden"] = "known"
+    """Where an experience ends: known to the strategy, or hidden, so that it gets batches alone."""
     processes: PositiveInt = 1
     """Processes that share the rows of each batch, each on a GPU of its own or all on the CPU."""
 
 
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
+
+# Settings that decide no bit of training: what is measured of it, and what it is compared with.
+BESIDE_TRAINING = ("plasticity", "trainability_steps", "budget")
 
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}

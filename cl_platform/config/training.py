@@ -132,3 +132,24 @@ class EarlyStopping(BaseModel):
     metric: Literal["accuracy", "loss"] = "accuracy"
     restore_best: bool = True
     """Go on from the state at the best value; if not, from the last."""
+
+
+class Budget(BaseModel):
+    """What a run may cost, so that methods are compared at the same cost; nothing stops it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    samples: PositiveInt | None = None
+    """New training samples shown, in all epochs."""
+    flops: PositiveFloat | None = None
+    """Of training; they are counted with count_flops."""
+    memory_bytes: PositiveInt | None = None
+    """Kept beside the model: samples, logits, adapters, old networks, moments."""
+    parameters: PositiveInt | None = None
+    """All of them, frozen ones as well."""
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("it has no limit: give samples, flops, memory_bytes or parameters")
+        return self

@@ -51,6 +51,7 @@ class Wrapper(Strategy):
     needs_validation = _inner("needs_validation")
     needs_horizon = _inner("needs_horizon")
     revisits = _inner("revisits")
+    task_free = _inner("task_free")
     clip_norm = _inner("clip_norm")
     refuses = _inner("refuses")
     model = _inner("model")
@@ -95,6 +96,9 @@ class Wrapper(Strategy):
 
     def end_experience(self, experience: Experience) -> None:
         self.inner.end_experience(experience)
+
+    def evaluation_weights(self) -> dict[str, Tensor]:
+        return {f"inner.{name}": w for name, w in self.inner.evaluation_weights().items()}
 
     def diagnostics(self) -> dict[str, float | list[float]]:
         return self.inner.diagnostics()

@@ -19,7 +19,7 @@ import numpy as np
 from cl_platform.config import registry
 from cl_platform.config.per_experience import at, distinct, item, series
 from cl_platform.config.registry import Kind
-from cl_platform.config.run_config import RunConfig
+from cl_platform.config.run_config import BESIDE_TRAINING, RunConfig
 from cl_platform.config.signatures import check_section, instantiate
 from cl_platform.core.code_digest import code_digest, kernel_digest
 from cl_platform.core.digests import digest
@@ -30,7 +30,8 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
-from cl_platform.engine.fit import augmentation_of, training_faults
+from cl_platform.engine.fit import augmentation_of, boundary_faults, training_faults
+from cl_platform.engine.measures.measuring import wanted
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Reference, Step, steps_of
 from cl_platform.engine.teaching import teaching_faults
@@ -80,11 +81,17 @@ PACED = ("cl_platform.core.order.pacing", "cl_platform.engine.pacing.epochs", *S
 PLAIN = "finetune"  # the strategy of reference models
 EVALUATION = (
     "cl_platform.core.matrix",
+    "cl_platform.core.predictions",
     "cl_platform.engine.evaluation",
     "cl_platform.engine.finite",
     "cl_platform.models.work",
 )
-METRICS = ("cl_platform.metrics.few_shot", "cl_platform.metrics.matrix_metrics")
+METRICS = (
+    "cl_platform.metrics.few_shot",
+    "cl_platform.metrics.matrix_metrics",
+    "cl_platform.metrics.measured",
+    "cl_platform.metrics.prediction_metrics",
+)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
 LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}
@@ -153,6 +160,7 @@ class Planner:
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         augmentation = augmentation_of(config)
         faults = [*training_faults(config, template, given, arranged.steps, augmentation)]
+        faults += boundary_faults(config, template, given)
         teacher = curriculum if isinstance(curriculum, Teacher) else None
         if teacher is not None:
             faults += teaching_faults(config, teacher, template, given)
@@ -186,10 +194,11 @@ class Planner:
         functions = [f for _, f in sorted(registered_functions().items())]
         metrics = self._cached("code", tuple(functions), lambda: code_digest(*functions))
         scored = digest(evaluator, kernel_digest(*METRICS), metrics)
-        deciding = []
+        measures = wanted(config)
+        deciding = [measures] if measures else []
         if teacher is not None:  # its decisions are not known yet
             arranged, keys = replace(arranged, steps=()), keys[:1]
-            deciding = [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
+            deciding += [self._cached("code", type(teacher), lambda: code_digest(type(teacher)))]
         # Then each order has test data of its own.
         own_data = curriculum.level == "classes" or given.open
         return Plan(
@@ -205,6 +214,7 @@ class Planner:
             pretrained=pretrained,
             evaluator=evaluator,
             scored=scored,
+            measures=measures,
             data=self._cached("given", _key(config.stream), lambda: _identity(given)),
             labels=arranged.labels,
             objects=tuple(self.objects),
@@ -375,8 +385,9 @@ class Planner:
     ) -> tuple[str, ...]:
         """Return the address of the state after each number of steps."""
         settings = _settings(at(config, 1))
-        del settings["curriculum"], settings["stream"]  # its order, and its data, show in the steps
-        del settings["evaluate"]
+        # Its order, and its data, show in the steps.
+        for name in ("curriculum", "stream", "evaluate", *BESIDE_TRAINING):
+            settings.pop(name, None)
         settings["device"] = config.device.partition(":")[0]
         if config.evaluate_every or config.early_stopping or template.needs_validation:
             # Then a state depends on accuracies.
@@ -407,8 +418,11 @@ class Planner:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run; a pacing is one of them only where there is one."""
-    return {k: v for k, v in config.model_dump().items() if k != "pacing" or v is not None}
+    """Return the settings of a run; a pacing is one of them only where there is one, and so are
+    hidden boundaries."""
+    usual = {"pacing": None, "boundaries": "known"}
+    settings = config.model_dump()
+    return {k: v for k, v in settings.items() if k not in usual or v != usual[k]}
 
 
 def _changes(config: RunConfig, k: int, before: int) -> list[dict[str, Any]]:

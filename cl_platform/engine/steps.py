@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
+from cl_platform.core.strategy import Strategy
+
 if TYPE_CHECKING:
     from cl_platform.config.training import EarlyStopping
 
@@ -133,17 +135,19 @@ class WeightAverage:
 
 
 @contextmanager
-def evaluating(module: nn.Module, average: Mapping[str, Any]) -> Iterator[None]:
+def evaluating(strategy: Strategy, average: Mapping[str, Any]) -> Iterator[None]:
     """Give a strategy the weights it is evaluated with; those it is trained with come back.
 
     Args:
-        average: of a state, ``State.average``; where it is empty, both are the same.
+        average: of a state, ``State.average``; it comes before the strategy's own
+            :meth:`Strategy.evaluation_weights`. Where both are empty, nothing changes.
     """
-    weights = average.get("weights", {})
-    swapped = [(p, p.data, weights[n]) for n, p in module.named_parameters() if n in weights]
+    weights = average.get("weights", {}) or strategy.evaluation_weights()
+    named = (*strategy.named_parameters(), *strategy.named_buffers()) if weights else ()
+    swapped = [(p, p.data, weights[n]) for n, p in named if n in weights]
     try:
-        for p, _, averaged in swapped:
-            p.data = averaged.to(p.device)
+        for p, _, shown in swapped:
+            p.data = shown.to(p.device)
         yield
     finally:
         for p, own, _ in swapped:

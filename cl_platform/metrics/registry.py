@@ -18,7 +18,9 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
-Input = Literal["matrix", "references", "calibration", "curve", "cost"]
+Input = Literal[
+    "matrix", "references", "calibration", "curve", "curves", "states", "predictions", "cost"
+]
 Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
@@ -34,9 +36,11 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the matrix and ``references``, or something else.
-        columns: of the matrix that it is given: those ``trained``, or ``all``, the held-out ones
-            included.
+        computed_from: ``matrix`` alone, the matrix and ``references``, the ``predictions`` for all
+            test samples (:class:`cl_platform.core.predictions.Predictions`), what is measured of
+            ``states``, a value per row, or something else.
+        columns: of the matrix, or of the predictions, that it is given: those ``trained``, or
+            ``all``, the held-out ones included.
     """
 
     name: str
@@ -58,7 +62,7 @@ class Metric:
         """The masks that it is computed under: every one, the scenario's own, or none."""
         if self.computed_from in ("matrix", "references"):
             return "every"
-        return "none" if self.computed_from == "cost" else "own"
+        return "none" if self.computed_from in ("cost", "states") else "own"
 
     @property
     def meaning(self) -> str:
@@ -80,7 +84,9 @@ _COSTS = {
     "samples": ("samples", ""),
     "flops": ("compute", "FLOP"),
     "peak_memory_bytes": ("peak memory", "B"),
+    "energy_joules": ("energy", "J"),
     "stored_bytes": ("state", "B"),
+    "memory_bytes": ("memory beside the model", "B"),
     "parameters": ("all parameters", "parameters"),
     "trainable_parameters": ("parameters", "parameters"),
 }
@@ -119,6 +125,9 @@ def metric(
             raise BadInput(f"metric {key!r}: give a name of letters, digits, underscores and dots")
         if direction not in get_args(Direction):
             raise BadInput(f"metric {key!r}: direction={direction!r}; give more, less or none")
+        if computed_from not in get_args(Input):
+            inputs = ", ".join(get_args(Input))
+            raise BadInput(f"metric {key!r}: computed_from={computed_from!r}; give one of {inputs}")
         known = _METRICS.get(key)
         if known is not None and not _is_same(known.function, function):
             raise BadInput(

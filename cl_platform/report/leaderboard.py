@@ -16,6 +16,7 @@ from cl_platform.metrics.registry import Metric, find_metric, metrics
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.points import axes_of, by_point
 from cl_platform.report.runs import Runs
+from cl_platform.results.budget import LIMITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +36,28 @@ COLUMNS = {
     "intransigence": True,
     "forward_transfer_from_experts": False,
     "task/forward_transfer_from_experts": True,
+    "min_accuracy": True,
+    "worst_case_accuracy": True,
+    "windowed_forgetting_10": True,
+    "windowed_forgetting_100": False,
+    "windowed_plasticity_10": False,
+    "windowed_plasticity_100": False,
+    "active_units": True,
+    "dead_units": True,
+    "effective_rank": True,
+    "stable_rank": False,
+    "weight_norm": False,
+    "trainability": True,
     "calibration_error": True,
+    "top5_accuracy": False,
+    "macro_f1": False,
+    "auc": False,
+    "negative_flips": False,
     "cost.train_seconds": True,
     "cost.flops": True,
+    "cost.energy_joules": True,
     "cost.stored_bytes": True,
+    "cost.memory_bytes": False,
     "cost.peak_memory_bytes": False,
     "cost.trainable_parameters": False,
 }
@@ -125,6 +144,7 @@ class Row:
         p: of that difference, after Holm's correction.
         best: whether it has the highest accuracy of its stream, or cannot be told from it by p.
         indices: of its runs in the frame.
+        over: the limits of their budgets that any of them is beyond.
         curve: the mean accuracy on what was learned so far, after 1, 2, ... experiences.
     """
 
@@ -140,6 +160,7 @@ class Row:
     difference: Difference | None = None
     p: float = math.nan
     best: bool = False
+    over: tuple[str, ...] = ()
 
     def cell(self, axis: str) -> str:
         """Return what a table shows of an axis."""
@@ -215,7 +236,15 @@ def _row(
         seeds=by_seed["average_accuracy"].to_dict(),
         indices=indices,
         curve=_band([curves[i] for i in indices], list(group["seed"])),
+        over=tuple(name for name in LIMITS if _is_over(group, name)),
     )
+
+
+def _is_over(group: pd.DataFrame, name: str) -> bool:
+    """Return whether any run used more of something than its budget."""
+    columns = {f"budget.{name}", f"cost.{name}"}
+    found = group[f"cost.{name}"] > group[f"budget.{name}"] if columns <= {*group} else None
+    return found is not None and bool(found.any())
 
 
 def about_stream(axis: str) -> bool:

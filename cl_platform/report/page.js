@@ -212,7 +212,7 @@ function heatMap(matrices, names, what, most, taught) {
   const same = matrices.filter((m) => m.length === matrices[0].length);
   const values = mean(same);
   const columns = values[0].map((_, j) => (names ? `${j + 1}: ${literal(names[j])}` : `${j + 1}`));
-  const rows = values.map((_, i) => (i ? `after ${i}` : "untrained"));
+  const rows = values.map((_, i) => rowName(i));
   const few = columns.length <= 12;
   const trace = { type: "heatmap", z: values, x: columns, y: rows, zmin: 0, zmax: most,
     colorscale: "Viridis", colorbar: { thickness: 10, outlinewidth: 0 }, xgap: 1, ygap: 1,
@@ -311,6 +311,33 @@ function showRun(i) {
   byId("run").showModal();
   draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100,
     run.taught));
+  const rows = Object.keys(run.confusions).map(Number);
+  byId("run-classes").hidden = !rows.length;
+  if (!rows.length) return;
+  byId("run-row").replaceChildren(...rows.map((row) => new Option(rowName(row), row)));
+  byId("run-row").value = rows[rows.length - 1];
+  byId("run-row").onchange = () => drawConfusion(run);
+  drawConfusion(run);
+}
+
+const rowName = (row) => (row ? `after ${row}` : "untrained");
+
+// Shares of each class; a class without test samples, or never predicted, is an empty row.
+function drawConfusion(run) {
+  const counts = run.confusions[byId("run-row").value];
+  const classes = counts.map((_, c) => c), few = counts.length <= 12;
+  const totals = counts.map((row) => row.reduce((a, b) => a + b, 0));
+  const trace = { type: "heatmap", x: classes, y: classes, zmin: 0, zmax: 100, xgap: 1, ygap: 1,
+    z: counts.map((row, c) => row.map((n) => (totals[c] ? 100 * n / totals[c] : null))),
+    customdata: counts, colorscale: "Viridis", hoverongaps: false,
+    colorbar: { thickness: 10, outlinewidth: 0 },
+    hovertemplate: "class %{y} as %{x}: %{customdata} samples, %{z:.1f} %<extra></extra>",
+    ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 10 } } : {}) };
+  const axis = { type: "category", tickangle: 0 };
+  draw("run-confusion", [[trace], layout({ showlegend: false,
+    xaxis: { ...axis, title: { text: "predicted class" } },
+    yaxis: { ...axis, title: { text: "right class, % of its samples" }, autorange: "reversed" } }),
+    [["right class", ...classes], ...counts.map((row, c) => [c, ...row])]]);
 }
 
 // ---- exports -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cl_platform.metrics.statistics import Interval
+from cl_platform.report.confusions import confusions
 from cl_platform.report.leaderboard import Measure, Row, shown_axes
 from cl_platform.report.runs import Runs
 from cl_platform.results.load import flat
@@ -38,7 +39,12 @@ def page_data(
             {**_row(i, row, measures, i >= len(rows)), "classes": _classes(row, runs.results)}
             for i, row in enumerate(every)
         ],
-        "runs": [_run(each, row_of[i], names) for i, each in enumerate(runs.results)],
+        "runs": [
+            {**_run(each, row_of[i], names), "confusions": found}
+            for i, (each, found) in enumerate(
+                zip(runs.results, confusions(runs.results), strict=True)
+            )
+        ],
         "names": [list(each) for each in names],
         "config": _columns([result.config for result in runs.results]),
         "most": max((len(row.curve) for row in every), default=0),

@@ -16,7 +16,7 @@ from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
 from cl_platform.core.order.affinity import reciprocity
 from cl_platform.metrics.registry import metrics
-from cl_platform.report import teachers
+from cl_platform.report import budgets, states, teachers
 from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.orders import page as orders_page
@@ -57,6 +57,8 @@ def page(runs: Runs, reload: float = 0) -> str:
         *_leaderboard(rows, together, measures),
         *_charts(rows, measures),
         *teachers.sections(rows, runs.results),
+        *states.sections(rows, runs.results),
+        *budgets.sections(rows, runs.results),
         *over_streams(together or rows),
         *differences(together or rows),
         *_orders(runs),
@@ -153,7 +155,7 @@ def _leaderboard(
 def _row(
     number: int, row: Row, axes: Sequence[str], listed: Sequence[Measure], hidden: bool
 ) -> str:
-    words = "".join(f"<td>{html.escape(row.cell(axis))}" for axis in axes)
+    words = "".join(f"<td>{html.escape(row.cell(axis))}" for axis in axes) + budgets.mark(row)
     numbers = [_number(m, row, "first" if m is listed[0] else "") for m in listed]
     return (
         f'<tr id="row-{number}" data-row={number}{" class=best" if row.best else ""}'
@@ -201,6 +203,10 @@ def _runs() -> list[str]:
         "<p>The command that repeats it <button id=copy>copy</button></p>"
         "<pre id=run-command></pre>"
         "<div class=chart id=run-matrix></div>"
+        "<div id=run-classes><p><label>Classes taken for others "
+        "<select id=run-row></select></label> "
+        "<button data-of=run-confusion data-save=csv>CSV</button></p>"
+        "<div class=chart id=run-confusion></div></div>"
         "<details open><summary>Configuration</summary><pre id=run-config></pre></details>"
         "</dialog>",
     ]

@@ -51,7 +51,11 @@ class ResultForm(Form):
     class_accuracy: list[PartialRow] | None = None
     anytime: list[Point] = Field(default_factory=list)
     visits: list[Visit] = Field(default_factory=list)
+    anytime_by_experience: list[PartialRow] = Field(default_factory=list)
+    plasticity: dict[str, list[float | None]] = Field(default_factory=dict)
     rows: list[NonNegativeInt] = Field(default_factory=list)
+    predictions: list[str | None] = Field(default_factory=list)
+    labels: list[NonNegativeInt] = Field(default_factory=list)
 
 
 def check_result(data: dict[str, Any]) -> None:
@@ -79,6 +83,9 @@ def check_result(data: dict[str, Any]) -> None:
         and all(len(table) == rows for table in tables)
         and all(len(row) == columns for table in tables for row in table)
         and len(data.get("class_accuracy") or tables[0]) == rows
+        and all(len(row) == columns for row in data.get("anytime_by_experience", []))
+        and all(len(values) == rows for values in data.get("plasticity", {}).values())
+        and len(data.get("predictions") or tables[0]) == rows
         and math.isfinite(data["metrics"]["average_accuracy"])
         and _is_command(data.get("command"))
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cl_platform.config.run_config import BESIDE_TRAINING
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.metrics.matrix_metrics import forward_transfer_from_experts, intransigence
@@ -21,7 +22,15 @@ References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
 KINDS = ("joint", "experts")  # of references
-OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads")
+OF_THE_RUN = (
+    "strategy",
+    "curriculum",
+    "pacing",
+    "boundaries",
+    "device",
+    "threads",
+    *BESIDE_TRAINING,
+)
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
@@ -29,7 +38,8 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
-            pacing, device and threads; the code of model and stream does not, nor do the data.
+            pacing, boundaries, device, threads and what decides no training; the code of model and
+            stream does not, nor do the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)

@@ -14,14 +14,17 @@ import numpy as np
 from cl_platform.core.digests import digest
 from cl_platform.core.json_text import finite
 from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.core.predictions import Predicted, Predictions, unpacked
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.lifelong import lifelong_metrics
 from cl_platform.metrics.lifelong_logs import from_matrix
+from cl_platform.metrics.measured import Measurements
 from cl_platform.results import plots
 from cl_platform.results.form import check_result
 from cl_platform.results.notebook import result_html
 from cl_platform.storage.files import write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
+from cl_platform.storage.state_store import StateStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,10 +59,19 @@ class Result:
         class_accuracy: accuracy by class under the own mask on test data, (T+1, n_classes), row 0
             before training, nan for classes without samples; None likewise.
         anytime: with ``evaluate_every``, [samples shown, mean accuracy on the experiences so far].
+        anytime_by_experience: at the same points, the accuracy on each experience, in the order of
+            the matrix's columns; nan before it is learned.
+        plasticity: by name, what was measured of each row of the matrix besides accuracies, with
+            ``plasticity`` or ``trainability_steps``; None for what the network does not have.
         objects: what was given to :func:`cl_platform.run` as objects, by section; in no file.
         visits: where one experience does not follow the other, as with a teacher: [experience,
             training samples] of each step, in the order of learning.
         rows: after how many steps each row of the matrices was measured, if not after each.
+        kept: where the predictions of each row are, as an address in the store of states, or None;
+            empty if none were kept. :meth:`predictions` reads them.
+        labels: the index that each class of the stream as given had in the run; empty where it is
+            the same.
+        memory: predictions by address, where no folder holds them.
     """
 
     run_id: str
@@ -81,7 +93,12 @@ class Result:
     anytime: list[list[float]] = field(default_factory=list)
     objects: dict[str, Any] = field(default_factory=dict, repr=False)
     visits: list[list[int]] = field(default_factory=list)
+    anytime_by_experience: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    plasticity: dict[str, list[float | None]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
+    kept: list[str | None] = field(default_factory=list, repr=False)
+    labels: list[int] = field(default_factory=list, repr=False)
+    memory: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -105,6 +122,49 @@ class Result:
         See :mod:`cl_platform.metrics.lifelong`, which also scores logs of other programs.
         """
         return lifelong_metrics(from_matrix(self.matrix))
+
+    def predictions(self) -> Predictions:
+        """Return what was predicted for every test sample, under the scenario's own mask.
+
+        ``result.predictions()[-1]`` is after the last experience, with ``y``, ``top``, ``credit``
+        and ``column(j)``; classes are numbered as the stream gives them. A row is read from the
+        folder of states when it is asked for; see
+        :class:`cl_platform.core.predictions.Predictions`, also for what it raises.
+        """
+        ids = [e["identity"] for e in self.experiences]
+        names = [e["name"] for e in self.experiences]
+        rows = self.kept or [None] * len(self.matrix.values)
+        held_out = self.matrix.held_out
+        return Predictions([a is not None for a in rows], self._predicted, ids, names, held_out)
+
+    def _predicted(self, row: int) -> Predicted:
+        address = self.kept[row]
+        assert address is not None
+        packed = self.memory.get(address)
+        if packed is None and self.path is not None:
+            packed = StateStore(self.path.parents[1] / "states").predicted(address)
+        ids = [e["identity"] for e in self.experiences]
+        if packed is None or {*packed["identities"]} != {*ids}:
+            raise StorageError(
+                f"the predictions of row {row} of run {self.run_id} are not in its folder of "
+                "states any more; run it again in another folder, or with a larger state budget"
+            )
+        n_classes = max(c for e in self.experiences for c in e["classes"]) + 1
+        if self.class_accuracy is not None:
+            n_classes = self.class_accuracy.shape[1]
+        return unpacked(packed, ids, self.labels or range(n_classes))
+
+    def measurements(self) -> Measurements:
+        """Return what the metrics of the run are computed from."""
+        splits = {"test": self.matrices, "validation": self.validation}
+        return Measurements(
+            OWN_MASK[self.scenario],
+            {split: by_mask for split, by_mask in splits.items() if by_mask},
+            self.calibration,
+            self.anytime,
+            self.predictions() if any(self.kept) else None,
+            states=self.plasticity,
+        )
 
     def model(self, after: int | None = None, **options: Any) -> nn.Module:
         """Return the trained model as an `nn.Module`: stored inputs in, logits out.
@@ -198,6 +258,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `result.json`; undefined metrics become null, with a note."""
+        by_experience = self.anytime_by_experience
         document = {
             "run_id": self.run_id,
             "config": self.config,
@@ -216,9 +277,17 @@ class Result:
             "class_accuracy": None if self.class_accuracy is None else _nulled(self.class_accuracy),
             "anytime": self.anytime,
             **({"visits": self.visits} if self.visits else {}),
+            **({"anytime_by_experience": _nulled(by_experience)} if by_experience.size else {}),
+            **({"plasticity": self.plasticity} if self.plasticity else {}),
             **({"rows": self.rows} if self.rows else {}),
+            **self._kept_in_files(),
         }
         return finite(document)
+
+    def _kept_in_files(self) -> dict[str, Any]:
+        kept = [None if address in self.memory else address for address in self.kept]
+        found = {"predictions": kept} if any(kept) else {}
+        return found | ({"labels": self.labels} if found and self.labels else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
@@ -260,7 +329,11 @@ class Result:
             class_accuracy=np.array(by_class, np.float64) if by_class is not None else None,
             anytime=data.get("anytime", []),
             visits=visits,
+            anytime_by_experience=np.array(data.get("anytime_by_experience", [[]]), np.float64),
+            plasticity=data.get("plasticity", {}),
             rows=rows,
+            kept=data.get("predictions", []),
+            labels=data.get("labels", []),
         )
 
     def save(self, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cl_platform.core.matrix import OWN_MASK
+from cl_platform.results.budget import beyond
 from cl_platform.results.result import Result
 from cl_platform.tracking.sinks import Event
 
@@ -152,6 +153,8 @@ def print_result(result: Result, console: Console) -> None:
         f"{cost['eval_seconds']:.1f} s, {cost['trainable_parameters']:,} parameters",
         style="dim",
     )
+    for line in beyond(result.config, cost):
+        console.print(f"over budget: {line}", style="yellow")
 
 
 def _matrix_table(result: Result) -> Table:

@@ -3,9 +3,12 @@
 Events are dictionaries with a key ``event``:
 
 =============  ====================================================================================
-``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``
+``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``,
+               ``labels`` (the index in the run of each class of the stream as given)
 ``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
-``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``
+``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``,
+               ``predictions`` (their address in the store of states, or None), ``measured`` (by
+               name; None for what the network does not have) where asked for
 ``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
 ``end``        ``result`` (as in result.json)
 ``failed``     ``error``

@@ -25,9 +25,14 @@ class Penalised(Strategy):
         super().setup(info)
         self.penalty = QuadraticPenalty(self.model)
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is a penalty yet."""
+        return bool(self.index)
+
     def loss(self, batch: Batch) -> Tensor:
         loss = super().loss(batch)
-        return loss + self.strength * self.penalty(self.model) if self.index else loss
+        return loss + self.strength * self.penalty(self.model) if self.holds else loss
 
     def training_step(self, batch: Batch) -> Tensor:
         """Take a step on :meth:`loss`, the penalty's gradient being added in place."""
@@ -38,7 +43,7 @@ class Penalised(Strategy):
         self.optimizer.zero_grad()
         loss.backward()
         loss = loss.detach()
-        if self.index:
+        if self.holds:
             loss = loss + self.penalty.pull(self.model, self.strength)
         self.move()
         return loss

@@ -228,6 +228,7 @@ def test_every_flag_is_in_the_command(name: str) -> None:
         "device": "mps",
         "scenario": "task",
         "loss_classes": "seen",
+        "boundaries": "hidden",
         "threads": 2,
         "compile": "auto",
         "pacing": "cyclical",

@@ -14,15 +14,15 @@ import torch
 import cl_platform as clp
 from cl_platform import Result
 from cl_platform.config.registry import load, plugins
-from cl_platform.deploy import exporting, huggingface
+from cl_platform.deploy import exporting, huggingface, trained
 from cl_platform.deploy.formats import FORMATS
 from cl_platform.deploy.network import Network
 from cl_platform.deploy.program import Program, program_of
 from cl_platform.deploy.scoring import Predict, difference, row_of
-from cl_platform.deploy.trained import Trained, restored
+from cl_platform.deploy.trained import Trained
 from cl_platform.engine import contract
 from cl_platform.errors import BadInput, RunFailed, StorageError
-from tests.deploy.test_trained import SMALL, Kept, case_of, seen_after
+from tests.deploy.test_trained import SMALL, Kept, case_of
 from tests.helpers.report_runs import HOSTILE
 
 # One of each kind of prediction; the batch decides in one, which no file can hold.
@@ -37,8 +37,7 @@ PROGRAMS = [
 def network_of(name: str) -> tuple[Network, Kept, Any]:
     plan = contract._plan(case_of(name))
     kept = Kept(plan)
-    n = len(plan.steps)
-    return Network(restored(plan, kept), plan, seen_after(plan, n)), kept, plan
+    return trained.network_of(plan, kept), kept, plan
 
 
 def as_program(network: Network, plan: Any) -> Program:

@@ -18,9 +18,9 @@ from cl_platform import Batch, Preprocess, Result, Strategy
 from cl_platform.config.registry import plugins
 from cl_platform.core.buffers import ReplayBuffer
 from cl_platform.core.matrix import OWN_MASK
-from cl_platform.deploy.network import Network, Normalise
+from cl_platform.deploy.network import Normalise
 from cl_platform.deploy.scoring import row_of
-from cl_platform.deploy.trained import Trained, restored
+from cl_platform.deploy.trained import Trained, network_of
 from cl_platform.engine import contract
 from cl_platform.engine.execution import result_of
 from cl_platform.engine.fold import Fold
@@ -59,10 +59,6 @@ class Kept(StateStore):
         return self.trained.records[self.keys.index(key)]
 
 
-def seen_after(plan: Plan, k: int) -> set[int]:
-    return {c for step in plan.steps[:k] for e in step.sources for c in e.classes}
-
-
 @pytest.mark.parametrize("name", plugins("strategy"))
 def test_the_network_of_every_strategy_reproduces_its_rows(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -71,7 +67,7 @@ def test_the_network_of_every_strategy_reproduces_its_rows(
     kept = Kept(plan)
     steps = len(plan.steps)
     for k in {1, steps}:
-        network = Network(restored(plan, kept, k), plan, seen_after(plan, k))
+        network = network_of(plan, kept, k)
         expected = kept.trained.result.matrix.values[k if steps > 1 else -1]
         assert row_of(network, plan) == pytest.approx(expected.tolist(), abs=1e-9)
     saved = io.BytesIO()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,6 +148,24 @@ def test_the_curve_by_hand() -> None:
     result = clp.run(two_domains(), LateBloomer, batch_size=2, evaluate_every=3, out=None)
     assert result.anytime == [[6, 0], [12, 1], [16, 1], [22, 0], [28, 1], [32, 1]]
     assert result.metrics["anytime_accuracy"] == (6 + 4 + 6 + 4) / 32
+    nan = math.nan
+    columns = [[0, nan], [1, nan], [1, nan], [0, 0], [1, 1], [1, 1]]
+    assert np.array_equal(result.anytime_by_experience, np.array(columns), equal_nan=True)
+    found = {name: result.metrics[name] for name in ("min_accuracy", "worst_case_accuracy")}
+    assert found == {"min_accuracy": 0, "worst_case_accuracy": 0.5}
+    assert result.metrics["windowed_forgetting_10"] == 0.5  # of the first: 1, 0; none of the second
+    assert result.metrics["windowed_plasticity_10"] == 1
+
+
+def test_an_experience_that_comes_again_is_one_column_and_then_not_old() -> None:
+    once = two_domains()
+    again = replace(once, experiences=(*once, once[0]), columns=once.experiences)
+    result = clp.run(again, LateBloomer, batch_size=2, evaluate_every=3, out=None)
+    nan = math.nan
+    columns = [[0, nan], [1, nan], [1, nan], [0, 0], [1, 1], [1, 1], [0, 0], [1, 1], [1, 1]]
+    assert np.array_equal(result.anytime_by_experience, np.array(columns), equal_nan=True)
+    assert result.metrics["min_accuracy"] == 0  # of the second alone, while the first came again
+    assert result.metrics["worst_case_accuracy"] == 0.5
 
 
 def test_the_end_of_an_experience_is_measured_once() -> None:
@@ -166,6 +187,11 @@ def test_it_ends_with_the_accuracy_of_the_experiences_so_far() -> None:
     rows = result.matrix.values
     assert [found[n] for n in ends] == pytest.approx([rows[i, :i].mean() for i in (1, 2, 3)])
     assert [s for s, _ in result.anytime] == [30, 60, 80, 110, 140, 160, 190, 220, 240]
+    for i, row in enumerate(result.anytime_by_experience):
+        assert np.nanmean(row) == pytest.approx(result.anytime[i][1])
+        assert (~np.isnan(row)).sum() == i // 3 + 1
+    at_ends = result.anytime_by_experience[2::3]
+    assert np.allclose(at_ends, np.where(np.isnan(at_ends), np.nan, rows[1:]), equal_nan=True)
 
 
 @pytest.mark.parametrize(("strategy", "samples"), [("joint", 240), ("cumulative", 80 + 160 + 240)])
@@ -175,6 +201,11 @@ def test_methods_that_train_on_more_than_an_experience(strategy: str, samples: i
     assert result.cost["samples"] == 2 * samples
     assert [a[0] < b[0] for a, b in zip(result.anytime, result.anytime[1:], strict=False)]
     assert 0 < result.metrics["anytime_accuracy"] <= 1
+    known = ~np.isnan(result.anytime_by_experience).all(0)
+    assert known.all()
+    if strategy == "joint":  # nothing is ever old
+        assert np.isnan(result.metrics["min_accuracy"])
+        assert result.metrics["worst_case_accuracy"] == result.metrics["average_accuracy"]
 
 
 def test_later_experiences_are_not_in_it() -> None:
@@ -205,32 +236,38 @@ def test_results_hold_it_only_if_asked_for(tmp_path: Path) -> None:
     silent = execute(plan("er"), tmp_path)
     assert silent.anytime == []
     assert "anytime_accuracy" not in silent.metrics
+    assert "min_accuracy" not in silent.metrics
+    assert "anytime_by_experience" not in silent.to_json()
     result = execute(plan("er", evaluate_every=4), tmp_path)
     assert result.run_id != silent.run_id
     assert result.matrix == silent.matrix
     written = json.loads((result.path / "result.json").read_text())  # type: ignore[operator]
     assert Result.from_json(written).anytime == result.anytime == written["anytime"]
+    read = Result.from_json(written).anytime_by_experience
+    assert np.array_equal(read, result.anytime_by_experience, equal_nan=True)
 
 
 def test_part_of_a_stream_has_its_part_of_the_curve() -> None:
     p = plan("er", evaluate_every=4)
     points = [point for point in execute(p, None).anytime if point[0] <= 160]
-    assert advance(p, StateStore(None), 2)["anytime_accuracy"] == anytime_accuracy(points)
+    found = advance(p, StateStore(None), 2)
+    assert found["anytime_accuracy"] == anytime_accuracy(points)
+    assert 0 <= found["worst_case_accuracy"] <= 1
 
 
 def test_the_time_it_takes_is_that_of_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only the measurements move."""
     now = 0.0
 
-    def measure(*_: object) -> float:
+    def measure(_: Evaluator, __: object, learned: list[Experience], *___: object) -> list[float]:
         nonlocal now
         now += 10
-        return 0.5
+        return [0.5] * len(learned)
 
     monkeypatch.setattr(
         "cl_platform.engine.machine.cost.time", SimpleNamespace(perf_counter=lambda: now)
     )
-    monkeypatch.setattr(Evaluator, "mean_accuracy", measure)
+    monkeypatch.setattr(Evaluator, "accuracies", measure)
     cost = execute(plan("er", evaluate_every=3), None).cost
     assert cost["train_seconds"] == 0
     assert cost["eval_seconds"] == cost["seconds"] == 6 * 10

@@ -27,6 +27,8 @@ from tests.engine.test_options import EVERYTHING, assert_equal
 
 DIGITS = {"name": "split-digits", "samples": 60, "experiences": 2, "validation": 0.3}
 ONE_STEP = {k: v for k, v in EVERYTHING.items() if k != "accumulate"}
+ONE_AVERAGE = {k: v for k, v in EVERYTHING.items() if k != "ema"}
+REPLACING = {"name": "continual-backprop", "replacement_rate": 0.01, "maturity": 2}
 
 
 class Interrupting(StateStore):
@@ -73,6 +75,8 @@ def assert_same_end(whole: Fold, resumed: Fold) -> None:
     [
         *((name, EVERYTHING) for name in ("er", "der++", "lwf", "ewc")),
         *((name, ONE_STEP) for name in ("si", "refresh", "mir")),
+        (REPLACING, EVERYTHING),
+        ({"name": "merged", "method": "dare", "start_from": "merged"}, ONE_AVERAGE),
         ("l2p", {**EVERYTHING, "model": "tiny-transformer"}),
         ("er", {"stream": {**DIGITS, "online": True}, "optimizer": {"momentum": 0.9}}),
         ("er", {**EVERYTHING, "pacing": "cyclical"}),
@@ -81,7 +85,7 @@ def assert_same_end(whole: Fold, resumed: Fold) -> None:
     ],
 )
 def test_interrupted_in_mid_experience_it_ends_with_the_same_bits(
-    strategy: str, settings: dict[str, Any], tmp_path: Path
+    strategy: str | dict[str, Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     given = {"stream": DIGITS, "strategy": strategy, "evaluate_every": 3, **settings}
     whole = fold_of(StateStore(None), **given)

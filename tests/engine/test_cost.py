@@ -101,3 +101,54 @@ def test_the_console_shows_flops_and_what_only_the_own_mask_has() -> None:
         assert line.split() == [name, f"{result.metrics[name]:.4f}"]
     (last,) = [line for line in lines if " steps in " in line]
     assert f"{result.cost['flops']:.3g} FLOPs" in last
+
+
+IMAGES = SAMPLES * EXPERIENCES
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "kept"),
+    [
+        ("finetune", {}, 0),
+        # A sample of 17 numbers and its label, and what the buffer counts by.
+        ({"name": "er", "memory_size": 10}, {}, 10 * (4 * INPUTS + 8)),
+        ("lwf", {}, 4 * ((INPUTS + 1) * HIDDEN + (HIDDEN + 1) * CLASSES)),
+        (
+            "finetune",
+            {"optimizer": {"momentum": 0.9, "reset": False}},
+            4 * ((INPUTS + 1) * HIDDEN + (HIDDEN + 1) * CLASSES),
+        ),
+    ],
+)
+def test_memory_is_what_a_state_holds_beside_the_model(
+    strategy: object, settings: dict, kept: int
+) -> None:
+    found = cost(strategy, **settings)["memory_bytes"]
+    assert kept <= found <= kept + 200  # counters
+
+
+def test_a_run_beyond_its_budget_says_so_and_goes_on() -> None:
+    console = new_console(file=io.StringIO(), width=80, color_system=None)
+    budget = {"samples": IMAGES, "memory_bytes": 100}
+    settings = {"strategy": {"name": "er", "memory_size": 10}, "budget": budget, "model": MODEL}
+    result = clp.run(STREAM, out=None, sinks=[ConsoleSink(console)], **settings)  # type: ignore[arg-type]
+    assert result.cost["samples"] == IMAGES
+    used = f"{result.cost['memory_bytes']:,}"
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line for line in lines if "budget" in line] == [
+        f"over budget: memory_bytes {used} of 100"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({}, "it has no limit: give samples, flops, memory_bytes or parameters"),
+        ({"samples": 0}, r"budget\.samples=0"),
+        ({"hours": 1}, r"budget\.hours"),
+        ({"flops": 1e9}, "give count_flops=true"),
+    ],
+)
+def test_budgets_that_compare_nothing_are_refused(budget: dict, said: str) -> None:
+    with pytest.raises(clp.ClpError, match=said):
+        cost("finetune", budget=budget)

@@ -137,13 +137,12 @@ def test_evaluation_leaves_the_mode_of_every_module_as_it_was() -> None:
     assert not strategy.frozen.training
 
 
-def test_the_mean_over_some_experiences_is_that_of_their_accuracies() -> None:
+def test_accuracies_on_some_experiences_are_those_of_the_row() -> None:
     stream = oracle_stream()
     evaluator, strategy = Evaluator(stream, CPU), set_up(Constant(), stream)
-    learned = (stream[2], stream[0])
     row = evaluator(strategy, {0, 1, 4, 5}).row["seen"]
-    mean = evaluator.mean_accuracy(strategy, learned)
-    assert mean == (row[stream[0].identity] + row[stream[2].identity]) / 2 == 0.25
+    found = evaluator.accuracies(strategy, (2, 0), {0, 1, 4, 5})
+    assert found == [row[stream[0].identity], row[stream[2].identity]] == [0.25, 0.25]
 
 
 def test_what_is_not_asked_for_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +152,8 @@ def test_what_is_not_asked_for_is_not_scored(monkeypatch: pytest.MonkeyPatch) ->
     shown: list[int] = []
     answer = strategy.forward
     strategy.forward = lambda x, task: shown.append(len(x)) or answer(x, task)  # type: ignore
-    Evaluator(stream, CPU).mean_accuracy(strategy, stream.experiences[:1])
+    first = stream[0]
+    Evaluator(stream, CPU).accuracies(strategy, [first.task], first.classes)
     assert sum(shown) == 60
 
 

@@ -39,6 +39,7 @@ LANES = (
     "finetune",
     "joint",
     "scheduled-replay",
+    "shrink-and-perturb",
 )  # all others say why they have none
 
 

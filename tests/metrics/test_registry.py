@@ -73,9 +73,9 @@ def test_every_metric_of_the_platform_says_what_it_is() -> None:
     assert len({*titles}) == len(titles)
     for name, known in metrics().items():
         assert known.direction in ("more", "less")
-        assert known.masks == {"cost": "none", "curve": "own", "calibration": "own"}.get(
-            known.computed_from, "every"
-        )
+        masks = {**dict.fromkeys(("cost", "states"), "none")}
+        masks |= dict.fromkeys(("curve", "curves", "calibration", "predictions"), "own")
+        assert known.masks == masks.get(known.computed_from, "every")
         if known.function is not None:
             assert known.function.__name__ == name.replace(".", "_")
             assert known.meaning[0].isupper()

@@ -103,6 +103,10 @@ def test_references_are_plain_training() -> None:
     given = spec({}, base=BASE, references=["joint"])
     (made,) = reference_runs(given, planned(axes, base=BASE), PLANNER)
     assert made.config.pacing is None
+    hidden = planned({}, base={**BASE, "strategy": "er", "boundaries": "hidden"})
+    (other,) = reference_runs(given, hidden, PLANNER)
+    assert (other.keys, other.config.boundaries) == (made.keys, "known")
+    assert settings_key(config(boundaries="hidden")) == settings_key(config())
     paced = clp.run(strategy="joint", pacing="reweighted", out=None, **BASE)
     assert joint_references([paced]) == {}
 

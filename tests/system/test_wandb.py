@@ -43,7 +43,7 @@ DATA = ROOT / "tests" / "data"
 # A small memory: there is something to forget.
 RUN = [
     *("run", "--stream", "blobs", "--strategy", "er", "--set", "strategy.memory_size=5"),
-    *("--curriculum", "reverse", "--seed", "3"),
+    *("--curriculum", "reverse", "--seed", "3", "--plasticity"),
 ]
 
 

@@ -10,7 +10,10 @@ from cl_platform.engine.plan import Plan
 from cl_platform.errors import one_line
 from cl_platform.models.work import weights_of
 
-PLAIN = ("loss", "training_step", "minimise", "cross_entropy", "forward", "restrict", "competing")
+PLAIN = (
+    *("loss", "training_step", "minimise", "cross_entropy", "forward", "restrict", "competing"),
+    "evaluation_weights",
+)
 
 # Weights up to which 8 lanes gained on a CPU. Their CPU time relative to separate runs, with one
 # thread, Split-MNIST and experience replay, evaluation included, by hidden layers and batches:

@@ -67,7 +67,8 @@ def run_lanes(
 @contextmanager
 def _evaluated(folds: Sequence[Fold], compared: Counter[Any]) -> Iterator[None]:
     """Have the present states of folds evaluated in one pass, where that gives the same bits."""
-    ready = [fold for fold in folds if fold.position >= 0 and not unfit(fold.plan, fold.strategy)]
+    begun = [fold for fold in folds if fold.position >= 0 and not fold.plan.measures]
+    ready = [fold for fold in begun if not unfit(fold.plan, fold.strategy)]
     x = ready[0].sample() if ready else None
     models = [innermost(fold.strategy).model for fold in ready if fold.sample() is x]
     with nullcontext() if x is None else shared_logits(models, x, compared):

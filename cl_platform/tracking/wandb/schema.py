@@ -75,9 +75,22 @@ SCHEMA = (
     ),
     Logged(
         "history",
+        "confusion_table",
+        "with predictions kept, of 100 classes at most: the confusion matrix of all test samples "
+        "after each experience, own mask, drawn as the chart `confusion`",
+    ),
+    Logged(
+        "history",
         "teacher/experience",
         "with a teacher: the experience of a slice, numbered from 1 as the stream is given",
         "experience",
+    ),
+    Logged(
+        "history",
+        "plasticity/<name>",
+        "what `plasticity` and `trainability_steps` measure of a state",
+        "experience",
+        "by metric",
     ),
     Logged(
         "history",

@@ -13,10 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix
+from cl_platform.core.predictions import unpacked
 from cl_platform.errors import one_line
 from cl_platform.metrics.matrix_metrics import compute_metrics
+from cl_platform.metrics.prediction_metrics import confusion
 from cl_platform.results.result import Result
 from cl_platform.storage.files import is_remote, location
+from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Background, Event
 from cl_platform.tracking.wandb.login import default_project, quieten, reachable_mode
 from cl_platform.tracking.wandb.pictures import as_image
@@ -26,6 +29,7 @@ Mode = Literal["offline", "online"]
 
 INIT_SECONDS = 10.0
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # as the user has set it; W&B's own is in the home
+MOST_CLASSES = 100  # of a confusion matrix
 MOST_OF_TAG, MOST_BARS = 64, 512  # what W&B takes: characters of a tag, bars of a histogram
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
@@ -56,7 +60,9 @@ class WandbSink:
         self._run: Any = None
         self._start: Event = {}
         self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
+        self._predictions: dict[int, str | None] = {}  # where they are, likewise
         self._visits: list[int] = []  # unless one experience follows the other
+        self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
         self._logged: list[int] = []  # of the rows
         self._steps_before = 0
         self._last_total = 0
@@ -99,6 +105,8 @@ class WandbSink:
         self._steps_before += self._last_total
         self._last_total = 0
         self._rows[event["step"]] = event["rows"]["test"]
+        self._measured[event["step"]] = event.get("measured", {})
+        self._predictions[event["step"]] = event.get("predictions")
         self._log_rows()
 
     def _on_decided(self, event: Event) -> None:
@@ -142,11 +150,37 @@ class WandbSink:
             logged[f"accuracy/{mask}/average"] = sum(values.values()) / len(values)
             for j, value in values.items():
                 logged[f"accuracy/{mask}/experience_{j + 1}"] = value
+        measured = self._measured.get(k, {}).items()
+        logged |= {f"plasticity/{n}": value for n, value in measured if value is not None}
         own = OWN_MASK[self._start["scenario"]]
         rows = [self._rows[i][own] for i in self._logged]
         so_far = AccuracyMatrix.from_rows(rows, ids, names, visits or columns, rows=self._logged)
         metrics = compute_metrics(so_far)
-        return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
+        logged |= {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
+        address = self._predictions.get(k)
+        return logged | ({} if address is None else self._confusion(address))
+
+    def _confusion(self, address: str) -> dict[str, Any]:
+        """Return the confusion matrix of a row whose predictions are at an address, if any."""
+        import wandb
+
+        labels = self._start.get("labels", ())
+        if not 0 < len(labels) <= MOST_CLASSES:
+            return {}
+        packed = StateStore(location(self.out) / "states").predicted(address)
+        if packed is None:
+            return {}
+        ids = [e["identity"] for e in self._start["experiences"]]
+        counts = confusion(unpacked(packed, ids, labels))
+        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        data: list[Any] = [[str(y), str(p), int(n)] for (y, p), n in np.ndenumerate(counts)]
+        drawn = wandb.plot_table(
+            vega_spec_name="wandb/confusion_matrix/v1",
+            data_table=wandb.Table(columns=columns, data=data),
+            fields={str(name): str(name) for name in columns},
+            string_fields={"title": "classes taken for others"},
+        )
+        return {"confusion": drawn}
 
     def _on_end(self, event: Event) -> None:
         result = Result.from_json(event["result"])
@@ -154,10 +188,12 @@ class WandbSink:
         # What nothing was evaluated for: the run had ended before, or one state stands for all.
         for i, k in enumerate(result.matrix.rows):
             if k not in self._logged:
+                self._predictions[k] = result.kept[i] if result.kept else None
                 self._rows[k] = {
                     mask: dict(zip(matrix.experience_ids, matrix.values[i].tolist(), strict=True))
                     for mask, matrix in result.matrices.items()
                 }
+                self._measured[k] = {name: values[i] for name, values in result.plasticity.items()}
         self._log_rows()
         for name, value in result.metrics.items():
             self._run.summary[name] = value
