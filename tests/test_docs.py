@@ -100,9 +100,7 @@ def here(folder: Path, clp: Clp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 @pytest.mark.parametrize("page", MARKED)
-def test_every_block_runs(
-    page: Path, here: Path, clp: Clp, request: pytest.FixtureRequest
-) -> None:
+def test_every_block_runs(page: Path, here: Path, clp: Clp, request: pytest.FixtureRequest) -> None:
     if is_large(page):
         request.getfixturevalue("cluster")
     names: dict[str, object] = {"__name__": "page"}
@@ -177,7 +175,7 @@ def test_the_reference_has_every_key_with_its_default(monkeypatch: pytest.Monkey
     from settings import KINDS, plugins_page, settings_page  # type: ignore[import-not-found]
 
     page = settings_page()
-    rows = dict(re.findall(r"^- \*\*`([^`]+)`\*\*: (.*\n    .*)", page, re.MULTILINE))
+    rows = dict(re.findall(r"^- \*\*`([^`]+)`\*\*: (.*(?:\n    .*)?)", page, re.MULTILINE))
     assert {*RunConfig.model_fields, *SweepSpec.model_fields} <= rows.keys()
     assert rows["batch_size"].startswith("integer > 0; default `10`  \n    New samples per step.")
     assert rows["optimizer.lr"].startswith(

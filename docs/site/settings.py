@@ -20,24 +20,10 @@ from pydantic.fields import FieldInfo
 from cl_platform.config import registry
 from cl_platform.config.run_config import SHORTHANDS, RunConfig
 from cl_platform.config.signatures import _parameters, model_of
-from cl_platform.config.training import EarlyStopping, LRSchedule, ParameterGroup, RunOptimizer
 from streams.sharing import share_out
-from sweeps.spec import Budget, Final, PolicyLearning, Resources, SweepSpec, Tracking, Tune
+from sweeps.spec import SweepSpec
 
-SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
-    "A run": ("", RunConfig),
-    "optimizer": ("optimizer.", RunOptimizer),
-    "optimizer.groups": ("optimizer.groups[].", ParameterGroup),
-    "schedule": ("schedule.", LRSchedule),
-    "early_stopping": ("early_stopping.", EarlyStopping),
-    "A sweep": ("", SweepSpec),
-    "resources": ("resources.", Resources),
-    "budget": ("budget.", Budget),
-    "tune": ("tune.", Tune),
-    "tune.policy": ("tune.policy.", PolicyLearning),
-    "final": ("final.", Final),
-    "wandb": ("wandb.", Tracking),
-}
+TOP: dict[str, type[BaseModel]] = {"A run": RunConfig, "A sweep": SweepSpec}
 KINDS: dict[str, registry.Kind] = {
     "Streams": "stream",
     "Strategies": "strategy",
@@ -61,15 +47,24 @@ def settings_page() -> str:
         "parameters of streams, strategies, curricula, models and the rest are on the page of "
         "[plugins](plugins.md).",
     ]
-    for title, (prefix, model) in SECTIONS.items():
-        level = "##" if title in ("A run", "A sweep") else "###"
-        parts.append(f"{level} {title if level == '##' else f'`{title}`'}")
-        parts.append(_prose(_before_args(inspect.getdoc(model) or "").split("\n\n")[0]))
-        parts.append("\n".join(_rows(prefix, model)))
-        if model.model_config.get("extra") == "allow":
-            parts.append("Further keys are arguments of torch's class.")
+    for title, top in TOP.items():
+        parts.append(f"## {title}")
+        for prefix, model in _models("", top):
+            parts += [f"### `{prefix}`"] if prefix else []
+            parts.append(_prose(_before_args(inspect.getdoc(model) or "").split("\n\n")[0]))
+            parts.append("\n".join(_rows(f"{prefix}." if prefix else "", model)))
+            if model.model_config.get("extra") == "allow":
+                parts.append("Further keys are arguments of torch's class.")
     short = ", ".join(f"`{short}` stands for `{key}`" for short, key in SHORTHANDS.items())
     return "\n\n".join([*parts, f"In short, {short}."]) + "\n"
+
+
+def _models(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A model and those in its fields, each under its dotted key."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        if inner := model_of(field):
+            yield from _models(f"{prefix}.{name}".strip("."), inner)
 
 
 def plugins_page() -> str:
