@@ -49,7 +49,7 @@ def commands(page: Path) -> list[str]:
     return [
         line
         for language, _, text in blocks(page)
-        if language in ("sh", "console", "text", "")
+        if language in ("sh", "console", "")
         for line in text.replace("\\\n", " ").splitlines()
         if line.startswith("clp ")
     ]

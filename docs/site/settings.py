@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from cl_platform.config import registry
 from cl_platform.config.run_config import SHORTHANDS, RunConfig
 from cl_platform.config.signatures import _parameters, model_of
+from streams.doors import opened
 from streams.sharing import share_out
 from sweeps.spec import SweepSpec
 
@@ -34,7 +35,10 @@ KINDS: dict[str, registry.Kind] = {
     "Affinities": "affinity",
     "Encoders": "encoder",
 }
-OF_STREAMS = {"open": "Nobody knows what follows: outputs grow as classes arrive."}
+OF_STREAMS = {
+    "open": "Nobody knows what follows: outputs grow as classes arrive.",
+    "augmentation": "Random changes of training images by name, such as `crop-flip`.",
+}
 BOUNDS = {Ge: ("ge", ">= {}"), Gt: ("gt", "> {}"), Le: ("le", "<= {}"), Lt: ("lt", "< {}")}
 
 
@@ -87,7 +91,9 @@ def _plugin(kind: registry.Kind, name: str) -> Iterator[str]:
     plugin = registry.load(kind, name)
     model, nested = _parameters(kind, plugin)
     doc = inspect.getdoc(plugin.func if hasattr(plugin, "func") else plugin) or ""
-    said = (OF_STREAMS | _said(share_out) if kind == "stream" else {}) | _said(plugin)
+    said = (OF_STREAMS | _said(share_out) | _said(opened) if kind == "stream" else {}) | _said(
+        plugin
+    )
     yield f"### `{name}`"
     yield _prose(_before_args(doc).split("\n\n")[0])
     rows = [
