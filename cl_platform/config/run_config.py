@@ -32,6 +32,7 @@ from cl_platform.config.training import (
     LRSchedule as LRSchedule,
     Optimizer as Optimizer,
     Optimizers,
+    Probe as Probe,
     RunOptimizer,
     Series,
     Share,
@@ -129,6 +130,7 @@ class RunConfig(BaseModel):
     trainability_steps: NonNegativeInt = 0
     """Steps of a copy of each state's model on random labels, for trainability; 0 for none."""
     budget: Budget | None = None
+    probe: Probe | None = None
     evaluate: PositiveInt | Literal["last"] = 1
     """Rows of the accuracy matrix: after each experience, every so many, or the last alone."""
     count_flops: bool = False
@@ -151,7 +153,7 @@ class RunConfig(BaseModel):
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 
 # Settings that decide no bit of training: what is measured of it, and what it is compared with.
-BESIDE_TRAINING = ("plasticity", "trainability_steps", "budget")
+BESIDE_TRAINING = ("plasticity", "trainability_steps", "budget", "probe")
 
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}

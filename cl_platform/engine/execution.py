@@ -22,11 +22,11 @@ from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
 from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
+from cl_platform.core.matrix import MASKS, OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.core.order.teacher import Visit
 from cl_platform.core.predictions import Keeping
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.measures.measuring import asked
+from cl_platform.engine.measures.measuring import PROBE, asked
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
 from cl_platform.engine.teaching import following
@@ -288,6 +288,7 @@ def result_of(
         anytime=_anytime(records),
         anytime_by_experience=_curves(plan, records, n).values,
         plasticity=_plasticity(plan, records, n),
+        probes=_probes(plan, records, n),
         rows=plan.rows(n) if plan.config.evaluate != 1 else [],
         kept=kept if any(kept) else [],
         labels=[] if plan.labels == (*range(len(plan.labels)),) else [*plan.labels],
@@ -324,6 +325,7 @@ def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
             matrices,
             _calibration(plan, records, n),
             curve,
+            probes=_probes(plan, records, n),
             curves=_curves(plan, records, n) if curve else None,
             states=_plasticity(plan, records, n),
         )
@@ -334,7 +336,11 @@ def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, 
     """Return the matrices of the first n steps by split and mask."""
     rows = [record.rows for record in _by_row(plan, records, n)]
     return {
-        split: {mask: _matrix(plan, [row[split][mask] for row in rows], n) for mask in masks}
+        split: {
+            mask: _matrix(plan, [row[split][mask] for row in rows], n, mask)
+            for mask in MASKS
+            if mask in masks
+        }
         for split, masks in rows[0].items()
     }
 
@@ -344,7 +350,9 @@ def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
     return _matrix(plan, [record.calibration for record in _by_row(plan, records, n)], n)
 
 
-def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> AccuracyMatrix:
+def _matrix(
+    plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int, mask: Mask | None = None
+) -> AccuracyMatrix:
     """Build a matrix of its rows for the first n steps; of fewer than all, it has the columns that
     they learned."""
     stream = plan.stream
@@ -360,6 +368,9 @@ def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> A
         rows=plan.rows(n),
         held_out=held_out,
         sizes=tuple(len(e.test) for e in columns),
+        chances=chances(mask, [e.classes for e in columns], stream.n_classes, held_out)
+        if mask
+        else (),
     )
 
 
@@ -395,6 +406,15 @@ def _curves(plan: Plan, records: list[Record], n: int) -> Curves:
             values.append([row.get(task, math.nan) for task in tasks])
             old.append([task in before for task in tasks])
     return Curves(np.array(values), np.array(old))
+
+
+def _probes(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix | None:
+    """Return the accuracies of probes, nan for columns without; None if none was asked for."""
+    if PROBE not in plan.measures:
+        return None
+    nothing = dict.fromkeys(e.identity for e in plan.stream.scored)
+    rows = [{**nothing, **record.measured[PROBE]} for record in _by_row(plan, records, n)]
+    return _matrix(plan, rows, n, "task")
 
 
 def _plasticity(plan: Plan, records: list[Record], n: int) -> dict[str, list[float | None]]:

@@ -29,7 +29,7 @@ from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.machine.cost import Builder, Meter, Stopwatch
-from cl_platform.engine.measures.measuring import asked, measure
+from cl_platform.engine.measures.measuring import PROBE, asked, measure
 from cl_platform.engine.measures.plasticity import Measured
 from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.pacing.epochs import epochs_of
@@ -629,10 +629,11 @@ class Fold:
         return [*self.state.anytime, [self.state.cost["samples"], mean, *each]]
 
     def _emit_row(self, k: int, reused: bool) -> None:
-        record = self.records[k]
-        more = (
-            {"measured": asked(record.measured, self.plan.measures)} if self.plan.measures else {}
-        )
+        record, more = self.records[k], {}
+        if self.plan.measures:
+            more["measured"] = asked(record.measured, self.plan.measures)
+        if PROBE in self.plan.measures:
+            more["probes"] = record.measured[PROBE]
         self.trackers.emit(
             "evaluated",
             step=k,

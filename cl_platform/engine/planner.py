@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isroutine
@@ -535,6 +535,8 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {name!r} needs the task label at test time, and the columns held out of "
             f"stream {stream.name!r} have labels that it never learns"
         )
+    if config.probe is not None:
+        faults += _probe_faults(config.probe.columns, stream)
     try:
         strategy.check(stream.task_classes())
     except BadInput as error:
@@ -546,3 +548,15 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {config.strategy['name']!r} reads the data of an experience besides its "
             f"batches (needs_second_pass), although stream {stream.name!r} is online"
         )
+
+
+def _probe_faults(columns: str, stream: Stream) -> Iterator[str]:
+    """Yield why the columns of a stream cannot be probed."""
+    if columns == "held_out" and not stream.held_out:
+        yield (
+            f"probe: stream {stream.name!r} has no columns held out; give stream.held_out, or "
+            "probe.columns=all"
+        )
+    for j, e in enumerate(stream.scored):
+        if not len(e.train) and (columns == "all" or j in stream.held_out):
+            yield f"probe: column {e.name!r} of stream {stream.name!r} has no training samples"

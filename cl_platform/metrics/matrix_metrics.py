@@ -260,14 +260,14 @@ def _f(alpha: float, beta: float) -> float:
     return 2 * alpha / (alpha * beta + 1)
 
 
-def guarded(metric: Metric, given: Any) -> float:
+def guarded(metric: Metric, *given: Any) -> float:
     """Return the value of a metric, or nan, with one line, where it raises or is infinite.
 
     Args:
         given: what it is computed from.
     """
     try:
-        return value_of(metric, given)
+        return value_of(metric, *given)
     except NotKept:  # of which the run has said so
         return math.nan
     except KeyboardInterrupt:
@@ -277,14 +277,14 @@ def guarded(metric: Metric, given: Any) -> float:
         return math.nan
 
 
-def value_of(metric: Metric, given: Any) -> float:
+def value_of(metric: Metric, *given: Any) -> float:
     """Return the value of a metric of what it is computed from; nan where it is undefined.
 
     Raises:
         ValueError: it is infinite. And whatever a user's metric raises.
     """
     assert metric.function is not None
-    value = float(metric.function(given))
+    value = float(metric.function(*given))
     if math.isinf(value):
         raise ValueError("it is infinite")
     return value
@@ -304,7 +304,8 @@ def compute_metrics(
     matrices = {"all": whole, "trained": whole.trained()}
     for matrix in matrices.values():  # a metric that sorts in place would change the others
         matrix.values.flags.writeable = False
-    chosen = metrics("matrix") if chosen is None else chosen
+    if chosen is None:
+        chosen = metrics("matrix") | (metrics("held_out") if r.held_out else {})
     return {name: value(m, matrices[m.columns]) for name, m in chosen.items()}
 
 

@@ -25,6 +25,7 @@ class Measurements:
         calibration: expected calibration errors; None where they were not measured.
         curve: [samples shown, accuracy]; empty without ``evaluate_every``.
         predictions: for all test samples; None where none are kept.
+        probes: accuracies of linear probes in the matrix's form; None without ``probe``.
         curves: of each experience; None without ``evaluate_every``, and where a run has ended.
         states: what was measured of the state of each row, by name.
     """
@@ -34,6 +35,7 @@ class Measurements:
     calibration: AccuracyMatrix | None = None
     curve: Sequence[Sequence[float]] = ()
     predictions: Predictions | None = None
+    probes: AccuracyMatrix | None = None
     curves: Curves | None = None
     states: Mapping[str, Values] = field(default_factory=dict)
 
@@ -72,7 +74,8 @@ def measured(
             prefix = ("" if split == "test" else f"{split}/") + (
                 "" if mask == found.own else f"{mask}/"
             )
-            of_matrix = compute_metrics(matrix, chosen("matrix"), value)
+            wanted = chosen("matrix") | (chosen("held_out") if matrix.held_out else {})
+            of_matrix = compute_metrics(matrix, wanted, value)
             values |= {prefix + name: v for name, v in of_matrix.items()}
     for kind, given in found.others().items():
         # A curve has no columns: it is about what was learned so far.
@@ -80,7 +83,9 @@ def measured(
         inputs = {"all": given, "trained": trained}
         more = {name: value(m, inputs[m.columns]) for name, m in chosen(kind).items()}
         values |= {k: v for k, v in more.items() if kind != "predictions" or not math.isnan(v)}
-    if found.curves is not None:
-        values |= {name: value(m, found.curves) for name, m in chosen("curves").items()}
+    whole: dict[Input, Any] = {"curves": found.curves, "probes": found.probes}
+    for kind, given in whole.items():
+        if given is not None:
+            values |= {name: value(m, given) for name, m in chosen(kind).items()}
     of_states = {name: m for name, m in chosen("states").items() if name in found.states}
     return values | {name: value(m, found.states[name]) for name, m in of_states.items()}

@@ -19,7 +19,16 @@ from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
 Input = Literal[
-    "matrix", "references", "calibration", "curve", "curves", "states", "predictions", "cost"
+    "matrix",
+    "held_out",
+    "references",
+    "calibration",
+    "probes",
+    "curve",
+    "curves",
+    "states",
+    "predictions",
+    "cost",
 ]
 Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
@@ -36,9 +45,10 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the matrix and ``references``, the ``predictions`` for all
-            test samples (:class:`cl_platform.core.predictions.Predictions`), what is measured of
-            ``states``, a value per row, or something else.
+        computed_from: ``matrix`` alone, the same where columns are ``held_out``, the matrix and
+            ``references``, the ``predictions`` for all test samples
+            (:class:`cl_platform.core.predictions.Predictions`), what is measured of ``states``, a
+            value per row, or something else.
         columns: of the matrix, or of the predictions, that it is given: those ``trained``, or
             ``all``, the held-out ones included.
     """
@@ -60,7 +70,7 @@ class Metric:
     @property
     def masks(self) -> Literal["every", "own", "none"]:
         """The masks that it is computed under: every one, the scenario's own, or none."""
-        if self.computed_from in ("matrix", "references"):
+        if self.computed_from in ("matrix", "held_out", "references"):
             return "every"
         return "none" if self.computed_from in ("cost", "states") else "own"
 

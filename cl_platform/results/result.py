@@ -13,7 +13,7 @@ import numpy as np
 
 from cl_platform.core.digests import digest
 from cl_platform.core.json_text import finite
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.core.predictions import Predicted, Predictions, unpacked
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.lifelong import lifelong_metrics
@@ -72,6 +72,8 @@ class Result:
         labels: the index that each class of the stream as given had in the run; empty where it is
             the same.
         memory: predictions by address, where no folder holds them.
+        probes: with ``probe``, the accuracies of linear probes in the matrix's form, nan where a
+            column is not probed; else None.
     """
 
     run_id: str
@@ -99,6 +101,7 @@ class Result:
     kept: list[str | None] = field(default_factory=list, repr=False)
     labels: list[int] = field(default_factory=list, repr=False)
     memory: dict[str, Any] = field(default_factory=dict, repr=False)
+    probes: AccuracyMatrix | None = None
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -112,8 +115,8 @@ class Result:
         return any(self.config["stream"].get(name) for name in ("shots", "index_lists"))
 
     def shown_metrics(self) -> list[str]:
-        """Return the metrics that people see of a single run, not those of the study of orders."""
-        hidden = ("curriculum.",) if self.few_shot else ("curriculum.", "few_shot.")
+        """Return the metrics that people see of a single run: no suites that compare many."""
+        hidden = ("curriculum.", "mtil.", *(() if self.few_shot else ("few_shot.",)))
         return [m for m in self.metrics if not m.startswith(hidden) and "/" not in m]
 
     def lifelong(self) -> dict[str, float]:
@@ -163,6 +166,7 @@ class Result:
             self.calibration,
             self.anytime,
             self.predictions() if any(self.kept) else None,
+            probes=self.probes,
             states=self.plasticity,
         )
 
@@ -229,6 +233,13 @@ class Result:
         """Draw for each experience the accuracy once learned and at the end."""
         return plots.forgetting_figure(*self._matrix_and_title(mask))
 
+    def plot_trajectory(self, mask: Mask | None = None) -> Figure:
+        """Draw what is held out against what is learned, row by row.
+
+        In class-incremental streams give ``mask="task"``: unseen classes score 0 under ``seen``.
+        """
+        return plots.trajectory_figure(*self._matrix_and_title(mask))
+
     def plot_class_accuracy(self) -> Figure:
         """Draw accuracy by class under the scenario's own mask, at the end and at best."""
         if self.class_accuracy is None:
@@ -279,6 +290,7 @@ class Result:
             **({"visits": self.visits} if self.visits else {}),
             **({"anytime_by_experience": _nulled(by_experience)} if by_experience.size else {}),
             **({"plasticity": self.plasticity} if self.plasticity else {}),
+            **({"probes": _nulled(self.probes.values)} if self.probes is not None else {}),
             **({"rows": self.rows} if self.rows else {}),
             **self._kept_in_files(),
         }
@@ -306,10 +318,16 @@ class Result:
             tuple(e["test_samples"] for e in experiences if "test_samples" in e),
         )
 
-        def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
-            return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
-
         errors, by_class = data.get("calibration"), data.get("class_accuracy")
+        classes = [e["classes"] for e in experiences]
+        n_classes = len(by_class[0]) if by_class else 1 + max(max(own) for own in classes)
+
+        def matrices(rows: dict[Mask, Any]) -> dict[str, AccuracyMatrix]:
+            return {
+                mask: AccuracyMatrix(r, *columns, chances(mask, classes, n_classes, columns[4]))
+                for mask, r in rows.items()
+            }
+
         return cls(
             run_id=data["run_id"],
             config=data["config"],
@@ -331,6 +349,7 @@ class Result:
             visits=visits,
             anytime_by_experience=np.array(data.get("anytime_by_experience", [[]]), np.float64),
             plasticity=data.get("plasticity", {}),
+            probes=matrices({"task": probed})["task"] if (probed := data.get("probes")) else None,
             rows=rows,
             kept=data.get("predictions", []),
             labels=data.get("labels", []),

@@ -100,7 +100,8 @@ class Record:
         anytime: as in :class:`State`, during and at the end of the step that led here; empty
             without ``evaluate_every``.
         evaluator: digest of the evaluating code; rows of other code are not used.
-        measured: what else was measured, by what a run asks for (``plasticity``) and by name; None
+        measured: what else was measured, by what a run asks for (``plasticity``) and by name (of a
+            ``probe`` by experience identity); None
             stands for what the network does not have.
         measures: how, as ``Plan.measures``.
         signals: what teachers see besides accuracies, by name and experience identity; see

@@ -8,7 +8,8 @@ Events are dictionaries with a key ``event``:
 ``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
 ``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``,
                ``predictions`` (their address in the store of states, or None), ``measured`` (by
-               name; None for what the network does not have) where asked for
+               name; None for what the network does not have) where asked for, ``probes`` (accuracy
+               by experience identity) likewise
 ``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
 ``end``        ``result`` (as in result.json)
 ``failed``     ``error``

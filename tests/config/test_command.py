@@ -27,6 +27,7 @@ NEEDED = {
         "table": {"path": "mine.csv"},
         "hub": {"path": "someone/petals"},
         "extended": {"base": "blobs", "more": ["blobs"]},
+        "with-held-out": {"inner": "blobs", "held_out": ["blobs"]},
         **{
             name: {"inner": "blobs"}
             for name in ("blurry", "repeating", "gaussian-schedule", "time")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix
+from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix, chances
 from cl_platform.core.predictions import unpacked
 from cl_platform.errors import one_line
 from cl_platform.metrics.matrix_metrics import compute_metrics
@@ -61,6 +61,7 @@ class WandbSink:
         self._start: Event = {}
         self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
         self._predictions: dict[int, str | None] = {}  # where they are, likewise
+        self._probes: dict[int, dict[str, float]] = {}  # by identity, likewise
         self._visits: list[int] = []  # unless one experience follows the other
         self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
         self._logged: list[int] = []  # of the rows
@@ -107,6 +108,7 @@ class WandbSink:
         self._rows[event["step"]] = event["rows"]["test"]
         self._measured[event["step"]] = event.get("measured", {})
         self._predictions[event["step"]] = event.get("predictions")
+        self._probes[event["step"]] = event.get("probes", {})
         self._log_rows()
 
     def _on_decided(self, event: Event) -> None:
@@ -126,8 +128,9 @@ class WandbSink:
         """Log the rows that are there, up to the first that is not."""
         while (k := self._next()) in self._rows:
             self._logged.append(k)
-            if k:
-                self._run.log(self._row(k))
+            logged = {**(self._row(k) if k else {}), **self._held_out(k)}
+            if logged:
+                self._run.log({"experience": k, **logged})
 
     def _next(self) -> int:
         """Return the row to be logged next, by the number of experiences learned."""
@@ -139,10 +142,11 @@ class WandbSink:
     def _row(self, k: int) -> dict[str, Any]:
         """Return what is logged after k experiences."""
         experiences, visits = self._start["experiences"], self._visits[:k]
-        columns = range(len(experiences) if visits else k)  # of those that come again, all
+        learned = sum(not e.get("held_out") for e in experiences)
+        columns = range(learned if visits else k)  # of those that come again, all
         ids = [experiences[j]["identity"] for j in columns]
         names = [experiences[j]["name"] for j in columns]
-        logged: dict[str, Any] = {"experience": k}
+        logged: dict[str, Any] = {}
         if self._start.get("teacher"):
             logged["teacher/experience"] = visits[-1] + 1
         for mask, accuracies in self._rows[k].items():
@@ -154,7 +158,11 @@ class WandbSink:
         logged |= {f"plasticity/{n}": value for n, value in measured if value is not None}
         own = OWN_MASK[self._start["scenario"]]
         rows = [self._rows[i][own] for i in self._logged]
-        so_far = AccuracyMatrix.from_rows(rows, ids, names, visits or columns, rows=self._logged)
+        classes = [e["classes"] for e in experiences]
+        chance = chances(own, classes[: len(columns)], 1 + max(map(max, classes)))
+        so_far = AccuracyMatrix.from_rows(
+            rows, ids, names, visits or columns, rows=self._logged, chances=chance
+        )
         metrics = compute_metrics(so_far)
         logged |= {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
         address = self._predictions.get(k)
@@ -182,6 +190,21 @@ class WandbSink:
         )
         return {"confusion": drawn}
 
+    def _held_out(self, k: int) -> dict[str, Any]:
+        """Return what is logged of columns held out, and of probes, before training as well."""
+        place = {e["identity"]: j for j, e in enumerate(self._start["experiences"], 1)}
+        held = [e["identity"] for e in self._start["experiences"] if e.get("held_out")]
+        found = {
+            f"held_out/{mask}": {identity: accuracies[identity] for identity in held}
+            for mask, accuracies in self._rows[k].items()
+        }
+        logged: dict[str, Any] = {}
+        for name, row in {**found, "probe": self._probes.get(k, {})}.items():
+            if row:
+                logged[f"{name}/average"] = sum(row.values()) / len(row)
+                logged |= {f"{name}/column_{place[i]}": value for i, value in row.items()}
+        return logged
+
     def _on_end(self, event: Event) -> None:
         result = Result.from_json(event["result"])
         self._visits = [experience for experience, _ in result.visits]
@@ -194,6 +217,9 @@ class WandbSink:
                     for mask, matrix in result.matrices.items()
                 }
                 self._measured[k] = {name: values[i] for name, values in result.plasticity.items()}
+                if result.probes is not None:
+                    row = zip(result.probes.experience_ids, result.probes.tolist()[i], strict=True)
+                    self._probes[k] = {name: v for name, v in row if not math.isnan(v)}
         self._log_rows()
         for name, value in result.metrics.items():
             self._run.summary[name] = value
