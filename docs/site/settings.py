@@ -25,15 +25,15 @@ from streams.sharing import share_out
 from sweeps.spec import SweepSpec
 
 TOP: dict[str, type[BaseModel]] = {"A run": RunConfig, "A sweep": SweepSpec}
+TITLES = {
+    "strategy": "Strategies",
+    "curriculum": "Curricula and teachers",
+    "affinity": "Affinities",
+}
 KINDS: dict[str, registry.Kind] = {
-    "Streams": "stream",
-    "Strategies": "strategy",
-    "Curricula and teachers": "curriculum",
-    "Models": "model",
-    "Pacings": "pacing",
-    "Augmentations": "augmentation",
-    "Affinities": "affinity",
-    "Encoders": "encoder",
+    TITLES.get(kind, f"{kind.capitalize()}s"): kind
+    for kind in registry.GROUPS
+    if kind not in ("metric", "command")  # they have no parameters in a configuration
 }
 OF_STREAMS = {
     "open": "Nobody knows what follows: outputs grow as classes arrive.",

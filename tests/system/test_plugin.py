@@ -27,7 +27,7 @@ found = sweep({
     "axes": {"strategy": ["calm-replay", "finetune"], "curriculum": ["smallest_first", "reverse"]},
 })
 frame = found.results()
-sink = TextFile("log.txt")
+sink = TextFile(".")
 clp.run("rings", "calm-replay", model="wide-linear", sinks=[sink])
 codes = {line: call(shlex.split(line)[1:]) for line in json.loads(sys.argv[1])}
 print(json.dumps({
@@ -35,7 +35,7 @@ print(json.dumps({
     "orders": sorted({str(o) for o in frame["order"]}),
     "strategies": sorted(set(frame["strategy.name"])),
     "spread": frame["accuracy_spread"].between(0, 1).all().item(),
-    "lines": open("log.txt").read().splitlines(),
+    "lines": open("evaluations.txt").read().splitlines(),
     "codes": codes,
 }))
 """

@@ -8,10 +8,15 @@ from typing import Any
 
 
 class TextFile:
-    """Append a line per evaluation to a file: ``clp.run(..., sinks=[TextFile("log.txt")])``."""
+    """Append a line per evaluation to a file.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    Args:
+        out: folder of the records.
+        file: its name in that folder.
+    """
+
+    def __init__(self, out: Path, file: str = "evaluations.txt") -> None:
+        self.path = Path(out) / file
 
     def emit(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "evaluated":
