@@ -152,6 +152,15 @@ def _settings(given_words: list[str]) -> dict[str, object]:
     return overridden([], flags, given)
 
 
+@pytest.mark.parametrize("name", ["curricula", "teachers", "updates"])
+def test_the_python_of_pages_that_stand_alone_runs(name: str, here: Path) -> None:
+    names: dict[str, object] = {"__name__": "page"}
+    for language, _, text in blocks(DOCS / f"{name}.md"):
+        if language == "python":
+            exec(compile(text, name, "exec"), names)
+    assert len(names) > 2
+
+
 def test_every_command_and_block_of_every_page_can_be_parsed() -> None:
     application = app()
     found = 0
