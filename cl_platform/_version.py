@@ -1,3 +1,3 @@
 """The platform's version, where the build and everything else reads it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -138,6 +138,7 @@ def _of_numpy() -> list[Setting]:
 def _of_torch() -> list[Setting]:
     import torch
     from torch import backends, cuda
+    from torch.backends import opt_einsum  # torch 2.7 leaves it to be imported
 
     def function(name: str, get: Callable[[], Any], put: Callable[[Any], object]) -> Setting:
         return Setting(f"torch.{name}", get, put)
@@ -160,7 +161,7 @@ def _of_torch() -> list[Setting]:
         # First the device: what follows makes tensors. Putting "cpu" would wrap every call.
         function(
             "set_default_device",
-            torch.get_default_device,
+            lambda: torch.empty(0).device,  # torch 2.7 cannot be asked once None was put
             lambda d: torch.set_default_device(None if d.type == "cpu" else d),
         ),
         function("set_default_dtype", torch.get_default_dtype, torch.set_default_dtype),
@@ -203,7 +204,7 @@ def _of_torch() -> list[Setting]:
         backends: ["fp32_precision"],
         backends.mkldnn: ["enabled", "deterministic", "fp32_precision"],
         backends.cudnn: ["enabled", "benchmark", "deterministic", "allow_tf32", "fp32_precision"],
-        backends.opt_einsum: ["enabled", "strategy"],
+        opt_einsum: ["enabled", "strategy"],
         backends.quantized: ["engine"],
         backends.cuda.matmul: [
             "allow_tf32",

@@ -273,7 +273,7 @@ def result_of(
     n = len(plan.visits) or len(plan.stream)
     matrices = _matrices(plan, records, n)
     by_class = np.array([r.class_accuracy for r in _by_row(plan, records, n)], np.float64)
-    kept = _by_row(plan, fold.addresses(), n) if fold else []
+    kept = _by_row(plan, [*map(fold.predictions.address, range(len(records)))], n) if fold else []
     result = Result(
         **_introduction(plan),
         matrices=matrices["test"],
@@ -292,7 +292,7 @@ def result_of(
         rows=plan.rows(n) if plan.config.evaluate != 1 else [],
         kept=kept if any(kept) else [],
         labels=[] if plan.labels == (*range(len(plan.labels)),) else [*plan.labels],
-        memory=fold.predictions if fold else {},
+        memory=fold.predictions.packed if fold else {},
     )
     curves = _curves(plan, records, n) if result.anytime else None
     metrics = measured(replace(result.measurements(), curves=curves))

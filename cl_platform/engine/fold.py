@@ -8,16 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cl_platform.config.per_experience import distinct
 from cl_platform.config.signatures import blame
-from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
-from cl_platform.core.predictions import Keeping, row_bytes
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -29,6 +26,7 @@ from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.machine.cost import Builder, Meter, Stopwatch
+from cl_platform.engine.measures.kept import KeptPredictions
 from cl_platform.engine.measures.measuring import PROBE, asked, measure
 from cl_platform.engine.measures.plasticity import Measured
 from cl_platform.engine.optimization import build_optimizer
@@ -98,8 +96,7 @@ class Fold:
         self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.scored)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
-        self._scoring = digest(self._identities, plan.evaluator)[:8]  # on what and by what
-        self.predictions: dict[str, dict[str, Any]] = {}  # of this session, by address
+        self.predictions = KeptPredictions(plan, store)
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -118,6 +115,7 @@ class Fold:
                 break
             self.plan = plan
             self.learned.follow(plan.steps)
+            self.predictions.follow(plan)
             self.records.append(self._stored(plan.keys[-1]))
             visit, k = plan.visits[-1]._asdict(), len(plan.steps)
             self.trackers.emit("decided", step=k, **visit)
@@ -502,7 +500,7 @@ class Fold:
             {**before.measures, **self.plan.measures},
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
-        self._keep(k, scores["test"])
+        self.predictions.keep(k, scores["test"].predictions)
         self._emit_row(k, reused=False)
 
     def _measured(self) -> dict[str, Measured]:
@@ -526,7 +524,7 @@ class Fold:
         k, scores = self.position, dict[str, Scores]()
         seen = self.learned.classes(k)
         for split in self.splits:
-            keep = self.keeping(k) if split == "test" else "none"
+            keep = self.predictions.wanted(k) if split == "test" else "none"
             shown = evaluating(self.strategy, self.state.average)
             seed = global_generators(self.plan.config.seed)
             with self.blaming(k), seed, self.choices.computing(), shown:
@@ -534,64 +532,20 @@ class Fold:
                 scores[split] = evaluator(self.strategy, seen, self.features, keep)
         return scores
 
-    def keeping(self, k: int) -> Keeping:
-        """Return what to keep of the predictions of a row.
-
-        Where a run's budget is too small for all rows, the first and the last are kept (of a
-        teacher, which may always go on, the first).
-        """
-        store, stream = self.store, self.plan.stream
-        n = sum(len(e.test) for e in stream.scored)
-        size = row_bytes(n, stream.n_classes, store.predictions == "scores")
-        room = int(store.prediction_budget // size)
-        before = sum(row < k for row in self.wanted())
-        if store.predictions != "none" and before >= room - (self.plan.teacher is None):
-            if self.plan.teacher is None and k == len(self.plan.steps) and room:
-                return store.predictions
-            say_once(
-                f"run {self.plan.run_id}: predictions of {room} rows fit into "
-                f"{store.prediction_budget / 1e6:g} MB (prediction_budget_mb), {size / 1e6:.2g} MB "
-                "each; those of other rows are not kept"
-            )
-            return "none"
-        return store.predictions
-
-    def addresses(self) -> list[str | None]:
-        """Return where the predictions of each state are, after 0, 1, ... steps; None where they
-        are not kept."""
-        found = [self._address(k) for k in range(len(self.plan.keys))]
-        return [address if address in self.predictions else None for address in found]
-
-    def _address(self, k: int) -> str:
-        return f"{self.plan.keys[k]}.{self._scoring}"
-
-    def _keep(self, k: int, scores: Scores) -> None:
-        if scores.predictions is not None:
-            address = self._address(k)
-            self.store.save_predictions(address, scores.predictions)
-            self.predictions[address] = scores.predictions
-
     def predict_again(self, done: Sequence[int]) -> None:
         """Read the predictions of rows that have their records.
 
         Where they are wanted and not there, the state is evaluated again if it is stored; nothing
         is trained for them.
         """
-        lacking, left = [], 0
-        for k in done:
-            if (keep := self.keeping(k)) == "none":
-                continue
-            if packed := self.store.predicted(address := self._address(k)):
-                self.predictions[address] = packed
-            if not packed or (keep == "scores" and "scores" not in packed):
-                lacking.append(k)
+        lacking, left = [*self.predictions.lacking(done)], 0
         for k in lacking:
             if k == 0:
                 self.begin()
             if self.load(k) or k == 0:
                 scores = self._scores()
                 if {split: found.row for split, found in scores.items()} == self.records[k].rows:
-                    self._keep(k, scores["test"])
+                    self.predictions.keep(k, scores["test"].predictions)
                     continue
             left += 1
         if lacking:
@@ -638,7 +592,7 @@ class Fold:
             "evaluated",
             step=k,
             rows=record.rows,
-            predictions=address if (address := self._address(k)) in self.predictions else None,
+            predictions=self.predictions.address(k),
             reused=reused,
             **more,
         )

@@ -43,7 +43,9 @@ def curves(rows: Sequence[Row], results: Sequence[Result]) -> pd.DataFrame:
             values = [np.array(run[measure], np.float64) for run in runs]
             if len({len(v) for v in values}) == 1:
                 mean = np.mean(values, axis=0)
-                found += [(measure, name, k, v) for k, v in enumerate(mean) if not np.isnan(v)]
+                after = results[row.indices[0]].matrix.rows
+                points = zip(after, mean, strict=True)
+                found += [(measure, name, k, v) for k, v in points if not np.isnan(v)]
     return pd.DataFrame(found, columns=["measure", "row", "experiences", "value"])
 
 

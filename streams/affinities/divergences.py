@@ -23,8 +23,8 @@ class Wasserstein(Featured):
     """Minus the distance between experiences: the squared 2-Wasserstein distance of their samples.
 
     Args:
-        distance: ``ot``, exact and debiased (extra ``ot``); or ``cosine``, ``euclidean`` between
-            mean features; see :func:`streams.curricula.distances.distances`.
+        distance: ``ot``, exact and debiased (extra ``curricula``); or ``cosine``, ``euclidean``
+            between mean features; see :func:`streams.curricula.distances.distances`.
     """
 
     distance: Distance = "ot"

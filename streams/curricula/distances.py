@@ -181,7 +181,7 @@ def _transport(items: Items) -> np.ndarray:
             warnings.simplefilter("ignore")
             import ot
     except ImportError as error:
-        raise DataError("distance=ot needs the package POT: install the extra `ot`") from error
+        raise DataError("distance=ot needs POT: install the extra `curricula`") from error
     short = [name for name, f in zip(items.names, items.features, strict=True) if len(f) < 2]
     if short:
         raise CurriculumError(f"distance=ot: {short[0]!r} has a single sample: give cosine")

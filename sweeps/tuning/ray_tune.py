@@ -197,7 +197,7 @@ class _TuneSearch:
             sampler = optuna.samplers.TPESampler(seed=self.spec.seed)
             return OptunaSearch(self._space(), metric="objective", mode="max", sampler=sampler)
         except (ImportError, AssertionError) as error:
-            raise BadInput("tune.method=optuna needs the extra optuna: install it") from error
+            raise BadInput("tune.method=optuna needs optuna: install the extra `sweeps`") from error
 
     def _scheduler(self) -> TrialScheduler:
         if self.tune.method != "asha":

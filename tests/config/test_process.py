@@ -21,7 +21,7 @@ from cl_platform.config.process import Setting, process_restored
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "threads": (lambda: torch.set_num_threads(3), torch.get_num_threads),
     "dtype": (lambda: torch.set_default_dtype(torch.float64), torch.get_default_dtype),
-    "device": (lambda: torch.set_default_device("meta"), torch.get_default_device),
+    "device": (lambda: torch.set_default_device("meta"), lambda: torch.empty(0).device),
     "precision": (
         lambda: torch.set_float32_matmul_precision("medium"),
         torch.get_float32_matmul_precision,

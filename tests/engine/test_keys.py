@@ -356,6 +356,7 @@ BESIDE = (
     "cl_platform.core.predictions",
     "cl_platform.engine.machine.cost",
     "cl_platform.engine.machine.energy",
+    "cl_platform.engine.measures.",
     "cl_platform.engine.evaluation",
     "cl_platform.errors",
     "cl_platform.storage.",

@@ -67,19 +67,22 @@ def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
 def test_without_the_libraries_there_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None:
     code = """
 import sys
-for name in ("timm", "torchvision", "transformers"):
+for name in ("timm", "torchvision", "transformers", "ray"):
     sys.modules[name] = None
 from cl_platform.cli.app import call
 print(call(["list", "models"]), file=sys.stderr)
 blobs = ["run", "--stream", "split-digits", "--strategy", "finetune"]
 print(call([*blobs, "--model", "small-vit"]), file=sys.stderr)
 print(call([*blobs, "--model", "tiny-transformer", "--json"]), file=sys.stderr)
+print(call(["sweep", "sweep.yaml"]), file=sys.stderr)
 """
+    (tmp_path / "sweep.yaml").write_text("{base: {stream: blobs}, axes: {seed: [0, 1]}}")
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    listed, *fault, refused, went_on = done.stderr.splitlines()
-    assert (listed, refused, went_on) == ("0", "2", "0")
+    listed, *fault, refused, went_on, without_ray, no_sweep = done.stderr.splitlines()
+    assert (listed, refused, went_on, no_sweep) == ("0", "2", "0", "2")
+    assert without_ray == "error: sweeps need Ray: install the extra `sweeps`"
     assert len(fault) == 1
     assert "vision transformers need timm; install the extra `vision`" in fault[0]
 
