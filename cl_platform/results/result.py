@@ -17,7 +17,7 @@ from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
 from cl_platform.core.predictions import Predicted, Predictions, unpacked
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.lifelong import lifelong_metrics
-from cl_platform.metrics.lifelong_logs import from_matrix
+from cl_platform.metrics.lifelong.logs import from_matrix
 from cl_platform.metrics.measured import Measurements
 from cl_platform.results import plots
 from cl_platform.results.form import check_result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cl_platform.metrics.lifelong import lifelong_metrics
-from cl_platform.metrics.lifelong_logs import Block, LifelongLog
+from cl_platform.metrics.lifelong.logs import Block, LifelongLog
 
 
 def train(task: str, *curve: float) -> Block:

@@ -11,8 +11,8 @@ import cl_platform as clp
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.errors import ClpError
 from cl_platform.metrics.lifelong import LIFELONG_METRICS, lifelong_metrics, task_metrics
-from cl_platform.metrics.lifelong_curves import smooth
-from cl_platform.metrics.lifelong_logs import from_matrix
+from cl_platform.metrics.lifelong.curves import smooth
+from cl_platform.metrics.lifelong.logs import from_matrix
 from cl_platform.metrics.registry import metrics
 from tests.helpers.lifetimes import evaluate, lifetime, log_of, train
 

@@ -11,7 +11,7 @@ import pytest
 
 from cl_platform.errors import BadInput, DataError
 from cl_platform.metrics.lifelong import TaskMetrics, lifelong_metrics, task_metrics
-from cl_platform.metrics.lifelong_logs import Block, LifelongLog, read_l2_experts, read_l2_log
+from cl_platform.metrics.lifelong.logs import Block, LifelongLog, read_l2_experts, read_l2_log
 from tests.helpers.lifetimes import lifetime, train
 
 TOLERANCE = 1e-6

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.metrics.lifelong import LIFELONG_METRICS, lifelong_metrics, task_metrics
-from cl_platform.metrics.lifelong_logs import Block, LifelongLog, from_matrix
+from cl_platform.metrics.lifelong.logs import Block, LifelongLog, from_matrix
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from tests.helpers.lifetimes import lifetime, log_of, train
 

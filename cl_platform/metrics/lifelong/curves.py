@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cl_platform.errors import BadInput
-from cl_platform.metrics.lifelong_logs import Block, LifelongLog, by_task
+from cl_platform.metrics.lifelong.logs import Block, LifelongLog, by_task
 
 FLOOR, SPAN = 1.0, 100.0  # prepared values reach from FLOOR to FLOOR + SPAN
 LONGEST_WINDOW = 100

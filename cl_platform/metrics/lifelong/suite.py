@@ -1,7 +1,7 @@
 """The domain-agnostic suite of lifelong-learning metrics: one name, one definition each.
 
 Performances are smoothed and mapped to 1..101 first
-(:func:`cl_platform.metrics.lifelong_curves.prepare`): a point is a hundredth of the range of
+(:func:`cl_platform.metrics.lifelong.curves.prepare`): a point is a hundredth of the range of
 values, which the log states or the data show.
 
 What is not defined for a log is nan and does not count in averages.
@@ -18,14 +18,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from cl_platform.metrics.lifelong_curves import (
+from cl_platform.metrics.lifelong.curves import (
     extremes,
     falls,
     prepare,
     recovery_time,
     saturation_of,
 )
-from cl_platform.metrics.lifelong_logs import Block, LifelongLog, by_task
+from cl_platform.metrics.lifelong.logs import Block, LifelongLog, by_task
 
 NAN = float("nan")
 LEAST_SATURATION = 0.2  # of the expert's, below which nothing was learned
