@@ -24,6 +24,7 @@ from pydantic import (
 from cl_platform.config.registry import load, suggestion
 from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
 from cl_platform.config.signatures import check_section, faults_of
+from cl_platform.config.tracking import OnWandb, Sinks, Wandb
 from cl_platform.errors import ClpError, ConfigError
 from cl_platform.metrics.registry import find_metric, metrics
 from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep
@@ -146,17 +147,11 @@ class Final(_Strict):
     ) = 5
 
 
-class Tracking(_Strict):
-    """Tracking on Weights & Biases, with all runs as one group."""
-
-    mode: Literal["off", "offline", "online"] = "off"
-
-
 class SweepSpec(_Strict):
     """Many runs as one document.
 
     Args:
-        name: of the sweep, its folder and its W&B group.
+        name: of the sweep, its folder, and what dashboards call it.
         base: the configuration that all runs share, as for ``clp run --config``.
         axes: by dotted key; a list, or one of the forms in :mod:`sweeps.space`.
         samples: joint draws of the random axes.
@@ -172,6 +167,7 @@ class SweepSpec(_Strict):
             ``experts`` of one experience each.
         scored_by: curricula (``designer``) whose scores of the orders the report compares with the
             results.
+        wandb, sinks: who watches the runs; see :mod:`cl_platform.config.tracking`.
     """
 
     name: str = Field(
@@ -193,7 +189,8 @@ class SweepSpec(_Strict):
     keep_states: Keep = "branches"
     state_budget_gb: NonNegativeFloat = 20.0
     checkpoint_minutes: PositiveFloat = CHECKPOINT_MINUTES
-    wandb: Tracking = Field(default_factory=Tracking)
+    wandb: OnWandb = Field(default_factory=Wandb)
+    sinks: Sinks = Field(default_factory=list)
 
     @property
     def states_to_keep(self) -> Keep:
@@ -224,6 +221,9 @@ def _faults(spec: SweepSpec) -> Iterator[str]:
         )
     for i, section in enumerate(spec.scored_by):
         yield from check_section("curriculum", section, f"scored_by[{i}]")[1]
+    for i, section in enumerate(spec.sinks):
+        spec.sinks[i], faults = check_section("sink", section, f"sinks[{i}]")
+        yield from faults
     if spec.share and spec.keep_states == "none":
         yield (
             "keep_states=none with share=true: states are what is shared; give "

@@ -33,7 +33,8 @@ def run(
     *,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     out: str = "clp-results",
-    wandb: Literal["off", "offline", "online"] = "off",
+    wandb: Literal["off", "offline", "online"] | None = None,
+    sink: Annotated[list[str] | None, Parameter(negative="")] = None,
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
     keep_states: Literal["all", "last", "none"] = "all",
@@ -50,7 +51,9 @@ def run(
     out
         Folder of records and states, or an address such as s3://bucket/folder.
     wandb
-        Track on Weights & Biases.
+        Track on Weights & Biases; more by `wandb.KEY`, see docs/wandb.md.
+    sink
+        Track by a plugin: mlflow, tensorboard, trackio or your own; may be repeated.
     set_
         Any setting by its dotted key, key=value; may be repeated.
     config
@@ -65,12 +68,15 @@ def run(
         Print the result as one JSON document and nothing else.
     """
     data = overridden(config or [], vars(settings) if settings else {}, set_ or [])
+    watching = {key: data.pop(key) for key in ("wandb", "sinks") if key in data}
 
+    from cl_platform.config.tracking import parse_tracking
     from cl_platform.engine.execution import execute
     from cl_platform.engine.planner import make_plan
     from cl_platform.errors import BadInput
     from cl_platform.storage.files import location
     from cl_platform.tracking.console import ConsoleSink
+    from cl_platform.tracking.opened import open_sinks, open_wandb
     from cl_platform.tracking.sinks import Sink
 
     if not 0 <= state_budget_gb < math.inf:
@@ -78,13 +84,12 @@ def run(
     if not checkpoint_minutes > 0:
         raise BadInput(f"checkpoint-minutes={checkpoint_minutes}: give a number above 0")
     folder = location(out)
+    tracking = parse_tracking(watching, mode=wandb, sinks=sink or [])
     plan = make_plan(parse_config(data))
     console = ConsoleSink()
     sinks: list[Sink] = [] if json_ else [console]
-    if wandb != "off":
-        from cl_platform.tracking.wandb.sink import background_sink
-
-        sinks.append(background_sink(wandb, folder))
+    sinks += open_sinks(tracking.sinks, folder)
+    sinks += open_wandb(tracking.wandb, folder)
     budget = int(state_budget_gb * 1e9)
     try:
         result = execute(

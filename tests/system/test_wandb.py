@@ -24,9 +24,8 @@ from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.metrics.registry import metrics
-from cl_platform.tracking.sinks import Background, Event, Trackers
-from cl_platform.tracking.wandb import schema, sink as wandb_sink
-from cl_platform.tracking.wandb.schema import (
+from cl_platform.tracking import schema
+from cl_platform.tracking.schema import (
     GROUP_BY,
     SCHEMA,
     Where,
@@ -34,6 +33,8 @@ from cl_platform.tracking.wandb.schema import (
     better,
     find,
 )
+from cl_platform.tracking.sinks import Background, Event, Trackers
+from cl_platform.tracking.wandb import sink as wandb_sink
 from cl_platform.tracking.wandb.sink import WandbSink
 from tests.conftest import ROOT, one_result
 from tests.helpers.processes import CopiedClp, start_clp

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_platform.errors import BadInput, TrackingError, one_line
+from cl_platform.tracking.schema import GROUP_BY
 from cl_platform.tracking.wandb.login import why_unreachable
 from cl_platform.tracking.wandb.panels import MOST_LINES, bars, curve, pictures, plane, settings_to
-from cl_platform.tracking.wandb.schema import GROUP_BY
 
 with warnings.catch_warnings():  # it is built on what pydantic calls outdated
     warnings.simplefilter("ignore")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from cl_platform.tracking.wandb.schema import GROUP_BY, Where, better, find
+from cl_platform.tracking.schema import GROUP_BY, Where, better, find
 
 with warnings.catch_warnings():  # it is built on what pydantic calls outdated
     warnings.simplefilter("ignore")
