@@ -76,7 +76,7 @@ def run(
     from cl_platform.errors import BadInput
     from cl_platform.storage.files import location
     from cl_platform.tracking.console import ConsoleSink
-    from cl_platform.tracking.opened import open_sinks, open_wandb
+    from cl_platform.tracking.opened import offline_line, open_sinks, open_wandb
     from cl_platform.tracking.sinks import Sink
 
     if not 0 <= state_budget_gb < math.inf:
@@ -108,3 +108,5 @@ def run(
     else:
         path = folder / "runs" / result.run_id
         console.console.print(str(path), style="dim", soft_wrap=True)
+        if tracking.wandb.mode != "off" and (line := offline_line(folder, result.run_id)):
+            console.console.print(line, style="dim", soft_wrap=True)

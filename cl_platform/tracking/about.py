@@ -43,7 +43,7 @@ class About:
 
     @property
     def group(self) -> str:
-        return f"{self.sweep}: {self.point}" if self.sweep else self.point
+        return _short(f"{self.sweep}: {self.point}" if self.sweep else self.point, MOST_OF_NAME)
 
 
 def about(start: Event, sweep: str = "") -> About:

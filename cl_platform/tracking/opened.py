@@ -12,7 +12,7 @@ from cl_platform.config.registry import load
 from cl_platform.config.signatures import instantiate
 from cl_platform.config.tracking import Wandb
 from cl_platform.errors import BadInput
-from cl_platform.storage.files import location
+from cl_platform.storage.files import is_remote, location
 from cl_platform.tracking.sinks import Background, Sink
 
 PATIENCE = 60.0  # seconds for what is still to be sent when a run has ended
@@ -51,6 +51,22 @@ def open_wandb(
     from cl_platform.tracking.wandb.sink import background_sink
 
     return [background_sink(options, out, decided, sweep)]
+
+
+def offline_line(out: str | Path, run: str = "*") -> str:
+    """Return where W&B keeps offline runs and the command that sends them; empty if none is kept.
+
+    Args:
+        run: the id of one, of all otherwise.
+    """
+    folder = location(out)
+    if is_remote(folder):
+        return ""
+    found = sorted(folder.glob(f"wandb/offline-run-*-{run}"))
+    if not found:
+        return ""
+    kept = str(folder / "wandb" / "offline-run-*") if run == "*" else str(found[-1])
+    return f"W&B: kept in {found[-1].parent}; send it with: wandb sync {kept}"
 
 
 def _refuse_without_library(name: str) -> None:

@@ -152,6 +152,9 @@ SCHEMA = (
         "at the end: a chart of the accuracy on each experience from when it is learned",
     ),
     Logged(
+        "history", "matrix/curves_table", "at the end: the points of that chart, as W&B adds them"
+    ),
+    Logged(
         "summary",
         "<prefix><metric>",
         "at the end: every metric by its name, as in `result.json`",
@@ -167,6 +170,8 @@ SCHEMA = (
         "mean and standard deviation over seeds by point of the other axes, as a table",
     ),
     Logged("sweep", "sweep/order_sensitivity", "what the order changed, as a picture"),
+    Logged("sweep", "sweep/orders", "of several orders: a chart of the accuracy by point"),
+    Logged("sweep", "sweep/orders_table", "the bars of that chart, as W&B adds them"),
 )
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ Mode = Literal["offline", "online"]
 
 INIT_SECONDS = 10.0
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # as the user has set it; W&B's own is in the home
+ORDER, ACCURACY = "curriculum", "average_accuracy mean"  # columns of a sweep's table
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
 
@@ -44,7 +46,8 @@ def background_sink(
     out = location(out).absolute()  # a strategy may change directory
     assert options.mode != "off"
     mode: Mode = options.mode
-    return Background(lambda: WandbSink(mode, out, options, decided, sweep), patience=PATIENCE)
+    made = partial(WandbSink, mode, out, options, decided, sweep)
+    return Background(made, patience=PATIENCE, name="W&B")
 
 
 class WandbSink(SchemaSink):
@@ -224,6 +227,18 @@ def local_folder(out: str | Path) -> str | None:
     return str(folder)
 
 
+def _bar_per_point(columns: list[str], rows: list[list[Any]]) -> Any:
+    """Return a chart of W&B's own with the mean accuracy of each point, the best first."""
+    import wandb
+
+    value = columns.index(ACCURACY)
+    axes_of_points = columns[: columns.index("runs")]
+    points = [[" ".join(map(str, row[: len(axes_of_points)])), row[value]] for row in rows]
+    points.sort(key=lambda point: -point[1])
+    table = wandb.Table(columns=["point", ACCURACY], data=points)
+    return wandb.plot.bar(table, "point", ACCURACY, title="mean accuracy by point")
+
+
 def _summary(group: str) -> dict[str, str]:
     return {"group": group, "job_type": "summary", "name": group, "id": f"{group}-summary"}
 
@@ -240,6 +255,9 @@ def log_sweep(
     import wandb
 
     run = start_run(mode, out, **_summary(group))
-    pictures = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
-    run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(rows)), **pictures})
+    shown = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
+    rows = [list(row) for row in rows]
+    if {ORDER, ACCURACY} <= {*columns} and len({row[columns.index(ORDER)] for row in rows}) > 1:
+        shown["sweep/orders"] = _bar_per_point(columns, rows)
+    run.log({"sweep/results": wandb.Table(columns=list(columns), data=rows), **shown})
     run.finish()
