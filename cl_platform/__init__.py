@@ -39,6 +39,7 @@ HOMES = {
     "Visit": "core.order.teacher",
     "Wrapper": "core.wrapper",
     "adopt": "models.adopted",
+    "agreement": "results.comparing",
     "check_strategy": "engine.contract",
     "class_incremental": "core.stream",
     "export": "deploy.exporting",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from cl_platform.engine.contract import check_strategy as check_strategy
     from cl_platform.errors import ClpError as ClpError
     from cl_platform.models.adopted import adopt as adopt
+    from cl_platform.results.comparing import agreement as agreement
     from cl_platform.results.load import load_results as load_results, load_run as load_run
     from cl_platform.results.result import Result as Result
 

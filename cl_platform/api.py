@@ -17,6 +17,7 @@ from cl_platform.config.tracking import parse_tracking
 from cl_platform.core.augmentation import Augmentation
 from cl_platform.core.order.curriculum import Curriculum
 from cl_platform.core.order.pacing import Pacing
+from cl_platform.core.predictions import Keeping
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
 from cl_platform.engine.execution import DEFAULT_OUT, execute
@@ -40,6 +41,7 @@ def run(
     sinks: Sequence[str | Mapping[str, Any] | Sink] | None = None,
     wandb: str | Mapping[str, Any] = "off",
     keep: Keep = "all",
+    predictions: Keeping = "top",
     **settings: Any,
 ) -> Result:
     """Run one strategy on one stream and return the result.
@@ -52,6 +54,9 @@ def run(
     "blocks": "encoder.layers"}`` names parts of it, as :func:`cl_platform.adopt` does.
 
     Args:
+        predictions: what is kept of the predictions for test samples, 64 MB at most: the likeliest
+            classes (``top``), all probabilities as well (``scores``), or ``none``; see
+            :meth:`Result.predictions`.
         sinks: told of every event: objects, or names of plugins (``mlflow``, ``tensorboard``,
             ``trackio``); by default one bar in a notebook, and nothing elsewhere.
         wandb: ``offline``, ``online`` or ``off``, or with more settings ``{"mode": "offline",
@@ -121,7 +126,7 @@ def run(
     plan, folder = make_plan(config, objects), DEFAULT_OUT if out is None else out
     told = [sink for sink in sinks if not isinstance(sink, str | Mapping)]
     told += [*open_sinks(tracking.sinks, folder), *open_wandb(tracking.wandb, folder)]
-    result = execute(plan, out, sinks=told, keep=keep)
+    result = execute(plan, out, sinks=told, keep=keep, predictions=predictions)
     return replace(result, objects=objects)
 
 

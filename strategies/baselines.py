@@ -8,6 +8,8 @@ from cl_platform import Strategy
 class Finetune(Strategy):
     """Plain training on each experience in turn: the lower bound, which forgets."""
 
+    task_free = True
+
 
 class Cumulative(Strategy):
     """Training at each step on all data seen so far, from the present weights on.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from cl_platform import Batch, Chunk, Experience, StreamInfo
-from cl_platform.core.buffers import MemoryKind, make_memory
+from cl_platform.core.buffers import SHARED_BY_SAMPLES, MemoryKind, make_memory
 from strategies.parts.gradients import frozen_statistics
 from strategies.parts.memory import Offering
 
@@ -40,6 +40,10 @@ class DER(Offering):
     offer: Literal["once", "every-epoch"] = "every-epoch"
 
     draws = 1  # batches from the memory at each step
+
+    @property
+    def task_free(self) -> bool:  # type: ignore[override]
+        return self.memory in SHARED_BY_SAMPLES
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from cl_platform import Batch, Chunk, Experience, StreamInfo
-from cl_platform.core.buffers import MemoryKind, make_memory
+from cl_platform.core.buffers import SHARED_BY_SAMPLES, MemoryKind, make_memory
 from strategies.parts.memory import Offering
 
 
@@ -36,6 +36,10 @@ class ER(Offering):
     @property
     def needs_second_pass(self) -> bool:  # type: ignore[override]
         return self.offer == "experience-end"
+
+    @property
+    def task_free(self) -> bool:  # type: ignore[override]
+        return self.offer != "experience-end" and self.memory in SHARED_BY_SAMPLES
 
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)

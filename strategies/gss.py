@@ -29,6 +29,7 @@ class GSS(Offering):
     """
 
     refuses = ("mixing",)  # gradients of single samples are compared
+    task_free = True
 
     memory_size: PositiveInt = 200
     memory_batch_size: PositiveInt | None = None

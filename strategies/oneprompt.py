@@ -33,6 +33,10 @@ class OnePrompt(FrozenBackbone):
     expert_length: Length = 40
     expert_blocks: tuple[NonNegativeInt, ...] = (2, 3, 4)
 
+    @property
+    def task_free(self) -> bool:  # type: ignore[override]
+        return not self.train_mask
+
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         all_blocks = (*self.general_blocks, *self.expert_blocks)

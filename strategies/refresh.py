@@ -79,6 +79,11 @@ class Refresh(Wrapper):
 
     def begin_experience(self, experience: Experience) -> None:
         self.inner.begin_experience(experience)
+        if sum(p.numel() for p in trainable(self.model)) != len(self.fisher):
+            raise BadInput(
+                "refresh changes what a strategy trains, the same weights in all experiences; "
+                f"{type(self.inner).__name__} trains others now: give another inner strategy"
+            )
         self.scale()
 
     def scale(self) -> None:

@@ -21,14 +21,14 @@ Class = int | float | str
 def chosen(data: Dataset, classes: int | Sequence[Class]) -> list[int]:
     """Return the numbers of the classes that are taken: the first ones, or those given."""
     if not isinstance(classes, int):
-        return _numbers(data, classes, "classes")
+        return numbers_of(data, classes, "classes")
     n = len(data.class_names)
     if classes > n:
         raise BadInput(f"stream.classes={classes}: {data.name} has only {n} classes")
     return list(range(classes))
 
 
-def _numbers(data: Dataset, classes: Sequence[Class], where: str) -> list[int]:
+def numbers_of(data: Dataset, classes: Sequence[Class], where: str) -> list[int]:
     """Return the numbers of different classes that are given by name or number."""
     names = data.class_names
     number: Mapping[Any, int] = {name: c for c, name in enumerate(names)}
@@ -80,7 +80,7 @@ def listed(
     data: Dataset, lists: Sequence[Sequence[Class]]
 ) -> tuple[Dataset, Sequence[Sequence[int]]]:
     """Return the data set with the listed classes alone, and their numbers in it."""
-    numbers = _numbers(data, [c for group in lists for c in group], "experiences")
+    numbers = numbers_of(data, [c for group in lists for c in group], "experiences")
     place = {c: i for i, c in enumerate(sorted(numbers))}
     ends = list(accumulate(len(group) for group in lists))
     groups = [

@@ -19,7 +19,7 @@ from cl_platform import Experience, Preprocess, Samples, Stream, class_increment
 from cl_platform.core.samples import Transform
 from cl_platform.errors import BadInput
 from streams.data.datasets import Dataset, load_dataset
-from streams.sharing import Fraction, chained, hold_out, scaling, stream_name
+from streams.sharing import Fraction, Named, chained, hold_out, scaling, stream_name
 from streams.transforms import PermutePixels, Rotate
 
 Heads = Literal["shared", "task"]
@@ -46,6 +46,7 @@ def permuted(
     validation: Fraction = 0.0,
     normalise: bool = True,
     online: bool = False,
+    held_out: Named = None,
 ) -> Stream:
     """Make domains of a data set by permutations of the pixels; the first has none.
 
@@ -59,13 +60,16 @@ def permuted(
         normalise: by the mean and standard deviation of the training images; if not, inputs lie in
             [0, 1], as in many published results.
         online: train on each sample once only.
+        held_out: experiences that are scored in every row and never learned, by number from 0 or
+            by name.
     """
     data = load_dataset(dataset)
     n_pixels = math.prod(data.train.source.shape[2:])
     domains: dict[str, Transform | None] = {"unpermuted": None}
     for i in range(1, experiences):
         domains[f"permutation {i}"] = PermutePixels(permutation_seed * 1000 + i, n_pixels)
-    return _domains("permuted", data, domains, scenario, heads, validation, normalise, online)
+    stream = _domains("permuted", data, domains, scenario, heads, validation, normalise, online)
+    return stream.holding_out(held_out) if held_out else stream
 
 
 def rotated(
@@ -78,6 +82,7 @@ def rotated(
     validation: Fraction = 0.0,
     normalise: bool = True,
     online: bool = False,
+    held_out: Named = None,
 ) -> Stream:
     """Make domains of a data set by rotations, evenly spaced from 0 to `largest_angle` degrees.
 
@@ -90,7 +95,8 @@ def rotated(
     domains: dict[str, Transform | None] = {"rotation 0": None}
     for i in range(1, experiences):
         domains[f"rotation {i * step:g}"] = Rotate(i * step)
-    return _domains("rotated", data, domains, scenario, heads, validation, normalise, online)
+    stream = _domains("rotated", data, domains, scenario, heads, validation, normalise, online)
+    return stream.holding_out(held_out) if held_out else stream
 
 
 def blobs(
@@ -152,13 +158,13 @@ def _domains(
         raise BadInput(
             "stream.heads=task: a head per task is chosen by the task label; give --scenario task"
         )
-    train, held_out = hold_out(data.train, validation)
+    train, validating = hold_out(data.train, validation)
     n, names = len(data.class_names), data.class_names
     if heads == "task":
         names = tuple(f"{name}: {c}" for name in domains for c in data.class_names)
     experiences = []
     for task, (name, transform) in enumerate(domains.items()):
-        parts = [replace(s, transform=transform) for s in (train, held_out, data.test)]
+        parts = [replace(s, transform=transform) for s in (train, validating, data.test)]
         e = Experience(name, tuple(range(n)), task, *parts)
         first = n * task if heads == "task" else 0
         experiences.append(e.relabelled(range(first, first + n)))

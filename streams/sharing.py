@@ -16,7 +16,15 @@ from cl_platform import Experience, Preprocess, Samples, Stream, class_increment
 from cl_platform.core.preprocess import StreamAugmentation
 from cl_platform.core.stream import Scenario
 from cl_platform.errors import BadInput
-from streams.class_groups import Class, chosen, class_groups, is_nested, listed, restricted
+from streams.class_groups import (
+    Class,
+    chosen,
+    class_groups,
+    is_nested,
+    listed,
+    numbers_of,
+    restricted,
+)
 from streams.data.datasets import Dataset
 from streams.row_groups import SOURCE, group_rows
 from streams.shots import Shots, with_shots
@@ -25,6 +33,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Experiences = (
     PositiveInt | Sequence[PositiveInt] | Sequence[Sequence[Class]] | Literal["groups"] | None
 )
+Named = Sequence[NonNegativeInt | str] | None
+HeldOut = Named | Sequence[Sequence[Class]]
 
 
 def share_out(
@@ -45,6 +55,7 @@ def share_out(
     normalise: bool = True,
     augmentation: StreamAugmentation = "none",
     online: bool = False,
+    held_out: HeldOut = None,
 ) -> Stream:
     """Share out the classes of a data set over experiences, or its rows by a column.
 
@@ -81,6 +92,9 @@ def share_out(
         normalise: by the mean and standard deviation of the training inputs; if not, images lie in
             [0, 1] and numbers stay as they are.
         online: train on each sample once only.
+        held_out: experiences that are scored in every row and never learned: by number from 0, by
+            name (with `by`, the value), or as lists of classes, which the experiences then lack.
+            Their training data are for probes alone.
 
     Raises:
         BadInput: the experiences do not fit the classes or the column, or a class has too few
@@ -99,10 +113,12 @@ def share_out(
         by = SOURCE
     if by is None and boundaries is not None:
         raise BadInput("stream.boundaries are values of a column: name it, stream.by=COLUMN")
-    if by is None and is_nested(experiences):
+    if by is None and is_nested(held_out):
+        data, experiences, held_out = _listed_apart(data, experiences, held_out, class_seed)
+    elif by is None and is_nested(experiences):
         data, experiences = listed(data, experiences)  # type: ignore[arg-type]
-    train, held_out = _held_out(data, validation)
-    parts = {"train": train, "validation": held_out, "test": data.test}
+    train, validating = _validating(data, validation)
+    parts = {"train": train, "validation": validating, "test": data.test}
     fields: dict[str, Any] = {
         "preprocess": Preprocess(*scaling(data, normalise), augmentation),
         "online": online,
@@ -121,7 +137,37 @@ def share_out(
             raise BadInput("stream.samples and stream.shots both thin the data: give one of them")
         stream = with_shots(stream, shots, shots_seed, index_lists)
     stream = _thinned(stream, samples, test_samples)
-    return _by_position(stream) if scenario == "domain" and by is None else stream
+    stream = _by_position(stream) if scenario == "domain" and by is None else stream
+    return stream.holding_out(held_out) if held_out else stream  # type: ignore[arg-type]
+
+
+def _listed_apart(
+    data: Dataset, experiences: Any, held_out: Any, class_seed: int | None
+) -> tuple[Dataset, list[list[int]], list[int]]:
+    """Return the data with the classes held out behind the others, the classes of every experience,
+    and which of these are held out."""
+    if experiences == "groups" or class_seed is not None:
+        raise BadInput(
+            "stream.held_out as lists of classes goes with numbers or lists of experiences, and "
+            "without class_seed; else give experiences by number or name"
+        )
+    held = numbers_of(data, [c for group in held_out for c in group], "held_out")
+    if is_nested(experiences):
+        lists = [numbers_of(data, group, "experiences") for group in experiences]
+        own = [c for group in lists for c in group]
+    else:
+        own = [c for c in range(len(data.class_names)) if c not in held]
+        rest = restricted(data, own)
+        lists = [[own[c] for c in group] for group in class_groups(rest, experiences, None)]
+    if both := {*own} & {*held}:
+        names = [data.class_names[c] for c in both]
+        raise BadInput(f"stream.held_out: {names[:5]} are in stream.experiences as well")
+    ends = iter(held)
+    lists += [[next(ends) for _ in group] for group in held_out]
+    order = [*sorted(own), *sorted(held)]
+    place = {c: i for i, c in enumerate(order)}
+    groups = [[place[c] for c in group] for group in lists]
+    return restricted(data, order), groups, [*range(len(groups) - len(held_out), len(groups))]
 
 
 def _of_classes(
@@ -228,7 +274,7 @@ def noted(data: Dataset, note: str) -> Dataset:
     return replace(data, note=", ".join(filter(None, [data.note, note])))
 
 
-def _held_out(data: Dataset, share: float) -> tuple[Samples, Samples]:
+def _validating(data: Dataset, share: float) -> tuple[Samples, Samples]:
     if data.validation is None:
         return hold_out(data.train, share)
     if share:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from cl_platform import Stream
 from cl_platform.core.stream import Scenario
 from streams.data.datasets import Dataset, load_dataset
-from streams.sharing import Fraction, chained
+from streams.sharing import Fraction, Named, chained
 
 Length = Annotated[int, Field(ge=3)]  # the first and the last token carry no text
 
@@ -44,6 +44,7 @@ def text_sequence(
     validation: Fraction = 0.0,
     samples: PositiveInt | None = None,
     online: bool = False,
+    held_out: Named = None,
 ) -> Stream:
     """Make an experience of each of several data sets, in a published order.
 
@@ -52,6 +53,8 @@ def text_sequence(
 
     Args:
         tokenizer, tokens, validation, samples, online: as for :func:`split_text`.
+        held_out: data sets that are scored in every row and never learned, by number from 0 or by
+            name.
         scenario: in ``class`` and ``task`` the labels of each data set are classes of its own; in
             ``domain`` labels of the same name are one class, and all are known from the start.
     """
@@ -65,7 +68,8 @@ def text_sequence(
         online=online,
     )
     stream = replace(stream, name=stream.name.removeprefix("split-"))
-    return _by_label(stream) if scenario == "domain" else stream
+    stream = _by_label(stream) if scenario == "domain" else stream
+    return stream.holding_out(held_out) if held_out else stream
 
 
 def _by_label(stream: Stream) -> Stream:

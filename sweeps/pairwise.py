@@ -98,7 +98,7 @@ class Pairwise(Affinity):
         if self.workers:
             return self._on_ray(runs, planner, out)
         branches = {run.keys[1] for run in runs}
-        store = StateStore(out / "states", "branches", branches=branches)
+        store = StateStore(out / "states", "branches", branches=branches, predictions="none")
         for run in runs:
             advance(planner(run.config, run.order), store, 2)
 
@@ -113,7 +113,9 @@ class Pairwise(Affinity):
                 "files: give workers=0"
             )
         phase = Phase("pairs", runs)
-        with Driver(SweepSpec(name="pairwise", workers=self.workers), out, planner) as driver:
+        with Driver(
+            SweepSpec(name="pairwise", workers=self.workers, predictions="none"), out, planner
+        ) as driver:
             driver.carry_out(phase)
         for error in phase.errors.values():
             raise RunFailed(error)

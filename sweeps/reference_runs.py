@@ -107,7 +107,8 @@ def _run(
     curriculum: dict[str, object],
     upto: int | None,
 ) -> Run:
-    own = config.model_copy(update={"pacing": None})  # references are plain training
+    plain = {"pacing": None, "boundaries": "known"}  # references are plain training
+    own = config.model_copy(update=plain)
     own = with_section(own, "strategy", {"name": strategy})
     own = with_section(own, "curriculum", curriculum)
     return run_of(planner, own, {**point, "settings": _key(config)}, upto)

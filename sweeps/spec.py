@@ -25,9 +25,10 @@ from cl_platform.config.registry import load, suggestion
 from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
 from cl_platform.config.signatures import check_section, faults_of
 from cl_platform.config.tracking import OnWandb, Sinks, Wandb
+from cl_platform.core.predictions import Keeping
 from cl_platform.errors import ClpError, ConfigError
 from cl_platform.metrics.registry import find_metric, metrics
-from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep
+from cl_platform.storage.state_store import CHECKPOINT_MINUTES, PREDICTION_BUDGET_MB, Keep
 
 MOST_POINTS = 100_000  # of a sweep; planning takes about a millisecond for each
 MOST_LETTERS = 100  # of a name, which files and W&B groups carry
@@ -163,6 +164,8 @@ class SweepSpec(_Strict):
             side at most; ``auto`` does so where a gain was measured for models of their size (see
             :mod:`cl_platform.engine.lanes.choice`). Every run has the bits that it has by itself.
         checkpoint_minutes: between checkpoints within an experience.
+        predictions, prediction_budget_mb: what each run keeps of its predictions for test samples;
+            see :class:`cl_platform.storage.state_store.StateStore`.
         references: runs to compare with, made once for equal settings: ``joint`` training, and
             ``experts`` of one experience each.
         scored_by: curricula (``designer``) whose scores of the orders the report compares with the
@@ -189,6 +192,8 @@ class SweepSpec(_Strict):
     keep_states: Keep = "branches"
     state_budget_gb: NonNegativeFloat = 20.0
     checkpoint_minutes: PositiveFloat = CHECKPOINT_MINUTES
+    predictions: Keeping = "top"
+    prediction_budget_mb: NonNegativeFloat = PREDICTION_BUDGET_MB
     wandb: OnWandb = Field(default_factory=Wandb)
     sinks: Sinks = Field(default_factory=list)
 

@@ -16,6 +16,7 @@ CASES = (  # in this order: what starts other processes is last
     "lanes",
     "planning",
     "reports",
+    "long",
     "start-up",
     "sweeps",
     "ray-tune",

@@ -73,6 +73,7 @@ COUNTED = (
     Case("icarl", (2,), (2,), {"memory_batch_size": BATCH}, teacher=True),
     Case("scheduled-replay", (2,), settings={"memory_size": BATCH, "history": BATCH}),
     Case("ewc", note=PENALTY),
+    Case("fast-slow", note=PENALTY),
     Case("si", note=PATH),
     Case("mas", note=PENALTY),
     Case("lwf", (1,), (1,), teacher=True),
@@ -99,6 +100,7 @@ EXEMPT = {
     "ncm": "has no backward pass: sums of features",
     "slda": "has no backward pass: sums of features",
     "ranpac": "has no backward pass: sums of features",
+    "fscil": "trains in the first experience; a step of the third does nothing",
     "avalanche": "has the loop of another library",
 }
 

@@ -40,6 +40,8 @@ def run(
     keep_states: Literal["all", "last", "none"] = "all",
     state_budget_gb: float = 20.0,
     checkpoint_minutes: float = 10.0,
+    predictions: Literal["top", "scores", "none"] = "top",
+    prediction_budget_mb: float = 64.0,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
     """Run one strategy on one stream and print its accuracy matrix and metrics.
@@ -64,6 +66,11 @@ def run(
         Gigabytes of states to keep; the least recently used go first.
     checkpoint_minutes
         Minutes between checkpoints within an experience; SIGTERM saves one in any case.
+    predictions
+        What to keep of the predictions for test samples: the five likeliest classes, the
+        probabilities of all classes as well, or nothing.
+    prediction_budget_mb
+        Megabytes of predictions to keep of the run.
     json_
         Print the result as one JSON document and nothing else.
     """
@@ -83,6 +90,8 @@ def run(
         raise BadInput(f"state-budget-gb={state_budget_gb}: give a number of gigabytes, 0 or more")
     if not checkpoint_minutes > 0:
         raise BadInput(f"checkpoint-minutes={checkpoint_minutes}: give a number above 0")
+    if not 0 <= prediction_budget_mb < math.inf:
+        raise BadInput(f"prediction-budget-mb={prediction_budget_mb}: give a number, 0 or more")
     folder = location(out)
     tracking = parse_tracking(watching, mode=wandb, sinks=sink or [])
     plan = make_plan(parse_config(data))
@@ -99,6 +108,8 @@ def run(
             keep=keep_states,
             budget=budget,
             checkpoint_minutes=checkpoint_minutes,
+            predictions=predictions,
+            prediction_budget_mb=prediction_budget_mb,
         )
     except KeyboardInterrupt:
         console.close()

@@ -32,6 +32,7 @@ from cl_platform.config.training import (
     LRSchedule as LRSchedule,
     Optimizer as Optimizer,
     Optimizers,
+    Probe as Probe,
     RunOptimizer,
     Series,
     Share,
@@ -131,6 +132,7 @@ class RunConfig(BaseModel):
     trainability_steps: NonNegativeInt = 0
     """Steps of a copy of each state's model on random labels, for trainability; 0 for none."""
     budget: Budget | None = None
+    probe: Probe | None = None
     evaluate: PositiveInt | Literal["last"] = 1
     """Rows of the accuracy matrix: after each experience, every so many, or the last alone."""
     count_flops: bool = False
@@ -144,6 +146,8 @@ class RunConfig(BaseModel):
     warm-up back."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     """cpu, cuda, cuda:1 or mps."""
+    boundaries: Literal["known", "hidden"] = "known"
+    """Where an experience ends: known to the strategy, or hidden, so that it gets batches alone."""
     processes: PositiveInt = 1
     """Processes that share the rows of each batch, each on a GPU of its own or all on the CPU."""
 
@@ -151,7 +155,7 @@ class RunConfig(BaseModel):
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 
 # Settings that decide no bit of training: what is measured of it, and what it is compared with.
-BESIDE_TRAINING = ("plasticity", "gradient_norm", "trainability_steps", "budget")
+BESIDE_TRAINING = ("plasticity", "gradient_norm", "trainability_steps", "budget", "probe")
 
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}

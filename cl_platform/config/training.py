@@ -153,3 +153,14 @@ class Budget(BaseModel):
         if not self.model_dump(exclude_none=True):
             raise ValueError("it has no limit: give samples, flops, memory_bytes or parameters")
         return self
+
+
+class Probe(BaseModel):
+    """A linear classifier of each state's features, from a few samples; see docs/held_out.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    shots: PositiveInt = 5
+    """Training samples of each class that it learns from."""
+    columns: Literal["held_out", "all"] = "held_out"
+    """What is probed: the columns that are held out, or those that are learned as well."""

@@ -543,6 +543,8 @@ class RingBuffer(ReplayBuffer):
 
 MemoryKind = Literal["reservoir", "balanced", "ring"]
 """How a memory of fixed size is shared out: see ReplayBuffer, ClassBalancedBuffer, RingBuffer."""
+SHARED_BY_SAMPLES: tuple[MemoryKind, ...] = ("reservoir", "ring")
+"""The policies that go by the samples alone, without a call to `make_room` for new classes."""
 
 
 def make_memory(

@@ -33,6 +33,8 @@ def _nulled(value: Any, where: str, notes: dict[str, str]) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         notes[where] = str(value)
         return None
+    if type(value) is list and all(type(v) is float and math.isfinite(v) for v in value):
+        return value  # a row of a matrix, of which there may be a million numbers
     inside = f"{where}." if where else ""
     if isinstance(value, Mapping):
         return {key: _nulled(item, f"{inside}{key}", notes) for key, item in value.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -36,6 +36,7 @@ class AccuracyMatrix:
         rows: after how many steps each row was measured; if empty, after every step.
         held_out: the columns that are never learned.
         sizes: test samples of each column, if known.
+        chances: the accuracy of guessing in each column, if known; see :func:`chances`.
     """
 
     values: np.ndarray
@@ -45,6 +46,7 @@ class AccuracyMatrix:
     rows: tuple[int, ...] = ()
     held_out: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
+    chances: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)
@@ -68,13 +70,16 @@ class AccuracyMatrix:
             return self
         kept = [j for j in range(len(self)) if j not in self.held_out]
         place = {j: i for i, j in enumerate(kept)}
-        facts: dict[str, tuple[Any, ...]] = {
-            name: tuple(getattr(self, name)[j] for j in kept)
-            for name in ("experience_ids", "names", "sizes")
-            if getattr(self, name)
-        }
+        facts = self._facts(kept)
         facts["visits"] = tuple(place[j] for j in self.visits)
         return AccuracyMatrix(self.values[:, kept], rows=self.rows, **facts)
+
+    def _facts(self, columns: Sequence[int]) -> dict[str, tuple[Any, ...]]:
+        return {
+            name: tuple(getattr(self, name)[j] for j in columns)
+            for name in ("experience_ids", "names", "sizes", "chances")
+            if getattr(self, name)
+        }
 
     def __getitem__(self, key: tuple[int, int]) -> float:
         return float(self.values[key])
@@ -158,3 +163,29 @@ class AccuracyMatrix:
             [[row[e] for e in experience_ids] for row in accuracies], dtype=np.float64
         )
         return cls(values, tuple(experience_ids), tuple(names), tuple(visits), **fields)
+
+
+def chances(
+    mask: Mask, classes: Sequence[Collection[int]], n_classes: int, held_out: Collection[int] = ()
+) -> tuple[float, ...]:
+    """Return the accuracy of guessing in each column: 1 / the classes that may be predicted.
+
+    Those are a column's own under the mask ``task``, all that are learned by the end under
+    ``seen``, and all of the stream under ``all``.
+
+    Args:
+        classes: those of each column.
+        n_classes: of the stream.
+        held_out: the columns that are never learned.
+    """
+    if mask == "task":
+        return tuple(1 / len({*own}) for own in classes)
+    if mask == "seen":
+        n_classes = len({c for j, own in enumerate(classes) if j not in held_out for c in own})
+    return (1 / n_classes,) * len(classes)
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """Return the places of at most so many of n items, evenly apart: the first and the last, and
+    all of few."""
+    return sorted({i * (n - 1) // max(1, min(n, most) - 1) for i in range(min(n, most))})

@@ -30,7 +30,9 @@ class Strategy(nn.Module):
                 for each of prepare_batches(chunk): training_step(batch); after_step(batch)
             end_experience(experience)
 
-    and evaluates ``forward`` in between. The default is fine-tuning: cross-entropy on the new data.
+    and evaluates ``forward`` in between. With ``boundaries=hidden`` it calls neither of the hooks
+    that take an experience; see `task_free`. The default is fine-tuning: cross-entropy on the new
+    data.
     """
 
     plugin_kind: ClassVar[Literal["strategy"]] = "strategy"
@@ -79,6 +81,12 @@ class Strategy(nn.Module):
 
     revisits: ClassVar[bool] = True
     """If false, an experience must not come again: planning refuses curricula that let it."""
+
+    task_free: ClassVar[bool] = False
+    """If true, it learns from batches alone and takes part in runs with ``boundaries=hidden``:
+    there neither :meth:`begin_experience` nor :meth:`end_experience` is called, :attr:`index` stays
+    0, and optimizer and random numbers run on. A class below that has one of these hooks itself
+    must state it itself."""
 
     per_experience: ClassVar[tuple[str, ...]] = ()
     """Hyper-parameters that, given as a list, hold one value per experience: item k (from 0) has no

@@ -360,6 +360,80 @@ class Stream:
             superclasses=self.superclasses if len(names) == self.n_classes else (),
         )
 
+    def holding_out(self, chosen: Sequence[int | str]) -> Stream:
+        """Return the stream with some of its evaluation tasks scored and never learned.
+
+        What is learned keeps its order and gets the task labels 0, 1, ...; behind it stand those
+        held out, in the order given, with the training data that probes may read.
+
+        Args:
+            chosen: by place, from 0, or by name: experiences, or columns where the stream has any.
+
+        Raises:
+            BadInput: there are none of these, nothing is left to be learned, or what is left
+                trains classes of theirs.
+        """
+        parts = self.columns or self.experiences
+        names = [e.name for e in parts]
+        place: dict[int | str, int] = {name: i for i, name in reversed([*enumerate(names)])}
+        place |= {i: i for i in range(len(parts))}
+        held = [place.get(one, -1) for one in chosen]
+        if -1 in held or len({*held}) < len(held) or len(held) >= len(parts):
+            some = ", ".join(f"{i}: {name}" for i, name in enumerate(names[:10]))
+            raise BadInput(
+                f"held out of stream {self.name!r:.80}: {f'{list(chosen)}':.80}; give different "
+                f"ones of its {len(parts)}, not all, by number or name ({some:.200})"
+            )
+        by_task, left = {e.task: e for e in parts}, {parts[i].task for i in held}
+        apart = {c for i in held for c in parts[i].classes}
+        for e in self.experiences:
+            others = {*e.classes} - {*by_task[e.task].classes}
+            if e.task not in left and not others.isdisjoint(apart):
+                raise BadInput(
+                    f"stream {self.name!r:.80} mixes experiences: {e.name!r:.60} trains classes "
+                    "of what is to be held out; hold it out of the stream inside, "
+                    "stream.inner.held_out"
+                )
+        order = [*(i for i in range(len(parts)) if i not in held), *held]
+        label = {parts[i].task: task for task, i in enumerate(order)}
+        renumbered = {e: replace(e, task=label[e.task]) for e in self.parts()}
+        return replace(
+            self,
+            name=f"{self.name}, {len(held)} held out",
+            experiences=tuple(renumbered[e] for e in self.experiences if e.task not in left),
+            columns=tuple(renumbered[parts[i]] for i in order),
+        )
+
+    def also_scored_on(self, other: Stream) -> Stream:
+        """Return the stream with the experiences of another one held out behind its own columns.
+
+        Classes are told by their names: known ones keep their numbers, new ones follow, so that the
+        output has room for them although nothing ever teaches them. Inputs are normalised as those
+        of the stream itself.
+
+        Raises:
+            BadInput: the inputs have another shape, type or unit, or the stream is open.
+        """
+        columns = self.columns or self.experiences
+        names = [*dict.fromkeys((*self.class_names, *other.class_names))]
+        labels = [names.index(name) for name in other.class_names]
+        several = len(other) > 1
+        added = [
+            replace(
+                e.relabelled(labels),
+                name=f"{other.name}: {e.name}" if several else other.name,
+                task=len(columns) + i,
+            )
+            for i, e in enumerate(other.experiences)
+        ]
+        return replace(
+            self,
+            name=f"{self.name}, held out {other.name}",
+            columns=(*columns, *added),
+            class_names=tuple(names),
+            superclasses=self.superclasses if len(names) == self.n_classes else (),
+        )
+
     def by_arrival(self) -> tuple[Stream, tuple[int, ...]]:
         """Return the stream with classes and task labels numbered as they arrive, and the new
         number of each class."""

@@ -51,6 +51,7 @@ class Wrapper(Strategy):
     needs_validation = _inner("needs_validation")
     needs_horizon = _inner("needs_horizon")
     revisits = _inner("revisits")
+    task_free = _inner("task_free")
     clip_norm = _inner("clip_norm")
     refuses = _inner("refuses")
     model = _inner("model")

@@ -22,7 +22,7 @@ from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.rng import RNG, global_states, set_global_states
 from cl_platform.core.strategy import Strategy
 from cl_platform.engine.machine.cost import Meter
-from cl_platform.engine.optimization import optimizer_state
+from cl_platform.engine.optimization import optimizer_state, settings_of
 from cl_platform.engine.steps import Accumulation, Stopper, WeightAverage
 from cl_platform.storage.state_store import StateStore
 
@@ -117,13 +117,14 @@ class Training:
         """Return it as tensors, numbers, text, and lists, tuples and dicts of them."""
         found: dict[str, Any] = {"course": self.course.state()}
         found["strategy"] = self.strategy.state_dict()
+        found["seen"] = self.strategy.info.seen
         found["attributes"] = {
             name: {k: v for k, v in _attributes(module).items() if _is_plain(v)}
             for name, module in self.strategy.named_modules()
         }
         if self.optimizer is not None:
             found["moments"] = optimizer_state(self.strategy, self.optimizer)
-            found["groups"] = [_without(group, "params") for group in self.optimizer.param_groups]
+            found["groups"] = settings_of(self.optimizer)
         if self.accumulation is not None and not self.accumulation.ends:
             named = self.strategy.named_parameters()
             found["gradients"] = {name: p.grad for name, p in named if p.grad is not None}
@@ -142,6 +143,7 @@ class Training:
         device = self.strategy.info.device
         # The class's own, since what makes modules by a state has made them by now.
         Strategy.restore(self.strategy, state["strategy"])
+        self.strategy.info.seen.copy_(state["seen"])
         for name, module in self.strategy.named_modules():
             present = _attributes(module)
             for key, value in state["attributes"].get(name, {}).items():
@@ -266,10 +268,6 @@ def _as_stored(raw: Tensor) -> tuple[Tensor, None]:
 def _fields(batch: Batch) -> dict[str, Any]:
     found = {f.name: getattr(batch, f.name) for f in fields(batch)}
     return {**found, "extra": dict(batch.extra)}
-
-
-def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

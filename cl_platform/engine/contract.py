@@ -9,6 +9,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +24,10 @@ from cl_platform.core.batch import Chunk
 from cl_platform.core.order.teacher import Visit
 from cl_platform.core.rng import RNG, global_generators
 from cl_platform.core.strategy import Batch, Strategy
-from cl_platform.core.stream import Stream
+from cl_platform.core.stream import Experience, Stream
 from cl_platform.engine.evaluation import check_logits
 from cl_platform.engine.execution import result_of
+from cl_platform.engine.fit import is_task_free
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import make_plan
@@ -272,6 +275,39 @@ def experiences_may_come_again(case: Case) -> None:
     _resumes(plan)
 
 
+def learns_without_boundaries(case: Case) -> None:
+    """Require a strategy that is `task_free` to train where no hook gets an experience, and to end
+    with the same bits if it is resumed."""
+    strategy: Strategy = build("strategy", case["strategy"])
+    if not is_task_free(strategy):
+        return
+    plan = _plan({**case, **WITHOUT_BOUNDARIES})
+    plan = replace(plan, make_strategy=partial(_without_hooks, plan.make_strategy))
+    before, *_, after = _trained(plan).states
+    if not _differing(before.strategy, after.strategy):
+        raise ContractError("training without boundaries changes nothing")
+    _resumes(plan)
+
+
+WITHOUT_BOUNDARIES = {
+    **{"schedule": None, "early_stopping": None, "pacing": None},
+    **{"accumulate": 1, "boundaries": "hidden"},
+}
+
+
+def _without_hooks(make: Callable[[], Strategy]) -> Strategy:
+    """Return a strategy whose hooks for experiences raise, its inner one's as well."""
+    strategy = make()
+    for part in strategy.modules():
+        if isinstance(part, Strategy):
+            vars(part).update(begin_experience=_refused, end_experience=_refused)
+    return strategy
+
+
+def _refused(experience: Experience) -> None:
+    raise ContractError("an experience was given to a strategy without boundaries")
+
+
 def learns(case: Case) -> None:
     """Require the classes of a well-separated experience to be learned right after training."""
     task = _trained(_plan(case, epochs=5)).result.matrices["task"]
@@ -322,6 +358,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
         growth_keeps_old_logits,
         state_grows_as_declared,
         experiences_may_come_again,
+        learns_without_boundaries,
         learns,
         numbering_of_classes_is_free,
     )

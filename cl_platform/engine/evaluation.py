@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, Mask
+from cl_platform.core.predictions import Gathering, Keeping
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
@@ -47,12 +48,15 @@ class Scores:
         signals: on validation data, by experience identity: the mean ``probability`` of the right
             class under that mask (0 where it may not be predicted), and the mean ``confidence``,
             the probability of the likeliest.
+        predictions: of every sample under that mask, where they were asked for, as
+            :class:`cl_platform.core.predictions.Gathering` packs them.
     """
 
     row: Accuracies
     calibration: dict[str, float | None]
     class_accuracy: list[float | None]
     signals: dict[str, dict[str, float]]
+    predictions: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +111,9 @@ class Evaluator:
         self.own = OWN_MASK[stream.scenario]
         self.task_classes = stream.task_classes().to(device)
         labels = [getattr(e, split).y.cpu() for e in self.experiences]
+        self.labels = torch.cat(labels)
         self.sizes = torch.tensor([len(y) for y in labels])
-        self.class_sizes = torch.cat(labels).bincount(minlength=stream.n_classes)
+        self.class_sizes = self.labels.bincount(minlength=stream.n_classes)
         values = 4 * math.prod(stream.input_shape)
         self._reuses: WeakKeyDictionary[Strategy, bool] = WeakKeyDictionary()
         self._resident: list[_Chunk] | None = None
@@ -122,13 +127,18 @@ class Evaluator:
 
     @torch.inference_mode()
     def __call__(
-        self, strategy: Strategy, seen: Collection[int], features: Featured = None
+        self,
+        strategy: Strategy,
+        seen: Collection[int],
+        features: Featured = None,
+        keep: Keeping = "none",
     ) -> Scores:
         """Return the scores of a strategy on each experience.
 
         Args:
             seen: classes of the experiences learned so far, for the mask ``seen``.
             features: gives the samples with features as inputs, for strategies that take them.
+            keep: what to return of the predictions.
         """
         masks: tuple[Mask, ...] = ("task",) if strategy.needs_task else MASKS
         n, n_classes = len(self.experiences), self.stream.n_classes
@@ -137,6 +147,9 @@ class Evaluator:
         correct = {mask: self._zeros(n) for mask in masks}
         correct_by_class, gaps = self._zeros(n_classes), self._zeros(n * BINS)
         right, likeliest = self._zeros(n), self._zeros(n)
+        gathered = None
+        if keep != "none":
+            gathered = Gathering(len(self.labels), n_classes, keep == "scores", self.device)
         allowed = self._allowed(seen)
         rules = {mask: _Rule(allowed[mask], everywhere=mask != "task") for mask in masks}
         for chunk, logits in self._predictions(strategy, features):
@@ -148,6 +161,8 @@ class Evaluator:
                     certainty = _largest_probability(masked)
                     gaps.index_add_(0, BINS * chunk.task + bin_of(certainty), certainty - score)
                     correct_by_class.index_add_(0, chunk.y, score)
+                    if gathered is not None:
+                        gathered.add(masked, score)
                     if self.split == "validation":
                         likeliest.index_add_(0, chunk.task, certainty)
                         right.index_add_(0, chunk.task, _chance(masked, chunk.y, certainty))
@@ -165,6 +180,7 @@ class Evaluator:
             self._named(_rounded(errors_by_task)),
             _rounded((correct_by_class.cpu() / self.class_sizes).tolist()),
             {name: self._named(values) for name, values in signals.items()},
+            None if gathered is None else gathered.packed(self.labels, *self._identities()),
         )
 
     @torch.inference_mode()
@@ -289,6 +305,10 @@ class Evaluator:
 
     def _zeros(self, n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.float64, device=self.device)
+
+    def _identities(self) -> tuple[list[str], list[int]]:
+        """Return the experiences in the order of their samples, and how many each has."""
+        return [e.identity for e in self.experiences], self.sizes.tolist()
 
     def _named(self, values: Sequence[T]) -> dict[str, T]:
         return {e.identity: v for e, v in zip(self.experiences, values, strict=True)}

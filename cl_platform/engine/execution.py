@@ -8,10 +8,11 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,22 +22,29 @@ from cl_platform.config.command import command_of
 from cl_platform.config.process import process_restored
 from cl_platform.config.signatures import names_in
 from cl_platform.core.code_digest import kernel_digest
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix
+from cl_platform.core.matrix import MASKS, OWN_MASK, AccuracyMatrix, Mask, chances
+from cl_platform.core.order.teacher import Visit
+from cl_platform.core.predictions import Keeping
 from cl_platform.engine.fold import Fold
-from cl_platform.engine.measures.measuring import asked
+from cl_platform.engine.measures.measuring import PROBE, asked
 from cl_platform.engine.plan import Plan
 from cl_platform.engine.planner import TRAINING
 from cl_platform.engine.teaching import following
 from cl_platform.errors import ClpError
-from cl_platform.metrics.matrix_metrics import anytime_accuracy, calibration_error, compute_metrics
-from cl_platform.metrics.plasticity import last_row
-from cl_platform.metrics.stability_gap import Curves, stability_gap
+from cl_platform.metrics.measured import Measurements, measured
+from cl_platform.metrics.stability_gap import Curves
 from cl_platform.parallel.launch import team_of
 from cl_platform.parallel.team import Team
 from cl_platform.results.load import DEFAULT_OUT as DEFAULT_OUT
 from cl_platform.results.result import Result
 from cl_platform.storage.files import location, read_json, write_json
-from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep, Record, StateStore
+from cl_platform.storage.state_store import (
+    CHECKPOINT_MINUTES,
+    PREDICTION_BUDGET_MB,
+    Keep,
+    Record,
+    StateStore,
+)
 from cl_platform.tracking.sinks import EventLog, Sink, Trackers
 
 # Costs of which a run has that of its largest state.
@@ -44,6 +52,8 @@ LARGEST = (
     *("peak_memory_bytes", "parameters", "trainable_parameters"),
     *("stored_bytes", "memory_bytes"),
 )
+
+T = TypeVar("T")
 
 
 def execute(
@@ -54,6 +64,8 @@ def execute(
     keep: Keep = "all",
     budget: int = 20 * 2**30,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    predictions: Keeping = "top",
+    prediction_budget_mb: float = PREDICTION_BUDGET_MB,
     store: StateStore | None = None,
 ) -> Result:
     """Carry out a plan, or return the finished result that is already there.
@@ -62,8 +74,9 @@ def execute(
         out: folder of records and states, or an address such as ``s3://bucket/folder``; None keeps
             nothing.
         sinks: told of every event; see :mod:`cl_platform.tracking.sinks`.
-        keep, budget, checkpoint_minutes: which states and checkpoints are kept; see
-            :class:`cl_platform.storage.state_store.StateStore`.
+        keep, budget, checkpoint_minutes, predictions, prediction_budget_mb: which states,
+            checkpoints and predictions are kept; see
+            :class:`cl_platform.storage.state_store.StateStore`. They change no bits of the run.
         store: one that the caller holds already, instead of one in `out`.
 
     Raises:
@@ -74,7 +87,14 @@ def execute(
     root = location(out).absolute() if out is not None else None  # a strategy may change directory
     with _restoring(plan):
         states = root / "states" if root is not None else None
-        own = StateStore(states, keep, budget, checkpoint_minutes=checkpoint_minutes)
+        own = StateStore(
+            states,
+            keep,
+            budget,
+            checkpoint_minutes=checkpoint_minutes,
+            predictions=predictions,
+            prediction_budget=prediction_budget_mb * 1e6,
+        )
         with team_of(plan) as team:
             return _execute(plan, root, Trackers(sinks), own, store, team)
 
@@ -91,7 +111,9 @@ def _execute(
     config = plan.config.model_dump(mode="json")
     result = Result.load(folder, plan.run_id, config) if folder is not None else None
     fold = None
-    if result is None:  # what a strategy's setup refuses is refused before anything is written
+    if result is not None:
+        result = _with_predictions(plan, result, store or own)
+    else:  # what a strategy's setup refuses is refused before anything is written
         fold = Fold(plan, store or own, trackers, team)
     try:
         if folder is not None and fold is not None:
@@ -99,13 +121,15 @@ def _execute(
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
             if own.folder is not None and store is None:
                 report_origin(own.folder, plan)
-        known: dict[str, Any] = {"teacher": True} if plan.teacher else {}
+        known: dict[str, Any] = {"labels": [*plan.labels]}
+        if plan.teacher:
+            known["teacher"] = True
         if plan.config.evaluate != 1:
             known["rows"] = plan.rows(len(plan.steps))
         trackers.emit("start", **_introduction(plan), **known)
         if fold is not None:
             records = fold.run()
-            result = result_of(following(plan, fold.plan.visits), records, folder)
+            result = result_of(following(plan, fold.plan.visits), records, folder, fold)
             if folder is not None:
                 result.save(folder)
         assert result is not None
@@ -116,6 +140,28 @@ def _execute(
         raise
     finally:
         trackers.close()
+
+
+def _with_predictions(plan: Plan, result: Result, store: StateStore) -> Result:
+    """Return a finished result with the predictions that it was made without, as far as its states
+    are stored."""
+    wanted, kept = store.predictions, [address for address in result.kept if address]
+    enough = bool(kept) and (
+        wanted == "top" or all(store.holds_predictions(address, wanted) for address in kept)
+    )
+    if wanted == "none" or enough or result.path is None or store.folder is None:
+        return result
+    plan = following(plan, [Visit(*visit) for visit in result.visits])
+    fold = Fold(plan, store, Trackers())
+    if not fold.is_done:
+        return result
+    again = result_of(plan, fold.run(), result.path, fold)
+    metrics = {**result.metrics, **again.metrics}
+    if again.kept == result.kept and metrics.keys() == result.metrics.keys():
+        return result
+    again = replace(again, metrics=metrics, ended=result.ended)
+    again.save(result.path)
+    return again
 
 
 def report_origin(states: Path, plan: Plan) -> None:
@@ -216,16 +262,23 @@ def _is_named(plan: Plan) -> bool:
     )
 
 
-def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
-    """Return the result of a run that has ended, from the records of its states."""
+def result_of(
+    plan: Plan, records: list[Record], folder: Path | None, fold: Fold | None = None
+) -> Result:
+    """Return the result of a run that has ended, from the records of its states.
+
+    Args:
+        fold: that ended, with the predictions of its states.
+    """
     n = len(plan.visits) or len(plan.stream)
     matrices = _matrices(plan, records, n)
     by_class = np.array([r.class_accuracy for r in _by_row(plan, records, n)], np.float64)
-    return Result(
+    kept = _by_row(plan, fold.addresses(), n) if fold else []
+    result = Result(
         **_introduction(plan),
         matrices=matrices["test"],
         validation=matrices.get("validation", {}),
-        metrics=_metrics(plan, records, n),
+        metrics={},
         cost=_cost(records),
         versions=versions(plan),
         ended=datetime.now(UTC).isoformat(),
@@ -235,8 +288,21 @@ def result_of(plan: Plan, records: list[Record], folder: Path | None) -> Result:
         anytime=_anytime(records),
         anytime_by_experience=_curves(plan, records, n).values,
         plasticity=_plasticity(plan, records, n),
+        probes=_probes(plan, records, n),
         rows=plan.rows(n) if plan.config.evaluate != 1 else [],
+        kept=kept if any(kept) else [],
+        labels=[] if plan.labels == (*range(len(plan.labels)),) else [*plan.labels],
+        memory=fold.predictions if fold else {},
     )
+    curves = _curves(plan, records, n) if result.anytime else None
+    metrics = measured(replace(result.measurements(), curves=curves))
+    if (
+        folder is not None
+        and fold is not None
+        and fold.store.folder == folder.parents[1] / "states"
+    ):
+        result = replace(result, memory={})  # they are in files
+    return replace(result, metrics=metrics)
 
 
 def visits_of(plan: Plan) -> list[list[int]]:
@@ -251,24 +317,30 @@ def visits_of(plan: Plan) -> list[list[int]]:
 
 
 def _metrics(plan: Plan, records: list[Record], n: int) -> dict[str, float]:
-    own = OWN_MASK[plan.stream.scenario]
-    metrics: dict[str, float] = {}
-    for split, by_mask in _matrices(plan, records, n).items():
-        for mask, matrix in by_mask.items():
-            prefix = ("" if split == "test" else f"{split}/") + ("" if mask == own else f"{mask}/")
-            metrics.update({prefix + k: v for k, v in compute_metrics(matrix).items()})
-    metrics["calibration_error"] = calibration_error(_calibration(plan, records, n).trained())
-    if curve := _anytime(records):
-        metrics["anytime_accuracy"] = anytime_accuracy(curve)
-        metrics |= stability_gap(_curves(plan, records, n))
-    return metrics | last_row(_plasticity(plan, records, n))
+    own, matrices = OWN_MASK[plan.stream.scenario], _matrices(plan, records, n)
+    curve = _anytime(records)
+    return measured(
+        Measurements(
+            own,
+            matrices,
+            _calibration(plan, records, n),
+            curve,
+            probes=_probes(plan, records, n),
+            curves=_curves(plan, records, n) if curve else None,
+            states=_plasticity(plan, records, n),
+        )
+    )
 
 
 def _matrices(plan: Plan, records: list[Record], n: int) -> dict[str, dict[str, AccuracyMatrix]]:
     """Return the matrices of the first n steps by split and mask."""
     rows = [record.rows for record in _by_row(plan, records, n)]
     return {
-        split: {mask: _matrix(plan, [row[split][mask] for row in rows], n) for mask in masks}
+        split: {
+            mask: _matrix(plan, [row[split][mask] for row in rows], n, mask)
+            for mask in MASKS
+            if mask in masks
+        }
         for split, masks in rows[0].items()
     }
 
@@ -278,7 +350,9 @@ def _calibration(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix:
     return _matrix(plan, [record.calibration for record in _by_row(plan, records, n)], n)
 
 
-def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> AccuracyMatrix:
+def _matrix(
+    plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int, mask: Mask | None = None
+) -> AccuracyMatrix:
     """Build a matrix of its rows for the first n steps; of fewer than all, it has the columns that
     they learned."""
     stream = plan.stream
@@ -294,11 +368,14 @@ def _matrix(plan: Plan, rows: Sequence[Mapping[str, float | None]], n: int) -> A
         rows=plan.rows(n),
         held_out=held_out,
         sizes=tuple(len(e.test) for e in columns),
+        chances=chances(mask, [e.classes for e in columns], stream.n_classes, held_out)
+        if mask
+        else (),
     )
 
 
-def _by_row(plan: Plan, records: list[Record], n: int) -> list[Record]:
-    """Return the record of each row of a matrix of n steps.
+def _by_row(plan: Plan, records: Sequence[T], n: int) -> list[T]:
+    """Return the record, or what else there is of each state, of each row of a matrix of n steps.
 
     A strategy that trains once on the whole stream has two: the second stands for all.
     """
@@ -329,6 +406,15 @@ def _curves(plan: Plan, records: list[Record], n: int) -> Curves:
             values.append([row.get(task, math.nan) for task in tasks])
             old.append([task in before for task in tasks])
     return Curves(np.array(values), np.array(old))
+
+
+def _probes(plan: Plan, records: list[Record], n: int) -> AccuracyMatrix | None:
+    """Return the accuracies of probes, nan for columns without; None if none was asked for."""
+    if PROBE not in plan.measures:
+        return None
+    nothing = dict.fromkeys(e.identity for e in plan.stream.scored)
+    rows = [{**nothing, **record.measured[PROBE]} for record in _by_row(plan, records, n)]
+    return _matrix(plan, rows, n, "task")
 
 
 def _plasticity(plan: Plan, records: list[Record], n: int) -> dict[str, list[float | None]]:

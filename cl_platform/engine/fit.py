@@ -22,6 +22,9 @@ LOOP = (
     *("ema", "early_stopping", "optimizer.groups", "mixing", "compile", "processes", "pacing"),
 )
 
+# What begins with an experience, or ends with it.
+BEGINNING_ANEW = ("schedule", "early_stopping", "accumulate", "pacing")
+
 
 def augmentation_of(config: RunConfig) -> tuple[Augmentation, ...]:
     """Return what changes training images in place of the stream's own augmentation."""
@@ -82,6 +85,58 @@ def training_faults(
                 f"schedule.warmup={config.schedule.warmup} is longer than the shortest experience, "
                 f"which has {total} steps: give fewer, or a share such as 0.1"
             )
+
+
+def boundary_faults(config: RunConfig, strategy: Strategy, stream: Stream) -> Iterator[str]:
+    """Yield why a run cannot hide the boundaries of experiences from its strategy, a line each."""
+    if config.boundaries == "known":
+        return
+    hidden, name = "boundaries=hidden", config.strategy["name"]
+    if stream.scenario == "task":
+        yield f"{hidden}: the task labels of this stream tell them; give --scenario class or domain"
+    if stream.open:
+        yield f"{hidden}: an open stream grows at boundaries; leave stream.open out"
+    for setting in BEGINNING_ANEW:
+        if _is_given(config, setting, name):
+            yield f"{hidden}: {setting} begins anew with every experience; leave it out"
+    if lists := [*series(config), *lists_in(strategy)]:
+        yield f"{hidden}: {', '.join(lists)} has a value per experience; give one for all"
+    if not is_task_free(strategy):
+        yield (
+            f"{hidden}: strategy {name!r}, as it is configured, acts when an experience begins or "
+            "ends. Give one that learns from batches alone, such as er or finetune, or declare "
+            "`task_free: ClassVar[bool] = True` if yours does"
+        )
+
+
+def is_task_free(strategy: Strategy) -> bool:
+    """Return whether a strategy, and what it wraps, states that it learns from batches alone.
+
+    Where a class has a hook for experiences that the one which states it knows nothing of, the
+    statement does not count.
+    """
+
+    def stated(part: Strategy) -> bool:
+        names = ("task_free", "begin_experience", "end_experience")
+        own, *hooks = (
+            next(i for i, c in enumerate(type(part).__mro__) if name in vars(c)) for name in names
+        )
+        return part.task_free and part.trains_on == "experience" and own <= min(hooks)
+
+    return all(stated(part) for part in strategy.modules() if isinstance(part, Strategy))
+
+
+def lists_in(strategy: Strategy) -> list[str]:
+    """Return the hyper-parameters that have a value for each experience."""
+    return sorted(
+        {
+            name
+            for part in strategy.modules()
+            if isinstance(part, Strategy)
+            for name in part.per_experience
+            if isinstance(getattr(part, name), list | tuple)
+        }
+    )
 
 
 def _series_faults(config: RunConfig, strategy: Strategy, steps: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from torch import Tensor
 from cl_platform.config.per_experience import distinct
 from cl_platform.config.signatures import blame
 from cl_platform.core.buffers import ReplayBuffer
+from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
+from cl_platform.core.predictions import Keeping, row_bytes
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
@@ -27,14 +30,14 @@ from cl_platform.engine.growth import grown
 from cl_platform.engine.machine.choices import Choices
 from cl_platform.engine.machine.compiled import CompiledLoss, compiling
 from cl_platform.engine.machine.cost import Builder, Meter, Stopwatch
-from cl_platform.engine.measures.measuring import asked, measure
+from cl_platform.engine.measures.measuring import PROBE, asked, measure
 from cl_platform.engine.measures.plasticity import Measured
 from cl_platform.engine.optimization import build_optimizer
 from cl_platform.engine.pacing.epochs import epochs_of
 from cl_platform.engine.pacing.scores import look_at
-from cl_platform.engine.plan import Plan
+from cl_platform.engine.plan import Learned, Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
-from cl_platform.engine.teaching import advised
+from cl_platform.engine.teaching import PastRecords, advised
 from cl_platform.engine.training import (
     Look,
     Steps,
@@ -90,9 +93,15 @@ class Fold:
         self.trackers = trackers
         self.device = torch.device(plan.config.device)
         self.rng = RNG(plan.config.seed, self.device)
+        self.learned = Learned(plan.stream)
+        self.learned.follow(plan.steps)
+        self.past = PastRecords(plan) if plan.teacher else None
+        self._identities = sorted({e.identity for e in plan.stream.scored})
         self.records = [self._stored(key) for key in plan.keys]
         validated = all(len(e.validation) for e in plan.stream.scored)
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
+        self._scoring = digest(self._identities, plan.evaluator)[:8]  # on what and by what
+        self.predictions: dict[str, dict[str, Any]] = {}  # of this session, by address
         self.trained = 0
         self.position = -1  # before the beginning
         self._unsaved = 0.0
@@ -104,13 +113,17 @@ class Fold:
     def run(self, upto: int | None = None) -> list[Record]:
         """Return the record of every state, before training first; of the first `upto` steps if
         given. What is not in the store is trained and evaluated."""
-        self._reach(self.wanted(upto))
-        while upto is None and (plan := advised(self.plan, self.records)) is not None:
+        self._reach(self.wanted(upto), whole=upto is None)
+        while upto is None and self.past is not None:
+            plan = advised(self.plan, self.past.of(self.plan, self.records))
+            if plan is None:
+                break
             self.plan = plan
+            self.learned.follow(plan.steps)
             self.records.append(self._stored(plan.keys[-1]))
             visit, k = plan.visits[-1]._asdict(), len(plan.steps)
             self.trackers.emit("decided", step=k, **visit)
-            self._reach([k])
+            self._reach([k], whole=True)
         return self.records if upto is None else self.records[: upto + 1]
 
     def wanted(self, upto: int | None = None) -> Sequence[int]:
@@ -118,9 +131,12 @@ class Fold:
         n = len(self.plan.steps)
         return self.plan.rows(n if upto is None else min(upto, n))
 
-    def _reach(self, wanted: Sequence[int]) -> None:
-        """See that some states have their records."""
+    def _reach(self, wanted: Sequence[int], whole: bool) -> None:
+        """See that some states have their records; where the run is wanted as a whole, with the
+        predictions that its result holds."""
         with deterministic(self.device):
+            if whole and self.store.predictions != "none":
+                self.predict_again([k for k in wanted if self._complete(k)])
             for _ in self.untrained(wanted):
                 self.train()
 
@@ -131,17 +147,19 @@ class Fold:
         for k in wanted:
             if self._complete(k):
                 self._emit_row(k, reused=True)
+        rows = {*wanted}
         for k in wanted:
+            furthest = k
             while not self._complete(k):
-                if k > self.position and not self.find(k):
+                if k > self.position and not self.find(furthest):
                     yield self.position + 1
-                if not self._complete(self.position):
+                furthest = self.position + 1  # what lies behind it was looked for
+                if self.position in rows and not self._complete(self.position):
                     self.evaluate()
 
     def _stored(self, key: str) -> Record:
         """Return the record of a key, empty if there is none by this code of evaluation."""
-        identities = [e.identity for e in self.plan.stream.scored]
-        record = self.store.record(key, identities)
+        record = self.store.record(key, self._identities)
         return record if record.evaluator == self.plan.evaluator else Record()
 
     def approach(self, k: int) -> None:
@@ -165,6 +183,11 @@ class Fold:
     def _scored(self, k: int) -> bool:
         """Return whether a state has scores, which are of all experiences or there are none."""
         return all(split in self.records[k].rows for split in self.splits)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every row of the plan has its record."""
+        return all(map(self._complete, self.wanted()))
 
     def begin(self, step: int = 0) -> None:
         """Start with a strategy as it is before the first experience; in an open stream, in the
@@ -204,27 +227,41 @@ class Fold:
     def adopt(self, k: int, state: State) -> None:
         """Go to a state after k steps."""
         self.begin(k)
-        self._enter(k)  # as after training
+        self._enter(k, state)  # as after training
         seed = seed_for(self.plan.config.seed, k, "global")
         with self.blaming(k), global_generators(seed):  # modules that restore() makes draw
             self.strategy.restore(state.strategy)
         self.state, self.position = state, k
 
-    def _enter(self, k: int) -> None:
-        """Set what the k-th step decides: its random numbers, settings, and the classes seen."""
+    @property
+    def hidden(self) -> bool:
+        """Whether the strategy is not to know where an experience ends."""
+        return self.plan.config.boundaries == "hidden"
+
+    def _enter(self, k: int, state: State) -> None:
+        """Set what the k-th step decides: its random numbers, settings, and the classes seen.
+
+        Args:
+            state: before the step, or after it; what a strategy without boundaries goes on with.
+        """
+        if self.hidden:
+            self.rng.restart(1)
+            self.rng.set_states(state.running.get("generators", {}))
+            self.info.seen.copy_(state.running.get("seen", torch.zeros_like(self.info.seen)))
+            return
         self.rng.restart(k)
         config = self.plan.at(k)
         self.info.epochs = config.epochs
         self.info.build_optimizer = partial(build_optimizer, config=config.optimizer)
-        self.info.visits[:] = self.plan.visited(k)
+        self.info.visits[:] = self.learned.visits(k)
         self.info.seen.zero_()
-        self.info.seen[[*self._seen(k)]] = True
+        self.info.seen[[*self.learned.classes(k)]] = True
 
     def grow(self, k: int) -> None:
         """Carry the present state into the shapes that an open stream has at the k-th step."""
         before, state = self.info, self.state
         self.begin(k)
-        self._enter(k - 1)
+        self._enter(k - 1, state)
         with self.blaming(k), global_generators(seed_for(self.plan.config.seed, k, "global")):
             self.strategy.restore(grown(self.strategy, state.strategy, before))
         self.state = replace(state, strategy=self.strategy.state_dict())
@@ -277,7 +314,7 @@ class Fold:
                 have inputs as they are stored.
         """
         plan, k = self.plan, self.position + 1
-        config = plan.at(k)
+        config, columns, classes = plan.at(k), self.learned.columns, self.learned.classes
         paced = self.paced(k) if paced is None else paced
         validated = self._validated() if validated is None else validated
         # Of several processes, each has a device of its own, and a counter.
@@ -291,7 +328,7 @@ class Fold:
             self.grow(k)
         step = plan.steps[k - 1]
         data = self._featured(step.data())
-        self._enter(k)
+        self._enter(k, self.state)
         self.info.validated[:] = validated
         average = None
         if plan.config.ema:
@@ -322,7 +359,7 @@ class Fold:
         def evaluate(done: int, total: int, samples: int) -> None:
             if done % plan.config.evaluate_every == 0 and done < total:  # the end has its own row
                 with aside():
-                    evaluator, known = self._evaluator("test"), (self._learned(k), self._seen(k))
+                    evaluator, known = self._evaluator("test"), (columns(k), classes(k))
                     found = evaluator.accuracies(self.strategy, *known, self.features)
                     curve.append([samples, fmean(found), *found])
                     each = dict(zip(sorted(known[0]), found, strict=True))
@@ -339,13 +376,13 @@ class Fold:
             assert plan.config.early_stopping is not None
             with aside():
                 evaluator, metric = self._evaluator("validation"), plan.config.early_stopping.metric
-                known = (step.sources, self._seen(k))
+                known = (step.sources, classes(k))
                 return evaluator.score(self.strategy, *known, metric, self.features)
 
         evaluates = plan.config.evaluate_every and self._is_first
         steps = training_steps(
             self.strategy,
-            self.shown(step.experience),
+            None if self.hidden else self.shown(step.experience),
             data,
             step.tasks() if plan.stream.scenario == "task" else None,
             config,
@@ -358,6 +395,7 @@ class Fold:
             self.team,
             paced,
             stored=beside,
+            running=self.state.running,
         )
         seed = seed_for(plan.config.seed, k, "global")
         return Lesson(k, seed, steps, meter, attended, curve, sum(batches))
@@ -376,7 +414,7 @@ class Fold:
             cost["compiled_steps"] = compiled.steps
             self._report(compiled)
         parts = (self.strategy.state_dict(), trained.optimizer, cost, lesson.curve, trained.average)
-        self.state = State(*parts)
+        self.state = State(*parts, trained.running)
         self.position = k
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
@@ -403,7 +441,7 @@ class Fold:
         if not self._scored(self.position):
             self.evaluate()
         row = self.records[self.position].rows["validation"][OWN_MASK[self.plan.stream.scenario]]
-        return [row[identity] for identity in self._learned(self.position).values()]
+        return [row[identity] for identity in self.learned.columns(self.position).values()]
 
     @property
     def _is_first(self) -> bool:
@@ -466,17 +504,6 @@ class Fold:
             advice = "; raise batch_size or give model.norm=group" if batch_norm else ""
             raise RunFailed(f"{place}: {blame(error)}{advice}") from error
 
-    def _learned(self, k: int) -> dict[int, str]:
-        """Return the columns that the first k steps train on: their identities by task label, in
-        the order of learning."""
-        identity = {e.task: e.identity for e in self.plan.stream.scored}
-        tasks = dict.fromkeys(e.task for step in self.plan.steps[:k] for e in step.sources)
-        return {task: identity[task] for task in tasks}
-
-    def _seen(self, k: int) -> set[int]:
-        """Return the classes that the first k steps train on."""
-        return {c for step in self.plan.steps[:k] for e in step.sources for c in e.classes}
-
     def _evaluator(self, split: Split) -> Evaluator:
         cached: dict[str, Evaluator] = self.plan.evaluators
         if split not in cached:
@@ -491,14 +518,7 @@ class Fold:
         """Evaluate the present state and store its record."""
         k = self.position
         clock = Stopwatch(self.device)
-        seen = self._seen(k)
-        scores: dict[str, Scores] = {}
-        for split in self.splits:
-            shown = evaluating(self.strategy, self.state.average)
-            seed = global_generators(self.plan.config.seed)
-            with self.blaming(k), seed, self.choices.computing(), shown:
-                scores[split] = self._evaluator(split)(self.strategy, seen, self.features)
-        before, measured = self.records[k], self._measured()
+        scores, before, measured = self._scores(), self.records[k], self._measured()
         self.records[k] = Record(
             {split: found.row for split, found in scores.items()},
             self._cost(clock.seconds()),
@@ -511,6 +531,7 @@ class Fold:
             {**before.measures, **self.plan.measures},
         )
         self.store.save_record(self.plan.keys[k], self.records[k])
+        self._keep(k, scores["test"])
         self._emit_row(k, reused=False)
 
     def _measured(self) -> dict[str, Measured]:
@@ -529,6 +550,88 @@ class Fold:
             data = (plan.stream, self.features, plan.at(1))
             return measure(plan.measures, self.strategy, *data)
 
+    def _scores(self) -> dict[str, Scores]:
+        """Return the scores of the present state by split."""
+        k, scores = self.position, dict[str, Scores]()
+        seen = self.learned.classes(k)
+        for split in self.splits:
+            keep = self.keeping(k) if split == "test" else "none"
+            shown = evaluating(self.strategy, self.state.average)
+            seed = global_generators(self.plan.config.seed)
+            with self.blaming(k), seed, self.choices.computing(), shown:
+                evaluator = self._evaluator(split)
+                scores[split] = evaluator(self.strategy, seen, self.features, keep)
+        return scores
+
+    def keeping(self, k: int) -> Keeping:
+        """Return what to keep of the predictions of a row.
+
+        Where a run's budget is too small for all rows, the first and the last are kept (of a
+        teacher, which may always go on, the first).
+        """
+        store, stream = self.store, self.plan.stream
+        n = sum(len(e.test) for e in stream.scored)
+        size = row_bytes(n, stream.n_classes, store.predictions == "scores")
+        room = int(store.prediction_budget // size)
+        before = sum(row < k for row in self.wanted())
+        if store.predictions != "none" and before >= room - (self.plan.teacher is None):
+            if self.plan.teacher is None and k == len(self.plan.steps) and room:
+                return store.predictions
+            say_once(
+                f"run {self.plan.run_id}: predictions of {room} rows fit into "
+                f"{store.prediction_budget / 1e6:g} MB (prediction_budget_mb), {size / 1e6:.2g} MB "
+                "each; those of other rows are not kept"
+            )
+            return "none"
+        return store.predictions
+
+    def addresses(self) -> list[str | None]:
+        """Return where the predictions of each state are, after 0, 1, ... steps; None where they
+        are not kept."""
+        found = [self._address(k) for k in range(len(self.plan.keys))]
+        return [address if address in self.predictions else None for address in found]
+
+    def _address(self, k: int) -> str:
+        return f"{self.plan.keys[k]}.{self._scoring}"
+
+    def _keep(self, k: int, scores: Scores) -> None:
+        if scores.predictions is not None:
+            address = self._address(k)
+            self.store.save_predictions(address, scores.predictions)
+            self.predictions[address] = scores.predictions
+
+    def predict_again(self, done: Sequence[int]) -> None:
+        """Read the predictions of rows that have their records.
+
+        Where they are wanted and not there, the state is evaluated again if it is stored; nothing
+        is trained for them.
+        """
+        lacking, left = [], 0
+        for k in done:
+            if (keep := self.keeping(k)) == "none":
+                continue
+            if packed := self.store.predicted(address := self._address(k)):
+                self.predictions[address] = packed
+            if not packed or (keep == "scores" and "scores" not in packed):
+                lacking.append(k)
+        for k in lacking:
+            if k == 0:
+                self.begin()
+            if self.load(k) or k == 0:
+                scores = self._scores()
+                if {split: found.row for split, found in scores.items()} == self.records[k].rows:
+                    self._keep(k, scores["test"])
+                    continue
+            left += 1
+        if lacking:
+            self.position = -1  # training goes on from what is stored
+        if left:
+            say_once(
+                f"run {self.plan.run_id}: {left} of {len(self.records)} rows have no predictions; "
+                "they were evaluated without, and their states are not stored: run in another "
+                "folder to have them"
+            )
+
     def _cost(self, eval_seconds: float) -> dict[str, float]:
         """Return what the present state cost to train, evaluate and store."""
         parameters = [(p.numel(), p.requires_grad) for p in self.strategy.parameters()]
@@ -546,7 +649,7 @@ class Fold:
         """Return the curve measured in the midst of the last step, and at its end."""
         if not (self.position and self.plan.config.evaluate_every):
             return []
-        tasks = self._learned(self.position)
+        tasks = self.learned.columns(self.position)
         learned = [e.identity for e in self.plan.stream.scored if e.task in tasks]
         own = row[OWN_MASK[self.plan.stream.scenario]]
         mean = fmean(own[i] for i in learned)
@@ -555,11 +658,19 @@ class Fold:
         return [*self.state.anytime, [self.state.cost["samples"], mean, *each]]
 
     def _emit_row(self, k: int, reused: bool) -> None:
-        record = self.records[k]
-        more = (
-            {"measured": asked(record.measured, self.plan.measures)} if self.plan.measures else {}
+        record, more = self.records[k], {}
+        if self.plan.measures:
+            more["measured"] = asked(record.measured, self.plan.measures)
+        if PROBE in self.plan.measures:
+            more["probes"] = record.measured[PROBE]
+        self.trackers.emit(
+            "evaluated",
+            step=k,
+            rows=record.rows,
+            predictions=address if (address := self._address(k)) in self.predictions else None,
+            reused=reused,
+            **more,
         )
-        self.trackers.emit("evaluated", step=k, rows=record.rows, reused=reused, **more)
 
 
 def _looks(plan: Plan) -> list[Tensor]:

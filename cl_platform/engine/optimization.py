@@ -160,6 +160,11 @@ def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     }
 
 
+def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the settings of an optimizer's groups, such as their learning rates."""
+    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+
+
 def restore_optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:

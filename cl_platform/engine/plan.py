@@ -135,14 +135,6 @@ class Plan:
             steps=tuple(step.to(device, moved) for step in self.steps),
         )
 
-    def visited(self, k: int) -> list[int]:
-        """Return which experience each of the first k steps learns, numbered by first visits."""
-        if self.teacher is None and not self.stream.columns:
-            return [*range(k)]
-        tasks = [step.experience.task for step in self.steps[:k]]
-        number = {task: i for i, task in enumerate(dict.fromkeys(tasks))}
-        return [number[task] for task in tasks]
-
     def evaluates(self, k: int) -> bool:
         """Return whether the state after k steps is a row of the matrix."""
         every = self.config.evaluate
@@ -183,6 +175,9 @@ class Plan:
         if stream.open:
             n = tasks = max(1, step)
             n_classes, first = stream.arrived(n), stream.arrived(1)
+        task_classes = stream.task_classes()[:tasks, :n_classes]
+        if self.config.boundaries == "hidden":  # then all that is learned is one
+            n, task_classes = 1, torch.ones(1, n_classes, dtype=torch.bool)
         # Functions that hold what they need: a method of the plan would lead to all data.
         shape, dtype = stream.input_shape, stream[0].train.source.dtype
         raw = torch.zeros(2, *shape, dtype=dtype, device=device)
@@ -197,7 +192,7 @@ class Plan:
             input_shape=shape,
             input_dtype=dtype,
             n_experiences=n,
-            task_classes=stream.task_classes()[:tasks, :n_classes].to(device),
+            task_classes=task_classes.to(device),
             preprocess=stream.preprocess,
             rng=rng,
             build_model=build,
@@ -223,6 +218,44 @@ class Plan:
 
     def _model_identity(self) -> str:
         return digest(self.code["model"], self.config.model, self.stream.input_shape)
+
+
+class Learned:
+    """What the first steps of a plan train on.
+
+    Each step is gone through once, so that the look-up of a late one takes no longer.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._identity = {e.task: e.identity for e in stream.scored}
+        # The first step that trains on a column, by its task label, and on a class.
+        self._columns: dict[int, int] = {}
+        self._classes: dict[int, int] = {}
+        self._numbers: dict[int, int] = {}
+        self._visits: list[int] = []
+
+    def follow(self, steps: Sequence[Step]) -> None:
+        """Go through the steps that were added to a plan."""
+        for step in steps[len(self._visits) :]:
+            number = self._numbers.setdefault(step.experience.task, len(self._numbers))
+            self._visits.append(number)
+            for e in step.sources:
+                self._columns.setdefault(e.task, len(self._visits))
+                for c in e.classes:
+                    self._classes.setdefault(c, len(self._visits))
+
+    def columns(self, k: int) -> dict[int, str]:
+        """Return the columns that the first k steps train on: their identities by task label, in
+        the order of learning."""
+        return {task: self._identity[task] for task, first in self._columns.items() if first <= k}
+
+    def classes(self, k: int) -> set[int]:
+        """Return the classes that the first k steps train on."""
+        return {c for c, first in self._classes.items() if first <= k}
+
+    def visits(self, k: int) -> list[int]:
+        """Return which experience each of the first k steps learns, numbered by first visits."""
+        return self._visits[:k]
 
 
 _PRETRAINED: dict[str, nn.Module] = {}  # frozen, by identity

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isroutine
@@ -30,7 +30,7 @@ from cl_platform.core.preprocess import Preprocess
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Stream
-from cl_platform.engine.fit import augmentation_of, training_faults
+from cl_platform.engine.fit import augmentation_of, boundary_faults, training_faults
 from cl_platform.engine.measures.measuring import wanted
 from cl_platform.engine.optimization import device_fault, try_optimizer, try_schedule
 from cl_platform.engine.plan import Plan, Reference, Step, steps_of
@@ -81,11 +81,17 @@ PACED = ("cl_platform.core.order.pacing", "cl_platform.engine.pacing.epochs", *S
 PLAIN = "finetune"  # the strategy of reference models
 EVALUATION = (
     "cl_platform.core.matrix",
+    "cl_platform.core.predictions",
     "cl_platform.engine.evaluation",
     "cl_platform.engine.finite",
     "cl_platform.models.work",
 )
-METRICS = ("cl_platform.metrics.few_shot", "cl_platform.metrics.matrix_metrics")
+METRICS = (
+    "cl_platform.metrics.few_shot",
+    "cl_platform.metrics.matrix_metrics",
+    "cl_platform.metrics.measured",
+    "cl_platform.metrics.prediction_metrics",
+)
 # How many of each kind a planner caches; the least recently used goes first. What holds data of its
 # own (prepared test data take up to 1 GiB each) is cached less than what refers to it.
 LIMITS = {"evaluators": 3, "relabelled": 4, "normalised": 4, "by class": 16, "stream": 32}
@@ -154,6 +160,7 @@ class Planner:
         arranged = self._arrange(config, given, preprocess, template, curriculum, order)
         augmentation = augmentation_of(config)
         faults = [*training_faults(config, template, given, arranged.steps, augmentation)]
+        faults += boundary_faults(config, template, given)
         teacher = curriculum if isinstance(curriculum, Teacher) else None
         if teacher is not None:
             faults += teaching_faults(config, teacher, template, given)
@@ -411,8 +418,11 @@ class Planner:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run; a pacing is one of them only where there is one."""
-    return {k: v for k, v in config.model_dump().items() if k != "pacing" or v is not None}
+    """Return the settings of a run; a pacing is one of them only where there is one, and so are
+    hidden boundaries."""
+    usual = {"pacing": None, "boundaries": "known"}
+    settings = config.model_dump()
+    return {k: v for k, v in settings.items() if k not in usual or v != usual[k]}
 
 
 def _changes(config: RunConfig, k: int, before: int) -> list[dict[str, Any]]:
@@ -525,6 +535,8 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {name!r} needs the task label at test time, and the columns held out of "
             f"stream {stream.name!r} have labels that it never learns"
         )
+    if config.probe is not None:
+        faults += _probe_faults(config.probe.columns, stream)
     try:
         strategy.check(stream.task_classes())
     except BadInput as error:
@@ -536,3 +548,15 @@ def _check_fit(config: RunConfig, strategy: Strategy, stream: Stream) -> None:
             f"strategy {config.strategy['name']!r} reads the data of an experience besides its "
             f"batches (needs_second_pass), although stream {stream.name!r} is online"
         )
+
+
+def _probe_faults(columns: str, stream: Stream) -> Iterator[str]:
+    """Yield why the columns of a stream cannot be probed."""
+    if columns == "held_out" and not stream.held_out:
+        yield (
+            f"probe: stream {stream.name!r} has no columns held out; give stream.held_out, or "
+            "probe.columns=all"
+        )
+    for j, e in enumerate(stream.scored):
+        if not len(e.train) and (columns == "all" or j in stream.held_out):
+            yield f"probe: column {e.name!r} of stream {stream.name!r} has no training samples"

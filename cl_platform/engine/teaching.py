@@ -23,6 +23,7 @@ from cl_platform.core.order.teacher import Past, Teacher, Visit, next_visit
 from cl_platform.core.rng import seed_for
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
+from cl_platform.engine.fit import lists_in
 from cl_platform.engine.plan import Plan, Step
 from cl_platform.storage.state_store import Record
 
@@ -56,33 +57,25 @@ def teaching_faults(
         yield f"strategy {name!r} has no slices, since it trains on more than its experience"
     if not strategy.revisits:
         yield f"strategy {name!r} learns each experience once, and {teaches} lets them come again"
-    lists = {
-        name
-        for part in strategy.modules()
-        if isinstance(part, Strategy)
-        for name in part.per_experience
-        if isinstance(getattr(part, name), list | tuple)
-    }
-    if lists := lists | set(series(config)):
-        yield f"{', '.join(sorted(lists))}: {teaches} learns in slices; give one value for all"
+    if lists := [*series(config), *lists_in(strategy)]:
+        yield f"{', '.join(lists)}: {teaches} learns in slices; give one value for all"
     if config.pacing is not None:
         yield f"pacing={config.pacing['name']}: {teaches} learns in slices; leave one of them out"
     if config.processes > 1:
         yield f"processes={config.processes}: {teaches} has runs of one process; leave it out"
 
 
-def advised(plan: Plan, records: Sequence[Record]) -> Plan | None:
-    """Return a plan with the slice that its teacher decides next; None if it has none or is done.
+def advised(plan: Plan, past: Past) -> Plan | None:
+    """Return a plan with the slice that its teacher decides next; None if it is done.
 
     Args:
-        records: of all states of the plan so far.
+        past: of the plan so far.
 
     Raises:
         CurriculumError: the teacher failed.
     """
-    if plan.teacher is None:
-        return None
-    visit = next_visit(plan.teacher, _past(plan, records), plan.config.seed)
+    assert plan.teacher is not None
+    visit = next_visit(plan.teacher, past, plan.config.seed)
     return None if visit is None else following(plan, [visit])
 
 
@@ -99,22 +92,41 @@ def following(plan: Plan, visits: Sequence[Visit]) -> Plan:
     return plan
 
 
-def _past(plan: Plan, records: Sequence[Record]) -> Past:
-    experiences, own = plan.stream.experiences, OWN_MASK[plan.stream.scenario]
-    identities = [e.identity for e in experiences]
-    unknown = dict.fromkeys(identities, np.nan)
-    tables = (
-        [record.rows.get("validation", {own: unknown})[own] for record in records],
-        [record.signals.get("probability", unknown) for record in records],
-        [record.signals.get("confidence", unknown) for record in records],
-    )
-    accuracy, probability, confidence = (
-        np.array([[row[i] for i in identities] for row in rows]) for rows in tables
-    )
-    sizes = tuple(len(e.train) for e in experiences)
-    assert plan.teacher is not None
-    budget = round(plan.teacher.passes * sum(sizes))
-    return Past(plan.visits, accuracy, probability, confidence, sizes, budget)
+class PastRecords:
+    """What the records of a teacher's run say, as tables that grow by a row a slice.
+
+    Each record is read once; teachers get views that they cannot write to.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        experiences = plan.stream.experiences
+        self._own = OWN_MASK[plan.stream.scenario]
+        self._identities = [e.identity for e in experiences]
+        self._sizes = tuple(len(e.train) for e in experiences)
+        self._tables = np.empty((3, 0, len(experiences)))
+        self._read = 0  # records
+
+    def of(self, plan: Plan, records: Sequence[Record]) -> Past:
+        """Return the past of a plan by the records of all its states."""
+        assert plan.teacher is not None
+        if len(records) > self._tables.shape[1]:  # twice as many, so that few are copied often
+            more = np.empty((3, len(records), len(self._sizes)))
+            self._tables = np.concatenate([self._tables, more], axis=1)
+        for record in records[self._read :]:
+            self._tables[:, self._read] = self._row(record)
+            self._read += 1
+        seen = self._tables[:, : self._read].view()
+        seen.flags.writeable = False
+        budget = round(plan.teacher.passes * sum(self._sizes))
+        return Past(plan.visits, seen[0], seen[1], seen[2], self._sizes, budget)
+
+    def _row(self, record: Record) -> list[list[float]]:
+        unknown = dict.fromkeys(self._identities, np.nan)
+        rows = (
+            record.rows.get("validation", {self._own: unknown})[self._own],
+            *(record.signals.get(name, unknown) for name in ("probability", "confidence")),
+        )
+        return [[row[i] for i in self._identities] for row in rows]
 
 
 def _slice(plan: Plan, visit: Visit) -> Step:

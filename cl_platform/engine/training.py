@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from cl_platform.core.batch import Batch, Chunk
 from cl_platform.core.preprocess import Preprocess
+from cl_platform.core.rng import global_states, set_global_states
 from cl_platform.core.samples import Samples
 from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience
@@ -27,6 +28,7 @@ from cl_platform.engine.optimization import (
     optimizer_state,
     restore_optimizer,
     schedule_steps,
+    settings_of,
 )
 from cl_platform.engine.steps import (
     Accumulation,
@@ -82,6 +84,7 @@ class Trained:
         optimizer: its state by parameter name; empty if it starts anew.
         average: of the weights, see :class:`WeightAverage`; empty without one.
         epochs, steps, samples: that were trained.
+        running: see :func:`running_on`; empty where boundaries are known.
     """
 
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +92,7 @@ class Trained:
     epochs: int = 0
     steps: int = 0
     samples: int = 0
+    running: dict[str, Any] = field(default_factory=dict)
 
 
 Steps = Generator[tuple[Batch, bool], Tensor, Trained]
@@ -108,7 +112,7 @@ def train_experience(strategy: Strategy, steps: Steps) -> Trained:
 
 def training_steps(
     strategy: Strategy,
-    experience: Experience,
+    experience: Experience | None,
     data: Samples,
     tasks: Tensor | None,
     config: StepConfig,
@@ -121,6 +125,7 @@ def training_steps(
     team: Team | None = None,
     paced: Sequence[Tensor] | None = None,
     stored: bool = False,
+    running: Mapping[str, Any] | None = None,
 ) -> Steps:
     """Yield the batches of an experience, to be learned before the next one is asked for.
 
@@ -128,7 +133,8 @@ def training_steps(
     can be taken at once; see :mod:`cl_platform.engine.lanes`.
 
     Args:
-        experience: what the strategy's hooks get, its own rows alone.
+        experience: what the strategy's hooks get, its own rows alone; None where boundaries are
+            hidden: then no hook is called, and each pass over the data counts as the first.
         data: what to train on, the experience's own data for most strategies; with their features
             where the strategy takes those of a pretrained model.
         tasks: the task label of each of these samples, (n,) int64; None where it is hidden.
@@ -140,19 +146,27 @@ def training_steps(
         paced: the rows of each epoch, (k,) int64 and ascending; None for all rows in each of the
             configuration's epochs.
         stored: whether batches have inputs as they are stored, neither augmented nor normalised.
+        running: with hidden boundaries what :func:`running_on` gave before, if there was anything.
 
     Raises:
         RunFailed: the loss is not finite, or a parameter at the end; the message gives the step,
             and inputs that are not finite before any advice.
     """
-    info = strategy.info
+    info, running = strategy.info, running or {}
     strategy.train()
     before = {name: (p, _version(p)) for name, p in strategy.named_parameters()}
-    strategy.begin_experience(experience)
+    if running:
+        set_global_states(running["global"])
+    if experience is not None:
+        strategy.begin_experience(experience)
     optimizer = accumulation = None
     if not strategy.own_loop:
         memory = (optimizer_memory, checkpoints.moments)
         optimizer = _optimizer(strategy, before, config, *memory, average)
+        for group, values in zip(
+            optimizer.param_groups if optimizer else (), running.get("groups", ()), strict=False
+        ):
+            group.update(values)
     if optimizer is not None and config.accumulate > 1:
         accumulation = Accumulation(optimizer, config.accumulate)
     sizes = epoch_sizes(len(data), config.epochs, paced)
@@ -170,6 +184,7 @@ def training_steps(
     given = (data, tasks, config.batch_size, info.preprocess, shuffle, augment, info.online)
     mix = info.preprocess.mixer(info.n_classes, augment)
     passes = [(end - n) // len(data) for n, end in zip(sizes, accumulate(sizes), strict=True)]
+    passes = passes if experience is not None else [0] * len(sizes)
 
     def chunks_of(epoch: int, order: Tensor, begun: int) -> Iterator[Chunk]:
         return chunks(*given, passes[epoch], order, begun)
@@ -187,7 +202,7 @@ def training_steps(
         watch.look_now_and_then()
 
     epoch = len(batches) - 1
-    if strategy.own_loop:
+    if strategy.own_loop and experience is not None:
         strategy.learn(experience, after_own_step)
     schedule = partial(_repeat, after_step, after_epoch, batches, config.accumulate)
     if optimizer is not None and config.gradient_norm and not stored:
@@ -201,6 +216,8 @@ def training_steps(
         for batch in course.batches(epoch):
             if accumulation:
                 accumulation.begin(watch.done - first, batches[epoch])
+            if experience is None:
+                info.seen.index_fill_(0, batch.y, True)
             loss = yield batch, course.left == 0
             strategy.after_step(batch)
             done = watch.add(loss, optimizer)
@@ -222,7 +239,8 @@ def training_steps(
     watch.look()
     if stopper:
         stopper.finish()
-    strategy.end_experience(experience)
+    if experience is not None:
+        strategy.end_experience(experience)
     if names := broken_parameters(strategy, trainable=True):
         raise RunFailed(
             f"at its end: {names[0]!r} and {len(names) - 1} other parameters are not finite "
@@ -234,9 +252,25 @@ def training_steps(
         steps=sum(batches[: epoch + 1]),
         samples=sum(sizes[: epoch + 1]),
     )
-    if optimizer is not None and not config.optimizer.reset:
+    if optimizer is not None and (experience is None or not config.optimizer.reset):
         found.optimizer = optimizer_state(strategy, optimizer)
+    if experience is None:
+        found.running = running_on(strategy, optimizer)
     return found
+
+
+def running_on(strategy: Strategy, optimizer: Optimizer | None) -> dict[str, Any]:
+    """Return what runs on over a hidden boundary, besides weights, memory and moments.
+
+    These are the states of the run's generators and of the global ones, the classes that were
+    shown, and the settings of the optimizer's groups, which a strategy may change.
+    """
+    return {
+        "generators": strategy.info.rng.states(),
+        "global": global_states(),
+        "seen": strategy.info.seen.clone(),
+        "groups": settings_of(optimizer) if optimizer else [],
+    }
 
 
 def _optimizer(

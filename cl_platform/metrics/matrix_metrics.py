@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from cl_platform.core.matrix import AccuracyMatrix
+from cl_platform.core.predictions import NotKept
 from cl_platform.errors import BadInput, one_line
 from cl_platform.metrics.registry import Metric, metric, metrics
 
@@ -258,8 +260,42 @@ def _f(alpha: float, beta: float) -> float:
     return 2 * alpha / (alpha * beta + 1)
 
 
-def compute_metrics(r: AccuracyMatrix) -> dict[str, float]:
-    """Return every registered metric of a matrix by name.
+def guarded(metric: Metric, *given: Any) -> float:
+    """Return the value of a metric, or nan, with one line, where it raises or is infinite.
+
+    Args:
+        given: what it is computed from.
+    """
+    try:
+        return value_of(metric, *given)
+    except NotKept:  # of which the run has said so
+        return math.nan
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a user's metric raises
+        _warn_once(f"metric {metric.name!r} is nan: {one_line(error)}")
+        return math.nan
+
+
+def value_of(metric: Metric, *given: Any) -> float:
+    """Return the value of a metric of what it is computed from; nan where it is undefined.
+
+    Raises:
+        ValueError: it is infinite. And whatever a user's metric raises.
+    """
+    assert metric.function is not None
+    value = float(metric.function(*given))
+    if math.isinf(value):
+        raise ValueError("it is infinite")
+    return value
+
+
+def compute_metrics(
+    r: AccuracyMatrix,
+    chosen: Mapping[str, Metric] | None = None,
+    value: Callable[[Metric, Any], float] = guarded,
+) -> dict[str, float]:
+    """Return metrics of a matrix by name: every registered one, or those chosen.
 
     One that raises, or gives no finite number, is nan and costs one line on stderr: the training
     that led to the matrix is not lost by it.
@@ -268,21 +304,9 @@ def compute_metrics(r: AccuracyMatrix) -> dict[str, float]:
     matrices = {"all": whole, "trained": whole.trained()}
     for matrix in matrices.values():  # a metric that sorts in place would change the others
         matrix.values.flags.writeable = False
-    return {name: _value(m, matrices[m.columns]) for name, m in metrics("matrix").items()}
-
-
-def _value(metric: Metric, r: AccuracyMatrix) -> float:
-    assert metric.function is not None
-    try:
-        value = float(metric.function(r))
-        if math.isinf(value):
-            raise ValueError("it is infinite")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a user's metric raises
-        _warn_once(f"metric {metric.name!r} is nan: {one_line(error)}")
-        return math.nan
-    return value
+    if chosen is None:
+        chosen = metrics("matrix") | (metrics("held_out") if r.held_out else {})
+    return {name: value(m, matrices[m.columns]) for name, m in chosen.items()}
 
 
 @cache

@@ -7,18 +7,12 @@ Each is a value per row of the matrix, which the engine measures where a run ask
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from cl_platform.metrics.registry import metric, metrics
+from cl_platform.metrics.registry import metric
 
 Values = Sequence[float | None]
 """Of each row of the matrix; None for what the network does not have."""
-
-
-def last_row(rows: Mapping[str, Values]) -> dict[str, float]:
-    """Return the metrics of what was measured, by name."""
-    known = metrics("states")
-    return {n: m.function(rows[n]) for n, m in known.items() if m.function and n in rows}
 
 
 @metric(

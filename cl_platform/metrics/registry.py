@@ -18,7 +18,18 @@ from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
 
 Direction = Literal["more", "less", "none"]
-Input = Literal["matrix", "references", "calibration", "curve", "curves", "states", "cost"]
+Input = Literal[
+    "matrix",
+    "held_out",
+    "references",
+    "calibration",
+    "probes",
+    "curve",
+    "curves",
+    "states",
+    "predictions",
+    "cost",
+]
 Columns = Literal["trained", "all"]
 Function = TypeVar("Function", bound=Callable[..., float])
 
@@ -34,10 +45,12 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the matrix and ``references``, or something else; of what
-            is measured of ``states``, a value per row.
-        columns: of the matrix that it is given: those ``trained``, or ``all``, the held-out ones
-            included.
+        computed_from: ``matrix`` alone, the same where columns are ``held_out``, the matrix and
+            ``references``, the ``predictions`` for all test samples
+            (:class:`cl_platform.core.predictions.Predictions`), what is measured of ``states``, a
+            value per row, or something else.
+        columns: of the matrix, or of the predictions, that it is given: those ``trained``, or
+            ``all``, the held-out ones included.
     """
 
     name: str
@@ -57,7 +70,7 @@ class Metric:
     @property
     def masks(self) -> Literal["every", "own", "none"]:
         """The masks that it is computed under: every one, the scenario's own, or none."""
-        if self.computed_from in ("matrix", "references"):
+        if self.computed_from in ("matrix", "held_out", "references"):
             return "every"
         return "none" if self.computed_from in ("cost", "states") else "own"
 
@@ -122,6 +135,9 @@ def metric(
             raise BadInput(f"metric {key!r}: give a name of letters, digits, underscores and dots")
         if direction not in get_args(Direction):
             raise BadInput(f"metric {key!r}: direction={direction!r}; give more, less or none")
+        if computed_from not in get_args(Input):
+            inputs = ", ".join(get_args(Input))
+            raise BadInput(f"metric {key!r}: computed_from={computed_from!r}; give one of {inputs}")
         known = _METRICS.get(key)
         if known is not None and not _is_same(known.function, function):
             raise BadInput(

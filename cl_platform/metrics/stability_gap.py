@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cl_platform.metrics.registry import metric, metrics
+from cl_platform.metrics.registry import metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,11 +42,6 @@ class Curves:
         """Return which experiences are known at the end and not old, (T,)."""
         now: NDArray[np.bool_] = ~self.old[-1] & ~np.isnan(self.values[-1])
         return now
-
-
-def stability_gap(curves: Curves) -> dict[str, float]:
-    """Return every metric of the curves by name; nan where it is undefined."""
-    return {name: m.function(curves) for name, m in metrics("curves").items() if m.function}
 
 
 @metric(

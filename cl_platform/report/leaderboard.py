@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cl_platform.core.matrix import AccuracyMatrix, evenly
 from cl_platform.metrics.comparison import Difference, bootstrap_mean, compare
 from cl_platform.metrics.matrix_metrics import accuracy_so_far
 from cl_platform.metrics.registry import Metric, find_metric, metrics
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGNIFICANT = 0.05
+LONGEST = 100  # points of a curve: of a long stream, some of its rows
+Curve = list[tuple[int, float]]
 OWN_PARTS = ("strategy", "curriculum")  # axes with a part of a row to themselves
 
 COLUMNS = {
@@ -30,12 +33,21 @@ COLUMNS = {
     "learning_accuracy": True,
     "average_incremental_accuracy": False,
     "anytime_accuracy": True,
+    "zero_shot_retention": True,
+    "task/zero_shot_retention": True,
+    "knowledge_accumulation": False,
+    "accumulation_and_retention": False,
+    "probe_accuracy": True,
+    "low_shot_transfer": False,
+    "mtil.transfer": False,
     "backward_transfer": False,
     "forward_transfer": False,
     "task/forward_transfer": False,
     "intransigence": True,
     "forward_transfer_from_experts": False,
     "task/forward_transfer_from_experts": True,
+    "normalised_transfer": False,
+    "normalised_forgetting": False,
     "min_accuracy": True,
     "worst_case_accuracy": True,
     "windowed_forgetting_10": True,
@@ -49,6 +61,10 @@ COLUMNS = {
     "weight_norm": False,
     "trainability": True,
     "calibration_error": True,
+    "top5_accuracy": False,
+    "macro_f1": False,
+    "auc": False,
+    "negative_flips": False,
     "cost.train_seconds": True,
     "cost.flops": True,
     "cost.energy_joules": True,
@@ -141,7 +157,8 @@ class Row:
         best: whether it has the highest accuracy of its stream, or cannot be told from it by p.
         indices: of its runs in the frame.
         over: the limits of their budgets that any of them is beyond.
-        curve: the mean accuracy on what was learned so far, after 1, 2, ... experiences.
+        curve: the mean accuracy on what was learned so far.
+        steps: after how many experiences, or slices, each point of it was measured.
     """
 
     point: Mapping[str, str]
@@ -153,6 +170,7 @@ class Row:
     seeds: Mapping[Any, float]
     indices: tuple[int, ...]
     curve: Sequence[Interval]
+    steps: Sequence[int]
     difference: Difference | None = None
     p: float = math.nan
     best: bool = False
@@ -177,6 +195,8 @@ def measures_of(runs: Runs) -> list[Measure]:
     names = dict.fromkeys(name for result in runs.results for name in result.metrics)
     sessions = FEW_SHOT if any(result.few_shot for result in runs.results) else {}
     columns = COLUMNS | sessions | {n: True for n in names if "/" not in n and n not in builtin}
+    if all(result.scenario != "class" for result in runs.results):  # the same figures
+        del columns["task/zero_shot_retention"]
     present = [k for k in columns if k in runs.frame.columns and runs.frame[k].notna().any()]
     return [Measure(k, columns[k]) for k in sorted(present, key=lambda k: k.startswith("cost."))]
 
@@ -193,7 +213,7 @@ def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
         _index=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
     )
     measures = measures_of(runs)
-    curves = [np.array(accuracy_so_far(result.matrix)) for result in runs.results]
+    curves = [_curve(result.matrix) for result in runs.results]
     apart = ("curriculum",) if together else ()
     axes = axes_of(frame, *apart)
     names = [axis.removeprefix("axis.") for axis in axes]
@@ -211,7 +231,7 @@ def _row(
     varying: Collection[str],
     group: pd.DataFrame,
     measures: Sequence[Measure],
-    curves: Sequence[np.ndarray],
+    curves: Sequence[Curve],
 ) -> Row:
     by_seed = group.groupby("seed")[[m.key for m in measures]].mean()
     indices = tuple(map(int, group["_index"]))
@@ -232,6 +252,7 @@ def _row(
         seeds=by_seed["average_accuracy"].to_dict(),
         indices=indices,
         curve=_band([curves[i] for i in indices], list(group["seed"])),
+        steps=[k for k, _ in curves[indices[0]]],
         over=tuple(name for name in LIMITS if _is_over(group, name)),
     )
 
@@ -248,13 +269,20 @@ def about_stream(axis: str) -> bool:
     return axis in ("stream", "scenario") or axis.startswith("stream.")
 
 
-def _band(curves: Sequence[np.ndarray], seeds: Sequence[Any]) -> list[Interval]:
-    """Return the curves' mean with intervals over seeds; nothing where they differ in length."""
-    if len({len(curve) for curve in curves}) > 1:
+def _curve(matrix: AccuracyMatrix) -> Curve:
+    """Return the accuracy so far by the number of steps; of a long stream, every so many rows."""
+    points = [*zip(matrix.rows[1:], accuracy_so_far(matrix), strict=True)]
+    return [points[i] for i in evenly(len(points), LONGEST)]
+
+
+def _band(curves: Sequence[Curve], seeds: Sequence[Any]) -> list[Interval]:
+    """Return the curves' mean with intervals over seeds; nothing where they differ in their
+    steps."""
+    if len({tuple(k for k, _ in curve) for curve in curves}) > 1:
         return []
-    by_seed: dict[Any, list[np.ndarray]] = {}
+    by_seed: dict[Any, list[list[float]]] = {}
     for seed, curve in zip(seeds, curves, strict=True):
-        by_seed.setdefault(seed, []).append(curve)
+        by_seed.setdefault(seed, []).append([accuracy for _, accuracy in curve])
     means = np.array([np.mean(same, axis=0) for same in by_seed.values()])
     return [bootstrap_mean(values) for values in means.T]
 

@@ -100,6 +100,8 @@ const faint = (hex) => hex + "2e";
 const title = (key) => [measure[key].name, measure[key].unit].filter(Boolean).join(" in ");
 const literal = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // no markup
 
+const tick = (most) => [1, 5, 10, 50, 100, 500].find((step) => most / step <= 15) ?? 1000;
+
 function curves(rows) {
   const panels = streams.filter((s) => rows.some((row) => row.stream === s && row.curve.length));
   const across = Math.min(panels.length, 2);
@@ -111,7 +113,7 @@ function curves(rows) {
     const n = panel === 0 ? "" : panel + 1;
     const left = panel % across / across, bottom = 1 - (Math.floor(panel / across) + 1) / down;
     more[`xaxis${n}`] = { domain: [left + (left ? 0.06 : 0), left + 1 / across - 0.01],
-      anchor: `y${n}`, title: { text: "experiences learned" }, dtick: page.most > 15 ? 5 : 1 };
+      anchor: `y${n}`, title: { text: "experiences learned" }, dtick: tick(page.most) };
     more[`yaxis${n}`] = { domain: [bottom + (bottom ? 0.12 : 0), bottom + 1 / down - 0.06],
       anchor: `x${n}`, title: { text: left ? "" : "accuracy so far in %" } };
     if (panels.length > 1) {
@@ -120,7 +122,7 @@ function curves(rows) {
     }
     const lines = rows.filter((row) => row.stream === stream && row.curve.length);
     for (const row of lines.slice(0, MOST_LINES)) {
-      const x = row.curve.map((_, i) => i + 1);
+      const x = row.steps;
       const axes = { xaxis: `x${n}`, yaxis: `y${n}`, legendgroup: name(row) };
       if (row.curve.every((point) => point[1] !== null)) {
         traces.push({ ...axes, x: [...x, ...x.slice().reverse()], hoverinfo: "skip", mode: "lines",
@@ -134,7 +136,7 @@ function curves(rows) {
       named.add(name(row));
     }
     for (const row of lines) {
-      row.curve.forEach((p, i) => table.push([stream, name(row), i + 1, ...p]));
+      row.curve.forEach((p, i) => table.push([stream, name(row), row.steps[i], ...p]));
     }
   });
   byId("curves").style.height = `${Math.max(24, 17 * down)}rem`;
@@ -208,19 +210,28 @@ function mean(matrices) {
   }));
 }
 
-function heatMap(matrices, names, what, most, taught) {
+// The columns that are held out stand behind a gap.
+function heatMap(matrices, names, what, most, { taught, after, unseen, held_out: held = 0 }) {
   const same = matrices.filter((m) => m.length === matrices[0].length);
   const values = mean(same);
-  const columns = values[0].map((_, j) => (names ? `${j + 1}: ${literal(names[j])}` : `${j + 1}`));
-  const rows = values.map((_, i) => (i ? `after ${i}` : "untrained"));
-  const few = columns.length <= 12;
-  const trace = { type: "heatmap", z: values, x: columns, y: rows, zmin: 0, zmax: most,
-    colorscale: "Viridis", colorbar: { thickness: 10, outlinewidth: 0 }, xgap: 1, ygap: 1,
+  const columns = values[0].map((_, j) => (names ? literal(names[j]) : `${j + 1}`));
+  const rows = values.map((_, i) => (i ? `after ${after ? after[i] : i}` : "untrained"));
+  const few = columns.length <= 12, learned = columns.length - held;
+  const gap = (line, nothing) =>
+    (held ? [...line.slice(0, learned), nothing, ...line.slice(learned)] : line);
+  const trace = { type: "heatmap", z: values.map((line) => gap(line, null)), x: gap(columns, " "),
+    y: rows, zmin: 0, zmax: most, colorscale: "Viridis", xgap: 1, ygap: 1,
+    colorbar: { thickness: 10, outlinewidth: 0 },
     hovertemplate: `%{y}, %{x}: %{z:.1f} %<extra></extra>`, hoverongaps: false,
     ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 11 } } : {}) };
-  return [[trace], layout({ showlegend: false, xaxis: { type: "category", title: {
-    text: `${what} in %; columns ${taught ? "as given, rows by slice" : "in the order of learning"}` }, tickangle: names ? -35 : 0 },
-    yaxis: { type: "category", autorange: "reversed" } }),
+  const order = (taught ? "rows by slice" : "columns in the order of learning")
+    + (unseen && most ? "<br>held out: 0 by construction (mask seen)" : "");
+  const apart = held ? [{ text: "held out", showarrow: false, xref: "x", yref: "paper",
+    x: learned + (held + 1) / 2, y: 1, yanchor: "bottom", font: { size: 11 } }] : [];
+  return [[trace], layout({ showlegend: false, annotations: apart, margin: { l: 70, r: 15,
+    t: held ? 25 : 10, b: 45 }, xaxis: { type: "category", automargin: true, showgrid: false,
+    title: { text: `${what} in %; ${order}` }, tickangle: names ? -35 : 0 },
+    yaxis: { type: "category", autorange: "reversed", showgrid: false } }),
     [["", ...columns], ...values.map((row, i) => [rows[i], ...row])]];
 }
 
@@ -230,9 +241,36 @@ function matrixOf(row) {
   const names = same ? page.names[runs[0].names] : null;
   const errors = runs.map((run) => run.calibration).filter((matrix) => matrix.length);
   if (state.matrix === "calibration" && errors.length) {
-    return heatMap(errors, names, "calibration error", null, runs[0].taught);
+    return heatMap(errors, names, "calibration error", null, runs[0]);
   }
-  return heatMap(runs.map((run) => run.matrix), names, "accuracy", 100, runs[0].taught);
+  const probes = runs.map((run) => run.probes).filter((matrix) => matrix);
+  if (state.matrix === "probes" && probes.length) {
+    return heatMap(probes, names, "accuracy of probes", 100, { ...runs[0], unseen: false });
+  }
+  return heatMap(runs.map((run) => run.matrix), names, "accuracy", 100, runs[0]);
+}
+
+// Knowledge accumulated against what is held out, from the untrained model to the end.
+function trajectory(rows) {
+  const lines = rows.filter((row) => row.trajectory.length), traces = [];
+  const table = [["stream", "row", "experiences", "learned", "held out"]];
+  for (const row of lines.slice(0, MOST_LINES)) {
+    const points = row.trajectory, last = points.length - 1;
+    traces.push({ x: points.map((p) => p[1]), y: points.map((p) => p[2]), mode: "lines+markers",
+      name: literal(name(row)), legendgroup: name(row),
+      showlegend: !traces.some((trace) => trace.legendgroup === name(row)),
+      line: { color: colour(row), width: 2, dash: dash(row) },
+      text: points.map((p) => (p[0] ? `after ${p[0]}` : "untrained")),
+      marker: { size: points.map((_, i) => (i === last ? 10 : 5)),
+        symbol: points.map((_, i) => (i ? symbol(row) : "circle-open")) },
+      hovertemplate: "%{x:.1f} % learned, %{y:.1f} % held out<br>%{text}"
+        + `<extra>${literal(name(row))}<br>${literal(row.stream)}</extra>` });
+  }
+  for (const row of lines) {
+    for (const point of row.trajectory) table.push([row.stream, name(row), ...point]);
+  }
+  return [traces, layout({ xaxis: { title: { text: "accuracy on all that is learned in %" } },
+    yaxis: { title: { text: "accuracy on what is held out in %" } } }), table];
 }
 
 function classesOf(row) {
@@ -254,6 +292,7 @@ function drawCharts(rows, chosen) {
   draw("curves", curves(rows));
   draw("transfer", scatter(rows, state.x1, state.y1, false));
   draw("cost", scatter(rows, state.x2, state.y2, true));
+  if (byId("trajectory")) draw("trajectory", trajectory(rows));
   byId("chosen").textContent = "";
   if (!chosen) {
     for (const id of ["matrix", "classes"]) draw(id, [[], layout({}), []]);
@@ -309,8 +348,34 @@ function showRun(i) {
   byId("copy").hidden = !run.command;
   byId("run-config").textContent = JSON.stringify(configOf(i), null, 1);
   byId("run").showModal();
-  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100,
-    run.taught));
+  draw("run-matrix", heatMap([run.matrix], page.names[run.names], "accuracy", 100, run));
+  const rows = Object.keys(run.confusions).map(Number);
+  byId("run-classes").hidden = !rows.length;
+  if (!rows.length) return;
+  byId("run-row").replaceChildren(...rows.map((row) => new Option(rowName(row), row)));
+  byId("run-row").value = rows[rows.length - 1];
+  byId("run-row").onchange = () => drawConfusion(run);
+  drawConfusion(run);
+}
+
+const rowName = (row) => (row ? `after ${row}` : "untrained");
+
+// Shares of each class; a class without test samples, or never predicted, is an empty row.
+function drawConfusion(run) {
+  const counts = run.confusions[byId("run-row").value];
+  const classes = counts.map((_, c) => c), few = counts.length <= 12;
+  const totals = counts.map((row) => row.reduce((a, b) => a + b, 0));
+  const trace = { type: "heatmap", x: classes, y: classes, zmin: 0, zmax: 100, xgap: 1, ygap: 1,
+    z: counts.map((row, c) => row.map((n) => (totals[c] ? 100 * n / totals[c] : null))),
+    customdata: counts, colorscale: "Viridis", hoverongaps: false,
+    colorbar: { thickness: 10, outlinewidth: 0 },
+    hovertemplate: "class %{y} as %{x}: %{customdata} samples, %{z:.1f} %<extra></extra>",
+    ...(few ? { texttemplate: "%{z:.0f}", textfont: { size: 10 } } : {}) };
+  const axis = { type: "category", tickangle: 0 };
+  draw("run-confusion", [[trace], layout({ showlegend: false,
+    xaxis: { ...axis, title: { text: "predicted class" } },
+    yaxis: { ...axis, title: { text: "right class, % of its samples" }, autorange: "reversed" } }),
+    [["right class", ...classes], ...counts.map((row, c) => [c, ...row])]]);
 }
 
 // ---- exports -------------------------------------------------------------------------------------

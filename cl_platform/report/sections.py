@@ -27,8 +27,16 @@ from cl_platform.report.pictures import order_figure
 from cl_platform.report.points import order_effects
 from cl_platform.report.runs import Runs
 from cl_platform.results.plots import affinity_figure
+from cl_platform.results.result import Result
 
 MATRICES = [("accuracy", "accuracy"), ("calibration", "calibration error")]
+PROBES = ("probes", "accuracy of probes")
+HELD_OUT = (
+    "Held out is what every row scores and nothing trains. A path goes from the untrained model "
+    "(open) to the end (large): to the right while knowledge accumulates, down where what was "
+    "never learned gets lost. In class-incremental streams it is drawn under the mask task, since "
+    "unseen classes score 0 by construction under the mask seen."
+)
 MANY = 30  # rows, from which on orders are shown together at first
 
 
@@ -55,7 +63,7 @@ def page(runs: Runs, reload: float = 0) -> str:
         *head,
         _filters(rows, together),
         *_leaderboard(rows, together, measures),
-        *_charts(rows, measures),
+        *_charts(rows, measures, runs.results),
         *teachers.sections(rows, runs.results),
         *states.sections(rows, runs.results),
         *budgets.sections(rows, runs.results),
@@ -170,7 +178,11 @@ def _number(measure: Measure, row: Row, kind: str) -> str:
     return f'<td class="number {kind}">{value} <small>{interval}</small>'
 
 
-def _charts(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
+def _charts(
+    rows: Sequence[Row], measures: Sequence[Measure], results: Sequence[Result]
+) -> list[str]:
+    held_out = any(result.matrix.held_out for result in results)
+    probed = [PROBES] if any(result.probes is not None for result in results) else []
     metrics = [(m.key, m.name) for m in measures if not m.key.startswith("cost.")]
     costs = [(m.key, m.name) for m in measures if m.key.startswith("cost.")]
     return [
@@ -186,8 +198,11 @@ def _charts(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
             "Cost against accuracy",
             choice("x2", "across", costs) + choice("y2", "up", metrics),
         ),
-        "</div><h2>The chosen row</h2><p id=chosen class=soft></p><div class=pair>",
-        chart("matrix", "After each experience", choice("matrix", "", MATRICES)),
+        chart("trajectory", "Learned against held out, row by row") if held_out else "",
+        "</div>",
+        paragraph(HELD_OUT, soft=True) if held_out else "",
+        "<h2>The chosen row</h2><p id=chosen class=soft></p><div class=pair>",
+        chart("matrix", "After each experience", choice("matrix", "", MATRICES + probed)),
         chart("classes", "By class"),
         "</div>",
     ]
@@ -203,6 +218,10 @@ def _runs() -> list[str]:
         "<p>The command that repeats it <button id=copy>copy</button></p>"
         "<pre id=run-command></pre>"
         "<div class=chart id=run-matrix></div>"
+        "<div id=run-classes><p><label>Classes taken for others "
+        "<select id=run-row></select></label> "
+        "<button data-of=run-confusion data-save=csv>CSV</button></p>"
+        "<div class=chart id=run-confusion></div></div>"
         "<details open><summary>Configuration</summary><pre id=run-config></pre></details>"
         "</dialog>",
     ]

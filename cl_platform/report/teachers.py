@@ -22,10 +22,11 @@ def sections(rows: Sequence[Row], results: Sequence[Result]) -> Iterator[str]:
     """Yield the section, for the rows of the leaderboard that had a teacher."""
     taught: dict[str, list[Result]] = {}
     for row in rows:
-        runs = [results[i] for i in row.indices if results[i].visits]
+        # In streams with experiences that come again there are visits without a teacher.
+        runs = [r for i in row.indices if (r := results[i]).visits and ":" in _curriculum(r)]
         names = {run.matrix.names for run in runs}
         if len(names) == 1 and len(taught) < MOST:
-            title = f"{row.method}, {row.curriculum or runs[0].config['curriculum']['name']}"
+            title = f"{row.method}, {row.curriculum or _curriculum(runs[0])}"
             taught[f"{title} on {row.stream}"] = runs
     if not taught:
         return
@@ -81,3 +82,9 @@ def path_figure(taught: dict[str, list[Result]]) -> Any:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
     return figure
+
+
+def _curriculum(result: Result) -> str:
+    """Return its name; that of a teacher is ``teacher:NAME``, or a file or module and a class."""
+    name: str = result.config["curriculum"]["name"]
+    return name

@@ -53,7 +53,10 @@ class ResultForm(Form):
     visits: list[Visit] = Field(default_factory=list)
     anytime_by_experience: list[PartialRow] = Field(default_factory=list)
     plasticity: dict[str, list[float | None]] = Field(default_factory=dict)
+    probes: list[PartialRow] | None = None
     rows: list[NonNegativeInt] = Field(default_factory=list)
+    predictions: list[str | None] = Field(default_factory=list)
+    labels: list[NonNegativeInt] = Field(default_factory=list)
 
 
 def check_result(data: dict[str, Any]) -> None:
@@ -66,7 +69,7 @@ def check_result(data: dict[str, Any]) -> None:
     config, columns = data["config"], len(data["experiences"])
     held_out = sum(bool(e.get("held_out")) for e in data["experiences"])
     tables = [*data["matrix"].values(), *data["validation"].values()]
-    tables += [table for table in (data.get("calibration"),) if table is not None]
+    tables += [data[name] for name in ("calibration", "probes") if data.get(name) is not None]
     visits = data.get("visits", [])
     steps = len(visits) or columns - held_out
     measured = data.get("rows") or [0, steps]
@@ -83,6 +86,7 @@ def check_result(data: dict[str, Any]) -> None:
         and len(data.get("class_accuracy") or tables[0]) == rows
         and all(len(row) == columns for row in data.get("anytime_by_experience", []))
         and all(len(values) == rows for values in data.get("plasticity", {}).values())
+        and len(data.get("predictions") or tables[0]) == rows
         and math.isfinite(data["metrics"]["average_accuracy"])
         and _is_command(data.get("command"))
     )

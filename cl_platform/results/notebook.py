@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from cl_platform.core.matrix import AccuracyMatrix
+from cl_platform.core.matrix import AccuracyMatrix, evenly
 
+MOST_ROWS = 100  # of long streams, evenly apart
 WRITTEN = 20  # experiences whose accuracies are written into their cells
 NAME = 18  # characters of a name
 # Viridis at 0, 0.1, ..., 1, as in the figures.
@@ -79,18 +80,29 @@ def _framed(rows: str) -> str:
 def _matrix(matrix: AccuracyMatrix, mask: str) -> str:
     """Return the accuracy matrix as a heat map."""
     names, n = matrix.names, len(matrix)
-    head = "".join(
-        f'<th style="{CELL};font-weight:normal;opacity:.7" title="{escape(name)}">'
-        f"{j if n <= WRITTEN else ''}</th>"
-        for j, name in enumerate(names, 1)
+    gap = '<td style="border:0;padding:0 4px"></td>'  # before those held out
+    learned = n - len(matrix.held_out)
+
+    def line(cells: Sequence[str]) -> str:
+        return (
+            "".join(cells) if learned == n else "".join([*cells[:learned], gap, *cells[learned:]])
+        )
+
+    head = line(
+        [
+            f'<th style="{CELL};font-weight:normal;opacity:.7" title="{escape(name)}">'
+            f"{j if n <= WRITTEN else ''}</th>"
+            for j, name in enumerate(names, 1)
+        ]
     )
     labels = [_short(label) for label in matrix.labels()]
+    shown = evenly(len(labels), MOST_ROWS)
     rows = "".join(
-        f'<tr><th style="{LEFT}">{escape(label)}</th>'
-        f"{''.join(_cell(v, names[j], n) for j, v in enumerate(row))}</tr>"
-        for label, row in zip(labels, matrix.values.tolist(), strict=True)
+        f'<tr><th style="{LEFT}">{escape(labels[i])}</th>'
+        f"{line([_cell(v, names[j], n) for j, v in enumerate(matrix.values[i].tolist())])}</tr>"
+        for i in shown
     )
-    caption = f"accuracy in % on experience 1..{n} (mask {mask})"
+    caption = f"accuracy in % on experience 1..{n} (mask {mask}){held_out_words(matrix, mask)}"
     return _framed(
         f'<caption style="text-align:left;caption-side:top;padding:0;opacity:.7">{caption}'
         f'</caption><thead><tr><th style="{LEFT};opacity:.7">after</th>{head}</tr></thead>'
@@ -113,6 +125,15 @@ def _metrics(metrics: Mapping[str, float], masks: Sequence[str], shown: Sequence
     prefixes = ["", *(f"{mask}/" for mask in masks[1:])]
     lines = [[m, *(_number(metrics.get(prefix + m)) for prefix in prefixes)] for m in shown]
     return table(["metric, by mask", *masks], lines)
+
+
+def held_out_words(matrix: AccuracyMatrix, mask: str) -> str:
+    """Return what a caption says of columns held out; nothing where there are none."""
+    if not matrix.held_out:
+        return ""
+    first, n = matrix.held_out[0] + 1, len(matrix)
+    which = f"; {first}..{n} held out" if first < n else f"; {n} held out"
+    return f"{which}, 0 by construction" if mask == "seen" else which
 
 
 def _number(value: float | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.errors import BadInput
 from cl_platform.metrics.matrix_metrics import accuracy_so_far
+from cl_platform.metrics.zero_shot import adapted_and_held_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +73,29 @@ def accuracy_figure(matrix: AccuracyMatrix, title: str) -> Figure:
     unit = "experiences" if steps == n else "slices"
     axes.set(xlabel=f"{unit} learned", ylabel="accuracy in %", ylim=(-2, 102))
     axes.set_xticks(range(1, steps + 1, _every(steps)))
+    _finish(axes, title)
+    return figure
+
+
+def trajectory_figure(matrix: AccuracyMatrix, title: str) -> Figure:
+    """Draw accuracy on what is held out against that on all that is learned, a point a row.
+
+    Source: Roth et al. 2024 (FoMo-in-Flux).
+
+    Raises:
+        BadInput: nothing is held out.
+    """
+    if not matrix.held_out:
+        raise BadInput("nothing is held out of this stream: give it stream.held_out")
+    learned, held_out = 100 * adapted_and_held_out(matrix).T
+    figure = new_figure(5.4, 4.2)
+    axes = figure.subplots()
+    axes.plot(learned, held_out, marker=".", color="C0")
+    axes.plot(learned[0], held_out[0], "o", color="white", markeredgecolor="C0", label="untrained")
+    axes.plot(learned[-1], held_out[-1], "o", color="C0", label="at the end")
+    axes.set(
+        xlabel="accuracy on all that is learned in %", ylabel="accuracy on what is held out in %"
+    )
     _finish(axes, title)
     return figure
 

@@ -13,7 +13,8 @@ from typing import Any
 from cl_platform.config.run_config import BESIDE_TRAINING
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import OWN_MASK, Accuracies
-from cl_platform.metrics.matrix_metrics import forward_transfer_from_experts, intransigence
+from cl_platform.metrics.matrix_metrics import guarded
+from cl_platform.metrics.registry import find_metric
 from cl_platform.results.result import Result
 from cl_platform.results.sweep_record import read_sweep
 from cl_platform.storage.files import location
@@ -22,7 +23,21 @@ References = dict[str, dict[str, Accuracies]]
 """By :func:`settings_key`, then ``joint`` and ``experts``, as far as they are there."""
 JOINT = "joint"  # the strategy
 KINDS = ("joint", "experts")  # of references
-OF_THE_RUN = ("strategy", "curriculum", "pacing", "device", "threads", *BESIDE_TRAINING)
+AGAINST = {
+    "intransigence": "joint",
+    "forward_transfer_from_experts": "experts",
+    "normalised_transfer": "experts",
+}
+"""The metrics against references, and which."""
+OF_THE_RUN = (
+    "strategy",
+    "curriculum",
+    "pacing",
+    "boundaries",
+    "device",
+    "threads",
+    *BESIDE_TRAINING,
+)
 
 
 def settings_key(config: Mapping[str, Any]) -> str:
@@ -30,8 +45,8 @@ def settings_key(config: Mapping[str, Any]) -> str:
 
     Args:
         config: complete, as `result.json` holds it. All of it counts but strategy, curriculum,
-            pacing, device, threads and what decides no training; the code of model and stream does
-            not, nor do the data.
+            pacing, boundaries, device, threads and what decides no training; the code of model and
+            stream does not, nor do the data.
     """
     shared = {name: value for name, value in config.items() if name not in OF_THE_RUN}
     return digest("settings", shared)
@@ -102,14 +117,16 @@ def reference_metrics(
             makes it nan.
 
     Returns:
-        ``intransigence`` and ``forward_transfer_from_experts``; masks other than the scenario's own
-        are a prefix, as in :attr:`Result.metrics`.
+        The metrics named in ``AGAINST``; masks other than the scenario's own are a prefix, as in
+        :attr:`Result.metrics`.
     """
     metrics = {}
     for mask, whole in result.matrices.items():
         matrix = whole.trained()
         prefix = "" if mask == OWN_MASK[result.scenario] else f"{mask}/"
-        for metric, reference in ((intransigence, joint), (forward_transfer_from_experts, experts)):
-            if reference is not None:
-                metrics[prefix + metric.__name__] = metric(matrix, reference.get(mask, {}))
+        for name, reference in AGAINST.items():
+            row = {"joint": joint, "experts": experts}[reference]
+            if row is not None:
+                found = guarded(find_metric(name), matrix, row.get(mask, {}))
+                metrics[prefix + name] = found
     return metrics

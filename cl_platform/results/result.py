@@ -13,15 +13,18 @@ import numpy as np
 
 from cl_platform.core.digests import digest
 from cl_platform.core.json_text import finite
-from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask
+from cl_platform.core.matrix import OWN_MASK, AccuracyMatrix, Mask, chances
+from cl_platform.core.predictions import Predicted, Predictions, unpacked
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.lifelong import lifelong_metrics
 from cl_platform.metrics.lifelong_logs import from_matrix
+from cl_platform.metrics.measured import Measurements
 from cl_platform.results import plots
 from cl_platform.results.form import check_result
 from cl_platform.results.notebook import result_html
 from cl_platform.storage.files import write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
+from cl_platform.storage.state_store import StateStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +67,13 @@ class Result:
         visits: where one experience does not follow the other, as with a teacher: [experience,
             training samples] of each step, in the order of learning.
         rows: after how many steps each row of the matrices was measured, if not after each.
+        kept: where the predictions of each row are, as an address in the store of states, or None;
+            empty if none were kept. :meth:`predictions` reads them.
+        labels: the index that each class of the stream as given had in the run; empty where it is
+            the same.
+        memory: predictions by address, where no folder holds them.
+        probes: with ``probe``, the accuracies of linear probes in the matrix's form, nan where a
+            column is not probed; else None.
     """
 
     run_id: str
@@ -88,6 +98,10 @@ class Result:
     anytime_by_experience: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     plasticity: dict[str, list[float | None]] = field(default_factory=dict)
     rows: list[int] = field(default_factory=list)
+    kept: list[str | None] = field(default_factory=list, repr=False)
+    labels: list[int] = field(default_factory=list, repr=False)
+    memory: dict[str, Any] = field(default_factory=dict, repr=False)
+    probes: AccuracyMatrix | None = None
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -101,8 +115,8 @@ class Result:
         return any(self.config["stream"].get(name) for name in ("shots", "index_lists"))
 
     def shown_metrics(self) -> list[str]:
-        """Return the metrics that people see of a single run, not those of the study of orders."""
-        hidden = ("curriculum.",) if self.few_shot else ("curriculum.", "few_shot.")
+        """Return the metrics that people see of a single run: no suites that compare many."""
+        hidden = ("curriculum.", "mtil.", *(() if self.few_shot else ("few_shot.",)))
         return [m for m in self.metrics if not m.startswith(hidden) and "/" not in m]
 
     def lifelong(self) -> dict[str, float]:
@@ -111,6 +125,50 @@ class Result:
         See :mod:`cl_platform.metrics.lifelong`, which also scores logs of other programs.
         """
         return lifelong_metrics(from_matrix(self.matrix))
+
+    def predictions(self) -> Predictions:
+        """Return what was predicted for every test sample, under the scenario's own mask.
+
+        ``result.predictions()[-1]`` is after the last experience, with ``y``, ``top``, ``credit``
+        and ``column(j)``; classes are numbered as the stream gives them. A row is read from the
+        folder of states when it is asked for; see
+        :class:`cl_platform.core.predictions.Predictions`, also for what it raises.
+        """
+        ids = [e["identity"] for e in self.experiences]
+        names = [e["name"] for e in self.experiences]
+        rows = self.kept or [None] * len(self.matrix.values)
+        held_out = self.matrix.held_out
+        return Predictions([a is not None for a in rows], self._predicted, ids, names, held_out)
+
+    def _predicted(self, row: int) -> Predicted:
+        address = self.kept[row]
+        assert address is not None
+        packed = self.memory.get(address)
+        if packed is None and self.path is not None:
+            packed = StateStore(self.path.parents[1] / "states").predicted(address)
+        ids = [e["identity"] for e in self.experiences]
+        if packed is None or {*packed["identities"]} != {*ids}:
+            raise StorageError(
+                f"the predictions of row {row} of run {self.run_id} are not in its folder of "
+                "states any more; run it again in another folder, or with a larger state budget"
+            )
+        n_classes = max(c for e in self.experiences for c in e["classes"]) + 1
+        if self.class_accuracy is not None:
+            n_classes = self.class_accuracy.shape[1]
+        return unpacked(packed, ids, self.labels or range(n_classes))
+
+    def measurements(self) -> Measurements:
+        """Return what the metrics of the run are computed from."""
+        splits = {"test": self.matrices, "validation": self.validation}
+        return Measurements(
+            OWN_MASK[self.scenario],
+            {split: by_mask for split, by_mask in splits.items() if by_mask},
+            self.calibration,
+            self.anytime,
+            self.predictions() if any(self.kept) else None,
+            probes=self.probes,
+            states=self.plasticity,
+        )
 
     def model(self, after: int | None = None, **options: Any) -> nn.Module:
         """Return the trained model as an `nn.Module`: stored inputs in, logits out.
@@ -175,6 +233,13 @@ class Result:
         """Draw for each experience the accuracy once learned and at the end."""
         return plots.forgetting_figure(*self._matrix_and_title(mask))
 
+    def plot_trajectory(self, mask: Mask | None = None) -> Figure:
+        """Draw what is held out against what is learned, row by row.
+
+        In class-incremental streams give ``mask="task"``: unseen classes score 0 under ``seen``.
+        """
+        return plots.trajectory_figure(*self._matrix_and_title(mask))
+
     def plot_class_accuracy(self) -> Figure:
         """Draw accuracy by class under the scenario's own mask, at the end and at best."""
         if self.class_accuracy is None:
@@ -225,9 +290,16 @@ class Result:
             **({"visits": self.visits} if self.visits else {}),
             **({"anytime_by_experience": _nulled(by_experience)} if by_experience.size else {}),
             **({"plasticity": self.plasticity} if self.plasticity else {}),
+            **({"probes": _nulled(self.probes.values)} if self.probes is not None else {}),
             **({"rows": self.rows} if self.rows else {}),
+            **self._kept_in_files(),
         }
         return finite(document)
+
+    def _kept_in_files(self) -> dict[str, Any]:
+        kept = [None if address in self.memory else address for address in self.kept]
+        found = {"predictions": kept} if any(kept) else {}
+        return found | ({"labels": self.labels} if found and self.labels else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any], path: Path | None = None) -> Result:
@@ -246,10 +318,16 @@ class Result:
             tuple(e["test_samples"] for e in experiences if "test_samples" in e),
         )
 
-        def matrices(rows: dict[str, Any]) -> dict[str, AccuracyMatrix]:
-            return {mask: AccuracyMatrix(r, *columns) for mask, r in rows.items()}
-
         errors, by_class = data.get("calibration"), data.get("class_accuracy")
+        classes = [e["classes"] for e in experiences]
+        n_classes = len(by_class[0]) if by_class else 1 + max(max(own) for own in classes)
+
+        def matrices(rows: dict[Mask, Any]) -> dict[str, AccuracyMatrix]:
+            return {
+                mask: AccuracyMatrix(r, *columns, chances(mask, classes, n_classes, columns[4]))
+                for mask, r in rows.items()
+            }
+
         return cls(
             run_id=data["run_id"],
             config=data["config"],
@@ -271,7 +349,10 @@ class Result:
             visits=visits,
             anytime_by_experience=np.array(data.get("anytime_by_experience", [[]]), np.float64),
             plasticity=data.get("plasticity", {}),
+            probes=matrices({"task": probed})["task"] if (probed := data.get("probes")) else None,
             rows=rows,
+            kept=data.get("predictions", []),
+            labels=data.get("labels", []),
         )
 
     def save(self, folder: Path) -> Path:

@@ -243,6 +243,7 @@ def evict(
     suffixes: Collection[str],
     keep: Path | None = None,
     pinned: Collection[str] = (),
+    last: Collection[str] = (),
 ) -> int:
     """Remove the least recently used files under a folder if their bytes exceed a budget.
 
@@ -253,6 +254,7 @@ def evict(
         suffixes: of the files that count and may go.
         keep: a file that stays.
         pinned: names of files that stay, whatever the budget.
+        last: suffixes of those that go when none of the others is left.
 
     Returns:
         Bytes of those that are left: at most the budget, and after an eviction 5% less, unless
@@ -263,7 +265,8 @@ def evict(
         if path.name.startswith(".") and time.time() - used > ABANDONED_SECONDS:
             with suppress(StorageError):
                 remove(path)
-    counted = sorted(file for file in files if file[2].suffix in suffixes)
+    counted = [file for file in files if file[2].suffix in suffixes]
+    counted.sort(key=lambda file: (file[2].suffix in last, *file))
     total = sum(size for _, size, _ in counted)
     room = budget if total <= budget else budget * (1 - SLACK)
     for _, size, path in counted:

@@ -18,8 +18,17 @@ import torch
 
 from cl_platform.core.digests import digest
 from cl_platform.core.matrix import Accuracies
+from cl_platform.core.predictions import Keeping
 from cl_platform.errors import BadInput, StorageError
-from cl_platform.storage.files import SLACK, evict, is_remote, read_bytes, remove, write_atomic
+from cl_platform.storage.files import (
+    SLACK,
+    evict,
+    exists,
+    is_remote,
+    read_bytes,
+    remove,
+    write_atomic,
+)
 from cl_platform.storage.sealed import checksum, read_sealed, seal, set_aside
 
 V = TypeVar("V")
@@ -31,8 +40,12 @@ SUFFIXES = (
     ".checkpoint",
     ".scores",
     ".corrupt",
+    ".predictions",
+    ".probabilities",
 )  # of the files that count towards the budget
+LASTING = (".predictions", ".probabilities")  # of those that go last: they are small
 CHEAP_SECONDS = 3.0  # of training, which are not worth a file
+PREDICTION_BUDGET_MB = 64.0  # of the predictions of a run
 CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
 STALE_PAUSE = 0.2  # seconds between looks for what others have written
 MEMORY_BYTES = 2**24  # of the largest state that is kept in memory instead of a file
@@ -50,6 +63,8 @@ class State:
             that step; experiences by their tasks.
         average: of the weights, which are evaluated in their place; see
             :func:`cl_platform.engine.steps.evaluating`. Empty without ``ema``.
+        running: what a run with hidden boundaries goes on with, where others begin anew; see
+            :func:`cl_platform.engine.training.running_on`. Empty in others.
     """
 
     strategy: dict[str, Any]
@@ -57,6 +72,7 @@ class State:
     cost: dict[str, float] = field(default_factory=dict)
     anytime: list[list[float]] = field(default_factory=list)
     average: dict[str, Any] = field(default_factory=dict)
+    running: dict[str, Any] = field(default_factory=dict)
 
     def copy(self) -> State:
         """Return the same state with tensors of its own."""
@@ -84,7 +100,8 @@ class Record:
         anytime: as in :class:`State`, during and at the end of the step that led here; empty
             without ``evaluate_every``.
         evaluator: digest of the evaluating code; rows of other code are not used.
-        measured: what else was measured, by what a run asks for (``plasticity``) and by name; None
+        measured: what else was measured, by what a run asks for (``plasticity``) and by name (of a
+            ``probe`` by experience identity); None
             stands for what the network does not have.
         measures: how, as ``Plan.measures``.
         signals: what teachers see besides accuracies, by name and experience identity; see
@@ -116,6 +133,10 @@ class StateStore:
         checkpoint_minutes: between checkpoints in the midst of an experience. The checkpoint lies
             beside the states under the key of the state that it leads to, and goes when that is
             saved; with ``none``, or without a folder, there is none.
+        predictions: what runs keep of their predictions for test samples: the likeliest classes
+            (``top``), all probabilities as well (``scores``), or ``none``.
+        prediction_budget: bytes of the predictions of one run; see
+            :meth:`cl_platform.engine.fold.Fold.keeping`.
 
     Attributes:
         written: bytes of the states that it has saved.
@@ -129,7 +150,14 @@ class StateStore:
         budget: int | None = 20 * 2**30,
         branches: Collection[str] = (),
         checkpoint_minutes: float = CHECKPOINT_MINUTES,
+        predictions: Keeping = "top",
+        prediction_budget: float = PREDICTION_BUDGET_MB * 1e6,
     ) -> None:
+        if predictions not in get_args(Keeping) or not prediction_budget >= 0:
+            raise BadInput(
+                f"predictions={predictions!r} with a budget of {prediction_budget} bytes: "
+                f"predictions is one of {', '.join(get_args(Keeping))}, the budget not negative"
+            )
         if keep not in get_args(Keep) or not (budget is None or budget >= 0):
             raise BadInput(
                 f"keep={keep!r} with a budget of {budget} bytes: keep is one of "
@@ -140,6 +168,8 @@ class StateStore:
         self.budget = budget
         self.branches = branches
         self.checkpoint_minutes = checkpoint_minutes
+        self.predictions: Keeping = predictions
+        self.prediction_budget = prediction_budget
         self.written = 0
         self.seen: set[str] = set()
         self._in_memory: dict[str, State | None] = {}
@@ -237,6 +267,44 @@ class StateStore:
         if self.folder is not None:
             self._write(key, ".scores", scores)
 
+    def predicted(self, address: str) -> dict[str, Any] | None:
+        """Return the predictions at an address, packed, or None; as `load`.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        found = self._read(address, ".predictions") if self.folder is not None else None
+        if found is None:
+            return None
+        return {**found, **(self._read(address, ".probabilities") or {})}
+
+    def holds_predictions(self, address: str, keeping: Keeping) -> bool:
+        """Return whether there are so many predictions at an address, sound or not.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        suffixes = LASTING if keeping == "scores" else LASTING[:1]
+        return self.folder is not None and all(exists(self._path(address, s)) for s in suffixes)
+
+    def save_predictions(self, address: str, packed: dict[str, Any]) -> None:
+        """Write predictions, which any number of runs may share.
+
+        Args:
+            address: the key of the state and, after a dot, what it was evaluated on and by.
+            packed: see :class:`cl_platform.core.predictions.Gathering`.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        if self.folder is None:
+            return
+        scores = {name: value for name, value in packed.items() if name == "scores"}
+        rest = {name: value for name, value in packed.items() if name != "scores"}
+        if scores:
+            self._write(address, ".probabilities", scores, sync=False)
+        self._write(address, ".predictions", rest, sync=False)  # can be made again
+
     def checkpoints(self) -> bool:
         """Return whether checkpoints are kept."""
         return self.folder is not None and self.keep != "none"
@@ -258,7 +326,7 @@ class StateStore:
         """
         assert self.folder is not None
         names = {self._path(key, s).name for key in pinned for s in (".pt", ".checkpoint")}
-        self._total = evict(self.folder, budget, SUFFIXES, pinned=names)
+        self._total = evict(self.folder, budget, SUFFIXES, pinned=names, last=LASTING)
         self._added = 0
         return self._total
 
@@ -326,15 +394,17 @@ class StateStore:
         set_aside(path, content, reason)
         return None
 
-    def _write(self, key: str, suffix: str, parts: dict[str, Any]) -> None:
+    def _write(self, key: str, suffix: str, parts: dict[str, Any], sync: bool = True) -> None:
         payload = io.BytesIO()
         torch.save(parts, payload)
         sealed = MAGIC + checksum(key, payload.getvalue())
         content = b"".join((sealed, payload.getvalue()))
-        write_atomic(self._path(key, suffix), content)
+        write_atomic(self._path(key, suffix), content, sync)
         self.written += len(content)
         if self.budget is not None and self.is_due(self.budget, len(content)):
-            self.evict(self.budget, [key])
+            self.evict(
+                self.budget, [key.partition(".")[0]]
+            )  # predictions never drive out their state
 
     def _path(self, key: str, suffix: str = ".pt") -> Path:
         assert self.folder is not None

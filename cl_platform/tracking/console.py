@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cl_platform.core.matrix import OWN_MASK
 from cl_platform.results.budget import beyond
+from cl_platform.results.notebook import held_out_words
 from cl_platform.results.result import Result
 from cl_platform.tracking.sinks import Event
 
@@ -138,7 +139,9 @@ def print_result(result: Result, console: Console) -> None:
     n = len(result.matrix)
     console.print()
     title = f"Accuracy in % on experience 1..{n}"
-    console.print(Text.assemble((title, "bold"), f" (mask: {OWN_MASK[result.scenario]})"))
+    own = OWN_MASK[result.scenario]
+    aside = f" (mask: {own}){held_out_words(result.matrix, own)}"
+    console.print(Text.assemble((title, "bold"), aside))
     if n <= WIDEST_MATRIX:
         console.print(Whole(_matrix_table(result)), crop=False)
     else:
@@ -163,7 +166,8 @@ def _matrix_table(result: Result) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("after", no_wrap=True)
     for j in range(n):
-        table.add_column(str(j + 1), justify="right", no_wrap=True)
+        apart = "| " if j in result.matrix.held_out[:1] else ""
+        table.add_column(f"{apart}{j + 1}", justify="right", no_wrap=True)
     room = min(26, 72 - 6 * n)
     matrix = result.matrix
     for i, (k, label) in enumerate(zip(matrix.rows, matrix.labels(), strict=True)):

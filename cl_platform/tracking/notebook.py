@@ -54,6 +54,7 @@ class NotebookSink:
     def __init__(self) -> None:
         self.bar = Bar()
         self._start: Event = {}
+        self._visits: list[int] = []  # unless one experience follows the other
         self._mean = ""
 
     def emit(self, event: Event) -> None:
@@ -66,21 +67,30 @@ class NotebookSink:
 
     def _on_start(self, event: Event) -> None:
         self._start = event
+        self._visits = [column for column, _ in event["visits"]]
+
+    def _on_decided(self, event: Event) -> None:
+        self._visits.append(event["experience"])
 
     def _on_progress(self, event: Event) -> None:
-        n, step = len(self._start["experiences"]), event["step"]
+        n, step = self._steps(), event["step"]
         share = (step - 1 + event["done"] / event["total"]) / n
-        self.bar.show(share, f"{self._name()}: experience {step} of {n}{self._mean}")
+        self.bar.show(min(share, 1), f"{self._name()}: experience {step} of {n}{self._mean}")
 
     def _on_evaluated(self, event: Event) -> None:
-        n, step = len(self._start["experiences"]), event["step"]
+        n, step = self._steps(), event["step"]
         if event["reused"] or not step:
             return
-        learned = self._start["experiences"][:step]
+        experiences = self._start["experiences"]
+        learned = [experiences[i] for i in {*self._visits[:step]} or range(step)]
         rows = event["rows"]["test"][OWN_MASK[self._start["scenario"]]]
         mean = sum(rows[e["identity"]] for e in learned) / len(learned)
         self._mean = f", mean accuracy so far {mean:.1%}"
-        self.bar.show(step / n, f"{self._name()}: experience {step} of {n}{self._mean}")
+        self.bar.show(min(step / n, 1), f"{self._name()}: experience {step} of {n}{self._mean}")
+
+    def _steps(self) -> int:
+        experiences = sum("held_out" not in e for e in self._start["experiences"])
+        return max(len(self._visits), experiences)
 
     def _on_failed(self, event: Event) -> None:
         self.bar.close(f"{self._name()} failed")

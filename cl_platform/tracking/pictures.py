@@ -8,7 +8,7 @@ import numpy as np
 
 from cl_platform.config.labels import label
 from cl_platform.results.plots import new_figure
-from cl_platform.tracking.values import Lines, Picture, Table
+from cl_platform.tracking.values import Confusion, Lines, Picture, Table
 
 MOST_NAMES = 10  # of curves in a legend
 
@@ -24,7 +24,7 @@ def as_image(figure: Any) -> Any:
     return Image.fromarray(np.asarray(canvas.buffer_rgba()).copy()).convert("RGB")
 
 
-def as_picture(value: Picture | Lines | Table) -> Any:
+def as_picture(value: Picture | Lines | Table | Confusion) -> Any:
     """Return a figure of a value that a library has no form of its own for."""
     if isinstance(value, Picture):
         return value.figure
@@ -37,6 +37,11 @@ def as_picture(value: Picture | Lines | Table) -> Any:
         axes.set_title(value.title)
         if len(value.curves) <= MOST_NAMES:
             axes.legend(fontsize=7)
+        return figure
+    if isinstance(value, Confusion):
+        axes.imshow(value.counts, cmap="viridis")
+        axes.set_xlabel("taken for")
+        axes.set_ylabel("class")
         return figure
     axes.axis("off")
     cells = [[label(cell) for cell in row] for row in value.rows]

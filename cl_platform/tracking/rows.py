@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
-from cl_platform.core.matrix import OWN_MASK, Accuracies, AccuracyMatrix
+import numpy as np
+
+from cl_platform.core.matrix import OWN_MASK, Accuracies, AccuracyMatrix, chances
+from cl_platform.core.predictions import unpacked
 from cl_platform.metrics.matrix_metrics import compute_metrics
+from cl_platform.metrics.prediction_metrics import confusion
 from cl_platform.results.result import Result
+from cl_platform.storage.files import location
+from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Event
+
+MOST_CLASSES = 100  # of a confusion matrix
 
 
 class Rows:
@@ -23,6 +32,8 @@ class Rows:
         self._visits = [column for column, _ in start["visits"]]  # unless one follows the other
         self._rows: dict[int, dict[str, Accuracies]] = {}
         self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
+        self._predictions: dict[int, str | None] = {}  # where they are
+        self._probes: dict[int, dict[str, float]] = {}  # by identity
         self._logged: list[int] = []
         self.own: str = OWN_MASK[start["scenario"]]
 
@@ -30,6 +41,8 @@ class Rows:
         """Take the row of an `evaluated` event."""
         self._rows[event["step"]] = event["rows"]["test"]
         self._measured[event["step"]] = event.get("measured", {})
+        self._predictions[event["step"]] = event.get("predictions")
+        self._probes[event["step"]] = event.get("probes", {})
 
     def decide(self, event: Event) -> None:
         """Take what a teacher decided."""
@@ -46,6 +59,10 @@ class Rows:
                     for mask, matrix in result.matrices.items()
                 }
                 self._measured[k] = {name: v[i] for name, v in result.plasticity.items()}
+                self._predictions[k] = result.kept[i] if result.kept else None
+                if result.probes is not None:
+                    row = zip(result.probes.experience_ids, result.probes.tolist()[i], strict=True)
+                    self._probes[k] = {name: v for name, v in row if not math.isnan(v)}
 
     def ready(self) -> Iterator[int]:
         """Yield the rows that are there, up to the first that is not."""
@@ -62,21 +79,35 @@ class Rows:
 
     def matrix(self) -> AccuracyMatrix:
         """Return the matrix of the rows logged so far, under the scenario's own mask."""
-        experiences, visits = self._start["experiences"], self._visits[: self._logged[-1]]
-        columns = range(len(experiences) if visits else self._logged[-1])  # come again: all
+        columns, visits = self._columns(self._logged[-1])
+        experiences = self._start["experiences"]
         ids = [experiences[j]["identity"] for j in columns]
         names = [experiences[j]["name"] for j in columns]
         rows = [self._rows[i][self.own] for i in self._logged]
-        return AccuracyMatrix.from_rows(rows, ids, names, visits or columns, rows=self._logged)
+        classes = [e["classes"] for e in experiences]
+        chance = chances(self.own, classes[: len(columns)], 1 + max(map(max, classes)))
+        return AccuracyMatrix.from_rows(
+            rows, ids, names, visits or columns, rows=self._logged, chances=chance
+        )
+
+    def _columns(self, k: int) -> tuple[range, list[int]]:
+        """Return the columns that k steps can have learned, and what each of them did, if one does
+        not follow the other."""
+        visits = self._visits[:k]
+        learned = sum(not e.get("held_out") for e in self._start["experiences"])
+        return range(learned if visits else k), visits
 
     def values(self, k: int) -> dict[str, float]:
-        """Return the numbers that are logged after k experiences, the last row logged."""
-        experiences, visits = self._start["experiences"], self._visits[:k]
-        columns = range(len(experiences) if visits else k)
-        ids = [experiences[j]["identity"] for j in columns]
+        """Return the numbers that are logged after k experiences, the last row logged; before
+        training, of what is held out and of probes alone."""
+        return {**(self._of_learned(k) if k else {}), **self._held_out(k)}
+
+    def _of_learned(self, k: int) -> dict[str, float]:
+        columns, visits = self._columns(k)
         logged: dict[str, float] = {}
         if self._start.get("teacher"):
             logged["teacher/experience"] = visits[-1] + 1
+        ids = [self._start["experiences"][j]["identity"] for j in columns]
         for mask, accuracies in self._rows[k].items():
             values = {j: accuracies[ids[j]] for j in sorted({*visits}) or columns}
             logged[f"accuracy/{mask}/average"] = sum(values.values()) / len(values)
@@ -86,3 +117,31 @@ class Rows:
         logged |= {f"plasticity/{n}": value for n, value in measured if value is not None}
         metrics = compute_metrics(self.matrix())
         return logged | {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
+
+    def _held_out(self, k: int) -> dict[str, float]:
+        """Return what is logged of columns held out, and of probes."""
+        experiences = self._start["experiences"]
+        place = {e["identity"]: j for j, e in enumerate(experiences, 1)}
+        held = [e["identity"] for e in experiences if e.get("held_out")]
+        found = {
+            f"held_out/{mask}": {identity: accuracies[identity] for identity in held}
+            for mask, accuracies in self._rows[k].items()
+        }
+        logged: dict[str, float] = {}
+        for name, row in {**found, "probe": self._probes.get(k, {})}.items():
+            if row:
+                logged[f"{name}/average"] = sum(row.values()) / len(row)
+                logged |= {f"{name}/column_{place[i]}": value for i, value in row.items()}
+        return logged
+
+    def confusion(self, k: int, out: str | Path) -> np.ndarray | None:
+        """Return how many test samples of each class are taken for each, (C, C), after k
+        experiences; None where no predictions are kept in `out`, or classes are many."""
+        labels, address = self._start.get("labels", ()), self._predictions.get(k)
+        if address is None or not 0 < len(labels) <= MOST_CLASSES:
+            return None
+        packed = StateStore(location(out) / "states").predicted(address)
+        if packed is None:
+            return None
+        ids = [e["identity"] for e in self._start["experiences"]]
+        return confusion(unpacked(packed, ids, labels))

@@ -21,6 +21,7 @@ PATTERNS = {
     "<metric>": r"[\w.]+",
     "<name>": r"\w+",
     "<j>": r"[1-9]\d*",
+    "[_table]": "(_table)?",  # W&B keeps what a chart is drawn of under such a name
 }
 
 
@@ -40,7 +41,7 @@ class Logged:
     better: Literal["", "more", "less", "by metric"] = ""
 
     def matches(self, name: str) -> bool:
-        parts = re.split(r"(<\w+>)", self.name)
+        parts = re.split(r"(<\w+>|\[_table\])", self.name)
         pattern = "".join(PATTERNS.get(part, re.escape(part)) for part in parts)
         return re.fullmatch(pattern, name) is not None
 
@@ -76,6 +77,40 @@ SCHEMA = (
         "history",
         "accuracy/<mask>/experience_<j>",
         "accuracy on the j-th learned experience, from when it is learned",
+        "experience",
+        "more",
+    ),
+    Logged(
+        "history",
+        "confusion[_table]",
+        "with predictions kept, of 100 classes at most: the confusion matrix of all test samples "
+        "after each experience, own mask, as a chart",
+    ),
+    Logged(
+        "history",
+        "held_out/<mask>/average",
+        "mean accuracy on what is held out; from the untrained model on",
+        "experience",
+        "more",
+    ),
+    Logged(
+        "history",
+        "held_out/<mask>/column_<j>",
+        "accuracy on one that is held out, numbered as in the matrix",
+        "experience",
+        "more",
+    ),
+    Logged(
+        "history",
+        "probe/average",
+        "with `probe`: mean accuracy of the linear probes; from the untrained model on",
+        "experience",
+        "more",
+    ),
+    Logged(
+        "history",
+        "probe/column_<j>",
+        "with `probe`: that of the probe for a column of the matrix",
         "experience",
         "more",
     ),
@@ -148,11 +183,8 @@ SCHEMA = (
     ),
     Logged(
         "history",
-        "matrix/curves",
+        "matrix/curves[_table]",
         "at the end: a chart of the accuracy on each experience from when it is learned",
-    ),
-    Logged(
-        "history", "matrix/curves_table", "at the end: the points of that chart, as W&B adds them"
     ),
     Logged(
         "summary",
@@ -170,8 +202,7 @@ SCHEMA = (
         "mean and standard deviation over seeds by point of the other axes, as a table",
     ),
     Logged("sweep", "sweep/order_sensitivity", "what the order changed, as a picture"),
-    Logged("sweep", "sweep/orders", "of several orders: a chart of the accuracy by point"),
-    Logged("sweep", "sweep/orders_table", "the bars of that chart, as W&B adds them"),
+    Logged("sweep", "sweep/orders[_table]", "of several orders: a chart of the accuracy by point"),
 )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from cl_platform.core.matrix import MASKS, AccuracyMatrix
 from cl_platform.results.plots import matrix_figure
@@ -14,7 +14,7 @@ from cl_platform.tracking.about import About, about
 from cl_platform.tracking.losses import LossCurve
 from cl_platform.tracking.rows import Rows
 from cl_platform.tracking.sinks import Event
-from cl_platform.tracking.values import Bars, Lines, Picture, Table, Value
+from cl_platform.tracking.values import Bars, Confusion, Lines, Picture, Table, Value
 
 EXPERIENCE, STEP = "experience", "train/step"  # the axes of the schema
 PICTURE_SECONDS = 30.0  # between two heat maps of a run, but for the last
@@ -26,17 +26,19 @@ class SchemaSink(ABC):
     of :mod:`cl_platform.tracking.schema`.
 
     Args:
+        out: folder of the records.
         log_every: steps that each point of the loss is the mean of.
         sweep: name of the sweep that its runs belong to.
     """
 
     library = ""  # that must be installed
 
-    def __init__(self, log_every: int = 10, sweep: str = "") -> None:
+    def __init__(self, out: str | Path, log_every: int = 10, sweep: str = "") -> None:
+        self.out = out
         self.sweep = sweep
         self.about: About | None = None
         self._losses = LossCurve(log_every)
-        self._drawn = -math.inf
+        self._drawn = 0.0
 
     @abstractmethod
     def begin(self, about: About) -> None:
@@ -72,6 +74,7 @@ class SchemaSink(ABC):
     def _on_start(self, event: Event) -> None:
         self._rows, self._n = Rows(event), len(event["experiences"])
         self._title = f"{event['config']['strategy']['name']} on {event['stream']}"
+        self._drawn = time.monotonic()
         self.about = about(event, self.sweep)
         self.begin(self.about)
 
@@ -109,11 +112,15 @@ class SchemaSink(ABC):
 
     def _log_rows(self) -> None:
         for k in self._rows.ready():
-            if k:
-                self.log(EXPERIENCE, k, self._row(k))
+            if values := self._row(k):
+                self.log(EXPERIENCE, k, values)
 
     def _row(self, k: int) -> dict[str, Value]:
         values: dict[str, Value] = {**self._rows.values(k)}
+        if not k:
+            return values
+        if (counts := self._rows.confusion(k, self.out)) is not None:
+            values["confusion"] = Confusion(counts)
         if self._n <= MOST_TABLES:
             matrix = self._rows.matrix()
             values[f"matrix/{self._rows.own}"] = as_table(matrix)

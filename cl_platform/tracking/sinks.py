@@ -3,13 +3,16 @@
 Events are dictionaries with a key ``event``:
 
 =============  ====================================================================================
-``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``
+``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``,
+               ``labels`` (the index in the run of each class of the stream as given)
 ``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss`` (their mean since the
                last one); of each batch since then ``losses``, ``rates``, ``norms``; ``batches`` and
                ``sizes`` of the epochs, ``batch_size``; ``steps`` and ``samples`` ``before``
 ``within``     ``step``, ``done``, ``before``, ``accuracy`` (by column), in the midst of training
 ``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``,
-               ``measured`` (by name; None for what the network does not have) where asked for
+               ``predictions`` (their address in the store of states, or None), ``measured`` (by
+               name; None for what the network does not have) where asked for, ``probes`` (accuracy
+               by experience identity) likewise
 ``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
 ``remembered`` ``step``, ``by_class`` (samples that replay memories hold)
 ``saved``      ``step``, ``key`` of the state, and of the one that it was ``made_from``

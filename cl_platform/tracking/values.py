@@ -51,4 +51,11 @@ class Lines:
     curves: dict[str, list[float | None]]
 
 
-Value = float | Bars | Table | Picture | Lines
+@dataclass(frozen=True)
+class Confusion:
+    """How many samples of each class are taken for each, (C, C)."""
+
+    counts: np.ndarray
+
+
+Value = float | Bars | Table | Picture | Lines | Confusion

@@ -39,6 +39,10 @@ class Pool(FrozenBackbone):
     item_mask: bool = False
     copy_items: bool = False
 
+    @property
+    def task_free(self) -> bool:  # type: ignore[override]
+        return not (self.train_mask or self.item_mask)
+
     def setup(self, info: StreamInfo) -> None:
         super().setup(info)
         if self.selected > self.pool_size:
@@ -111,6 +115,6 @@ class Pool(FrozenBackbone):
     def diagnostics(self) -> dict[str, float | list[float]]:
         """Return each item's share of all uses by the samples of the last experience."""
         used = self.usage[self.index]
-        if self.info.online:
+        if not used.any():  # not counted: see end_experience
             return {}
         return {"pool_usage": (used / used.sum()).tolist()}

@@ -249,6 +249,8 @@ class Driver:
                 sinks=self.spec.sinks,
                 group=self.spec.name,
                 checkpoint_minutes=self.spec.checkpoint_minutes,
+                predictions=self.spec.predictions,
+                prediction_budget=self.spec.prediction_budget_mb * 1e6,
                 lanes=self.spec.lanes,
                 token=token,
             )

@@ -54,9 +54,9 @@ def estimate(runs: Sequence[Run], planner: Planner, trained: Collection[str] = (
                 continue
         per_batch, per_evaluation = paces[kind]
         steps = [(plan.steps[k - 1], plan.at(k)) for k in new]
-        total += sum(
-            _batches(*step) * per_batch + _evaluations(*step) * per_evaluation for step in steps
-        )
+        total += per_batch * sum(_batches(*step) for step in steps)
+        evaluations = sum(_evaluations_within(*step) for step in steps)
+        total += per_evaluation * (evaluations + sum(map(plan.evaluates, new)))
     return total
 
 
@@ -97,7 +97,6 @@ def _batches(step: Step, config: StepConfig) -> int:
     return config.epochs * len(batch_sizes(n, config.batch_size))
 
 
-def _evaluations(step: Step, config: StepConfig) -> int:
-    """Count the evaluations: within the experience, and at its end."""
-    within = (_batches(step, config) - 1) // config.evaluate_every if config.evaluate_every else 0
-    return within + 1
+def _evaluations_within(step: Step, config: StepConfig) -> int:
+    """Count the evaluations within an experience, without that of its end."""
+    return (_batches(step, config) - 1) // config.evaluate_every if config.evaluate_every else 0

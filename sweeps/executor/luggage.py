@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cl_platform.storage.files import exists, read_bytes, write_atomic
+from cl_platform.storage.state_store import LASTING
 from sweeps.planning import Run
 
 Files = Mapping[str, bytes]
@@ -17,11 +18,16 @@ Files = Mapping[str, bytes]
 
 
 def needed(out: Path, runs: Iterable[tuple[Run, int]]) -> Files:
-    """Return what there is of these runs up to a step each: records, and the latest states."""
+    """Return what there is of these runs up to a step each: records, predictions, and the latest
+    states."""
     names: dict[str, None] = {}
     for run, upto in runs:
         keys = run.keys[: upto + 1]
         names |= dict.fromkeys(_name(key, ".json") for key in keys)
+        for key in keys:  # of every evaluation
+            there = (out / "states" / key[:2]).glob(f"{key}.*")
+            kept = (str(path.relative_to(out)) for path in there if path.suffix in LASTING)
+            names |= dict.fromkeys(kept)
         stored = (_name(key, ".pt") for key in reversed(keys))
         latest = next((name for name in stored if exists(out / name)), None)
         names |= {latest: None} if latest is not None else {}

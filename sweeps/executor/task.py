@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cl_platform.config.tracking import Wandb
-from cl_platform.storage.state_store import CHECKPOINT_MINUTES, Keep
+from cl_platform.core.predictions import Keeping
+from cl_platform.storage.state_store import CHECKPOINT_MINUTES, PREDICTION_BUDGET_MB, Keep
 from sweeps.executor.luggage import Files, needed
 from sweeps.planning import Run
 from sweeps.spec import Resources
@@ -27,6 +28,7 @@ class WorkerConfig:
         token: content of the file ``.shared`` in `out`, where the folder is to be found.
         measure: whether outcomes say how much memory of the GPU was taken.
         checkpoint_minutes: between checkpoints within an experience.
+        predictions, prediction_budget: what runs keep of them, in bytes at most.
         lanes: as the sweep asks for them; ``auto`` does not say where steps are taken one by one.
     """
 
@@ -42,6 +44,8 @@ class WorkerConfig:
     token: bytes | None = None
     measure: bool = False
     checkpoint_minutes: float = CHECKPOINT_MINUTES
+    predictions: Keeping = "top"
+    prediction_budget: float = PREDICTION_BUDGET_MB * 1e6
     lanes: int | Literal["auto"] = 1
 
 

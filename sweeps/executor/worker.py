@@ -69,7 +69,12 @@ class Worker:
         states = out / "states" if self.config.share else None
         minutes = self.config.checkpoint_minutes
         self.store = StateStore(
-            states, self.config.keep, self.config.budget, checkpoint_minutes=minutes
+            states,
+            self.config.keep,
+            self.config.budget,
+            checkpoint_minutes=minutes,
+            predictions=self.config.predictions,
+            prediction_budget=self.config.prediction_budget,
         )
 
     def where(self) -> Place:

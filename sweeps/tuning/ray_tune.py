@@ -297,5 +297,10 @@ def _tools(out: Path, spec: SweepSpec) -> tuple[Planner, StateStore]:
     """Return the planner and the store, which a process keeps from trial to trial."""
     if out not in _cache:
         set_up_process(spec.resources)
-        _cache[out] = Planner(), StateStore(out / "states", "all", int(spec.state_budget_gb * 1e9))
+        budget = int(spec.state_budget_gb * 1e9)
+        most = spec.prediction_budget_mb * 1e6
+        store = StateStore(
+            out / "states", "all", budget, predictions=spec.predictions, prediction_budget=most
+        )
+        _cache[out] = Planner(), store
     return _cache[out]

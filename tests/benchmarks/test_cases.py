@@ -12,7 +12,7 @@ import torch
 
 import benchmarks.cases
 from benchmarks import ours
-from benchmarks.cases import CASES, evaluation, lanes, split_mnist, states, steps
+from benchmarks.cases import CASES, evaluation, lanes, long, split_mnist, states, steps
 from benchmarks.measure import Effort
 from benchmarks.rivals import by_hand
 from benchmarks.rivals.by_hand import Problem
@@ -121,6 +121,12 @@ def test_the_smallest_cases_can_be_measured(module: Any, monkeypatch: pytest.Mon
     rows = module.measure(TINY)
     assert rows
     assert all(value > 0 for row in rows for value in row.values)
+
+
+def test_a_long_stream_can_be_measured() -> None:
+    rows = long.measure(TINY)
+    assert {row.what for row in rows} == {"late slices", "more memory"}
+    assert all(row.values for row in rows)
 
 
 def test_lanes_are_compared_with_separate_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ NEEDED = {
         "table": {"path": "mine.csv"},
         "hub": {"path": "someone/petals"},
         "extended": {"base": "blobs", "more": ["blobs"]},
+        "with-held-out": {"inner": "blobs", "held_out": ["blobs"]},
         **{
             name: {"inner": "blobs"}
             for name in ("blurry", "repeating", "gaussian-schedule", "time")
@@ -228,6 +229,7 @@ def test_every_flag_is_in_the_command(name: str) -> None:
         "device": "mps",
         "scenario": "task",
         "loss_classes": "seen",
+        "boundaries": "hidden",
         "threads": 2,
         "compile": "auto",
         "pacing": "cyclical",

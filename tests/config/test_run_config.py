@@ -115,7 +115,7 @@ def test_faults_say_what_is_allowed(data: dict, message: str) -> None:
 def test_every_setting_but_models_is_a_flag_with_a_help_text() -> None:
     fields = flag_fields()
     assert set(fields) == {*RunConfig.model_fields, *SHORTHANDS} - {
-        *("optimizer", "schedule", "early_stopping")
+        *("optimizer", "schedule", "early_stopping", "budget", "probe")
     }
     for name, field in fields.items():
         assert field.description, name

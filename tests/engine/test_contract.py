@@ -63,6 +63,8 @@ CASES += [
         {"name": "refresh", "mode": "code", "inner": "ewc"},
         {"name": "lwf", "alpha": [0, 1, 2], "balance": True},
         {"name": "selective", "start_from": "logme"},
+        {"name": "fscil", "contrastive": True, "subnet": 0.2},
+        {"name": "fscil", "etf": True, "neck": 16},
         {"name": "continual-backprop", "replacement_rate": 0.02, "maturity": 3, "inner": "er"},
     )
 ]
@@ -212,11 +214,12 @@ def test_checks_train_again_only_where_repetition_is_the_point(
 
     monkeypatch.setattr(Fold, "train", count)
     assert not any(check_strategy(f"{Counted.__module__}:Counted").values())
-    # Two scenarios, an open stream, five epochs, and those in reverse; and the first again.
-    assert len(set(trained)) == 5 * 3 + 1
-    # The same seed; resumed after the first and after the second, twice; interrupted within all of
+    # Two scenarios, an open stream, hidden boundaries, five epochs, and those in reverse; and the
+    # first again.
+    assert len(set(trained)) == 6 * 3 + 1
+    # The same seed; resumed after the first and the second, three times; interrupted within all of
     # them; grown after the first; the first two before the first again, which is resumed as well.
-    again = 3 + 2 * (2 + 1) + 3 + 1 + 2 + (2 + 1)
+    again = 3 + 3 * (2 + 1) + 3 + 1 + 2 + (2 + 1)
     assert len(trained) == len(set(trained)) + again
 
 

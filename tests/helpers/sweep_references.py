@@ -62,3 +62,7 @@ def check_numbers(found: Sweep, **settings: Any) -> None:
             against = [stored["experts"][mask][label] for label in matrix.experience_ids]
             expected = np.mean((learned - np.array(against))[1:])
             assert row[f"{prefix}{NAMES[1]}"] == pytest.approx(expected, abs=1e-12)
+            room = (np.array(against) - matrix.chances)[1:]
+            gains = (learned - np.array(against))[1:]
+            expected = np.mean(gains / room) if (room > 0).all() else np.nan
+            assert row[f"{prefix}normalised_transfer"] == pytest.approx(expected, nan_ok=True)

@@ -66,6 +66,8 @@ def test_the_documentation_says_what_the_registry_does() -> None:
         known = metrics()[name]
         said = row["better"], row["unit"], row.get("source", "")
         assert said == (known.direction, known.unit, known.source), name
+        if known.computed_from not in ("cost", "states"):
+            assert row["columns"].startswith(known.columns), name
 
 
 def test_every_metric_of_the_platform_says_what_it_is() -> None:
@@ -73,8 +75,9 @@ def test_every_metric_of_the_platform_says_what_it_is() -> None:
     assert len({*titles}) == len(titles)
     for name, known in metrics().items():
         assert known.direction in ("more", "less")
-        masks = {**dict.fromkeys(("cost", "states"), "none"), "calibration": "own"}
-        masks |= dict.fromkeys(("curve", "curves"), "own")
+        masks = {**dict.fromkeys(("cost", "states"), "none")}
+        own = ("curve", "curves", "calibration", "predictions", "probes")
+        masks |= dict.fromkeys(own, "own")
         assert known.masks == masks.get(known.computed_from, "every")
         if known.function is not None:
             assert known.function.__name__ == name.replace(".", "_")

@@ -16,6 +16,7 @@ import cl_platform as clp
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError
+from cl_platform.metrics.registry import metrics
 from cl_platform.report.render import render
 from cl_platform.report.runs import read_runs
 from cl_platform.results.references import read_references
@@ -125,7 +126,10 @@ def test_a_damaged_record_of_a_state_changes_no_number(whole: Path, tmp_path: Pa
         for path in rng.sample(sorted(p for p in out.rglob("states/*/*")), 8):
             path.write_bytes(rng.choice([flipped, cut_off])(path.read_bytes(), "", rng))
         found = execute(plan, out)
-        assert found.metrics == expected.metrics
+        assert found.metrics.items() <= expected.metrics.items()
+        # Nothing is trained for predictions that are damaged where the state is not stored.
+        lost = expected.metrics.keys() - found.metrics.keys()
+        assert lost <= metrics("predictions").keys()
         assert np_equal(found, expected)
 
 

@@ -34,6 +34,7 @@ OTHERS = (
     "slda",
     "ranpac",
     "avalanche",
+    "fscil",
 )
 FROZEN = [n for n in plugins("strategy") if issubclass(load("strategy", n), FrozenBackbone)]
 INNER = [name for name in plugins("strategy") if name not in (*OTHERS, *FROZEN)]
@@ -68,6 +69,11 @@ def test_with_gamma_and_noise_at_zero_every_bit_is_the_inner_strategys(inner: st
 def test_weights_that_are_frozen_are_not_refreshed(inner: str) -> None:
     with pytest.raises(BadInput, match="trains none of the model's weights: give another inner"):
         folded({"name": "refresh", "inner": inner}, model="tiny-transformer")
+
+
+def test_a_network_that_is_trained_in_part_of_the_experiences_is_not_refreshed() -> None:
+    with pytest.raises(BadInput, match="FSCIL trains others now: give another inner strategy"):
+        folded({"name": "refresh", "inner": "fscil"})
 
 
 class Observer(Wrapper):

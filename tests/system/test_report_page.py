@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cl_platform.metrics.prediction_metrics import confusion
 from cl_platform.metrics.ranking import rank
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.points import order_effects
@@ -497,6 +498,27 @@ def test_a_run_is_a_click_away(visit: Visits, runs: Runs) -> None:
         assert shown_number(text) == pytest.approx(own_matrix(data)[1, 0], abs=0.0501)
         page.click("#close")
         assert not page.locator("dialog#run").is_visible()
+
+
+def test_a_run_shows_which_classes_it_took_for_others(visit: Visits, runs: Runs) -> None:
+    page = visit(runs.folder / "report.html", viewport={"width": 390, "height": 800})
+    result = runs.results[0]
+    page.click(f"#runs button:text-is('{result.run_id}')")
+    last = len(result.matrix.values) - 1
+    for row in (last, 0):
+        page.select_option("#run-row", str(row))
+        (trace,) = plotted(page, "run-confusion")
+        counts = confusion(result.predictions()[row])
+        shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+        assert np.array(trace["z"], float).ravel() == pytest.approx(
+            np.where(counts.sum(1, keepdims=True), shares, np.nan).ravel(), nan_ok=True
+        )
+    page.select_option("#run-row", str(last))
+    drawn = "#run-confusion .plotly .cartesianlayer .hm"
+    box = page.eval_on_selector(drawn, "e => e.getBoundingClientRect().toJSON()")
+    assert box["width"] > 150
+    assert box["right"] <= 390
+    page.click("#close")
 
 
 def test_settings_that_only_some_runs_have_are_shown_of_those(

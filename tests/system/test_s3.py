@@ -159,8 +159,8 @@ def test_requests_are_few(out: str, requests: list[str]) -> None:
     steps = 4
     # the result, records, states and checkpoints, events, origin
     looked_up = 1 + (steps + 1) + 2 * steps + 2
-    # config, states, records, events, result, origin
-    written = 1 + steps + (steps + 1) + (steps + 3) + 1 + 1
+    # config, states, records, predictions, events, result, origin
+    written = 1 + steps + 2 * (steps + 1) + (steps + 3) + 1 + 1
     assert {name: requests.count(name) for name in set(requests)} == {
         "get_object": looked_up,
         "put_object": written,

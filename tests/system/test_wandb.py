@@ -196,19 +196,35 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     return Swept(folder, [read_back(path.parent) for path in folder.rglob("run-*.wandb")])
 
 
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict]:
+    """What is logged of a run with probes of what is held out."""
+    recorder = Recorder()
+    monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
+    stream = {"name": "rotated-digits", "experiences": 2, "held_out": [1]}
+    config = parse_config({"stream": stream, "strategy": "finetune", "probe": {"shots": 1}})
+    execute(make_plan(config), None, sinks=[WandbSink("offline", tmp_path)])
+    return recorder.logged
+
+
 def experiences(run: ReceivedRun) -> list[dict]:
     """What was logged per experience; when heat maps are drawn depends on the clock."""
     return [logged for logged in run.history if "experience" in logged]
 
 
 def test_what_is_sent_is_the_schema(
-    online: Sent, failed: dict[str, list[dict]], prompted: list[dict], swept: Swept
+    online: Sent,
+    failed: dict[str, list[dict]],
+    prompted: list[dict],
+    probed: list[dict],
+    swept: Swept,
 ) -> None:
     """Every name is of the schema, and every row of the schema has a name."""
     logged: dict[Where, set[str]] = {
         "config": {*online.run.config, *swept.config},
         "history": {name for logged in online.run.history for name in logged}
-        | {name.partition(".")[0] for logged in prompted for name in logged if name[0] != "_"},
+        | {name.partition(".")[0] for logged in prompted for name in logged if name[0] != "_"}
+        | {name for logged in probed for name in logged},
         "sweep": swept.names,
     }
     last = {*online.run.summary, *(n for s in failed["summary"] for n in s["update"])}
@@ -262,7 +278,9 @@ def test_the_loss_has_a_point_every_ten_steps(online: Sent) -> None:
     points = [logged for logged in online.run.history if "train/loss" in logged]
     assert [p["train/step"] for p in points] == [*range(10, 101, 10)]
     assert [p["train/samples"] for p in points] == [*range(100, 1001, 100)]
-    assert {p["train/learning_rate"] for p in points} == {0.1}
+    assert {p["train/learning_rate"] for p in points} == {
+        online.result["config"]["optimizer"]["lr"]
+    }
     assert all(p["train/gradient_norm"] > 0 for p in points)
     within = [logged for logged in online.run.history if "within/experience_1" in logged]
     assert [p["train/step"] for p in within] == [15, 35, 55, 75, 95]
@@ -283,7 +301,9 @@ def test_the_documentation_lists_the_schema() -> None:
 def test_what_is_called_better_is_better() -> None:
     keeps = np.tri(4, 3, -1) + np.triu(np.full((4, 3), 0.5)) * (np.arange(4) > 0)[:, None]
     forgets = 0.8 * np.eye(4, 3, -1)
-    good, bad = (compute_metrics(AccuracyMatrix(values)) for values in (keeps, forgets))
+    given = {"held_out": (3,), "chances": (0.1,) * 4, "sizes": (10,) * 4}
+    matrices = (np.c_[keeps, np.full(4, 0.5)], np.c_[forgets, np.full(4, 0.1)])
+    good, bad = (compute_metrics(AccuracyMatrix(values, **given)) for values in matrices)
     for name in good:
         assert good[name] != bad[name]
         assert better("summary", name) == ("more" if good[name] > bad[name] else "less")
@@ -350,7 +370,7 @@ def test_curves_are_the_metrics_of_the_experiences_so_far(online: Sent) -> None:
     rows = [logged for logged in experiences(online.run) if "so_far/average_accuracy" in logged]
     assert [row["experience"] for row in rows] == [1, 2, 3, 4, 5]
     for k, row in enumerate(rows, 1):
-        so_far = compute_metrics(AccuracyMatrix(matrix[: k + 1, :k]))
+        so_far = compute_metrics(AccuracyMatrix(matrix[: k + 1, :k], chances=(1 / (2 * k),) * k))
         sent = {name: row.get(f"so_far/{name}", math.nan) for name in so_far}
         assert sent == pytest.approx(so_far, abs=1e-12, nan_ok=True)
     assert rows[-1]["so_far/forgetting"] > 0.1  # else nothing was seen of it
@@ -396,7 +416,9 @@ class Recorder:
     def finish(self, exit_code: int = 0) -> None: ...
 
     def curve(self) -> list[dict]:
-        return [row for row in self.logged if "so_far/average_accuracy" in row]
+        """The numbers logged after each experience."""
+        rows = [row for row in self.logged if "so_far/average_accuracy" in row]
+        return [{n: v for n, v in row.items() if isinstance(v, int | float)} for row in rows]
 
 
 @pytest.mark.parametrize("strategy", ["er", "joint"])

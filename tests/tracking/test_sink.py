@@ -34,6 +34,7 @@ class Wandb:
         self.Settings = SimpleNamespace
         self.Table = self.Image = lambda *_, **__: None
         self.Histogram = lambda np_histogram: np_histogram
+        self.plot_table = lambda **_: None
         self.plot = SimpleNamespace(line_series=lambda *_, **__: None)
 
     def init(self, **fields: Any) -> Any:
@@ -124,3 +125,28 @@ def test_a_histogram_has_no_more_bars_than_are_taken(n: int, heights: int) -> No
     assert found.sum() == n
     assert (edges[0], edges[-1]) == (0, n)
     assert np.array_equal(found, np.diff(edges))
+
+
+def test_what_is_held_out_and_probed_is_logged_from_the_untrained_model_on(
+    wandb: Wandb, tmp_path: Path
+) -> None:
+    stream = {"name": "rotated-digits", "experiences": 3, "held_out": [1]}
+    plan = make_plan(parse_config({"stream": stream, "probe": {"shots": 2}}))
+    result = execute(plan, tmp_path, sinks=[WandbSink("offline", tmp_path)])
+    assert result.probes is not None
+    again = len(wandb.logged)
+    execute(plan, tmp_path, sinks=[WandbSink("offline", tmp_path)])  # reads what it found
+    for logged in (wandb.logged[:again], wandb.logged[again:]):
+        rows = [row for row in logged if "held_out/all/average" in row]
+        assert [row["experience"] for row in rows] == [0, 1, 2]
+        for name, column in {
+            "held_out/all/column_3": result.matrix.values[:, 2],
+            "held_out/task/average": result.matrices["task"].values[:, 2],
+            "probe/column_3": result.probes.values[:, 2],
+            "probe/average": result.probes.values[:, 2],
+        }.items():
+            assert [row[name] for row in rows] == column.tolist()
+        assert [row["so_far/average_accuracy"] for row in rows[1:]] == [
+            result.matrix.values[1, 0],
+            result.matrix.values[2, :2].mean(),
+        ]

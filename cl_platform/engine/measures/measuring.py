@@ -14,6 +14,7 @@ from cl_platform.core.strategy import Strategy
 from cl_platform.core.stream import Experience, Stream
 from cl_platform.core.wrapper import innermost
 from cl_platform.engine.measures.plasticity import Measured, plasticity
+from cl_platform.engine.measures.probes import probes
 from cl_platform.engine.measures.sample import Sample
 from cl_platform.engine.measures.trainability import SAMPLES, trainability
 from cl_platform.errors import say_once
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _HERE = "cl_platform.engine.measures."
 PLASTICITY = (f"{_HERE}plasticity", f"{_HERE}sample", f"{_HERE}units")
+PROBES = (f"{_HERE}probes", *PLASTICITY)
+PROBE = "probe"  # its values are by column, not by name
 TRAINABILITY = (f"{_HERE}trainability", f"{_HERE}sample")
 
 
@@ -34,6 +37,8 @@ def wanted(config: RunConfig) -> dict[str, str]:
         found["plasticity"] = kernel_digest(*PLASTICITY)
     if config.trainability_steps:
         found["trainability"] = digest(kernel_digest(*TRAINABILITY), config.trainability_steps)
+    if config.probe is not None:
+        found[PROBE] = digest(kernel_digest(*PROBES), config.probe.model_dump())
     return found
 
 
@@ -70,12 +75,19 @@ def measure(
         if reached is None:
             name = config.strategy["name"]
             say_once(f"trainability: strategy {name!r} trains nothing of its model")
+    if PROBE in names:
+        assert config.probe is not None
+        found[PROBE] = probes(strategy, stream, features, config.probe, config.seed)
     return found
 
 
 def asked(measured: Mapping[str, Measured], names: Collection[str]) -> Measured:
-    """Return what was asked for of all that was ever measured of a state, in one mapping."""
-    return {n: v for name in names if name in measured for n, v in measured[name].items()}
+    """Return what was asked for of all that was ever measured of a state, in one mapping.
+
+    Probes are not in it: their values are by column.
+    """
+    named = [name for name in names if name in measured and name != PROBE]
+    return {n: v for name in named for n, v in measured[name].items()}
 
 
 def _parts(experiences: Iterable[Experience], split: str) -> list[tuple[int, Samples]]:

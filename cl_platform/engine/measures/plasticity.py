@@ -25,29 +25,36 @@ Measured = dict[str, float | None]
 
 
 @torch.inference_mode()
-def plasticity(strategy: Strategy, sample: Sample) -> Measured:
-    """Return active and dead units, the ranks of the features, and the norm of the weights.
+def features_of(strategy: Strategy, sample: Sample) -> tuple[Units, Tensor | None, Tensor]:
+    """Return the units of a forward pass over a sample, its features (B, D), and its logits.
 
     Features are what the classifier gets: that of a :class:`Classifier`, or the last linear layer
-    of the forward pass.
-
-    Returns:
-        ``active_units`` and ``dead_units`` as shares, over all layers and, with ``_layer_J``, of
-        the J-th activation; ``effective_rank``, ``stable_rank`` and ``weight_norm``.
+    of the forward pass; None where there is no such layer.
     """
     model: Any = innermost(strategy).model
-    units, ours = Units(getattr(model, "classifier", None)), []
+    units, ours, logits = Units(getattr(model, "classifier", None)), [], []
     # Some methods classify by the model's features, and never call its classifier.
     asks = isinstance(model, Classifier) and not strategy.takes_features
     with without_trace(strategy):
         for x, task, *features in sample:
             before = len(units.classified)
             with units:
-                logits_of(strategy, x, task, *features)
+                logits.append(logits_of(strategy, x, task, *features))
             units.next_pass()
             if asks and len(units.classified) == before:
                 ours.append(model.features(x))
-    found = torch.cat(ours) if ours else units.features()
+    return units, torch.cat(ours) if ours else units.features(), torch.cat(logits)
+
+
+@torch.inference_mode()
+def plasticity(strategy: Strategy, sample: Sample) -> Measured:
+    """Return active and dead units, the ranks of the features, and the norm of the weights.
+
+    Returns:
+        ``active_units`` and ``dead_units`` as shares, over all layers and, with ``_layer_J``, of
+        the J-th activation; ``effective_rank``, ``stable_rank`` and ``weight_norm``.
+    """
+    units, found, _ = features_of(strategy, sample)
     trained = [p for p in strategy.parameters() if p.requires_grad]
     norm = math.hypot(*(float(p.norm()) for p in trained)) if trained else None
     values: Mapping[str, float | None] = {

@@ -41,7 +41,7 @@ class MLflow(SchemaSink):
         log_every: int = 10,
         sweep: str = "",
     ) -> None:
-        super().__init__(log_every, sweep)
+        super().__init__(out, log_every, sweep)
         uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         if not uri and is_remote(out):
             raise BadInput(f"mlflow writes to folders, not to {out}: give its `uri`")

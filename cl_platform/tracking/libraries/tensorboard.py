@@ -29,7 +29,7 @@ class TensorBoard(SchemaSink):
     library = "tensorboard"
 
     def __init__(self, out: Path, folder: str = "", log_every: int = 10, sweep: str = "") -> None:
-        super().__init__(log_every, sweep)
+        super().__init__(out, log_every, sweep)
         if not folder and is_remote(out):
             raise BadInput(f"tensorboard writes to folders, not to {out}: give its `folder`")
         self.folder = Path(folder) if folder else out / "tensorboard"

@@ -28,7 +28,7 @@ class Trackio(SchemaSink):
     def __init__(
         self, out: Path, project: str = "cl-platform", log_every: int = 10, sweep: str = ""
     ) -> None:
-        super().__init__(log_every, sweep)
+        super().__init__(out, log_every, sweep)
         self.project = project
 
     def begin(self, about: About) -> None:

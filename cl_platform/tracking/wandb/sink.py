@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from cl_platform.config.tracking import Wandb
 from cl_platform.errors import one_line
 from cl_platform.storage.files import is_remote, location
@@ -18,7 +20,7 @@ from cl_platform.tracking.pictures import as_image
 from cl_platform.tracking.schema import axes, axis_of, goals
 from cl_platform.tracking.schema_sink import SchemaSink
 from cl_platform.tracking.sinks import Background, Event
-from cl_platform.tracking.values import Bars, Lines, Table, Value
+from cl_platform.tracking.values import Bars, Confusion, Lines, Table, Value
 from cl_platform.tracking.wandb.artifacts import Artifacts
 from cl_platform.tracking.wandb.login import default_project, quieten, reachable_mode
 
@@ -73,10 +75,9 @@ class WandbSink(SchemaSink):
         sweep: str = "",
     ) -> None:
         self.options = options or Wandb()
-        super().__init__(self.options.log_every, sweep)
+        super().__init__(out, self.options.log_every, sweep)
         quieten()
         self.mode = mode if mode == "offline" or decided else reachable_mode()
-        self.out = out
         self._run: Any = None
         self._artifacts: Artifacts | None = None
 
@@ -137,7 +138,23 @@ def as_wandb(value: Value) -> Any:
         return wandb.Table(columns=list(value.columns), data=value.rows)
     if isinstance(value, Lines):
         return _line_series(value)
+    if isinstance(value, Confusion):
+        return _confusion(value.counts)
     return wandb.Image(as_image(value.figure))
+
+
+def _confusion(counts: np.ndarray) -> Any:
+    """Return W&B's own chart of a confusion matrix."""
+    import wandb
+
+    columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+    data: list[Any] = [[str(y), str(p), int(n)] for (y, p), n in np.ndenumerate(counts)]
+    return wandb.plot_table(
+        vega_spec_name="wandb/confusion_matrix/v1",
+        data_table=wandb.Table(columns=columns, data=data),
+        fields={str(name): str(name) for name in columns},
+        string_fields={"title": "classes taken for others"},
+    )
 
 
 def _line_series(lines: Lines) -> Any:

@@ -33,6 +33,12 @@ def test_an_estimate_counts_evaluations_within_experiences(
     assert estimate.estimate(runs, PLANNER) == 5 * evaluations
 
 
+def test_an_estimate_counts_the_rows_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "pace", lambda plan: (0.0, 1.0))
+    assert estimate.estimate(planned(base={"evaluate": 2}), PLANNER) == 3  # after 2, 4 and 5
+    assert estimate.estimate(planned(base={"evaluate": "last"}), PLANNER) == 1
+
+
 def test_an_estimate_knows_what_a_step_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "pace", lambda plan: (1.0, 0.0))
     base = {"batch_size": 6, "strategy": "cumulative"}
