@@ -75,7 +75,7 @@ def run(
         Print the result as one JSON document and nothing else.
     """
     data = overridden(config or [], vars(settings) if settings else {}, set_ or [])
-    watching = {key: data.pop(key) for key in ("wandb", "sinks") if key in data}
+    watching: dict[str, Any] = {key: data.pop(key) for key in ("wandb", "sinks") if key in data}
 
     from cl_platform.config.tracking import parse_tracking
     from cl_platform.engine.execution import execute

@@ -484,7 +484,8 @@ class Fold:
         n = self.info.n_classes
         found = [m for m in self.strategy.modules() if isinstance(m, ReplayBuffer)]
         if found and self.trackers.sinks:
-            counts = sum(torch.bincount(m.y[m.rows()], minlength=n) for m in found).tolist()
+            held = torch.cat([m.y[m.rows()] for m in found])
+            counts = torch.bincount(held, minlength=n).tolist()
             dealt = [counts[c] for c in self.plan.labels if c < n]  # as the stream numbers them
             self.trackers.emit("remembered", step=k, by_class=dealt)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cl_platform.core.matrix import OWN_MASK, Accuracies, AccuracyMatrix, chances
+from cl_platform.core.matrix import OWN_MASK, Accuracies, AccuracyMatrix, Mask, chances
 from cl_platform.core.predictions import unpacked
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.metrics.prediction_metrics import confusion
@@ -30,12 +30,12 @@ class Rows:
     def __init__(self, start: Event) -> None:
         self._start = start
         self._visits = [column for column, _ in start["visits"]]  # unless one follows the other
-        self._rows: dict[int, dict[str, Accuracies]] = {}
+        self._rows: dict[int, Accuracies] = {}
         self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
         self._predictions: dict[int, str | None] = {}  # where they are
         self._probes: dict[int, dict[str, float]] = {}  # by identity
         self._logged: list[int] = []
-        self.own: str = OWN_MASK[start["scenario"]]
+        self.own: Mask = OWN_MASK[start["scenario"]]
 
     def add(self, event: Event) -> None:
         """Take the row of an `evaluated` event."""

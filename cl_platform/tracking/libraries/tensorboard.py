@@ -35,7 +35,7 @@ class TensorBoard(SchemaSink):
         self.folder = Path(folder) if folder else out / "tensorboard"
 
     def begin(self, about: About) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
+        from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(self.folder / about.run_id))
         self._writer.add_text("name", about.name)

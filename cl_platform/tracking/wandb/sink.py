@@ -135,7 +135,7 @@ def as_wandb(value: Value) -> Any:
     if isinstance(value, Bars):
         return wandb.Histogram(np_histogram=value.histogram())
     if isinstance(value, Table):
-        return wandb.Table(columns=list(value.columns), data=value.rows)
+        return wandb.Table(columns=list(value.columns), data=list(value.rows))
     if isinstance(value, Lines):
         return _line_series(value)
     if isinstance(value, Confusion):
@@ -252,7 +252,7 @@ def _bar_per_point(columns: list[str], rows: list[list[Any]]) -> Any:
     axes_of_points = columns[: columns.index("runs")]
     points = [[" ".join(map(str, row[: len(axes_of_points)])), row[value]] for row in rows]
     points.sort(key=lambda point: -point[1])
-    table = wandb.Table(columns=["point", ACCURACY], data=points)
+    table = wandb.Table(columns=["point", ACCURACY], data=list(points))
     return wandb.plot.bar(table, "point", ACCURACY, title="mean accuracy by point")
 
 
@@ -273,8 +273,8 @@ def log_sweep(
 
     run = start_run(mode, out, **_summary(group))
     shown = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
-    rows = [list(row) for row in rows]
-    if {ORDER, ACCURACY} <= {*columns} and len({row[columns.index(ORDER)] for row in rows}) > 1:
-        shown["sweep/orders"] = _bar_per_point(columns, rows)
-    run.log({"sweep/results": wandb.Table(columns=list(columns), data=rows), **shown})
+    cells = [list(row) for row in rows]
+    if {ORDER, ACCURACY} <= {*columns} and len({row[columns.index(ORDER)] for row in cells}) > 1:
+        shown["sweep/orders"] = _bar_per_point(columns, cells)
+    run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(cells)), **shown})
     run.finish()
