@@ -13,6 +13,7 @@ from torch import nn
 from cl_platform.config.registry import load, name_of
 from cl_platform.config.run_config import SHORTHANDS, parse_config, with_flags
 from cl_platform.config.signatures import check_section, object_faults
+from cl_platform.config.tracking import parse_tracking
 from cl_platform.core.augmentation import Augmentation
 from cl_platform.core.order.curriculum import Curriculum
 from cl_platform.core.order.pacing import Pacing
@@ -26,6 +27,7 @@ from cl_platform.models.given import Given
 from cl_platform.results.result import Result
 from cl_platform.storage.state_store import Keep
 from cl_platform.tracking.notebook import NotebookSink, in_notebook
+from cl_platform.tracking.opened import open_sinks, open_wandb
 from cl_platform.tracking.sinks import Sink
 
 
@@ -36,7 +38,8 @@ def run(
     curriculum: str | Mapping[str, Any] | Curriculum | Sequence[int] = "as_given",
     model: str | Mapping[str, Any] | type[nn.Module] | nn.Module = "mlp",
     out: str | Path | None = DEFAULT_OUT,
-    sinks: Sequence[Sink] | None = None,
+    sinks: Sequence[str | Mapping[str, Any] | Sink] | None = None,
+    wandb: str | Mapping[str, Any] = "off",
     keep: Keep = "all",
     predictions: Keeping = "top",
     **settings: Any,
@@ -54,7 +57,10 @@ def run(
         predictions: what is kept of the predictions for test samples, 64 MB at most: the likeliest
             classes (``top``), all probabilities as well (``scores``), or ``none``; see
             :meth:`Result.predictions`.
-        sinks: told of every event; by default one bar in a notebook, and nothing elsewhere.
+        sinks: told of every event: objects, or names of plugins (``mlflow``, ``tensorboard``,
+            ``trackio``); by default one bar in a notebook, and nothing elsewhere.
+        wandb: ``offline``, ``online`` or ``off``, or with more settings ``{"mode": "offline",
+            "log_model": "last"}``; see :class:`cl_platform.config.tracking.Wandb`.
         settings: further keys of :class:`cl_platform.config.run_config.RunConfig` (``seed``,
             ``epochs``, ``batch_size``, ``optimizer``, ``schedule``, ``device``), ``lr`` and
             ``scenario``. Augmentations may be objects as well.
@@ -115,8 +121,12 @@ def run(
     config = parse_config(with_flags(data, flags), given=tuple(objects))  # type: ignore[arg-type]
     if sinks is None:
         sinks = [NotebookSink()] if in_notebook() else []
-    plan = make_plan(config, objects)
-    result = execute(plan, out, sinks=sinks, keep=keep, predictions=predictions)
+    named = [sink for sink in sinks if isinstance(sink, str | Mapping)]
+    tracking = parse_tracking({"wandb": wandb, "sinks": named})
+    plan, folder = make_plan(config, objects), DEFAULT_OUT if out is None else out
+    told = [sink for sink in sinks if not isinstance(sink, str | Mapping)]
+    told += [*open_sinks(tracking.sinks, folder), *open_wandb(tracking.wandb, folder)]
+    result = execute(plan, out, sinks=told, keep=keep, predictions=predictions)
     return replace(result, objects=objects)
 
 

@@ -61,6 +61,7 @@ def sweep(
     parsed = parse_spec(read_spec(spec, settings))
 
     from cl_platform.tracking.console import new_console
+    from cl_platform.tracking.opened import offline_line
     from sweeps import console as show
     from sweeps.api import preview, sweep as carry_out
 
@@ -86,6 +87,8 @@ def sweep(
         print_json(found.to_json())
     else:
         show.outcome(found, console)
+        if parsed.wandb.mode != "off" and (line := offline_line(found.path)):
+            console.print(line, style="dim", soft_wrap=True)
     nothing = found.stopped is not None and not any(p.tally.done for p in found.phases)
     if nothing:
         print(f"error: no run has ended: {found.stopped}; raise budget.hours", file=sys.stderr)

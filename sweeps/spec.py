@@ -24,6 +24,7 @@ from pydantic import (
 from cl_platform.config.registry import load, suggestion
 from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
 from cl_platform.config.signatures import check_section, faults_of
+from cl_platform.config.tracking import OnWandb, Sinks, Wandb
 from cl_platform.core.predictions import Keeping
 from cl_platform.errors import ClpError, ConfigError
 from cl_platform.metrics.registry import find_metric, metrics
@@ -147,17 +148,11 @@ class Final(_Strict):
     ) = 5
 
 
-class Tracking(_Strict):
-    """Tracking on Weights & Biases, with all runs as one group."""
-
-    mode: Literal["off", "offline", "online"] = "off"
-
-
 class SweepSpec(_Strict):
     """Many runs as one document.
 
     Args:
-        name: of the sweep, its folder and its W&B group.
+        name: of the sweep, its folder, and what dashboards call it.
         base: the configuration that all runs share, as for ``clp run --config``.
         axes: by dotted key; a list, or one of the forms in :mod:`sweeps.space`.
         samples: joint draws of the random axes.
@@ -175,6 +170,7 @@ class SweepSpec(_Strict):
             ``experts`` of one experience each.
         scored_by: curricula (``designer``) whose scores of the orders the report compares with the
             results.
+        wandb, sinks: who watches the runs; see :mod:`cl_platform.config.tracking`.
     """
 
     name: str = Field(
@@ -198,7 +194,8 @@ class SweepSpec(_Strict):
     checkpoint_minutes: PositiveFloat = CHECKPOINT_MINUTES
     predictions: Keeping = "top"
     prediction_budget_mb: NonNegativeFloat = PREDICTION_BUDGET_MB
-    wandb: Tracking = Field(default_factory=Tracking)
+    wandb: OnWandb = Field(default_factory=Wandb)
+    sinks: Sinks = Field(default_factory=list)
 
     @property
     def states_to_keep(self) -> Keep:
@@ -229,6 +226,9 @@ def _faults(spec: SweepSpec) -> Iterator[str]:
         )
     for i, section in enumerate(spec.scored_by):
         yield from check_section("curriculum", section, f"scored_by[{i}]")[1]
+    for i, section in enumerate(spec.sinks):
+        spec.sinks[i], faults = check_section("sink", section, f"sinks[{i}]")
+        yield from faults
     if spec.share and spec.keep_states == "none":
         yield (
             "keep_states=none with share=true: states are what is shared; give "

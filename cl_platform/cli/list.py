@@ -18,6 +18,7 @@ Section = Literal[
     "encoders",
     "models",
     "augmentations",
+    "sinks",
 ]
 KINDS: dict[str, Kind] = {
     "streams": "stream",
@@ -28,6 +29,7 @@ KINDS: dict[str, Kind] = {
     "encoders": "encoder",
     "models": "model",
     "augmentations": "augmentation",
+    "sinks": "sink",
 }
 
 
@@ -37,13 +39,13 @@ def list_plugins(
     *,
     json_: Annotated[bool, Parameter(name=["--json"], negative="")] = False,
 ) -> None:
-    """List streams, strategies, curricula, affinities, pacings, encoders, models, augmentations.
+    """List what can be named: streams, strategies, curricula, models, sinks and so on.
 
     Parameters
     ----------
     kind
-        Show only streams, strategies, curricula, affinities, pacings, encoders, models or
-        augmentations.
+        Show only streams, strategies, curricula, affinities, pacings, encoders, models,
+        augmentations or sinks.
     json_
         Print one JSON document and nothing else.
     """

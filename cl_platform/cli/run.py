@@ -33,7 +33,8 @@ def run(
     *,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     out: str = "clp-results",
-    wandb: Literal["off", "offline", "online"] = "off",
+    wandb: Literal["off", "offline", "online"] | None = None,
+    sink: Annotated[list[str] | None, Parameter(negative="")] = None,
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     config: Annotated[list[Path] | None, Parameter(name=["--config"], negative="")] = None,
     keep_states: Literal["all", "last", "none"] = "all",
@@ -52,7 +53,9 @@ def run(
     out
         Folder of records and states, or an address such as s3://bucket/folder.
     wandb
-        Track on Weights & Biases.
+        Track on Weights & Biases; more by `wandb.KEY`, see docs/wandb.md.
+    sink
+        Track by a plugin: mlflow, tensorboard, trackio or your own; may be repeated.
     set_
         Any setting by its dotted key, key=value; may be repeated.
     config
@@ -72,12 +75,15 @@ def run(
         Print the result as one JSON document and nothing else.
     """
     data = overridden(config or [], vars(settings) if settings else {}, set_ or [])
+    watching: dict[str, Any] = {key: data.pop(key) for key in ("wandb", "sinks") if key in data}
 
+    from cl_platform.config.tracking import parse_tracking
     from cl_platform.engine.execution import execute
     from cl_platform.engine.planner import make_plan
     from cl_platform.errors import BadInput
     from cl_platform.storage.files import location
     from cl_platform.tracking.console import ConsoleSink
+    from cl_platform.tracking.opened import offline_line, open_sinks, open_wandb
     from cl_platform.tracking.sinks import Sink
 
     if not 0 <= state_budget_gb < math.inf:
@@ -87,13 +93,12 @@ def run(
     if not 0 <= prediction_budget_mb < math.inf:
         raise BadInput(f"prediction-budget-mb={prediction_budget_mb}: give a number, 0 or more")
     folder = location(out)
+    tracking = parse_tracking(watching, mode=wandb, sinks=sink or [])
     plan = make_plan(parse_config(data))
     console = ConsoleSink()
     sinks: list[Sink] = [] if json_ else [console]
-    if wandb != "off":
-        from cl_platform.tracking.wandb.sink import background_sink
-
-        sinks.append(background_sink(wandb, folder))
+    sinks += open_sinks(tracking.sinks, folder)
+    sinks += open_wandb(tracking.wandb, folder)
     budget = int(state_budget_gb * 1e9)
     try:
         result = execute(
@@ -114,3 +119,5 @@ def run(
     else:
         path = folder / "runs" / result.run_id
         console.console.print(str(path), style="dim", soft_wrap=True)
+        if tracking.wandb.mode != "off" and (line := offline_line(folder, result.run_id)):
+            console.console.print(line, style="dim", soft_wrap=True)

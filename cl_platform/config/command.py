@@ -25,7 +25,7 @@ def command_of(config: Mapping[str, Any]) -> str:
         words += [f"--{section}", _plugin(section, config[section])]
     shorthands = {key: name for name, key in SHORTHANDS.items()}
     flags = flag_fields()
-    for key, value in _settings(config):
+    for key, value in differences(config):
         text, name = dump_line(value), shorthands.get(key, key)
         flag = name.replace("_", "-")
         if name not in flags:
@@ -49,8 +49,8 @@ def _plugin(section: str, value: Mapping[str, Any]) -> str:
     return str(value["name"])
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The dotted keys, and values, that are not defaults."""
+def differences(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys and values that are not defaults; the seed in any case."""
     for section in _sections(config):
         ordered = "," in _plugin(section, config[section])
         for key in _given(section, json.dumps(config[section])):

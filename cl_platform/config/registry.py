@@ -38,6 +38,7 @@ Kind = Literal[
     "model",
     "augmentation",
     "metric",
+    "sink",
     "command",
 ]
 GROUPS: dict[Kind, str] = {
@@ -50,6 +51,7 @@ GROUPS: dict[Kind, str] = {
     "model": "cl_platform.models",
     "augmentation": "cl_platform.augmentations",
     "metric": "cl_platform.metrics",
+    "sink": "cl_platform.sinks",
     "command": "cl_platform.commands",
 }
 HOME = Path(__file__).parents[2]

@@ -55,7 +55,7 @@ def _ordered(value: Any) -> Any:
     return {"name": "explicit", "order": value} if isinstance(value, list | tuple) else value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """`crop,flip` is short for a list, one name for a list of it, and `none` for an empty one."""
     if isinstance(value, str):
         text = value.strip()
@@ -75,7 +75,7 @@ def _perhaps(value: Any) -> Any:
 Plugin = Annotated[Section, BeforeValidator(_named)]
 Optional = Annotated[Section | None, BeforeValidator(_perhaps)]
 Order = Annotated[Plugin, BeforeValidator(_ordered)]
-Plugins = Annotated[list[Plugin], BeforeValidator(_listed)]
+Plugins = Annotated[list[Plugin], BeforeValidator(listed)]
 
 Threads = Annotated[int, Field(ge=1, le=1024)]
 
@@ -127,6 +127,8 @@ class RunConfig(BaseModel):
     """Steps between evaluations within an experience, for anytime_accuracy; 0 for none."""
     plasticity: bool = False
     """Measure active units, the rank of features and the norm of weights of every state."""
+    gradient_norm: bool = False
+    """Measure the norm of the gradient at every step, for its curve where a run is tracked."""
     trainability_steps: NonNegativeInt = 0
     """Steps of a copy of each state's model on random labels, for trainability; 0 for none."""
     budget: Budget | None = None
@@ -153,7 +155,7 @@ class RunConfig(BaseModel):
 SECTIONS: tuple[Kind, ...] = ("stream", "strategy", "curriculum", "model")
 
 # Settings that decide no bit of training: what is measured of it, and what it is compared with.
-BESIDE_TRAINING = ("plasticity", "trainability_steps", "budget", "probe")
+BESIDE_TRAINING = ("plasticity", "gradient_norm", "trainability_steps", "budget", "probe")
 
 # Flags of `clp run` and arguments of `clp.run` that stand for a dotted key.
 SHORTHANDS = {"lr": "optimizer.lr", "scenario": "stream.scenario"}

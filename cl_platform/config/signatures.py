@@ -27,7 +27,10 @@ Section = dict[str, Any]
 """One plugin in a configuration: ``{"name": "er", "memory_size": 500}``."""
 
 # Arguments that the kernel passes to a plugin, by kind: they are not in a configuration.
-CONTEXT: dict[Kind, tuple[str, ...]] = {"model": ("input_shape", "n_classes")}
+CONTEXT: dict[Kind, tuple[str, ...]] = {
+    "model": ("input_shape", "n_classes"),
+    "sink": ("out",),
+}
 # Fields of what a plugin makes that a configuration may set, besides the plugin's own parameters.
 FIELDS: dict[Kind, dict[str, Any]] = {"stream": {"open": bool}}
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cl_platform.config.per_experience import distinct
 from cl_platform.config.signatures import blame
+from cl_platform.core.buffers import ReplayBuffer
 from cl_platform.core.matrix import OWN_MASK, Accuracies
 from cl_platform.core.rng import RNG, deterministic, global_generators, seed_for
 from cl_platform.core.samples import Samples
@@ -36,6 +37,7 @@ from cl_platform.engine.plan import Learned, Plan
 from cl_platform.engine.steps import WeightAverage, evaluating
 from cl_platform.engine.teaching import PastRecords, advised
 from cl_platform.engine.training import (
+    Look,
     Steps,
     Trained,
     batches_of,
@@ -330,8 +332,15 @@ class Fold:
         if plan.config.ema:
             average = WeightAverage(plan.config.ema, self.state.average)
 
-        def progress(done: int, total: int, loss: float) -> None:
-            self.trackers.emit("progress", step=k, done=done, total=total, loss=loss)
+        before = {n: self._before(k, n) for n in ("steps", "samples")}
+        sizes = epoch_sizes(len(data), config.epochs, paced)
+        batches = batches_of(sizes, config.batch_size)
+        course = {"batches": batches, "sizes": sizes, "batch_size": config.batch_size}
+
+        def progress(look: Look) -> None:
+            self.trackers.emit(
+                "progress", step=k, loss=fmean(look.losses), **vars(look), **course, before=before
+            )
 
         @contextmanager
         def aside() -> Iterator[None]:
@@ -351,6 +360,12 @@ class Fold:
                     evaluator, known = self._evaluator("test"), (columns(k), classes(k))
                     found = evaluator.accuracies(self.strategy, *known, self.features)
                     curve.append([samples, fmean(found), *found])
+                    each = dict(zip(sorted(known[0]), found, strict=True))
+                    by_column = enumerate(plan.stream.scored)
+                    accuracy = {j: each[e.task] for j, e in by_column if e.task in each}
+                    self.trackers.emit(
+                        "within", step=k, done=done, before=before, accuracy=accuracy
+                    )
 
         def validate() -> float:
             return score() if self.team is None else self.team.agree(score)
@@ -381,8 +396,6 @@ class Fold:
             running=self.state.running,
         )
         seed = seed_for(plan.config.seed, k, "global")
-        sizes = epoch_sizes(len(data), config.epochs, paced)
-        batches = batches_of(sizes, config.batch_size)
         return Lesson(k, seed, steps, meter, attended, curve, sum(batches))
 
     def finish(
@@ -391,6 +404,7 @@ class Fold:
         """Take up what a lesson's steps have trained as the next state."""
         plan, k = self.plan, lesson.k
         self._diagnose(k)
+        self._tell_of_memory(k)
         cost = {**lesson.meter.cost(), "steps": trained.steps, "samples": trained.samples}
         if plan.config.early_stopping:
             cost["epochs"] = trained.epochs
@@ -405,12 +419,18 @@ class Fold:
         if self.store.should_save(plan.keys[k], self._unsaved):
             self.store.save(plan.keys[k], self.state, self._saved)
             self._saved, self._unsaved = plan.keys[k], 0.0
+            keys = {"key": plan.keys[k], "made_from": plan.keys[k - 1]}
+            self.trackers.emit("saved", step=k, **keys)
         lesson.checkpoints.remove()
         if not (self._scored(k) or plan.evaluates(k)):
             self.records[k] = Record(
                 cost=self.state.cost, anytime=self.state.anytime, evaluator=plan.evaluator
             )
             self.store.save_record(plan.keys[k], self.records[k])
+
+    def _before(self, k: int, name: str) -> int:
+        """Return what the steps before the k-th one cost in all."""
+        return int(sum(record.cost.get(name, 0.0) for record in self.records[:k]))
 
     def _validated(self) -> list[float]:
         """Return the record of what was learned so far, for a strategy that goes by it."""
@@ -456,6 +476,16 @@ class Fold:
             return
         if values:
             self.trackers.emit("diagnosed", step=k, values=values)
+
+    def _tell_of_memory(self, k: int) -> None:
+        """Emit how many samples of each class replay memories hold."""
+        n = self.info.n_classes
+        found = [m for m in self.strategy.modules() if isinstance(m, ReplayBuffer)]
+        if found and self.trackers.sinks:
+            held = torch.cat([m.y[m.rows()] for m in found])
+            counts = torch.bincount(held, minlength=n).tolist()
+            dealt = [counts[c] for c in self.plan.labels if c < n]  # as the stream numbers them
+            self.trackers.emit("remembered", step=k, by_class=dealt)
 
     @contextmanager
     def blaming(self, k: int) -> Iterator[None]:

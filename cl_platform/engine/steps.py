@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 from torch.optim import Optimizer
 
 from cl_platform.core.strategy import Strategy
@@ -39,6 +39,16 @@ def clip(optimizer: Optimizer, norm: float | None, value: float | None) -> None:
 
     if norm or value:
         optimizer.register_step_pre_hook(before_step)
+
+
+def measure_gradient(optimizer: Optimizer, norms: list[Tensor]) -> None:
+    """Have the norm of the gradient of all that is trained appended at each step, after clipping;
+    it stays on the device."""
+
+    def before_step(optimizer: Optimizer, *_: object) -> None:
+        norms.append(get_total_norm([p.grad for p in trained_by(optimizer) if p.grad is not None]))
+
+    optimizer.register_step_pre_hook(before_step)
 
 
 def trained_by(optimizer: Optimizer) -> list[Tensor]:

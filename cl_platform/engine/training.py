@@ -30,7 +30,14 @@ from cl_platform.engine.optimization import (
     schedule_steps,
     settings_of,
 )
-from cl_platform.engine.steps import Accumulation, Snapshot, Stopper, WeightAverage, clip
+from cl_platform.engine.steps import (
+    Accumulation,
+    Snapshot,
+    Stopper,
+    WeightAverage,
+    clip,
+    measure_gradient,
+)
 from cl_platform.errors import RunFailed
 from cl_platform.parallel.team import Team
 
@@ -43,8 +50,27 @@ CHUNK_BATCHES, CHUNK_BYTES = 64, 8 * 2**20  # batches are gathered and prepared 
 
 T = TypeVar("T")
 
-OnProgress = Callable[[int, int, float], None]
-"""Called now and then with (steps done, steps in all, mean loss since the last call)."""
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the losses saw: of every step since the last one, in order.
+
+    Args:
+        done, total: steps done, and steps in all.
+        losses: of the steps since the last look.
+        rates: their learning rates; none where a strategy has a loop of its own.
+        norms: of their gradients, where they are asked for.
+    """
+
+    done: int
+    total: int
+    losses: list[float]
+    rates: list[float]
+    norms: list[float]
+
+
+OnProgress = Callable[[Look], None]
+"""Called now and then with what was seen since the last call."""
 
 OnStep = Callable[[int, int, int], None]
 """Called after every step with (steps done, steps in all, samples shown); must leave no trace."""
@@ -92,7 +118,7 @@ def training_steps(
     config: StepConfig,
     optimizer_memory: dict[str, Any],
     checkpoints: Checkpoints,
-    on_progress: OnProgress = lambda done, total, loss: None,
+    on_progress: OnProgress = lambda look: None,
     on_step: OnStep | None = None,
     average: WeightAverage | None = None,
     score: Callable[[], float] | None = None,
@@ -179,6 +205,8 @@ def training_steps(
     if strategy.own_loop and experience is not None:
         strategy.learn(experience, after_own_step)
     schedule = partial(_repeat, after_step, after_epoch, batches, config.accumulate)
+    if optimizer is not None and config.gradient_norm and not stored:
+        measure_gradient(optimizer, watch.norms)
     training = Training(strategy, optimizer, accumulation, average, stopper, course, schedule)
     if not strategy.own_loop:
         watch.done = checkpoints.begin(training)
@@ -192,7 +220,7 @@ def training_steps(
                 info.seen.index_fill_(0, batch.y, True)
             loss = yield batch, course.left == 0
             strategy.after_step(batch)
-            done = watch.add(loss)
+            done = watch.add(loss, optimizer)
             if on_step:
                 on_step(done, total, course.shown)
             watch.look_now_and_then()
@@ -319,11 +347,15 @@ class _LossWatch:
         self.why, self.total, self.on_progress = why, total, on_progress
         self.done = 0
         self.losses: list[Tensor] = []
+        self.rates: list[float] = []
+        self.norms: list[Tensor] = []  # of gradients, by whoever measures them
         self.looked = time.perf_counter()
 
-    def add(self, loss: Tensor) -> int:
+    def add(self, loss: Tensor, optimizer: Optimizer | None = None) -> int:
         """Add the loss of one more step, and return the number of steps so far."""
         self.losses.append(loss)
+        if optimizer is not None:
+            self.rates.append(optimizer.param_groups[0]["lr"])
         self.done += 1
         return self.done
 
@@ -342,8 +374,12 @@ class _LossWatch:
             raise RunFailed(
                 f"step {self.done - len(values) + first + 1}: loss is {values[first]} {self.why()}"
             )
-        self.on_progress(self.done, max(self.done, self.total), float(np.mean(values)))
-        self.losses, self.looked = [], time.perf_counter()
+        norms = torch.stack(self.norms).tolist() if self.norms else []
+        total = max(self.done, self.total)
+        self.on_progress(Look(self.done, total, values, self.rates, norms))
+        self.losses, self.rates = [], []
+        self.norms.clear()
+        self.looked = time.perf_counter()
 
 
 def chunks(

@@ -5,12 +5,17 @@ Events are dictionaries with a key ``event``:
 =============  ====================================================================================
 ``start``      ``run_id``, ``config``, ``order``, ``experiences``, ``scenario``, ``command``,
                ``labels`` (the index in the run of each class of the stream as given)
-``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss``
+``progress``   ``step`` (of the fold), ``done``, ``total`` (batches), ``loss`` (their mean since the
+               last one); of each batch since then ``losses``, ``rates``, ``norms``; ``batches`` and
+               ``sizes`` of the epochs, ``batch_size``; ``steps`` and ``samples`` ``before``
+``within``     ``step``, ``done``, ``before``, ``accuracy`` (by column), in the midst of training
 ``evaluated``  ``step``, ``rows`` (accuracy by split, mask and experience identity), ``reused``,
                ``predictions`` (their address in the store of states, or None), ``measured`` (by
                name; None for what the network does not have) where asked for, ``probes`` (accuracy
                by experience identity) likewise
 ``diagnosed``  ``step``, ``values`` (numbers or lists of them, by name) of the strategy's own
+``remembered`` ``step``, ``by_class`` (samples that replay memories hold)
+``saved``      ``step``, ``key`` of the state, and of the one that it was ``made_from``
 ``end``        ``result`` (as in result.json)
 ``failed``     ``error``
 =============  ====================================================================================
@@ -32,6 +37,7 @@ from cl_platform.errors import one_line
 from cl_platform.storage.files import append, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
+THROTTLED = ("progress", "within", "saved")  # what the log has no use for
 
 
 class Sink(Protocol):
@@ -60,11 +66,12 @@ class Trackers:
                 call(sink)
             except Exception as error:
                 self.sinks.remove(sink)
-                print(f"{type(sink).__name__} stopped: {one_line(error)}", file=sys.stderr)
+                name = getattr(sink, "name", type(sink).__name__)
+                print(f"{name} stopped: {one_line(error)}", file=sys.stderr)
 
 
 class EventLog:
-    """Appends every event but the throttled progress to a JSONL file, one line each.
+    """Appends every event but what comes from the midst of training to a JSONL file, one line each.
 
     At an address, where nothing can be appended, the file is small enough to be written anew. It
     has accuracies as lists in the order of the experiences of ``start``: their identities, 64
@@ -83,7 +90,7 @@ class EventLog:
         self._identities: list[str] = []
 
     def emit(self, event: Event) -> None:
-        if event["event"] == "progress":
+        if event["event"] in THROTTLED:
             return
         if event["event"] == "start":
             self._identities = [e["identity"] for e in event.get("experiences", ())]
@@ -113,10 +120,14 @@ class Background:
     Args:
         make: builds the sink; called in the thread, since that alone may take long.
         patience: seconds that :meth:`close` waits for what is still to be sent.
+        name: of the sink, in lines about it.
     """
 
-    def __init__(self, make: Callable[[], Sink], patience: float = 20.0) -> None:
+    def __init__(
+        self, make: Callable[[], Sink], patience: float = 20.0, name: str = "tracking"
+    ) -> None:
         self.patience = patience
+        self.name = name
         self._make = make
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -145,5 +156,5 @@ class Background:
         try:
             return Trackers([self._make()])
         except Exception as error:
-            print(f"tracking is off: {one_line(error)}", file=sys.stderr)
+            print(f"{self.name} is off: {one_line(error)}", file=sys.stderr)
             return Trackers()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cl_platform.config.tracking import Wandb
 from cl_platform.core.predictions import Keeping
 from cl_platform.models.objects import Parcel
 from cl_platform.storage.state_store import CHECKPOINT_MINUTES, PREDICTION_BUDGET_MB, Keep
@@ -23,7 +24,8 @@ class WorkerConfig:
         out: folder of records and states, the same for all workers.
         budget: of the states, in bytes; None if the driver looks after it.
         streams: references to the data; see :func:`shared_streams`.
-        group: of the runs on W&B.
+        wandb, sinks: who watches the runs.
+        group: the name of the sweep, which they are told.
         token: content of the file ``.shared`` in `out`, where the folder is to be found.
         measure: whether outcomes say how much memory of the GPU was taken.
         checkpoint_minutes: between checkpoints within an experience.
@@ -38,7 +40,8 @@ class WorkerConfig:
     share: bool
     resources: Resources
     streams: Mapping[str, Any]
-    wandb: Literal["off", "offline", "online"] = "off"
+    wandb: Wandb = field(default_factory=Wandb)
+    sinks: Sequence[dict[str, Any]] = ()
     group: str = ""
     token: bytes | None = None
     measure: bool = False

@@ -37,6 +37,7 @@ from cl_platform.engine.planner import Planner
 from cl_platform.errors import BadInput, ClpError
 from cl_platform.storage.files import is_remote, read_bytes
 from cl_platform.storage.state_store import STALE_PAUSE, StateStore
+from cl_platform.tracking.opened import open_sinks, open_wandb
 from cl_platform.tracking.sinks import Sink, Trackers
 from sweeps.executor.gpus import free_memory, ran_out, used_memory
 from sweeps.executor.luggage import Files, packed, unpack
@@ -60,7 +61,6 @@ class Worker:
         if config.given is not None:
             config.given.unpack()
         set_up_process(config.resources)
-        os.environ["WANDB_RUN_GROUP"] = config.group
         self.planner = Planner()
         self.shares = shares(config.out, config.token)
         self._use(config.out)
@@ -186,11 +186,8 @@ class Worker:
         return plan
 
     def _sinks(self) -> list[Sink]:
-        if self.config.wandb == "off":
-            return []
-        from cl_platform.tracking.wandb.sink import background_sink
-
-        return [background_sink(self.config.wandb, self.out, decided=True)]
+        opened = open_sinks(self.config.sinks, self.out, self.config.group)
+        return opened + open_wandb(self.config.wandb, self.out, True, self.config.group)
 
 
 class CannotGoOn(BadInput):

@@ -30,6 +30,7 @@ class ReceivedRun:
     settings: dict[str, Any] = field(default_factory=dict)
     lines: dict[int, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -115,8 +116,10 @@ class WandbServer:
         files = [{"name": name, "uploadUrl": f"{folder}/{name}"} for name in sent["files"]]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
 
-    def _create_artifact(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Of a table, whose content is a file of the run as well."""
+    def _create_artifact(self, sent: dict[str, Any]) -> dict[str, Any]:
+        """Of a table, whose content is a file of the run as well, or of a state or code."""
+        sent = sent.get("input", sent)
+        self.run(sent["runName"]).artifacts.append(sent)
         latest = {"id": "a", "versionIndex": 0}
         artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"latestArtifact": latest}}
         return {"createArtifact": {"artifact": artifact}}

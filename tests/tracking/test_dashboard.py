@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cl_platform.tracking.wandb.schema import find
+from cl_platform.tracking.schema import find
 from tests.conftest import ROOT
 
 Clp = Callable[..., tuple[int, str, str]]

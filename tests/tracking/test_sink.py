@@ -13,8 +13,9 @@ import pytest
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
+from cl_platform.tracking.values import Bars
 from cl_platform.tracking.wandb import sink as wandb_sink
-from cl_platform.tracking.wandb.sink import WandbSink, bars, decided_mode
+from cl_platform.tracking.wandb.sink import WandbSink, decided_mode
 from sweeps.executor.driver import Driver
 from tests.helpers.sweep_runs import PLANNER, spec
 
@@ -33,6 +34,8 @@ class Wandb:
         self.Settings = SimpleNamespace
         self.Table = self.Image = lambda *_, **__: None
         self.Histogram = lambda np_histogram: np_histogram
+        self.plot_table = lambda **_: None
+        self.plot = SimpleNamespace(line_series=lambda *_, **__: None)
 
     def init(self, **fields: Any) -> Any:
         self.started.append(fields)
@@ -41,7 +44,7 @@ class Wandb:
         return SimpleNamespace(
             define_metric=lambda *_, **__: None,
             log=self.logged.append,
-            finish=lambda: None,
+            finish=lambda exit_code=0: None,
             summary={},
         )
 
@@ -117,7 +120,7 @@ def test_long_names_are_shortened_for_tags(wandb: Wandb, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("n", "heights"), [(3, 3), (512, 512), (513, 257), (2000, 500)])
 def test_a_histogram_has_no_more_bars_than_are_taken(n: int, heights: int) -> None:
-    found, edges = bars([1.0] * n)
+    found, edges = Bars([1.0] * n).histogram()
     assert (len(found), len(edges)) == (heights, heights + 1)
     assert found.sum() == n
     assert (edges[0], edges[-1]) == (0, n)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cl_platform.config.tracking import Wandb
 from cl_platform.tracking.wandb import sink
 
 
@@ -17,10 +18,10 @@ def test_a_strategy_that_changes_directory_moves_no_file_of_wandbs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(sink, "WandbSink", lambda mode, out, decided: made.append(out))
-    monkeypatch.setattr(sink, "Background", lambda make, patience: make)
+    monkeypatch.setattr(sink, "WandbSink", lambda mode, out, *_: made.append(out))
+    monkeypatch.setattr(sink, "Background", lambda make, **_: make)
     monkeypatch.chdir(tmp_path)
-    make: Any = sink.background_sink("offline", "here")
+    make: Any = sink.background_sink(Wandb(mode="offline"), "here")
     monkeypatch.chdir("/")
     make()
     assert made == [tmp_path / "here"]

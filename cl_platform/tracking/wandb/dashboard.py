@@ -1,6 +1,6 @@
 """A W&B workspace and a report that show the names of the schema, built without a network.
 
-Both have the same sections and draw one line, or bar, per stream, strategy and curriculum: the
+Both have the same sections and draw one line, or bar, per point (all settings but the seed): the
 mean over its runs, with their standard deviation.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_platform.errors import BadInput, TrackingError, one_line
+from cl_platform.tracking.schema import GROUP_BY
 from cl_platform.tracking.wandb.login import why_unreachable
 from cl_platform.tracking.wandb.panels import MOST_LINES, bars, curve, pictures, plane, settings_to
-from cl_platform.tracking.wandb.schema import GROUP_BY
 
 with warnings.catch_warnings():  # it is built on what pydantic calls outdated
     warnings.simplefilter("ignore")
@@ -25,8 +25,8 @@ with warnings.catch_warnings():  # it is built on what pydantic calls outdated
 
 PINNED = ("summary:average_accuracy", "summary:forgetting")  # in the workspace's table of runs
 HOW_TO_READ = (
-    "One line or bar per stream, strategy and curriculum: the mean over its runs, with their "
-    "standard deviation. Accuracies are shares from 0 to 1."
+    "One line or bar per point, which is all settings but the seed: the mean over its runs, with "
+    "their standard deviation. Accuracies are shares from 0 to 1."
 )
 COSTS = (
     "train_seconds",
@@ -78,7 +78,7 @@ class Dashboard:
 
     def to_json(self) -> dict[str, Any]:
         """Return what is sent to W&B; equal dashboards give equal content."""
-        return {"workspace": _content(self.workspace), "report": _content(self.report)}
+        return {"workspace": private(self.workspace), "report": private(self.report)}
 
     def save(self) -> list[str]:
         """Create both on W&B, and the project if need be; returns their addresses.
@@ -138,7 +138,7 @@ def sections() -> list[Section]:
     ]
     for part in parts:
         for i, panel in enumerate(part.panels):
-            panel._id = f"{part.key}-{i + 1}"  # else drawn at random
+            private(panel, f"{part.key}-{i + 1}")
             panel.layout = wr.Layout(WIDTH * (i % COLUMNS), HEIGHT * (i // COLUMNS), WIDTH, HEIGHT)
     return parts
 
@@ -160,13 +160,21 @@ def _report(entity: str, project: str, name: str) -> wr.Report:
     blocks: list[Any] = [wr.P(HOW_TO_READ)]
     for section in sections():
         runs = wr.Runset(groupby=[f"config.{key}" for key in GROUP_BY])  # of the report's project
-        runs._id = f"{section.key}-runs"
+        private(runs, f"{section.key}-runs")
         blocks += [wr.H2(section.name.capitalize()), wr.P(section.question)]
         blocks.append(wr.PanelGrid(runsets=[runs], panels=list(section.panels)))
     return wr.Report(entity=entity, project=project, title=name, width="fluid", blocks=blocks)
 
 
-def _content(thing: Any) -> dict[str, Any]:
+def private(thing: Any, name: str = "") -> dict[str, Any]:
+    """Give a thing an id, which is drawn at random else, and return what is sent of it.
+
+    All that is used of wandb-workspaces without being promised by it is here, as it is in 0.4.13;
+    ``pyproject.toml`` keeps it below 0.5.
+    """
+    if name:
+        thing._id = name
+        return {}
     text = thing._to_model().model_dump_json(by_alias=True, exclude_none=True)
     content: dict[str, Any] = json.loads(text)
     return content

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 
-from cl_platform.tracking.wandb.schema import GROUP_BY, Where, better, find
+from cl_platform.tracking.schema import Where, better, find
 
 with warnings.catch_warnings():  # it is built on what pydantic calls outdated
     warnings.simplefilter("ignore")
     import wandb_workspaces.reports.v2 as wr
 
+SETTINGS = ("stream.name", "strategy.name", "curriculum.name", "seed")
 MOST_LINES = 50  # per panel; W&B would stop at 10
 
 
@@ -46,7 +47,7 @@ def plane(x: str, y: str) -> wr.ScatterPlot:
 
 def settings_to(*names: str) -> wr.ParallelCoordinatesPlot:
     """Return a line per run from its settings to names of the summary."""
-    settings = [wr.Config(key) for key in (*GROUP_BY, "seed")]
+    settings = [wr.Config(key) for key in SETTINGS]
     columns = [*settings, *map(wr.SummaryMetric, names)]
     return wr.ParallelCoordinatesPlot(
         title="from settings to outcome",

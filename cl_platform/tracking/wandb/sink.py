@@ -1,264 +1,177 @@
-"""Tracking on Weights & Biases, by the names of :mod:`cl_platform.tracking.wandb.schema`."""
+"""Tracking on Weights & Biases, by the names of :mod:`cl_platform.tracking.schema`."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from cl_platform.core.matrix import MASKS, OWN_MASK, Accuracies, AccuracyMatrix, chances
-from cl_platform.core.predictions import unpacked
+from cl_platform.config.tracking import Wandb
 from cl_platform.errors import one_line
-from cl_platform.metrics.matrix_metrics import compute_metrics
-from cl_platform.metrics.prediction_metrics import confusion
-from cl_platform.results.result import Result
 from cl_platform.storage.files import is_remote, location
-from cl_platform.storage.state_store import StateStore
+from cl_platform.tracking.about import About
+from cl_platform.tracking.pictures import as_image
+from cl_platform.tracking.schema import axes, axis_of, goals
+from cl_platform.tracking.schema_sink import SchemaSink
 from cl_platform.tracking.sinks import Background, Event
+from cl_platform.tracking.values import Bars, Confusion, Lines, Table, Value
+from cl_platform.tracking.wandb.artifacts import Artifacts
 from cl_platform.tracking.wandb.login import default_project, quieten, reachable_mode
-from cl_platform.tracking.wandb.pictures import as_image
-from cl_platform.tracking.wandb.schema import axes
 
 Mode = Literal["offline", "online"]
 
 INIT_SECONDS = 10.0
 DATA_DIR = os.environ.get("WANDB_DATA_DIR")  # as the user has set it; W&B's own is in the home
-MOST_CLASSES = 100  # of a confusion matrix
-MOST_OF_TAG, MOST_BARS = 64, 512  # what W&B takes: characters of a tag, bars of a histogram
+ORDER, ACCURACY = "curriculum", "average_accuracy mean"  # columns of a sweep's table
 PATIENCE = 30.0  # for what is still to be uploaded when a run has ended
 
 
 _refused = threading.Event()  # the server did not take a run of this process
 
 
-def background_sink(mode: Mode, out: str | Path, decided: bool = False) -> Background:
+def background_sink(
+    options: Wandb, out: str | Path, decided: bool = False, sweep: str = ""
+) -> Background:
     """Return a W&B sink served by its own thread: the run never waits for it.
 
     Args:
+        options: of the mode ``offline`` or ``online``.
         decided: whether it is known that a server takes runs; see :func:`decided_mode`.
+        sweep: name of the sweep that its runs belong to.
     """
     out = location(out).absolute()  # a strategy may change directory
-    return Background(lambda: WandbSink(mode, out, decided), patience=PATIENCE)
+    assert options.mode != "off"
+    mode: Mode = options.mode
+    made = partial(WandbSink, mode, out, options, decided, sweep)
+    return Background(made, patience=PATIENCE, name="W&B")
 
 
-class WandbSink:
-    """Logs one dictionary per experience, a throttled loss curve, and the matrices at the end.
+class WandbSink(SchemaSink):
+    """Sends what is logged to W&B, or keeps it in files for ``wandb sync``.
 
     Where no server takes it, an online run is kept offline, with one line that says so.
+
+    Args:
+        out: folder of the records.
+        options: what is logged, and how often.
+        decided: whether it is known that a server takes runs; see :func:`decided_mode`.
+        sweep: name of the sweep that its runs belong to.
     """
 
-    def __init__(self, mode: Mode, out: str | Path, decided: bool = False) -> None:
+    library = "wandb"
+
+    def __init__(
+        self,
+        mode: Mode,
+        out: str | Path,
+        options: Wandb | None = None,
+        decided: bool = False,
+        sweep: str = "",
+    ) -> None:
+        self.options = options or Wandb()
+        super().__init__(out, self.options.log_every, sweep)
         quieten()
         self.mode = mode if mode == "offline" or decided else reachable_mode()
-        self.out = out
         self._run: Any = None
-        self._start: Event = {}
-        self._rows: dict[int, Accuracies] = {}  # by the number of experiences learned
-        self._predictions: dict[int, str | None] = {}  # where they are, likewise
-        self._probes: dict[int, dict[str, float]] = {}  # by identity, likewise
-        self._visits: list[int] = []  # unless one experience follows the other
-        self._measured: dict[int, dict[str, float | None]] = {}  # besides rows, likewise
-        self._logged: list[int] = []  # of the rows
-        self._steps_before = 0
-        self._last_total = 0
+        self._artifacts: Artifacts | None = None
 
-    def emit(self, event: Event) -> None:
-        handler = getattr(self, f"_on_{event['event']}", None)
-        if handler is not None:  # a later version may emit more
-            handler(event)
-
-    def close(self) -> None:
-        if self._run is not None:
-            self._run.finish()
-            self._run = None
-
-    def _on_start(self, event: Event) -> None:
-        self._start = event
-        self._visits = [column for column, _ in event["visits"]]
-        config = event["config"]
-        names = {k: config[k]["name"] for k in ("stream", "strategy", "curriculum", "model")}
+    def begin(self, about: About) -> None:
+        given = {name: os.environ.get(f"WANDB_{name.upper()}") for name in ("run_group", "name")}
         self._run = start_run(
             self.mode,
             self.out,
-            group=os.environ.get("WANDB_RUN_GROUP", f"{names['stream']}/{names['strategy']}"),
-            tags=[_short(tag, MOST_OF_TAG) for tag in (*names.values(), event["scenario"])],
-            name=f"{names['strategy']}-{names['curriculum']}-s{config['seed']}",
-            id=event["run_id"],
-            config={**config, "order": event["order"], "scenario": event["scenario"]},
+            group=given["run_group"] or about.group,
+            job_type=os.environ.get("WANDB_JOB_TYPE") or "run",
+            tags=list(about.tags),
+            name=given["name"] or about.name,
+            notes=os.environ.get("WANDB_NOTES"),
+            id=os.environ.get("WANDB_RUN_ID") or about.run_id,  # an agent has given it one
+            config=about.config,
         )
-        for axis in set(axes().values()):
-            self._run.define_metric(axis, hidden=True)
-        for name, axis in axes().items():
-            self._run.define_metric(name, step_metric=axis)
+        define_metrics(self._run)
+        self._artifacts = Artifacts(self._run, location(self.out), self.options, about)
+        self._artifacts.log_code()
 
-    def _on_progress(self, event: Event) -> None:
-        self._last_total = event["total"]
-        step = self._steps_before + event["done"]
-        self._run.log({"train/step": step, "train/loss": event["loss"]})
+    def log(self, axis: str, at: int, values: Mapping[str, Value]) -> None:
+        self._run.log({axis: at, **{name: as_wandb(value) for name, value in values.items()}})
 
-    def _on_evaluated(self, event: Event) -> None:
-        self._steps_before += self._last_total
-        self._last_total = 0
-        self._rows[event["step"]] = event["rows"]["test"]
-        self._measured[event["step"]] = event.get("measured", {})
-        self._predictions[event["step"]] = event.get("predictions")
-        self._probes[event["step"]] = event.get("probes", {})
-        self._log_rows()
-
-    def _on_decided(self, event: Event) -> None:
-        self._visits.append(event["experience"])
-
-    def _on_diagnosed(self, event: Event) -> None:
-        import wandb
-
-        logged: dict[str, Any] = {"experience": event["step"]}
-        for name, value in event["values"].items():
-            if isinstance(value, list):
-                value = wandb.Histogram(np_histogram=bars(value))
-            logged[f"strategy/{name}"] = value
-        self._run.log(logged)
-
-    def _log_rows(self) -> None:
-        """Log the rows that are there, up to the first that is not."""
-        while (k := self._next()) in self._rows:
-            self._logged.append(k)
-            logged = {**(self._row(k) if k else {}), **self._held_out(k)}
-            if logged:
-                self._run.log({"experience": k, **logged})
-
-    def _next(self) -> int:
-        """Return the row to be logged next, by the number of experiences learned."""
-        rows, n = self._start.get("rows"), len(self._logged)
-        if rows is None:
-            return n
-        return int(rows[n]) if n < len(rows) else -1
-
-    def _row(self, k: int) -> dict[str, Any]:
-        """Return what is logged after k experiences."""
-        experiences, visits = self._start["experiences"], self._visits[:k]
-        learned = sum(not e.get("held_out") for e in experiences)
-        columns = range(learned if visits else k)  # of those that come again, all
-        ids = [experiences[j]["identity"] for j in columns]
-        names = [experiences[j]["name"] for j in columns]
-        logged: dict[str, Any] = {}
-        if self._start.get("teacher"):
-            logged["teacher/experience"] = visits[-1] + 1
-        for mask, accuracies in self._rows[k].items():
-            values = {j: accuracies[ids[j]] for j in sorted({*visits}) or columns}
-            logged[f"accuracy/{mask}/average"] = sum(values.values()) / len(values)
-            for j, value in values.items():
-                logged[f"accuracy/{mask}/experience_{j + 1}"] = value
-        measured = self._measured.get(k, {}).items()
-        logged |= {f"plasticity/{n}": value for n, value in measured if value is not None}
-        own = OWN_MASK[self._start["scenario"]]
-        rows = [self._rows[i][own] for i in self._logged]
-        classes = [e["classes"] for e in experiences]
-        chance = chances(own, classes[: len(columns)], 1 + max(map(max, classes)))
-        so_far = AccuracyMatrix.from_rows(
-            rows, ids, names, visits or columns, rows=self._logged, chances=chance
-        )
-        metrics = compute_metrics(so_far)
-        logged |= {f"so_far/{n}": v for n, v in metrics.items() if not math.isnan(v)}
-        address = self._predictions.get(k)
-        return logged | ({} if address is None else self._confusion(address))
-
-    def _confusion(self, address: str) -> dict[str, Any]:
-        """Return the confusion matrix of a row whose predictions are at an address, if any."""
-        import wandb
-
-        labels = self._start.get("labels", ())
-        if not 0 < len(labels) <= MOST_CLASSES:
-            return {}
-        packed = StateStore(location(self.out) / "states").predicted(address)
-        if packed is None:
-            return {}
-        ids = [e["identity"] for e in self._start["experiences"]]
-        counts = confusion(unpacked(packed, ids, labels))
-        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
-        data: list[Any] = [[str(y), str(p), int(n)] for (y, p), n in np.ndenumerate(counts)]
-        drawn = wandb.plot_table(
-            vega_spec_name="wandb/confusion_matrix/v1",
-            data_table=wandb.Table(columns=columns, data=data),
-            fields={str(name): str(name) for name in columns},
-            string_fields={"title": "classes taken for others"},
-        )
-        return {"confusion": drawn}
-
-    def _held_out(self, k: int) -> dict[str, Any]:
-        """Return what is logged of columns held out, and of probes, before training as well."""
-        place = {e["identity"]: j for j, e in enumerate(self._start["experiences"], 1)}
-        held = [e["identity"] for e in self._start["experiences"] if e.get("held_out")]
-        found = {
-            f"held_out/{mask}": {identity: accuracies[identity] for identity in held}
-            for mask, accuracies in self._rows[k].items()
-        }
-        logged: dict[str, Any] = {}
-        for name, row in {**found, "probe": self._probes.get(k, {})}.items():
-            if row:
-                logged[f"{name}/average"] = sum(row.values()) / len(row)
-                logged |= {f"{name}/column_{place[i]}": value for i, value in row.items()}
-        return logged
-
-    def _on_end(self, event: Event) -> None:
-        result = Result.from_json(event["result"])
-        self._visits = [experience for experience, _ in result.visits]
-        # What nothing was evaluated for: the run had ended before, or one state stands for all.
-        for i, k in enumerate(result.matrix.rows):
-            if k not in self._logged:
-                self._predictions[k] = result.kept[i] if result.kept else None
-                self._rows[k] = {
-                    mask: dict(zip(matrix.experience_ids, matrix.values[i].tolist(), strict=True))
-                    for mask, matrix in result.matrices.items()
-                }
-                self._measured[k] = {name: values[i] for name, values in result.plasticity.items()}
-                if result.probes is not None:
-                    row = zip(result.probes.experience_ids, result.probes.tolist()[i], strict=True)
-                    self._probes[k] = {name: v for name, v in row if not math.isnan(v)}
-        self._log_rows()
-        for name, value in result.metrics.items():
+    def conclude(self, values: Mapping[str, float | str]) -> None:
+        for name, value in values.items():
             self._run.summary[name] = value
-        for name, value in result.cost.items():
-            self._run.summary[f"cost/{name}"] = value
-        self._log_matrices(result)
 
-    def _log_matrices(self, result: Result) -> None:
-        import wandb
+    def end(self, failed: bool) -> None:
+        if self._artifacts is not None:
+            self._artifacts.log_last()
+        self._run.finish(exit_code=1 if failed else 0)
 
-        logged: dict[str, Any] = {"experience": len(result.matrix.visits)}
-        for mask in [m for m in MASKS if m in result.matrices]:
-            matrix = result.matrices[mask]
-            names = [f"{j}: {name}" for j, name in enumerate(matrix.names, 1)]
-            columns: list[str | int] = ["after", *names]
-            rows: list[Any] = [[k, *r] for k, r in zip(matrix.rows, matrix.tolist(), strict=True)]
-            logged[f"matrix/{mask}"] = wandb.Table(columns=columns, data=rows)
-        logged["matrix/heat_map"] = wandb.Image(as_image(result.plot_matrix()))
-        self._run.log(logged)
-
-    def _on_failed(self, event: Event) -> None:
-        self._run.summary["error"] = event["error"]
-        self._run.finish(exit_code=1)
-        self._run = None
+    def _on_saved(self, event: Event) -> None:
+        if self._artifacts is not None:
+            self._artifacts.take(event)
 
 
-def bars(values: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return a histogram with a bar for each value, from 0: heights (n,) and edges (n + 1,).
+def define_metrics(run: Any) -> None:
+    """Tell W&B what names are drawn against, and which direction of them is better."""
+    for axis in set(axes().values()):
+        run.define_metric(axis, hidden=True)
+    for name, axis in axes().items():
+        run.define_metric(name, step_metric=axis)
+    for name, direction in goals().items():
+        best = "max" if direction == "more" else "min"  # a `goal` is not taken any more
+        run.define_metric(name, summary=f"{best},last", step_metric=axis_of(name))
 
-    Where W&B takes fewer, a bar is the sum of several values in a row.
-    """
-    width = -(-len(values) // MOST_BARS)
-    edges = np.append(np.arange(0, len(values), width), len(values))
-    return np.add.reduceat(np.asarray(values), edges[:-1]), edges
+
+def as_wandb(value: Value) -> Any:
+    """Return a value as W&B takes it."""
+    if isinstance(value, int | float):
+        return value
+    import wandb
+
+    if isinstance(value, Bars):
+        return wandb.Histogram(np_histogram=value.histogram())
+    if isinstance(value, Table):
+        return wandb.Table(columns=list(value.columns), data=list(value.rows))
+    if isinstance(value, Lines):
+        return _line_series(value)
+    if isinstance(value, Confusion):
+        return _confusion(value.counts)
+    return wandb.Image(as_image(value.figure))
 
 
-def _short(text: str, most: int) -> str:
-    """Return a text of at most `most` characters; the end of a name says more than its path."""
-    return text if len(text) <= most else f"...{text[3 - most :]}"
+def _confusion(counts: np.ndarray) -> Any:
+    """Return W&B's own chart of a confusion matrix."""
+    import wandb
+
+    columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+    data: list[Any] = [[str(y), str(p), int(n)] for (y, p), n in np.ndenumerate(counts)]
+    return wandb.plot_table(
+        vega_spec_name="wandb/confusion_matrix/v1",
+        data_table=wandb.Table(columns=columns, data=data),
+        fields={str(name): str(name) for name in columns},
+        string_fields={"title": "classes taken for others"},
+    )
+
+
+def _line_series(lines: Lines) -> Any:
+    """Return a chart of W&B's own, whose points are where a curve has a value."""
+    import wandb
+
+    points = {
+        name: [(x, y) for x, y in zip(lines.at, ys, strict=True) if y is not None]
+        for name, ys in lines.curves.items()
+    }
+    return wandb.plot.line_series(
+        [[x for x, _ in each] for each in points.values()],
+        [[y for _, y in each] for each in points.values()],
+        list(points),
+        title=lines.title,
+        xname=lines.axis,
+    )
 
 
 def decided_mode(out: str | Path, group: str) -> Mode:
@@ -331,6 +244,18 @@ def local_folder(out: str | Path) -> str | None:
     return str(folder)
 
 
+def _bar_per_point(columns: list[str], rows: list[list[Any]]) -> Any:
+    """Return a chart of W&B's own with the mean accuracy of each point, the best first."""
+    import wandb
+
+    value = columns.index(ACCURACY)
+    axes_of_points = columns[: columns.index("runs")]
+    points = [[" ".join(map(str, row[: len(axes_of_points)])), row[value]] for row in rows]
+    points.sort(key=lambda point: -point[1])
+    table = wandb.Table(columns=["point", ACCURACY], data=list(points))
+    return wandb.plot.bar(table, "point", ACCURACY, title="mean accuracy by point")
+
+
 def _summary(group: str) -> dict[str, str]:
     return {"group": group, "job_type": "summary", "name": group, "id": f"{group}-summary"}
 
@@ -347,6 +272,9 @@ def log_sweep(
     import wandb
 
     run = start_run(mode, out, **_summary(group))
-    pictures = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
-    run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(rows)), **pictures})
+    shown = {f"sweep/{name}": wandb.Image(as_image(f)) for name, f in figures.items()}
+    cells = [list(row) for row in rows]
+    if {ORDER, ACCURACY} <= {*columns} and len({row[columns.index(ORDER)] for row in cells}) > 1:
+        shown["sweep/orders"] = _bar_per_point(columns, cells)
+    run.log({"sweep/results": wandb.Table(columns=list(columns), data=list(cells)), **shown})
     run.finish()

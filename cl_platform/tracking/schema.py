@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cl_platform.core.matrix import MASKS
-from cl_platform.metrics.registry import find_metric
+from cl_platform.metrics.registry import find_metric, metrics
 
 Where = Literal["config", "history", "summary", "sweep"]
-GROUP_BY = ("stream.name", "strategy.name", "curriculum.name")  # what is left differs by seed
+GROUP_BY = ("point",)  # what is left differs by seed
 
 PATTERNS = {
     "<mask>": f"({'|'.join(MASKS)})",
@@ -21,6 +21,7 @@ PATTERNS = {
     "<metric>": r"[\w.]+",
     "<name>": r"\w+",
     "<j>": r"[1-9]\d*",
+    "[_table]": "(_table)?",  # W&B keeps what a chart is drawn of under such a name
 }
 
 
@@ -40,7 +41,7 @@ class Logged:
     better: Literal["", "more", "less", "by metric"] = ""
 
     def matches(self, name: str) -> bool:
-        parts = re.split(r"(<\w+>)", self.name)
+        parts = re.split(r"(<\w+>|\[_table\])", self.name)
         pattern = "".join(PATTERNS.get(part, re.escape(part)) for part in parts)
         return re.fullmatch(pattern, name) is not None
 
@@ -50,6 +51,12 @@ SCHEMA = (
         "config", "<name>", "every setting, nested as in `config.json`: `strategy.name`, `seed`"
     ),
     Logged("config", "order", "experiences (or classes) in the order of learning"),
+    Logged(
+        "config",
+        "point",
+        "stream, strategy, curriculum and every setting that is no default, but the seed",
+    ),
+    Logged("config", "sweep", "in a sweep: its name"),
     Logged("config", "scenario", "`class`, `task` or `domain`"),
     Logged("history", "experience", "how many experiences, or slices of a teacher, are learned"),
     Logged(
@@ -75,9 +82,9 @@ SCHEMA = (
     ),
     Logged(
         "history",
-        "confusion_table",
+        "confusion[_table]",
         "with predictions kept, of 100 classes at most: the confusion matrix of all test samples "
-        "after each experience, own mask, drawn as the chart `confusion`",
+        "after each experience, own mask, as a chart",
     ),
     Logged(
         "history",
@@ -126,23 +133,58 @@ SCHEMA = (
         "what the strategy reports after an experience: a number, or a list as a histogram",
         "experience",
     ),
-    Logged("history", "train/step", "steps trained in this session"),
+    Logged(
+        "history",
+        "memory/samples",
+        "samples that replay memories hold after an experience",
+        "experience",
+    ),
+    Logged(
+        "history",
+        "memory/by_class",
+        "of each class, as a histogram",
+        "experience",
+    ),
+    Logged("history", "train/step", "batches learned since the run began"),
     Logged(
         "history",
         "train/loss",
-        "mean loss since the last look, at most about once a second",
+        "mean loss of the last steps, every `log_every` steps and at the end of an experience",
         "train/step",
         "less",
+    ),
+    Logged("history", "train/learning_rate", "of the last step", "train/step"),
+    Logged(
+        "history",
+        "train/gradient_norm",
+        "with `gradient_norm`: mean norm of the gradient of these steps, after clipping",
+        "train/step",
+    ),
+    Logged("history", "train/epoch", "within the experience, from 1", "train/step"),
+    Logged("history", "train/samples", "samples shown since the run began", "train/step"),
+    Logged(
+        "history",
+        "within/experience_<j>",
+        "with `evaluate_every`: accuracy on the j-th experience in the midst of training",
+        "train/step",
+        "more",
     ),
     Logged(
         "history",
         "matrix/<mask>",
-        "at the end: the accuracy matrix as a table; row 0 is before training",
+        "the accuracy matrix as a table, row 0 is before training: under the scenario's own mask "
+        "after each experience, under all at the end",
     ),
     Logged(
         "history",
         "matrix/heat_map",
-        "at the end: the matrix under the scenario's own mask as a picture",
+        "the matrix under the scenario's own mask as a picture, at most twice a minute and at the "
+        "end",
+    ),
+    Logged(
+        "history",
+        "matrix/curves[_table]",
+        "at the end: a chart of the accuracy on each experience from when it is learned",
     ),
     Logged(
         "summary",
@@ -160,6 +202,7 @@ SCHEMA = (
         "mean and standard deviation over seeds by point of the other axes, as a table",
     ),
     Logged("sweep", "sweep/order_sensitivity", "what the order changed, as a picture"),
+    Logged("sweep", "sweep/orders[_table]", "of several orders: a chart of the accuracy by point"),
 )
 
 
@@ -171,8 +214,29 @@ def find(where: Where, name: str) -> Logged | None:
 
 def axes() -> dict[str, str]:
     """Return the axis of what has a history, by name or by prefix and ``*`` as W&B takes them."""
-    drawn = [row for row in SCHEMA if row.by]
-    return {re.sub(r"/[^/]*<.*", "/*", row.name): row.by for row in drawn}
+    return {_glob(row.name): row.by for row in SCHEMA if row.by}
+
+
+def goals() -> dict[str, str]:
+    """Return ``more`` or ``less`` by the names that W&B is told of one by one: it takes no goal for
+    a prefix."""
+    rows = [row for row in SCHEMA if row.where == "history" and "<" not in row.name]
+    found: dict[str, str] = {row.name: row.better for row in rows if row.better}
+    for name, metric in metrics().items():
+        if metric.computed_from == "matrix" and metric.direction != "none":
+            found |= {f"so_far/{name}": metric.direction}
+    return found
+
+
+def axis_of(name: str) -> str:
+    """Return what a name of the history is drawn against."""
+    row = find("history", name)
+    return row.by if row else ""
+
+
+def _glob(name: str) -> str:
+    """Return a name as W&B takes it: what comes in many forms as a prefix and ``*``."""
+    return re.sub(r"/[^/]*<.*", "/*", name)
 
 
 def better(where: Where, name: str) -> str:

@@ -1,0 +1,1 @@
+"""Sinks of libraries, one short file each; all receive the names of the schema."""
