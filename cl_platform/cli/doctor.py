@@ -212,7 +212,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     text += ["", "extras"]
     for name, extra in found["extras"].items():
         state = f"missing: {', '.join(extra['missing'])}" if extra["missing"] else "installed"
-        line = f"  {name:<11}{extra['purpose']:<33}{state}"
+        line = f"  {name:<12}{extra['purpose']:<33}{state}"
         text += wrap(line, 80, subsequent_indent=" " * 48)
     absent = [name for name, extra in found["extras"].items() if extra["missing"]]
     if absent:

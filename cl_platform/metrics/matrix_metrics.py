@@ -305,8 +305,18 @@ def compute_metrics(
     for matrix in matrices.values():  # a metric that sorts in place would change the others
         matrix.values.flags.writeable = False
     if chosen is None:
-        chosen = metrics("matrix") | (metrics("held_out") if r.held_out else {})
-    return {name: value(m, matrices[m.columns]) for name, m in chosen.items()}
+        chosen = of_matrix(r)
+    found = {name: value(m, matrices[m.columns]) for name, m in chosen.items()}
+    return {
+        name: v
+        for name, v in found.items()
+        if chosen[name].computed_from != "chance" or not math.isnan(v)
+    }
+
+
+def of_matrix(r: AccuracyMatrix) -> dict[str, Metric]:
+    """Return the registered metrics that a matrix has, by name."""
+    return metrics("matrix") | metrics("chance") | (metrics("held_out") if r.held_out else {})
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from cl_platform.core.matrix import AccuracyMatrix, Mask
 from cl_platform.core.predictions import Predictions
-from cl_platform.metrics.matrix_metrics import compute_metrics, guarded
+from cl_platform.metrics.matrix_metrics import compute_metrics, guarded, of_matrix
 from cl_platform.metrics.plasticity import Values
 from cl_platform.metrics.registry import Input, Metric, metrics
 from cl_platform.metrics.stability_gap import Curves
@@ -74,9 +74,9 @@ def measured(
             prefix = ("" if split == "test" else f"{split}/") + (
                 "" if mask == found.own else f"{mask}/"
             )
-            wanted = chosen("matrix") | (chosen("held_out") if matrix.held_out else {})
-            of_matrix = compute_metrics(matrix, wanted, value)
-            values |= {prefix + name: v for name, v in of_matrix.items()}
+            wanted = {n: m for n, m in of_matrix(matrix).items() if only in (None, m)}
+            found_there = compute_metrics(matrix, wanted, value)
+            values |= {prefix + name: v for name, v in found_there.items()}
     for kind, given in found.others().items():
         # A curve has no columns: it is about what was learned so far.
         trained = given if kind == "curve" else given.trained()

@@ -20,7 +20,7 @@ from cl_platform.metrics.registry import metric
 CLIMB = "Srinivasan et al. 2022 (CLiMB), section 3"
 
 
-@metric(title="normalised forgetting", direction="less", source=CLIMB)
+@metric(title="normalised forgetting", direction="less", source=CLIMB, computed_from="chance")
 def normalised_forgetting(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of (R[j, j] - R[T, j]) / (R[j, j] - c_j): 1 is back at chance."""
     columns, rows = r.learned()

@@ -20,6 +20,7 @@ from cl_platform.errors import BadInput
 Direction = Literal["more", "less", "none"]
 Input = Literal[
     "matrix",
+    "chance",
     "held_out",
     "references",
     "calibration",
@@ -45,7 +46,8 @@ class Metric:
         direction: which is better; ``none`` where neither is, or where nobody has said so.
         unit: of its values: ``fraction`` (shown in %), ``s``, ``FLOP``, ``B`` or any other text.
         source: who defined it.
-        computed_from: ``matrix`` alone, the same where columns are ``held_out``, the matrix and
+        computed_from: ``matrix`` alone, the same where it is defined by ``chance`` (left out of
+            results where it is nan) or where columns are ``held_out``, the matrix and
             ``references``, the ``predictions`` for all test samples
             (:class:`cl_platform.core.predictions.Predictions`), what is measured of ``states``, a
             value per row, or something else.
@@ -70,7 +72,7 @@ class Metric:
     @property
     def masks(self) -> Literal["every", "own", "none"]:
         """The masks that it is computed under: every one, the scenario's own, or none."""
-        if self.computed_from in ("matrix", "held_out", "references"):
+        if self.computed_from in ("matrix", "chance", "held_out", "references"):
             return "every"
         return "none" if self.computed_from in ("cost", "states") else "own"
 

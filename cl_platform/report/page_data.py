@@ -12,8 +12,8 @@ import numpy as np
 from cl_platform.core.matrix import evenly
 from cl_platform.metrics.statistics import Interval
 from cl_platform.metrics.zero_shot import adapted_and_held_out
-from cl_platform.report.confusions import confusions
 from cl_platform.report.leaderboard import Measure, Row, shown_axes
+from cl_platform.report.measured.confusions import confusions
 from cl_platform.report.runs import Runs
 from cl_platform.results.load import flat
 from cl_platform.results.result import Result

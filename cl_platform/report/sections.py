@@ -16,9 +16,10 @@ from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
 from cl_platform.core.order.affinity import reciprocity
 from cl_platform.metrics.registry import metrics
-from cl_platform.report import budgets, states, teachers
+from cl_platform.report import teachers
 from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.measured import budgets, states
 from cl_platform.report.orders import page as orders_page
 from cl_platform.report.orders.study import studies
 from cl_platform.report.page import chart, choice, document, figure, paragraph, table

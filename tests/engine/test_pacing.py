@@ -14,7 +14,7 @@ from torch import Tensor
 
 import cl_platform as clp
 from cl_platform import Batch, Pacing
-from cl_platform.config.run_config import parse_config
+from cl_platform.config.run_config import BESIDE_TRAINING, parse_config
 from cl_platform.core.digests import digest
 from cl_platform.core.order.pacing import UNTRAINED
 from cl_platform.engine import fold as folds
@@ -93,8 +93,9 @@ def test_without_a_pacing_nothing_of_it_is_in_keys_and_runs() -> None:
     config = parse_config(SMALL)
     plan = planner(config)
     facts = planner._cache["facts"]
-    settings = {k: v for k, v in config.model_dump().items() if k not in ("stream", "curriculum")}
-    assert settings.pop("pacing") is None
+    beside = ("stream", "curriculum", "evaluate", *BESIDE_TRAINING)
+    settings = {k: v for k, v in config.model_dump().items() if k not in beside}
+    assert (settings.pop("pacing"), settings.pop("boundaries")) == (None, "known")
     (of_stream,) = facts.values()
     assert plan.keys[0] == digest("state", settings, of_stream, plan.code)
     assert plan.keys[1] == digest(plan.keys[0], plan.stream[0].identity)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cl_platform.core.matrix import AccuracyMatrix, chances
-from cl_platform.metrics.matrix_metrics import compute_metrics, value_of
+from cl_platform.metrics.matrix_metrics import compute_metrics, guarded
 from cl_platform.metrics.normalised import (
     low_shot_transfer,
     normalised_forgetting,
@@ -83,11 +83,11 @@ def test_what_is_not_above_chance_is_said_and_normalises_nothing(
 ) -> None:
     metric = find_metric("normalised_transfer")
     r = two([0.5, 0.5], [0.62, 0.5], [0.56, 0.62])
-    assert math.isnan(value_of(metric, r, {"b": 0.4}))
-    assert math.isnan(value_of(metric, r, {"b": 0.5}))
+    assert math.isnan(guarded(metric, r, {"b": 0.4}))
+    assert math.isnan(guarded(metric, r, {"b": 0.5}))
     (line,) = capsys.readouterr().err.splitlines()
     assert "'normalised_transfer' is nan: an experience is learned alone" in line
-    assert math.isnan(value_of(metric, r, {}))  # no reference, and so no word of it
+    assert math.isnan(guarded(metric, r, {}))  # no reference, and so no word of it
     assert math.isnan(normalised_forgetting(AccuracyMatrix(MTIL)))  # no chance is known
     assert math.isnan(normalised_forgetting(two([0.5, 0.5], [0.4, 0.5], [0.5, 0.9])))
     one_class = two([1, 1], [1, 1], [1, 1], chances=(1.0, 1.0))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cl_platform.report.budgets import sections
 from cl_platform.report.leaderboard import rows_of
+from cl_platform.report.measured.budgets import sections
+from cl_platform.report.measured.states import curves
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
-from cl_platform.report.states import curves
 from tests.helpers.report_runs import changed, one_run, put
 
 MEASURED = {"active_units": [0.5, 0.4, 0.3, 0.2], "dead_units": [0.0, None, 0.1, 0.2]}

@@ -12,8 +12,8 @@ import pytest
 
 import cl_platform as clp
 from cl_platform.metrics.prediction_metrics import confusion
-from cl_platform.report import confusions as module
-from cl_platform.report.confusions import confusions
+from cl_platform.report.measured import confusions as module
+from cl_platform.report.measured.confusions import confusions
 from cl_platform.report.render import render
 from cl_platform.report.runs import read_runs
 

@@ -26,7 +26,8 @@ class KeptPredictions:
         identities = sorted({e.identity for e in scored})
         self._scoring = digest(identities, plan.evaluator)[:8]  # on what and by what
         samples = sum(len(e.test) for e in scored)
-        self._size = row_bytes(samples, plan.stream.n_classes, store.predictions == "scores")
+        size = row_bytes(samples, plan.stream.n_classes, store.predictions == "scores")
+        self._size = max(1, size)  # there may be no test data
         self._room = int(store.prediction_budget // self._size)
         self.packed: dict[str, dict[str, Any]] = {}
         self.follow(plan)
