@@ -92,6 +92,7 @@ def cluster(folder: Path) -> Iterator[None]:
 def here(folder: Path, clp: Clp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "weighted_replay", raising=False)  # of another folder
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:

@@ -37,7 +37,7 @@ from cl_platform.errors import one_line
 from cl_platform.storage.files import append, is_remote, read_bytes, write_atomic
 
 Event = dict[str, Any]
-THROTTLED = ("progress", "within", "saved")  # what the log has no use for
+UNLOGGED = ("progress", "within", "saved", "remembered")  # what the log has no use for
 
 
 class Sink(Protocol):
@@ -90,7 +90,7 @@ class EventLog:
         self._identities: list[str] = []
 
     def emit(self, event: Event) -> None:
-        if event["event"] in THROTTLED:
+        if event["event"] in UNLOGGED:
             return
         if event["event"] == "start":
             self._identities = [e["identity"] for e in event.get("experiences", ())]

@@ -73,7 +73,7 @@ def test_a_full_disk_loses_nothing(clp: Clp, tmp_path: Path) -> None:
     assert "cannot write" in err
     assert len(err.splitlines()) == 1
     files = [f for f in tmp_path.rglob("*") if f.is_file()]
-    assert {f.suffix for f in files} <= {".json", ".jsonl"}
+    assert {f.suffix for f in files} <= {".json", ".jsonl", ".predictions"}
     assert not [f for f in files if f.name.startswith(".")]
     code, out, _ = clp("run", "--json")
     assert code == 0
