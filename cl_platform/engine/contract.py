@@ -236,7 +236,7 @@ def _resumes(plan: Plan) -> None:
     undisturbed = _trained(plan)
     for k in range(1, len(plan.steps)):
         with tempfile.TemporaryDirectory() as folder:
-            store = StateStore(Path(folder))
+            store = StateStore(Path(folder), predictions="none")
             store.save(plan.keys[k], undisturbed.states[k], None)
             for key, record in zip(plan.keys[: k + 1], undisturbed.records, strict=False):
                 store.save_record(key, record)

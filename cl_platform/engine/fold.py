@@ -529,8 +529,8 @@ class Fold:
             {**before.measured, **measured},
             {**before.measures, **self.plan.measures},
         )
+        self.predictions.keep(k, scores["test"].predictions)  # a record says that it is whole
         self.store.save_record(self.plan.keys[k], self.records[k])
-        self.predictions.keep(k, scores["test"].predictions)
         self._emit_row(k, reused=False)
 
     def _measured(self) -> dict[str, Measured]:
