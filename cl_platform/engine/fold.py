@@ -100,6 +100,7 @@ class Fold:
         self.splits: tuple[Split, ...] = ("test", "validation") if validated else ("test",)
         self.predictions = KeptPredictions(plan, store)
         self.trained = 0
+        self._counted = (1, {"steps": 0, "samples": 0})  # up to which step, and of those before it
         self.position = -1  # before the beginning
         self._unsaved = 0.0
         self._saved: str | None = None
@@ -332,7 +333,7 @@ class Fold:
         if plan.config.ema:
             average = WeightAverage(plan.config.ema, self.state.average)
 
-        before = {n: self._before(k, n) for n in ("steps", "samples")}
+        before = self._before(k)
         sizes = epoch_sizes(len(data), config.epochs, paced)
         batches = batches_of(sizes, config.batch_size)
         course = {"batches": batches, "sizes": sizes, "batch_size": config.batch_size}
@@ -428,9 +429,16 @@ class Fold:
             )
             self.store.save_record(plan.keys[k], self.records[k])
 
-    def _before(self, k: int, name: str) -> int:
-        """Return what the steps before the k-th one cost in all."""
-        return int(sum(record.cost.get(name, 0.0) for record in self.records[:k]))
+    def _before(self, k: int) -> dict[str, int]:
+        """Return the steps and samples of all before the k-th step; kept up, not added anew."""
+        if k < self._counted[0]:
+            self._counted = (1, {"steps": 0, "samples": 0})
+        first, counts = self._counted
+        for record in self.records[first:k]:
+            for name in counts:
+                counts[name] += int(record.cost.get(name, 0))
+        self._counted = (k, counts)
+        return dict(counts)
 
     def _validated(self) -> list[float]:
         """Return the record of what was learned so far, for a strategy that goes by it."""
