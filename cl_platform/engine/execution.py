@@ -230,6 +230,7 @@ def _restoring(plan: Plan) -> Iterator[None]:
 def _introduction(plan: Plan) -> dict[str, Any]:
     config = plan.config.model_dump(mode="json")
     given = {label: c for c, label in enumerate(plan.labels)}
+    held_out = {*plan.stream.held_out}
     return {
         "run_id": plan.run_id,
         "config": config,
@@ -243,7 +244,7 @@ def _introduction(plan: Plan) -> dict[str, Any]:
                 "task": e.task,
                 "classes": sorted(given[c] for c in e.classes),  # as the stream numbers them
                 "test_samples": len(e.test),
-                **({"held_out": True} if i in plan.stream.held_out else {}),
+                **({"held_out": True} if i in held_out else {}),
             }
             for i, e in enumerate(plan.stream.scored)
         ],
@@ -275,6 +276,7 @@ def result_of(
     matrices = _matrices(plan, records, n)
     by_class = np.array([r.class_accuracy for r in _by_row(plan, records, n)], np.float64)
     kept = _by_row(plan, [*map(fold.predictions.address, range(len(records)))], n) if fold else []
+    curves = _curves(plan, records, n)
     result = Result(
         **_introduction(plan),
         matrices=matrices["test"],
@@ -287,7 +289,7 @@ def result_of(
         calibration=_calibration(plan, records, n),
         class_accuracy=by_class[:, list(plan.labels)],  # as the stream numbers them
         anytime=_anytime(records),
-        anytime_by_experience=_curves(plan, records, n).values,
+        anytime_by_experience=curves.values,
         plasticity=_plasticity(plan, records, n),
         probes=_probes(plan, records, n),
         rows=plan.rows(n) if plan.config.evaluate != 1 else [],
@@ -295,8 +297,8 @@ def result_of(
         labels=[] if plan.labels == (*range(len(plan.labels)),) else [*plan.labels],
         memory=fold.predictions.packed if fold else {},
     )
-    curves = _curves(plan, records, n) if result.anytime else None
-    metrics = measured(replace(result.measurements(), curves=curves))
+    measurements = replace(result.measurements(), curves=curves if result.anytime else None)
+    metrics = measured(measurements)
     if (
         folder is not None
         and fold is not None

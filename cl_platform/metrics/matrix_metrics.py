@@ -55,17 +55,17 @@ def accuracy_so_far(r: AccuracyMatrix) -> list[float]:
 @metric(title="forgetting", direction="less", source="Chaudhry et al. 2018 (RWalk), eq. 3")
 def forgetting(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of max_{1 <= i < T} R[i, j] - R[T, j]; may be negative."""
-    earlier = _earlier(r)[0]
-    if not len(earlier):
+    before = earlier(r)[0]
+    if not len(before):
         return float("nan")
-    best = r.values[1:-1, earlier].max(axis=0)
-    return _mean(best - r.values[-1, earlier])
+    best = r.values[1:-1, before].max(axis=0)
+    return _mean(best - r.values[-1, before])
 
 
 @metric(title="forgetting since learned", direction="less", source="avalanche-lib")
 def forgetting_since_learned(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of R[j, j] - R[T, j]: backward transfer with its sign turned."""
-    columns, rows = _earlier(r)
+    columns, rows = earlier(r)
     return _mean(r.values[rows, columns] - r.values[-1, columns])
 
 
@@ -76,8 +76,8 @@ def forgetting_since_learned(r: AccuracyMatrix) -> float:
 )
 def forgetting_from_best(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of max_{1 <= i <= T} R[i, j] - R[T, j]; never negative."""
-    earlier = _earlier(r)[0]
-    return _mean(r.values[1:, earlier].max(axis=0) - r.values[-1, earlier])
+    before = earlier(r)[0]
+    return _mean(r.values[1:, before].max(axis=0) - r.values[-1, before])
 
 
 @metric(
@@ -102,7 +102,7 @@ def forgetting_consecutive(r: AccuracyMatrix) -> float:
 @metric(title="backward transfer", direction="more", source="Lopez-Paz & Ranzato 2017, eq. 3")
 def backward_transfer(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of R[T, j] - R[j, j]."""
-    columns, rows = _earlier(r)
+    columns, rows = earlier(r)
     return _mean(r.values[-1, columns] - r.values[rows, columns])
 
 
@@ -242,7 +242,7 @@ def anytime_accuracy(curve: Sequence[Sequence[float]]) -> float:
     return float(np.average(accuracy, weights=np.diff(samples, prepend=0)))
 
 
-def _earlier(r: AccuracyMatrix) -> tuple[np.ndarray, np.ndarray]:
+def earlier(r: AccuracyMatrix) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns learned before the last step, and the row after each."""
     columns, rows = r.learned()
     before = rows < len(r.rows) - 1

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cl_platform.core.matrix import AccuracyMatrix
+from cl_platform.metrics.matrix_metrics import earlier
 from cl_platform.metrics.registry import metric
 
 CLIMB = "Srinivasan et al. 2022 (CLiMB), section 3"
@@ -23,9 +24,7 @@ CLIMB = "Srinivasan et al. 2022 (CLiMB), section 3"
 @metric(title="normalised forgetting", direction="less", source=CLIMB, computed_from="chance")
 def normalised_forgetting(r: AccuracyMatrix) -> float:
     """Return the mean over j < T of (R[j, j] - R[T, j]) / (R[j, j] - c_j): 1 is back at chance."""
-    columns, rows = r.learned()
-    before = rows < len(r.rows) - 1
-    columns, rows = columns[before], rows[before]
+    columns, rows = earlier(r)
     learned, now = r.values[rows, columns], r.values[-1, columns]
     if r.chances and (learned <= np.array(r.chances)[columns]).any():
         return math.nan  # without a line: it is computed for every run, asked for or not
