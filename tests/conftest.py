@@ -6,6 +6,7 @@ import json
 import os
 import random
 import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+
+from cl_platform.errors import say_once
 
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -56,6 +59,20 @@ def _global_generators() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _lines_said_once() -> None:
+    """What is said once in a process is said once in each test."""
+    say_once.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _import_path() -> Iterator[None]:
+    """The folders of a test, which named its own modules there, are searched by no other."""
+    before = [*sys.path]
+    yield
+    sys.path[:] = before
 
 
 def _environment() -> Iterator[None]:

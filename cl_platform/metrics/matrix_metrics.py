@@ -17,17 +17,15 @@ A new metric is a function of the matrix with :func:`cl_platform.metrics.registr
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.core.predictions import NotKept
-from cl_platform.errors import BadInput, one_line
+from cl_platform.errors import BadInput, one_line, say_once
 from cl_platform.metrics.registry import Metric, metric, metrics
 
 
@@ -273,7 +271,7 @@ def guarded(metric: Metric, *given: Any) -> float:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a user's metric raises
-        _warn_once(f"metric {metric.name!r} is nan: {one_line(error)}")
+        say_once(f"metric {metric.name!r} is nan: {one_line(error)}")
         return math.nan
 
 
@@ -317,11 +315,6 @@ def compute_metrics(
 def of_matrix(r: AccuracyMatrix) -> dict[str, Metric]:
     """Return the registered metrics that a matrix has, by name."""
     return metrics("matrix") | metrics("chance") | (metrics("held_out") if r.held_out else {})
-
-
-@cache
-def _warn_once(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _reference(r: AccuracyMatrix, accuracies: Mapping[str, float]) -> np.ndarray:

@@ -19,7 +19,7 @@ from cl_platform.cli.app import overridden
 from cl_platform.config.registry import load
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.planner import make_plan
-from cl_platform.errors import BadInput, ClpError, say_once
+from cl_platform.errors import BadInput, ClpError
 from cl_platform.models.adopted import Adopted
 from cl_platform.models.features import Features, features_home
 from cl_platform.models.hub import text_weights
@@ -184,7 +184,6 @@ def test_sizes_and_channels_of_transformers(tmp_path: Path) -> None:
 
 
 def test_random_weights_are_the_default_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    say_once.cache_clear()
     for _ in range(2):
         network("timm:test_resnet", (1, 8, 8))
         network("timm:test_vit", (1, 8, 8))
@@ -324,7 +323,6 @@ def test_texts_and_images_are_told_apart(tmp_path: Path) -> None:
 
 def test_from_the_command_line(clp: Callable[..., tuple[int, str, str]]) -> None:
     model = ("--model", "timm:test_vit", "--set", "model.size=32", "--strategy", "ncm")
-    say_once.cache_clear()
     code, out, err = clp("run", *model, "--stream", "split-digits")
     assert code == 0, err
     assert "timm:test_vit has random weights" in err

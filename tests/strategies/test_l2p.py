@@ -16,7 +16,7 @@ from cl_platform import Batch
 from cl_platform.config.run_config import parse_config
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.planner import make_plan
-from cl_platform.errors import ClpError, say_once
+from cl_platform.errors import ClpError
 from cl_platform.models.backbone import Backbone, Projection, Tokens
 from cl_platform.storage.state_store import StateStore
 from cl_platform.tracking.sinks import Trackers
@@ -147,7 +147,6 @@ def test_a_sample_is_predicted_alike_in_every_batch() -> None:
 
 
 def test_the_vote_of_a_batch_depends_on_it_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    say_once.cache_clear()
     fold = fold_of(L2PBatchVote(pool_size=12, selected=2), steps=2)
     assert "l2p-batch-vote: predictions depend on the other" in capsys.readouterr().err
     strategy, x = fold.strategy, a_batch(fold).x

@@ -43,8 +43,7 @@ def my_stream(clp: Clp, tmp_path: Path) -> Callable[..., list[str]]:
         sys.path.insert(0, str(tmp_path))
         return ["rank", "--stream", f"{module}:named", "--set", f"stream.names={json.dumps(names)}"]
 
-    yield arguments
-    sys.path[:] = [p for p in sys.path if p != str(tmp_path)]
+    return arguments
 
 
 def document(clp: Clp, *arguments: str) -> dict:
@@ -377,10 +376,7 @@ def test_an_encoder_that_fails_is_one_line(clp: Clp, tmp_path: Path, encode: str
         f"def mine():\n    def encode(raw):\n        {encode}\n    return encode\n"
     )
     sys.path.insert(0, str(tmp_path))
-    try:
-        code, out, err = clp(*BLOBS, "--set", f"curriculum.encoder={module}:mine")
-    finally:
-        sys.path.remove(str(tmp_path))
+    code, out, err = clp(*BLOBS, "--set", f"curriculum.encoder={module}:mine")
     assert code in (1, 2)
     assert out == ""
     assert "encoder" in err
