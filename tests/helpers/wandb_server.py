@@ -1,6 +1,7 @@
 """A W&B server on loopback, as far as runs, `wandb sync` and dashboards need one.
 
-It speaks GraphQL, the file stream and uploads of files, says yes, and keeps what it is sent.
+It speaks GraphQL, the file stream and uploads of files, says yes, and keeps what it is sent. To an agent of a
+sweep it gives the commands that a test has put there.
 """
 
 from __future__ import annotations
@@ -63,12 +64,17 @@ def plain(logged: dict[str, Any]) -> dict[str, Any]:
 
 
 class WandbServer:
-    """Serves until closed; `runs` by id, and `views` (workspaces and reports) in order."""
+    """Serves until closed; `runs` by id, and `views` (workspaces and reports) in order.
+
+    Of a sweep it keeps the document, and tells an agent to run with the parameters of each of `to_run`.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[str, ReceivedRun] = {}
         self.views: list[dict[str, Any]] = []
         self.projects: list[str] = []
+        self.sweeps: list[str] = []
+        self.to_run: list[dict[str, Any]] = []
         handler = type("Handler", (Handler,), {"wandb": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
@@ -97,6 +103,10 @@ class WandbServer:
             "CreateProject": self._create_project,
             "upsertView": self._upsert_view,
             "UpsertView2": self._upsert_view,
+            "UpsertSweep": self._upsert_sweep,
+            "SweepWithRuns": self._sweep,
+            "CreateAgent": lambda _: {"createAgent": {"agent": {"id": "agent"}}},
+            "Heartbeat": self._command,
         }
         known = answers.get(found[1]) if found else None
         return known(variables) if known else {}
@@ -138,6 +148,28 @@ class WandbServer:
         kept = {k: sent[k] for k in ("name", "type", "displayName", "description", "spec")}
         view = {**kept, "id": f"v{len(self.views)}", "project": project}
         return {"upsertView": {"view": view, "inserted": True}}
+
+    def _upsert_sweep(self, sent: dict[str, Any]) -> dict[str, Any]:
+        self.sweeps.append(sent["config"])
+        project = {"id": "p", "name": sent["projectName"], "entity": {"id": "me", "name": "me"}}
+        sweep = {"name": "first", "project": project}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _sweep(self, _: dict[str, Any]) -> dict[str, Any]:
+        sweep = {"id": "s", "name": "first", "state": "RUNNING", "config": self.sweeps[-1]}
+        return {"project": {"sweep": {**sweep, "runs": {"edges": []}}}}
+
+    def _command(self, sent: dict[str, Any]) -> dict[str, Any]:
+        """One run at a time, and the end when none is left."""
+        commands: list[dict[str, Any]] = []
+        if not json.loads(sent["runState"]):
+            parameters = self.to_run.pop(0) if self.to_run else None
+            commands = [{"type": "exit"}]
+            if parameters is not None:
+                arguments = {name: {"value": value} for name, value in parameters.items()}
+                run_id = f"of-agent-{len(self.to_run)}"
+                commands = [{"type": "run", "run_id": run_id, "program": "clp", "args": arguments}]
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
 
 
 class Handler(BaseHTTPRequestHandler):
