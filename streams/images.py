@@ -54,6 +54,8 @@ def permuted(
 
     Args:
         scenario: ``task`` gives the task label at test time, ``domain`` hides it.
+        experiences: number of domains.
+        permutation_seed: of the permutations.
         heads: ``shared``: the classes are the same in every experience; ``task`` (in the task
             scenario): each experience has classes, and so outputs, of its own.
         validation: share of each class's training samples that is held out.
@@ -88,6 +90,10 @@ def rotated(
 
     Source: Lopez-Paz & Ranzato 2017, who draw the angles at random.
 
+    Args:
+        experiences: number of domains.
+        largest_angle: of the last domain, in degrees.
+
     The other arguments are those of :func:`permuted`.
     """
     data = load_dataset(dataset)
@@ -118,6 +124,17 @@ def blobs(
     At the defaults two classes are 11 standard deviations apart, so that a method that does not
     forget has an accuracy of 1. Learning one class changes the logits of all inputs through the
     shared direction, so that a method that forgets is right on the last experience only.
+
+    Args:
+        scenario: in ``task`` the experience of a test sample is known, in ``class`` it is not.
+        experiences: their number.
+        classes_per_experience: how many classes each experience brings.
+        dimensions: of the directions; inputs have one more.
+        separation: distance of the class means from the point that they share.
+        offset: distance of that point from 0, along the direction that all classes share.
+        samples_per_class: of training, and as many for testing.
+        data_seed: of directions and samples.
+        online: train on each sample once only.
     """
     n_classes = experiences * classes_per_experience
     generator = torch.Generator().manual_seed(data_seed)

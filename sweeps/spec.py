@@ -47,9 +47,12 @@ def _whole_if_more_than_one(value: float) -> float:
 class Resources(_Strict):
     """The resources that one run takes while it is trained.
 
-    ``gpus`` may be a fraction: with 0.25 four runs share a GPU; with ``auto`` as many as fit, by
-    what the first run takes. ``memory`` is in bytes. ``custom`` names further resources of the
-    cluster's nodes.
+    Args:
+        cpus: cores.
+        gpus: a fraction is shared: with 0.25 four runs have one GPU; with ``auto`` as many as fit,
+            by what the first run takes.
+        memory: bytes; 0 asks for none.
+        custom: further resources of the cluster's nodes, by name.
     """
 
     cpus: PositiveFloat = 1.0
@@ -163,6 +166,9 @@ class SweepSpec(_Strict):
         lanes: how many runs that differ in seed, order or numbers only one worker trains side by
             side at most; ``auto`` does so where a gain was measured for models of their size (see
             :mod:`cl_platform.engine.lanes.choice`). Every run has the bits that it has by itself.
+        keep_states: which states stay in the folder: ``branches`` keeps those where runs part and
+            the last ones, ``last`` the last ones, ``all`` each, ``none`` none.
+        state_budget_gb: of all states together; beyond it those go that were not used for longest.
         checkpoint_minutes: between checkpoints within an experience.
         predictions, prediction_budget_mb: what each run keeps of its predictions for test samples;
             see :class:`cl_platform.storage.state_store.StateStore`.

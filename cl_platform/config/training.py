@@ -52,6 +52,7 @@ class ParameterGroup(BaseModel):
     match: str
     """The names of the parameters: with * and ?, or a regular expression between slashes."""
     lr: PositiveFloat | None = None
+    """Their own learning rate."""
     lr_scale: PositiveFloat | None = None
     """Factor on the optimizer's learning rate."""
 
@@ -79,6 +80,7 @@ class RunOptimizer(BaseModel):
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     name: str = "sgd"
+    """A class of `torch.optim`."""
     lr: Series[PositiveFloat] = 0.05
     """Learning rate, or a list over the experiences; its last item holds for all that follow."""
     reset: bool = True
@@ -107,7 +109,9 @@ class LRSchedule(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: str | None = None
+    """A class of `torch.optim.lr_scheduler`; none for warmup alone."""
     interval: Literal["epoch", "step"] = "epoch"
+    """After what the schedule takes its next step."""
     warmup: SmallShare | PositiveInt | None = None
     """Steps of the optimizer, or share of an experience's, that lead up to the learning rate."""
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -130,6 +134,7 @@ class EarlyStopping(BaseModel):
     every: PositiveInt = 1
     """Epochs between evaluations."""
     metric: Literal["accuracy", "loss"] = "accuracy"
+    """What of the validation data must get better."""
     restore_best: bool = True
     """Go on from the state at the best value; if not, from the last."""
 

@@ -13,7 +13,12 @@ from cl_platform.models.classifier import Classifier, Norm, norm_layer
 
 
 class SmallCNN(Classifier):
-    """Four 3x3 convolutions, each pair followed by 2x2 max pooling, then global averaging."""
+    """Four 3x3 convolutions, each pair followed by 2x2 max pooling, then global averaging.
+
+    Args:
+        width: channels of the first two, half of those of the last two.
+        norm: of batches, or of groups of channels, which needs no statistics of the data.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,10 @@ class ResNet18(Classifier):
 
     Source: He et al. 2016; the stem and the widths 64-128-256-512 as in Rebuffi et al. 2017 and
     most continual-learning work on 32x32 images.
+
+    Args:
+        width: channels of the first of four stages, each of which has twice those before.
+        norm: of batches, or of groups of channels, which needs no statistics of the data.
     """
 
     def __init__(

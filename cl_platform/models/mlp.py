@@ -19,6 +19,10 @@ class MLP(Classifier):
 
     The default, two hidden layers of 400 units, is the network of van de Ven & Tolias 2019 for
     Split MNIST.
+
+    Args:
+        hidden: width of each hidden layer.
+        activation: after each of them.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ class CifarResNet(Classifier):
 
     Args:
         input_shape: grey or coloured images, (1 or 3, H, W); resized to 32x32.
+        depth: number of layers.
         weights: their file; None takes ``resnet<depth>-*.th`` of ``$CLP_DATA/pretrained``.
 
     Raises:

@@ -107,6 +107,7 @@ class SmallViT(VisionTransformer):
 
     Args:
         patch: side of a patch in pixels, which divides the side of the image.
+        heads: of the attention, which divide the width.
         weights: a file with the state dict of timm's VisionTransformer of this shape.
     """
 
@@ -150,6 +151,7 @@ class HybridViT(VisionTransformer):
 
     Args:
         size: height and width that images are resized to; one row of tokens for each 32 pixels.
+        heads: of the attention, which divide the width.
         weights: a file with the state dict of timm's VisionTransformer, for images of 768 channels
             with patches of one pixel. None starts the transformer from nothing; the convolutions
             are pretrained in any case.

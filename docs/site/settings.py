@@ -90,6 +90,8 @@ def plugins_page() -> str:
 def _plugin(kind: registry.Kind, name: str) -> Iterator[str]:
     plugin = registry.load(kind, name)
     model, nested = _parameters(kind, plugin)
+    if not inspect.isroutine(plugin) and not inspect.isclass(plugin) and kind == "model":
+        plugin = type(plugin).__call__  # of a library, which says there what its networks take
     doc = inspect.getdoc(plugin.func if hasattr(plugin, "func") else plugin) or ""
     said = (OF_STREAMS | _said(share_out) | _said(opened) if kind == "stream" else {}) | _said(
         plugin

@@ -69,7 +69,11 @@ class Random(Curriculum):
 
 
 class Explicit(Curriculum):
-    """An order that is written down: ``--curriculum 2,0,1`` or ``curriculum=[2, 0, 1]``."""
+    """An order that is written down: ``--curriculum 2,0,1`` or ``curriculum=[2, 0, 1]``.
+
+    Args:
+        order: each experience (or class) once, by number from 0.
+    """
 
     order: Sequence[int]
 

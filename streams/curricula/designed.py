@@ -113,6 +113,7 @@ class SimilarChain(_Featured):
     """Next is always the experience that is most similar to the one before.
 
     Args:
+        distance: between the mean features (``cosine``, ``euclidean``), or the samples (``ot``).
         start: the first one; None takes the one that is most similar to all others.
     """
 
@@ -132,6 +133,7 @@ class DistantChain(SimilarChain):
     """Next is always the experience that is least similar to the one before.
 
     Args:
+        distance: between the mean features (``cosine``, ``euclidean``), or the samples (``ot``).
         start: the first one; None takes the one that is least similar to all others.
     """
 

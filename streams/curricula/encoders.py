@@ -50,6 +50,10 @@ def text(model: str = "minilm") -> Encoder:
 def cifar_resnet(depth: Literal[20, 32] = 20, weights: str | None = None) -> Encoder:
     """Return an encoder to the 64 features of the model ``cifar-resnet``, trained on CIFAR-10.
 
+    Args:
+        depth: number of layers.
+        weights: their file; None takes ``resnet<depth>-*.th`` of ``$CLP_DATA/pretrained``.
+
     Raises:
         DataError: its weights are not available.
     """

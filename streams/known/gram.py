@@ -49,6 +49,7 @@ def gram(
         similarity: ``equal``: each pair of tasks has the cosine `p`; ``blocks``: those of a block
             have, others 0; ``path``: neighbours have, and tasks n apart p^n; or a matrix of the
             cosines of all pairs, positive definite, with 1 on its diagonal.
+        p: cosine of two tasks that are related, as `similarity` says.
         scenario: in ``domain`` the tasks share two classes, in ``task`` each has two of its own.
         experiences: number of tasks, unless a matrix says it.
         blocks: in how many parts the tasks are, in their order, and of about equal size.

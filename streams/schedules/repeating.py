@@ -41,6 +41,7 @@ def repeating(
         recurrence: for ``experiences`` the share of the steps that are returns, at random places
             and of any experience but the last one; new ones come in their order. For ``classes``
             the probability that a class which has been is in a later experience again.
+        level: whether whole experiences return, or single classes.
         samples: what a return holds: the ``same`` samples as before, or a ``part``: then the
             samples of an experience or class are dealt out over its visits, and each is learned in
             one of them.
