@@ -41,6 +41,7 @@ Kind = Literal[
     "sink",
     "command",
 ]
+SHORT = 160  # characters of names that a message shows
 GROUPS: dict[Kind, str] = {
     "stream": "cl_platform.streams",
     "strategy": "cl_platform.strategies",
@@ -91,7 +92,7 @@ def load(kind: Kind, name: str) -> Any:
     entry = plugins(kind).get(name)
     if entry is None:
         raise UnknownName(
-            f"unknown {kind} {name!r}.{suggestion(name, plugins(kind))} "
+            f"unknown {kind} {name!r}.{suggestion(name, plugins(kind), _listing(kind))} "
             "(or give module:Class or path/to/file.py:Class)"
         )
     return _import(kind, entry.value)
@@ -107,12 +108,23 @@ def name_of(kind: Kind, obj: Any) -> str:
     return next((n for n, e in plugins(kind).items() if e.value == path), path)
 
 
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'? Known: x, y``; the question only if a known name is close."""
+def suggestion(given: str, known: Iterable[str], listing: str = "") -> str:
+    """Return `` Did you mean 'x'? Known: x, y``; the question only if a known name is close.
+
+    Args:
+        listing: a command that lists them, named in their place where they fill more than two lines.
+    """
     known = list(known)
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known: {', '.join(known) or 'none'}"
+    names = ", ".join(known) or "none"
+    if listing and len(names) > SHORT:
+        return f"{hint} `{listing}` lists the {len(known)} known ones"
+    return f"{hint} Known: {names}"
+
+
+def _listing(kind: Kind) -> str:
+    return f"clp list {GROUPS[kind].rpartition('.')[2]}"
 
 
 def _import(kind: Kind, path: str) -> Any:

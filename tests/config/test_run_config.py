@@ -80,7 +80,7 @@ def test_all_faults_are_reported_at_once() -> None:
     [
         (
             {"strategy": "e-r"},
-            "unknown strategy 'e-r'. Did you mean 'er'? Known: a-gem, avalanche,",
+            "unknown strategy 'e-r'. Did you mean 'er'? `clp list strategies` lists the ",
         ),
         ({"strategy": "nowhere:Class"}, "strategy 'nowhere:Class' cannot be imported (ModuleNotFo"),
         ({"strategy": "strategies.er:Er"}, "has no attribute 'Er'"),

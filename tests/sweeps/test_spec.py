@@ -423,7 +423,7 @@ def test_all_malformed_axes_are_told_together() -> None:
 
 def test_an_unknown_strategy_in_one_of_many_runs_is_placed() -> None:
     (line,) = faults({"axes": {"strategy": ["finetune", "err", "joint"], "seed": {"range": 4}}})
-    assert line.startswith("unknown strategy 'err'. Did you mean 'er'? Known: a-gem, ")
+    assert line.startswith("unknown strategy 'err'. Did you mean 'er'? `clp list strategies` ")
     assert line.endswith("(in 4 of 12 runs: strategy=err, seed=0)")
 
 
