@@ -112,7 +112,7 @@ def suggestion(given: str, known: Iterable[str], listing: str = "") -> str:
     """Return `` Did you mean 'x'? Known: x, y``; the question only if a known name is close.
 
     Args:
-        listing: a command that lists them, named in their place where they fill more than two lines.
+        listing: a command that lists them, named in their place where they fill lines.
     """
     known = list(known)
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
