@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from pydantic.fields import FieldInfo
 
 from cl_platform.cli.app import interrupted, overridden, print_json
+from cl_platform.config.process import uncollected
 from cl_platform.config.run_config import flag_fields, parse_config
 
 
@@ -77,14 +78,15 @@ def run(
     data = overridden(config or [], vars(settings) if settings else {}, set_ or [])
     watching: dict[str, Any] = {key: data.pop(key) for key in ("wandb", "sinks") if key in data}
 
-    from cl_platform.config.tracking import parse_tracking
-    from cl_platform.engine.execution import execute
-    from cl_platform.engine.planner import make_plan
-    from cl_platform.errors import BadInput
-    from cl_platform.storage.files import location
-    from cl_platform.tracking.console import ConsoleSink
-    from cl_platform.tracking.opened import offline_line, open_sinks, open_wandb
-    from cl_platform.tracking.sinks import Sink
+    with uncollected():
+        from cl_platform.config.tracking import parse_tracking
+        from cl_platform.engine.execution import execute
+        from cl_platform.engine.planner import make_plan
+        from cl_platform.errors import BadInput
+        from cl_platform.storage.files import location
+        from cl_platform.tracking.console import ConsoleSink
+        from cl_platform.tracking.opened import offline_line, open_sinks, open_wandb
+        from cl_platform.tracking.sinks import Sink
 
     if not 0 <= state_budget_gb < math.inf:
         raise BadInput(f"state-budget-gb={state_budget_gb}: give a number of gigabytes, 0 or more")
