@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,23 +68,34 @@ class RNG:
                     generator.manual_seed(seed_for(self.seed, self.step, role))
 
 
+@cache  # to count them opens a library each time
+def _has_gpu() -> bool:
+    return torch.cuda.device_count() > 0
+
+
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
     """Seed the global generators (dropout and other libraries draw from them); put them back."""
-    devices = list(range(torch.cuda.device_count()))
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices):
-        # torch.manual_seed would also note the seed for devices that are not in use, for good.
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+    on_gpus = torch.cuda.get_rng_state_all() if _has_gpu() else []
+    state, python_state, numpy_state = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(),
+    )
+    # torch.manual_seed would also note the seed for devices that are not in use, for good.
+    torch.default_generator.manual_seed(seed)
+    if on_gpus:
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def global_states() -> dict[str, Any]:
