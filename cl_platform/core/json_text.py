@@ -15,7 +15,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
-        noted = finite(value) if isinstance(value, Mapping) else _nulled(value, "", {})
+        noted = finite(value) if isinstance(value, Mapping) else _nulled(value, None, {})
         return json.dumps(noted, indent=indent, allow_nan=False)
 
 
@@ -25,17 +25,17 @@ def finite(document: Mapping[str, Any]) -> dict[str, Any]:
     They are noted under the key `not_finite`, as text by dotted key: ``{"metrics.x": "inf"}``.
     """
     notes: dict[str, str] = {}
-    found: dict[str, Any] = _nulled(document, "", notes)
+    found: dict[str, Any] = _nulled(document, None, notes)
     return {**found, NOTE: {**found.get(NOTE, {}), **notes}} if notes else found
 
 
-def _nulled(value: Any, where: str, notes: dict[str, str]) -> Any:
+def _nulled(value: Any, where: str | None, notes: dict[str, str]) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        notes[where] = str(value)
+        notes[where or ""] = str(value)
         return None
     if type(value) is list and all(type(v) is float and math.isfinite(v) for v in value):
         return value  # a row of a matrix, of which there may be a million numbers
-    inside = f"{where}." if where else ""
+    inside = "" if where is None else f"{where}."
     if isinstance(value, Mapping):
         return {key: _nulled(item, f"{inside}{key}", notes) for key, item in value.items()}
     if isinstance(value, list | tuple):
