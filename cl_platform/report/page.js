@@ -354,20 +354,21 @@ function trials() {
 // Click on a head: the largest first, or the first word; again: the other way round.
 function sortTable(th) {
   const body = th.closest("table").tBodies[0], column = th.cellIndex;
-  const number = th.classList.contains("number"), down = th.getAttribute("aria-sort") !== (
-    number ? "descending" : "ascending") === number;
+  const ways = ["descending", "ascending"];
+  if (!th.classList.contains("number")) ways.reverse();
+  const way = ways[th.getAttribute("aria-sort") === ways[0] ? 1 : 0];
   const worth = (tr) => {
     const text = tr.cells[column].textContent;
     const found = parseFloat(text.replaceAll(",", ""));
     return Number.isNaN(found) ? text : found;
   };
-  const way = down ? -1 : 1;
-  const order = (a, b) => (typeof a === typeof b ? (a < b ? -way : a > b ? way : 0)
+  const sign = way === "descending" ? -1 : 1;
+  const order = (a, b) => (typeof a === typeof b ? (a < b ? -sign : a > b ? sign : 0)
     : typeof a === "string" ? 1 : -1); // what is no number stands last
   const rows = [...body.rows].map((tr) => [worth(tr), tr]);
   body.append(...rows.sort(([a], [b]) => order(a, b)).map(([, tr]) => tr));
   for (const other of th.parentElement.cells) other.setAttribute("aria-sort", "none");
-  th.setAttribute("aria-sort", down ? "descending" : "ascending");
+  th.setAttribute("aria-sort", way);
 }
 
 const tables = {};

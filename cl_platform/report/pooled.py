@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cl_platform.metrics.bounds import SHARE
 from cl_platform.metrics.comparison import Difference, bounded_mean, compare
 from cl_platform.metrics.statistics import Interval
-from cl_platform.report.leaderboard import SIGNIFICANT, Measure, about_stream
+from cl_platform.report.leaderboard import Measure, about_stream
 from cl_platform.report.page import chart, p_value, paragraph, table
 from cl_platform.report.points import axes_of
 from cl_platform.report.runs import Runs
@@ -28,13 +28,12 @@ class Pooled:
     """A strategy over all that it has in common with the others.
 
     Args:
-        accuracy: the mean over seeds of each seed's mean over all else.
+        accuracy: the mean over seeds of each seed's mean over all else, streams weighing alike.
         difference: from the best strategy, paired over seeds; None for the best one.
         p: of that difference, after Holm's correction for all pairs.
         wins: in how many of the runs with the same settings, order and seed it is better than the
             best strategy, and out of how many; ties count half.
         streams: mean accuracy by stream.
-        best: whether it is the best, or cannot be told from it by p.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Pooled:
     p: float
     wins: tuple[float, int]
     streams: dict[str, float]
-    best: bool
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _cells(runs: Runs) -> tuple[pd.DataFrame, list[str]]:
 
 def _strategies(common: pd.DataFrame) -> list[Pooled]:
     """Return the strategies of a table of accuracies without holes: cells x strategies."""
-    by_seed = common.groupby(level="_seed").mean()
+    by_seed = common.groupby(level=["_seed", "_stream"]).mean().groupby(level="_seed").mean()
     by_stream = common.groupby(level="_stream").mean()
     scores = {str(name): by_seed[name].to_dict() for name in common}
     found = compare(scores, bounds=SHARE)
@@ -137,7 +135,6 @@ def _strategies(common: pd.DataFrame) -> list[Pooled]:
                 p,
                 (wins, len(common)),
                 by_stream[name].to_dict(),
-                difference is None or p > SIGNIFICANT,
             )
         )
     return sorted(rows, key=lambda row: -row.accuracy.value)
@@ -165,15 +162,15 @@ def sections(found: Pool) -> Iterator[str]:
     yield table(head, [_cells_of(row) for row in found.strategies], words=1)
     yield paragraph(
         f"Each seed's mean over all that is pooled ({found.over}; only what all have in common, "
-        f"{best.wins[1]} runs each), with 95 % intervals over seeds and differences from "
-        f"{best.name} paired over seeds; effect: Hedges' g; p of the paired t test, corrected for "
-        "all pairs. Wins: in how many runs with equal settings, order and seed it is ahead of "
-        f"{best.name}. Small marks are single streams.",
+        f"{best.wins[1]} runs each; streams weigh alike), with 95 % intervals over seeds and "
+        f"differences from {best.name} paired over seeds; effect: Hedges' g; p of the paired t "
+        "test, corrected for all pairs. Wins: in how many runs with equal settings, order and seed "
+        f"it is ahead of {best.name}. Small marks are single streams.",
         soft=True,
     )
     if found.left_out:
         names = "; ".join(f"{name}: {count}" for name, count in found.left_out.items())
-        yield f"{paragraph(f'Left out, with too few runs: {names}.', soft=True)}"
+        yield paragraph(f"Left out, with too few runs: {names}.", soft=True)
 
 
 def _cells_of(row: Pooled) -> list[str]:
@@ -182,7 +179,7 @@ def _cells_of(row: Pooled) -> list[str]:
         return [*start, "the best", "", "", "", ""]
     less = row.difference.difference
     shown = ACCURACY.text(Interval(-less.value, -less.high, -less.low))
-    effect = "-" if math.isnan(row.difference.effect) else f"{row.difference.effect:.2f}"
+    effect = "-" if math.isnan(row.difference.effect) else f"{-row.difference.effect:.2f}"
     wins = f"{row.wins[0]:g} of {row.wins[1]}"
     return [*start, shown, effect, p_value(row.difference.p), p_value(row.p), wins]
 

@@ -79,7 +79,7 @@ def _orders(runs: Runs) -> dict[Point, dict[str, Order]]:
         point = tuple((a, str(values.get(a, "nan"))) for a in axes)
         return found.setdefault(point, {}).setdefault(str(values["axis.curriculum"]), Order())
 
-    for values in runs.frame.to_dict("records"):
+    for values in runs.frame[[*axes, "axis.curriculum", "seed", "order"]].to_dict("records"):
         order(values).done[str(values["seed"])] = values["order"]
     planned = runs.sweep["phases"][-1]["runs"] if runs.sweep else []
     errors = {failure.run_id: failure.error for failure in runs.failures}

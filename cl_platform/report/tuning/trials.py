@@ -155,7 +155,8 @@ def _values(runs: Runs, phase: Mapping[str, Any], metric: str) -> dict[str, floa
     """Return the objective of each run, on record or in its result; nan where it has none."""
     given = {run["run_id"]: run.get("metrics", {}).get(metric) for run in phase["runs"]}
     known = {result.run_id: result for result in runs.results}
-    lacking = [i for i, value in given.items() if value is None and i not in known]
+    failed = {run["run_id"] for run in phase["runs"] if "error" in run}
+    lacking = [i for i, v in given.items() if v is None and i not in known and i not in failed]
     known |= {result.run_id: result for result in read_results(runs.folder, lacking)}
     for run_id, value in given.items():
         if value is None and run_id in known:
