@@ -134,7 +134,7 @@ def _strategies(common: pd.DataFrame) -> list[Pooled]:
                 difference,
                 p,
                 (wins, len(common)),
-                by_stream[name].to_dict(),
+                {str(stream): float(v) for stream, v in by_stream[name].items()},
             )
         )
     return sorted(rows, key=lambda row: -row.accuracy.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cl_platform.report.orders.study import FEWEST
 from cl_platform.report.points import axes_of
@@ -75,7 +76,7 @@ def _orders(runs: Runs) -> dict[Point, dict[str, Order]]:
     axes = axes_of(runs.frame, "curriculum")
     found: dict[Point, dict[str, Order]] = {}
 
-    def order(values: Mapping[str, str]) -> Order:
+    def order(values: Mapping[Any, Any]) -> Order:
         point = tuple((a, str(values.get(a, "nan"))) for a in axes)
         return found.setdefault(point, {}).setdefault(str(values["axis.curriculum"]), Order())
 

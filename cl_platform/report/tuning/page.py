@@ -80,7 +80,8 @@ def sections(tuning: Tuning) -> Iterator[str]:
     if drawn:
         options = [(str(i), name) for i, name in enumerate(drawn)]
         list_ = choice("tuned", "of", options) if len(drawn) > 1 else ""
-        yield chart("trials", "What was tried", list_)
+        early = any(t.learned for t in tuning.trials)
+        yield chart("trials", f"What was tried{' and not stopped early' * early}", list_)
     yield _trials(tuning)
 
 
@@ -91,7 +92,7 @@ def _trials(tuning: Tuning) -> str:
     counts = {"seeds": "seeds", "learned": "experiences"}
     counts = {k: v for k, v in counts.items() if any(getattr(t, k) for t in trials)}
     sign = tuning.measure.metric.sign or 1
-    best = sorted(trials, key=lambda t: math.inf if math.isnan(t.value) else -sign * t.value)
+    best = sorted(trials, key=lambda t: (bool(t.error), -(t.learned or 0), _last(-sign * t.value)))
     rows = [
         [
             t.group.get(first, "-"),
@@ -108,6 +109,11 @@ def _trials(tuning: Tuning) -> str:
     return table(head, rows, 0, numbers=numbers, sortable=True, name="tried")
 
 
+def _last(value: float) -> float:
+    """Return what a value is sorted by: without one, last."""
+    return math.inf if math.isnan(value) else value
+
+
 def _value(tuning: Tuning) -> str:
     return f"validation {tuning.measure.title}"
 
@@ -119,11 +125,13 @@ def short(key: str) -> str:
 
 def coordinates(tuning: Tuning) -> list[dict[str, Any]]:
     """Return what the page's script draws as parallel coordinates: the trials of each strategy,
-    with an axis for all that differs between them and for their value."""
+    with an axis for all that differs between them and for their value. What was stopped early has
+    no value to compare."""
     found = []
     for name in dict.fromkeys(t.group.get("strategy", "") for t in tuning.trials):
         own = [t for t in tuning.trials if t.group.get("strategy", "") == name and not t.error]
-        own = [t for t in own if not math.isnan(t.value)]
+        longest = max((t.learned or 0 for t in own), default=0)
+        own = [t for t in own if not math.isnan(t.value) and (t.learned or 0) == longest]
         axes = [axis for axis in _axes(tuning, own, name) if axis is not None]
         if len(own) > 1 and axes:
             values = [float(f"{tuning.measure.scale * t.value:.5g}") for t in own]

@@ -180,7 +180,7 @@ def name_of(text: str) -> str:
 def settings_of(point: Mapping[str, str], group: Mapping[str, str]) -> dict[str, str]:
     """Return what a point tries, by dotted key: its values but the compared ones and the seed, and
     of a strategy its parameters."""
-    found = {}
+    found: dict[str, str] = {}
     for key, text in point.items():
         if key == "strategy":
             found |= {f"strategy.{name}": value for name, value in PARAMETER.findall(text)}
