@@ -325,7 +325,7 @@ function pooled() {
 
 // The trials of a strategy: an axis for each setting, the last one for their value.
 function trials() {
-  const { axes } = page.tuning[Number(state.tuned)] ?? page.tuning[0];
+  const { axes, less } = page.tuning[Number(state.tuned)] ?? page.tuning[0];
   const last = axes[axes.length - 1];
   const dimension = ({ label, values, ticks, log }) => {
     if (ticks) {
@@ -344,7 +344,8 @@ function trials() {
   const trace = { type: "parcoords", dimensions: axes.map(dimension), labelangle: narrow ? -25 : 0,
     labelside: "bottom", labelfont: font(12), tickfont: font(11),
     rangefont: { size: 1, color: ink("--page") }, // the ends of an axis, which its ticks tell
-    line: { color: last.values, colorscale: "Viridis" } };
+    line: { color: last.values, reversescale: less, // the better, the stronger
+      colorscale: [[0, ink("--line")], [0.5, ink("--soft")], [1, ink("--accent")]] } };
   const text = ({ values, ticks }, i) => (ticks ? ticks[values[i]] : values[i]);
   const letters = Math.max(4, ...(axes[0].ticks ?? []).map((tick) => tick.length));
   return [[trace], layout({ margin: { l: 12 + 6.5 * letters, r: 45, t: 20, b: narrow ? 80 : 50 } }),

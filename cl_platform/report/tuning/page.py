@@ -137,7 +137,8 @@ def coordinates(tuning: Tuning) -> list[dict[str, Any]]:
             values = [float(f"{tuning.measure.scale * t.value:.5g}") for t in own]
             label = f"{tuning.measure.name} {tuning.measure.unit}".strip()
             axes.append({"label": label, "values": values})
-            found.append({"name": name or "all", "axes": axes})
+            less = tuning.measure.metric.sign < 0
+            found.append({"name": name or "all", "axes": axes, "less": less})
     return found
 
 
