@@ -25,7 +25,8 @@ import torch
 from document import write_table
 
 import cl_platform as clp
-from cl_platform.metrics.comparison import bootstrap_mean, paired
+from cl_platform.metrics.bounds import SHARE
+from cl_platform.metrics.comparison import bounded_mean, paired
 from cl_platform.metrics.statistics import Interval
 
 SEEDS = range(5)
@@ -92,7 +93,7 @@ def comparison(found: dict[str, list[clp.Result]], rates: dict[str, float]) -> I
     every, later = accuracies(found, first=0), accuracies(found, first=1)
     for name, own in every.items():
         size = f"{found[name][0].cost['parameters']:,.0f}"
-        mean = shown(bootstrap_mean(list(own.values())))
+        mean = shown(bounded_mean(list(own.values()), SHARE))
         gains = [paired(scores[METHOD], scores[name]) for scores in (every, later)]
         more = [f"{shown(gain.difference, '+')} | {gain.p:.2g}" for gain in gains]
         more = ["|"] * 2 if name == METHOD else more

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 
 from cl_platform.errors import BadInput
-from cl_platform.metrics.statistics import LEVEL, RESAMPLES, ROUNDING, Interval, holm, mean_interval
+from cl_platform.metrics.bounds import SHARE, Bounds
+from cl_platform.metrics.statistics import (
+    LEVEL,
+    RESAMPLES,
+    ROUNDING,
+    Interval,
+    cut,
+    holm,
+    mean_interval,
+    share_interval,
+)
 
 Scores = Mapping[Any, float]
 """A strategy's score by seed, or by whatever tells its runs apart: (stream, order, seed)."""
@@ -31,7 +41,8 @@ class Difference:
     """What one strategy has more than another, from pairs of runs.
 
     Args:
-        difference: the mean, with the interval of :func:`bootstrap_mean`.
+        difference: the mean, with the interval of :func:`bootstrap_mean`, within the bounds that
+            differences of such scores have.
         effect: the mean in standard deviations of the differences, corrected for few pairs; nan
             for fewer than three, and where all differences are the same.
         p: of the paired t test, two-sided; nan for a single pair. Where all differences are the
@@ -43,6 +54,22 @@ class Difference:
     effect: float
     p: float
     pairs: int
+
+
+def bounded_mean(values: Sequence[float] | np.ndarray, bounds: Bounds | None = None) -> Interval:
+    """Return the mean of values (n,), one per seed say, with a 95 % interval within their bounds.
+
+    Of shares that of :func:`cl_platform.metrics.statistics.share_interval`; of what has other
+    bounds, such as forgetting, that of :func:`bootstrap_mean` less what is beyond them; without
+    bounds, and where a value lies beyond its own, that of :func:`bootstrap_mean`.
+
+    Raises:
+        BadInput: there is no value.
+    """
+    x = _vector(values)
+    if bounds is None or not ((x >= bounds[0]) & (x <= bounds[1])).all():
+        return bootstrap_mean(x)
+    return share_interval(np.sort(x)) if bounds == SHARE else cut(bootstrap_mean(x), *bounds)
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray) -> Interval:
@@ -96,8 +123,11 @@ def _weights(n: int) -> np.ndarray:
     return np.concatenate([counts, counts[:, ::-1]]) / n
 
 
-def paired(a: Scores, b: Scores) -> Difference:
+def paired(a: Scores, b: Scores, bounds: Bounds | None = None) -> Difference:
     """Return what a has more than b, over the seeds they share.
+
+    Args:
+        bounds: of the scores, by which their differences have bounds as well.
 
     Source: the effect is d_z of Lakens 2013, with the correction of Hedges 1981.
 
@@ -105,7 +135,8 @@ def paired(a: Scores, b: Scores) -> Difference:
         BadInput: they share no seed.
     """
     differences = _differences(a, b)
-    mean = bootstrap_mean(differences)
+    reach = None if bounds is None else bounds[1] - bounds[0]
+    mean = bounded_mean(differences, None if reach is None else (-reach, reach))
     return Difference(mean, _effect(differences), _paired_p(differences), len(differences))
 
 
@@ -154,12 +185,13 @@ def _paired_ps(differences: np.ndarray) -> np.ndarray:
 
 
 def compare(
-    scores: Mapping[str, Scores], best: str | None = None
+    scores: Mapping[str, Scores], best: str | None = None, bounds: Bounds | None = None
 ) -> dict[str, tuple[Difference, float]]:
     """Return by name what each other strategy has more than the best one, and p after Holm.
 
     Unless given, `best` has the highest mean over the seeds that all share. As the data choose it,
     any pair might have been looked at, and p is corrected for all pairs; else for the others only.
+    `bounds` are those of the scores.
 
     Raises:
         BadInput: `best` is not among the strategies, or some of them share no seed.
@@ -168,7 +200,7 @@ def compare(
     if chosen not in scores:
         raise BadInput(f"best {chosen!r}: give one of {', '.join(scores) or 'some strategies'}")
     others = [name for name in scores if name != chosen]
-    found = {name: paired(scores[name], scores[chosen]) for name in others}
+    found = {name: paired(scores[name], scores[chosen], bounds) for name in others}
     p = [difference.p for difference in found.values()]
     if best is None:
         p += _of_all_pairs([scores[name] for name in others])

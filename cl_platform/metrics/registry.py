@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from cl_platform.config.registry import load, plugins
 from cl_platform.errors import BadInput
+from cl_platform.metrics.bounds import AMOUNT, BOUNDS, Bounds
 
 Direction = Literal["more", "less", "none"]
 Input = Literal[
@@ -53,6 +54,8 @@ class Metric:
             value per row, or something else.
         columns: of the matrix, or of the predictions, that it is given: those ``trained``, or
             ``all``, the held-out ones included.
+        bounds: least and most that it can be, which intervals are kept within; None where it has
+            none, or where nobody has said so.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Metric:
     source: str = ""
     computed_from: Input = "matrix"
     columns: Columns = "trained"
+    bounds: Bounds | None = None
 
     @property
     def sign(self) -> int:
@@ -103,7 +107,9 @@ _COSTS = {
     "trainable_parameters": ("parameters", "parameters"),
 }
 _METRICS = {
-    f"cost.{name}": Metric(f"cost.{name}", title, direction="less", unit=unit, computed_from="cost")
+    f"cost.{name}": Metric(
+        f"cost.{name}", title, direction="less", unit=unit, computed_from="cost", bounds=AMOUNT
+    )
     for name, (title, unit) in _COSTS.items()
 }
 
@@ -117,13 +123,14 @@ def metric(
     source: str = "",
     computed_from: Input = "matrix",
     columns: Columns = "trained",
+    bounds: Bounds | None = None,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a metric, and return it as it is.
 
     Args:
         name: the function's own name unless given.
         title: the name in words unless given.
-        direction, unit, source, computed_from, columns: see :class:`Metric`.
+        direction, unit, source, computed_from, columns, bounds: see :class:`Metric`.
 
     Raises:
         BadInput: another function has this name, or the arguments are malformed.
@@ -140,6 +147,8 @@ def metric(
         if computed_from not in get_args(Input):
             inputs = ", ".join(get_args(Input))
             raise BadInput(f"metric {key!r}: computed_from={computed_from!r}; give one of {inputs}")
+        if bounds is not None and not _are_bounds(bounds):
+            raise BadInput(f"metric {key!r}: bounds={bounds!r:.60}; give (least, most), say (0, 1)")
         known = _METRICS.get(key)
         if known is not None and not _is_same(known.function, function):
             raise BadInput(
@@ -147,13 +156,21 @@ def metric(
                 f"{getattr(known.function, '__module__', __name__)} already; give it another name"
             )
         words = title or key.replace("_", " ")
-        fields = (direction, unit, source, computed_from, columns)
+        fields = (direction, unit, source, computed_from, columns, bounds or BOUNDS.get(key))
         _METRICS[key] = Metric(key, words, function, *fields)
         return function
 
     if not isinstance(name, str):
         raise BadInput("@metric without parentheses: give @metric() or @metric(direction=...)")
     return register
+
+
+def _are_bounds(given: Any) -> bool:
+    try:
+        low, high = given
+        return bool(low < high)
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -240,6 +240,41 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(mean, float(mean - reach), float(mean + reach))
 
 
+def share_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """Return the mean of shares (n,), each from 0 to 1, with a 95 % interval within these bounds.
+
+    Student's interval on the scale of log-odds, whose standard error is that of the mean over
+    mean * (1 - mean) (the delta method); it is wider towards the middle. In simulations it holds
+    the true mean 94 to 97 % of the time from three values on (``docs/metrics.md``), and is narrower
+    than the studentised bootstrap. Equal values have an interval without width, the bounds of a
+    single value are nan.
+
+    Source: Korn & Graubard 1998, the logit interval.
+
+    Raises:
+        BadInput: a value is no share.
+    """
+    array = np.asarray(values, float)
+    if not ((array >= 0) & (array <= 1)).all():
+        raise BadInput(f"values from {array.min():g} to {array.max():g}: give shares, from 0 to 1")
+    plain = mean_interval(array)
+    mean = min(1.0, plain.value)  # of rounding
+    slope = mean * (1 - mean)
+    if not slope or np.ptp(array) <= ROUNDING:
+        edge = float("nan") if len(array) < 2 else mean
+        return Interval(mean, edge, edge)
+    reach = min(700.0, (plain.high - plain.value) / slope)  # exp knows no more
+    low, high = (mean / (mean + (1 - mean) * np.exp(by)) for by in (reach, -reach))
+    return Interval(mean, float(low), float(high))
+
+
+def cut(interval: Interval, low: float, high: float) -> Interval:
+    """Return the interval less what is beyond the bounds of a quantity, where no true value is: it
+    holds the true value exactly as often."""
+    bounds = np.clip((interval.low, interval.high), low, high).tolist()
+    return Interval(interval.value, *bounds)
+
+
 @cache
 def _student(freedom: int) -> float:
     from scipy.stats import t

@@ -14,6 +14,7 @@ from cl_platform.report.page import figure, p_value, paragraph, table
 from cl_platform.report.pictures import ranking_figure
 
 ACCURACY = Measure("average_accuracy")
+MOST_OPEN = 12  # rows of a table that is not folded
 
 
 def _scores(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
@@ -87,7 +88,8 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
     if not lines:
         return
     head = ["stream", "row", "against", "difference in %", "effect", "p", "p (Holm)", "seeds"]
-    yield "<h2>Differences from the best</h2><details><summary>Paired over seeds</summary>"
+    shown = " open" if len(lines) <= MOST_OPEN else ""
+    yield f"<h2>Differences from the best</h2><details{shown}><summary>Paired over seeds</summary>"
     yield table(head, lines, words=3)
     yield paragraph(
         "Mean difference of accuracy on shared seeds with its 95 % interval; effect: in standard "

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl_platform.core.matrix import AccuracyMatrix, evenly
-from cl_platform.metrics.comparison import Difference, bootstrap_mean, compare
+from cl_platform.metrics.bounds import SHARE
+from cl_platform.metrics.comparison import Difference, bounded_mean, compare
 from cl_platform.metrics.matrix_metrics import accuracy_so_far
 from cl_platform.metrics.registry import Metric, find_metric, metrics
 from cl_platform.metrics.statistics import Interval
@@ -248,7 +249,7 @@ def _row(
         strategy=strategy,
         method=" ".join([strategy, *settings]),
         curriculum=point["curriculum"] if "curriculum" in varying else "",
-        values={m.key: bootstrap_mean(by_seed[m.key].to_numpy()) for m in measures},
+        values={m.key: bounded_mean(by_seed[m.key].to_numpy(), m.metric.bounds) for m in measures},
         seeds=by_seed["average_accuracy"].to_dict(),
         indices=indices,
         curve=_band([curves[i] for i in indices], list(group["seed"])),
@@ -284,7 +285,7 @@ def _band(curves: Sequence[Curve], seeds: Sequence[Any]) -> list[Interval]:
     for seed, curve in zip(seeds, curves, strict=True):
         by_seed.setdefault(seed, []).append([accuracy for _, accuracy in curve])
     means = np.array([np.mean(same, axis=0) for same in by_seed.values()])
-    return [bootstrap_mean(values) for values in means.T]
+    return [bounded_mean(values, SHARE) for values in means.T]
 
 
 def _marked(rows: Sequence[Row]) -> Iterator[Row]:
@@ -297,10 +298,10 @@ def _marked(rows: Sequence[Row]) -> Iterator[Row]:
         str(i): r.seeds for i, r in enumerate(rows) if r.seeds.keys() & rows[first].seeds.keys()
     }
     if set.intersection(*({*seeds} for seeds in scores.values())):
-        found = compare(scores)
+        found = compare(scores, bounds=SHARE)
         (best,) = scores.keys() - found.keys()
     else:  # each shares others
-        best, found = str(first), compare(scores, str(first))
+        best, found = str(first), compare(scores, str(first), SHARE)
     for i, row in enumerate(rows):
         difference, p = found.get(str(i), (None, math.nan))
         yield replace(row, difference=difference, p=p, best=str(i) == best or p > SIGNIFICANT)

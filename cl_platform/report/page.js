@@ -12,7 +12,7 @@ const ALL = "";
 
 // ---- what is shown: kept in the address, so that a link or a reload shows the same -------------
 const initial = { stream: ALL, strategy: ALL, curriculum: page.together ? "together" : ALL,
-  sort: "average_accuracy", down: "1", row: "", matrix: "accuracy", ...page.axes };
+  sort: "average_accuracy", down: "1", row: "", matrix: "accuracy", tuned: "0", ...page.axes };
 const state = { ...initial };
 const lists = [...document.querySelectorAll("select[data-state]")];
 
@@ -100,12 +100,21 @@ const faint = (hex) => hex + "2e";
 const title = (key) => [measure[key].name, measure[key].unit].filter(Boolean).join(" in ");
 const literal = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // no markup
 
+// The height in rem of a legend above a chart, whose columns are as wide as the longest name: with
+// it the chart grows, so that the figure keeps its own.
+function legendHeight(id, names) {
+  const widest = 50 + 6.2 * Math.max(...[...names].map((text) => text.length), 1);
+  const across = Math.max(1, Math.floor((byId(id).clientWidth - 65) / widest));
+  return (19 * Math.ceil(names.size / across)) / 16;
+}
+
 const tick = (most) => [1, 5, 10, 50, 100, 500].find((step) => most / step <= 15) ?? 1000;
 
 function curves(rows) {
   const panels = streams.filter((s) => rows.some((row) => row.stream === s && row.curve.length));
-  const across = Math.min(panels.length, 2);
+  const across = byId("curves").clientWidth < 600 ? 1 : Math.min(panels.length, 2);
   const down = Math.ceil(panels.length / across) || 1;
+  const height = Math.max(20, 18 * down), rem = 1 / height; // of the figure, and a part of it
   const traces = [], table = [["stream", "row", "experiences", "accuracy", "low", "high"]];
   const more = { annotations: [] };
   const named = new Set();
@@ -114,11 +123,12 @@ function curves(rows) {
     const left = panel % across / across, bottom = 1 - (Math.floor(panel / across) + 1) / down;
     more[`xaxis${n}`] = { domain: [left + (left ? 0.06 : 0), left + 1 / across - 0.01],
       anchor: `y${n}`, title: { text: "experiences learned" }, dtick: tick(page.most) };
-    more[`yaxis${n}`] = { domain: [bottom + (bottom ? 0.12 : 0), bottom + 1 / down - 0.06],
+    more[`yaxis${n}`] = { domain: [bottom + (bottom > 0.01 ? 4.5 * rem : 0),
+      bottom + 1 / down - (panels.length > 1 ? 1.8 * rem : 0)],
       anchor: `x${n}`, title: { text: left ? "" : "accuracy so far in %" } };
     if (panels.length > 1) {
       more.annotations.push({ text: literal(stream), showarrow: false, xref: `x${n} domain`, x: 0.5,
-        yref: `y${n} domain`, y: 1.09, font: { size: 12 } });
+        yref: `y${n} domain`, y: 1, yanchor: "bottom", font: { size: 12 } });
     }
     const lines = rows.filter((row) => row.stream === stream && row.curve.length);
     for (const row of lines.slice(0, MOST_LINES)) {
@@ -139,7 +149,7 @@ function curves(rows) {
       row.curve.forEach((p, i) => table.push([stream, name(row), row.steps[i], ...p]));
     }
   });
-  byId("curves").style.height = `${Math.max(24, 17 * down)}rem`;
+  byId("curves").style.height = `${height + 4 + legendHeight("curves", named)}rem`;
   return [traces, layout(more), table];
 }
 
@@ -282,17 +292,105 @@ function classesOf(row) {
     [["class", "accuracy"], ...x.map((i) => [i, y[i]])]];
 }
 
+// ---- what all rows have in common: drawn whatever is filtered --------------------------------------
+// A dot for each strategy with its interval, beside it a mark for each stream. No lines: strategies
+// are names.
+function pooled() {
+  const found = page.pooled, y = found.map((_, i) => i);
+  const letters = byId("pooled").clientWidth < 600 ? 14 : 40;
+  const short = (text) => literal(text.length > letters ? `${text.slice(0, letters - 1)}…` : text);
+  const table = [["strategy", "stream", "accuracy", "low", "high"]];
+  for (const one of found) {
+    table.push([one.name, "", ...one.accuracy]);
+    for (const [stream, value] of Object.entries(one.streams)) table.push([one.name, stream, value]);
+  }
+  const reach = (i, sign) => found.map((one) => (one.accuracy[i] === null ? 0
+    : sign * (one.accuracy[i] - one.accuracy[0])));
+  const traces = [{ x: found.map((one) => one.accuracy[0]), y, mode: "markers", name: "all",
+    error_x: { type: "data", symmetric: false, array: reach(2, 1), arrayminus: reach(1, -1),
+      thickness: 1.5, width: 5 }, marker: { color: ink("--accent"), size: 11 },
+    text: found.map((one) => literal(one.name)), hovertemplate: "%{x:.1f} %<extra>%{text}</extra>" }];
+  const names = [...new Set(found.flatMap((one) => Object.keys(one.streams)))];
+  if (names.length > 1) {
+    names.forEach((stream, i) => traces.push({ x: found.map((one) => one.streams[stream]), y,
+      mode: "markers", name: literal(stream), marker: { color: ink("--soft"), size: 8,
+        symbol: `${SYMBOLS[(i + 1) % SYMBOLS.length]}-open` },
+      text: traces[0].text, hovertemplate: "%{x:.1f} %<extra>%{text}, %{fullData.name}</extra>" }));
+  }
+  byId("pooled").style.height = `${7 + 2.2 * found.length + (names.length > 1 ? 2 : 0)}rem`;
+  return [traces, layout({ showlegend: names.length > 1, xaxis: { title: { text: "accuracy in %" } },
+    yaxis: { range: [found.length - 0.5, -0.5], zeroline: false, tickvals: y,
+      ticktext: found.map((one) => short(one.name)) } }), table];
+}
+
+// The trials of a strategy: an axis for each setting, the last one for their value.
+function trials() {
+  const { axes, less } = page.tuning[Number(state.tuned)] ?? page.tuning[0];
+  const last = axes[axes.length - 1];
+  const dimension = ({ label, values, ticks, log }) => {
+    if (ticks) {
+      return { label: literal(label), values, range: [-0.3, ticks.length - 0.7],
+        tickvals: ticks.map((_, i) => i), ticktext: ticks.map(literal) };
+    }
+    if (!log) return { label: literal(label), values };
+    const low = Math.floor(Math.log10(Math.min(...values)));
+    const high = Math.ceil(Math.log10(Math.max(...values)));
+    const powers = Array.from({ length: high - low + 1 }, (_, i) => low + i);
+    return { label: literal(label), values: values.map(Math.log10), range: [low, high],
+      tickvals: powers, ticktext: powers.map((power) => String(Number(`1e${power}`))) };
+  };
+  const font = (size) => ({ size, color: ink("--ink"), family: "system-ui, sans-serif" });
+  const narrow = byId("trials").clientWidth / axes.length < 110;
+  const trace = { type: "parcoords", dimensions: axes.map(dimension), labelangle: narrow ? -25 : 0,
+    labelside: "bottom", labelfont: font(12), tickfont: font(11),
+    rangefont: { size: 1, color: ink("--page") }, // the ends of an axis, which its ticks tell
+    line: { color: last.values, reversescale: less, // the better, the stronger
+      colorscale: [[0, ink("--line")], [0.5, ink("--soft")], [1, ink("--accent")]] } };
+  const text = ({ values, ticks }, i) => (ticks ? ticks[values[i]] : values[i]);
+  const letters = Math.max(4, ...(axes[0].ticks ?? []).map((tick) => tick.length));
+  return [[trace], layout({ margin: { l: 12 + 6.5 * letters, r: 45, t: 20, b: narrow ? 80 : 50 } }),
+    [axes.map((axis) => axis.label), ...last.values.map((_, i) => axes.map((a) => text(a, i)))]];
+}
+
+// Click on a head: the largest first, or the first word; again: the other way round.
+function sortTable(th) {
+  const body = th.closest("table").tBodies[0], column = th.cellIndex;
+  const ways = ["descending", "ascending"];
+  if (!th.classList.contains("number")) ways.reverse();
+  const way = ways[th.getAttribute("aria-sort") === ways[0] ? 1 : 0];
+  const worth = (tr) => {
+    const text = tr.cells[column].textContent;
+    const found = parseFloat(text.replaceAll(",", ""));
+    return Number.isNaN(found) ? text : found;
+  };
+  const sign = way === "descending" ? -1 : 1;
+  const order = (a, b) => (typeof a === typeof b ? (a < b ? -sign : a > b ? sign : 0)
+    : typeof a === "string" ? 1 : -1); // what is no number stands last
+  const rows = [...body.rows].map((tr) => [worth(tr), tr]);
+  body.append(...rows.sort(([a], [b]) => order(a, b)).map(([, tr]) => tr));
+  for (const other of th.parentElement.cells) other.setAttribute("aria-sort", "none");
+  th.setAttribute("aria-sort", way);
+}
+
 const tables = {};
 function draw(id, [traces, made, table]) {
   tables[id] = table;
   Plotly.react(byId(id), traces, made, { displayModeBar: false, responsive: true });
 }
 
+function drawScatter(id, [traces, made, table]) {
+  const named = new Set(traces.filter((t) => t.name && t.showlegend !== false).map((t) => t.name));
+  byId(id).style.height = `${20 + legendHeight(id, named)}rem`;
+  draw(id, [traces, made, table]);
+}
+
 function drawCharts(rows, chosen) {
   draw("curves", curves(rows));
-  draw("transfer", scatter(rows, state.x1, state.y1, false));
-  draw("cost", scatter(rows, state.x2, state.y2, true));
+  drawScatter("transfer", scatter(rows, state.x1, state.y1, false));
+  drawScatter("cost", scatter(rows, state.x2, state.y2, true));
   if (byId("trajectory")) draw("trajectory", trajectory(rows));
+  if (byId("pooled")) draw("pooled", pooled());
+  if (byId("trials")) draw("trials", trials());
   byId("chosen").textContent = "";
   if (!chosen) {
     for (const id of ["matrix", "classes"]) draw(id, [[], layout({}), []]);
@@ -417,7 +515,7 @@ function leaderboardTable() {
   const table = byId("leaderboard");
   const axes = page.shown, rows = visibleRows();
   const head = [...axes, "runs", ...page.measures.flatMap((m) => [title(m.key), "low", "high"])];
-  const cells = (row) => [...byId(`row-${row.id}`).cells].slice(0, axes.length)
+  const cells = (row) => [...byId(`row-${row.id}`).querySelectorAll("td[data-axis]")]
     .map((td) => td.textContent);
   return [head, ...rows.map((row) => [...cells(row), row.runs.length,
     ...page.measures.flatMap((m) => row.values[m.key] ?? ["", "", ""])])];
@@ -450,6 +548,11 @@ byId("leaderboard").onclick = (event) => {
 byId("leaderboard").onkeydown = (event) => {
   if (event.key === "Enter") event.target.click();
 };
+for (const th of document.querySelectorAll("table.sortable th")) {
+  th.tabIndex = 0;
+  th.onclick = () => sortTable(th);
+  th.onkeydown = (event) => { if (event.key === "Enter") sortTable(th); };
+}
 for (const button of document.querySelectorAll("button[data-save]")) {
   button.onclick = () => saveFigure(button.dataset.of, button.dataset.save);
 }

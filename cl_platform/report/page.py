@@ -6,7 +6,7 @@ import html
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -42,17 +42,35 @@ def embedded(name: str, data: Any) -> str:
     return f'<script type="application/json" id="{name}">{text}</script>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
-    """Return a table of text; all columns but the first `words` hold numbers."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    words: int,
+    *,
+    numbers: Collection[int] | None = None,
+    sortable: bool = False,
+    name: str = "",
+) -> str:
+    """Return a table of text; all columns but the first `words` hold numbers.
+
+    Args:
+        numbers: the columns that do, where these are not the last ones.
+        sortable: by clicks on its head; it scrolls by itself where it is long.
+        name: of the element.
+    """
 
     def cells(tag: str, row: Sequence[str]) -> str:
-        kinds = ["" if i < words else " class=number" for i in range(len(row))]
+        right = range(words, len(row)) if numbers is None else numbers
+        kinds = [" class=number" if i in right else "" for i in range(len(row))]
         return "".join(
             f"<{tag}{kind}>{html.escape(cell)}" for kind, cell in zip(kinds, row, strict=True)
         )
 
     body = "".join(f"<tr>{cells('td', row)}" for row in rows)
-    return f"<div class=wide><table><thead><tr>{cells('th', head)}<tbody>{body}</table></div>"
+    known = f' id="{name}"' if name else ""
+    kind, scrolls = (" class=sortable", "'wide tall'") if sortable else ("", "wide")
+    whole = f"<thead><tr>{cells('th', head)}<tbody>{body}"
+    return f"<div class={scrolls}><table{known}{kind}>{whole}</table></div>"
 
 
 def figure(made: Any, name: str, title: str, data: Any) -> str:

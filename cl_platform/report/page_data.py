@@ -35,7 +35,7 @@ def page_data(
     row_of = {index: row for row in rows for index in row.indices}
     return {
         "name": runs.name,
-        "shown": shown_axes(every),
+        "shown": ["strategy", *(axis for axis in shown_axes(every) if axis != "strategy")],
         "measures": [
             {"key": m.key, "name": m.name, "unit": m.unit, "sign": m.metric.sign} for m in measures
         ],

@@ -17,36 +17,39 @@ from cl_platform.results.plots import literal, new_figure
 WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turning the names
 SHARES = {"order": "#3b6fb6", "seed": "#e08a3c", "order x seed": "#b9bec7"}
 TICK, LONGEST = 14, 40  # letters of a name
+APART = 0.25  # of the distance between two orders, to either side
 
 
 def order_figure(effects: Sequence[OrderEffect]) -> Any:
-    """Draw accuracy by order, sorted, one line per point of the other axes."""
+    """Draw accuracy by order, side by side for the points of the other axes: orders are names, and
+    nothing lies between them that a line could show."""
     orders = list(effects[0].means.index)
-    figure = new_figure(8, 4.2)
+    figure = new_figure(8, 4 + 0.2 * len(effects))
     axes = figure.subplots()
-    for effect in effects:
+    places = np.arange(len(orders))
+    apart = np.linspace(-APART, APART, len(effects)) if len(effects) > 1 else [0.0]
+    for effect, beside in zip(effects, apart, strict=True):
         values = 100 * effect.means.reindex(orders)
         bars = 100 * effect.deviations.reindex(orders).fillna(0)
         axes.errorbar(
-            range(len(orders)),
+            places + beside,
             values,
             bars,
-            marker="o",
+            fmt="o",
             markersize=3,
             elinewidth=1,
-            label=literal(effect.point),
+            label=_short(effect.point, 2 * LONGEST),
         )
     _plain(axes)
     axes.set_ylabel("average accuracy in %")
-    axes.set_xlabel(
-        f"order of learning, best first for {literal(effects[0].point)}; bars: sd over seeds"
-    )
+    first = f", best first for {_short(effects[0].point, LONGEST)}" if len(effects) > 1 else ""
+    axes.set_xlabel(f"order of learning{first}; bars: sd over seeds", fontsize=9)
     if len(orders) <= WIDEST:
         crowded: dict[str, Any] = (
             {"rotation": 90, "fontsize": 7} if len(orders) > MOST_UPRIGHT else {}
         )
         axes.set_xticks(range(len(orders)), map(literal, orders), **crowded)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
     return figure
 
 

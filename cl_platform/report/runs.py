@@ -26,6 +26,22 @@ Leaf = tuple[str, str, str]
 SHOWN: set[Leaf] = {("seed", "", ""), ("curriculum", "explicit", "order")}
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed.
+
+    Args:
+        point: axis by axis, the seed included.
+        error: what it said.
+        whole: whether it was to learn its whole stream; trials may end before.
+    """
+
+    run_id: str
+    point: Mapping[str, str]
+    error: str
+    whole: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Runs:
     """The finished runs of a folder.
@@ -36,7 +52,7 @@ class Runs:
         results: in the order of the frame.
         sweep: the content of `sweep.json`; empty where there is no sweep.
         planned: how many runs there will be.
-        errors: how many runs failed, by what they said.
+        failures: the runs that failed, of all phases.
         left_out: a line on the runs of other code than what is shown; empty if there are none.
     """
 
@@ -45,12 +61,17 @@ class Runs:
     results: list[Result]
     sweep: Mapping[str, Any]
     planned: int
-    errors: Counter[str]
+    failures: Sequence[Failure]
     left_out: str = ""
 
     @property
     def name(self) -> str:
         return str(self.sweep.get("name", self.folder.absolute().name))
+
+    @property
+    def errors(self) -> Counter[str]:
+        """How many runs failed, by what they said."""
+        return Counter(failure.error for failure in self.failures)
 
     @property
     def running(self) -> bool:
@@ -92,7 +113,7 @@ def read_runs(folder: str | Path, code: str = "newest") -> Runs:
         results,
         sweep,
         planned=len(results) if listed is None else len(listed),
-        errors=_errors(root, sweep, {result.run_id for result in results}),
+        failures=_failures(root, sweep, {result.run_id for result in results}),
         left_out=left_out,
     )
 
@@ -147,15 +168,23 @@ def _told_apart(results: Sequence[Result]) -> list[dict[str, Any]]:
     return found
 
 
-def _errors(root: Path, sweep: Mapping[str, Any], done: Collection[str]) -> Counter[str]:
-    """Count the errors of failed runs: on the sweep's record and, while it runs, in each run's."""
+def _failures(root: Path, sweep: Mapping[str, Any], done: Collection[str]) -> list[Failure]:
+    """Return the runs that failed: by the sweep's record and, while it runs, by each run's own."""
     runs = [run for phase in sweep.get("phases", []) for run in phase["runs"]]
-    recorded = Counter(run["error"] for run in runs if "error" in run)
+    found = [_failure(run, run["error"]) for run in runs if "error" in run]
     if sweep.get("status") != "running":
-        return recorded
-    left = [r["run_id"] for r in runs if r["run_id"] not in done and "error" not in r]
-    found = each(root, read_failure, [root / "runs" / run_id for run_id in left])
-    return recorded + Counter(data["error"] for data in found if data is not None)
+        return found
+    left = [r for r in runs if r["run_id"] not in done and "error" not in r]
+    said = each(root, read_failure, [root / "runs" / run["run_id"] for run in left])
+    return found + [
+        _failure(run, data["error"])
+        for run, data in zip(left, said, strict=True)
+        if data is not None
+    ]
+
+
+def _failure(run: Mapping[str, Any], error: str) -> Failure:
+    return Failure(run["run_id"], run["point"], error, run["whole"])
 
 
 def _with_points(

@@ -6,7 +6,6 @@ import html
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,17 +15,21 @@ from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
 from cl_platform.core.order.affinity import reciprocity
 from cl_platform.metrics.registry import metrics
-from cl_platform.report import teachers
+from cl_platform.report import pooled, teachers
 from cl_platform.report.comparisons import differences, over_streams
+from cl_platform.report.failures import failures
 from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
 from cl_platform.report.measured import budgets, states
 from cl_platform.report.orders import page as orders_page
+from cl_platform.report.orders.left_out import left_out
 from cl_platform.report.orders.study import studies
 from cl_platform.report.page import chart, choice, document, figure, paragraph, table
 from cl_platform.report.page_data import page_data
 from cl_platform.report.pictures import order_figure
 from cl_platform.report.points import order_effects
 from cl_platform.report.runs import Runs
+from cl_platform.report.tuning import page as tuning
+from cl_platform.report.tuning.trials import tuning_of
 from cl_platform.results.plots import affinity_figure
 from cl_platform.results.result import Result
 
@@ -53,10 +56,11 @@ def page(runs: Runs, reload: float = 0) -> str:
     head = [
         f"<header><h1>{html.escape(runs.name)}</h1>",
         paragraph(overview(runs), soft=True),
-        *map(_choice, runs.sweep.get("chosen", ())),
         "</header>",
+        *failures(runs),
     ]
-    tail = [*_failures(runs), *_specification(runs), *_notes(measures)]
+    tuned, pool = tuning_of(runs), pooled.pool(runs)
+    tail = [*_specification(runs), *_notes(measures)]
     if not rows:
         again = f'<meta http-equiv="refresh" content="{reload:g}">' if reload else ""
         return document(runs.name, [again, *head, paragraph("No run has ended yet."), *tail])
@@ -64,6 +68,8 @@ def page(runs: Runs, reload: float = 0) -> str:
         *head,
         _filters(rows, together),
         *_leaderboard(rows, together, measures),
+        *(tuning.chosen(tuned) if tuned else ()),
+        *(pooled.sections(pool) if pool else ()),
         *_charts(rows, measures, runs.results),
         *teachers.sections(rows, runs.results),
         *states.sections(rows, runs.results),
@@ -71,6 +77,7 @@ def page(runs: Runs, reload: float = 0) -> str:
         *over_streams(together or rows),
         *differences(together or rows),
         *_orders(runs),
+        *(tuning.sections(tuned) if tuned else ()),
         *_affinities(runs),
         *_runs(),
         *tail,
@@ -83,6 +90,7 @@ def page(runs: Runs, reload: float = 0) -> str:
         "x2": "cost.train_seconds",
         "y2": "average_accuracy",
     }
+    data |= {"tuning": tuning.coordinates(tuned) if tuned else [], "pooled": pooled.data(pool)}
     data |= {"axes": started, "together": len(together) > 0 and len(rows) > MANY, "reload": reload}
     return document(runs.name, parts, data)
 
@@ -114,13 +122,6 @@ def overview(runs: Runs) -> str:
     return "; ".join([*words, f"written {written} by cl-platform {__version__}"])
 
 
-def _choice(chosen: dict[str, Any]) -> str:
-    point = ", ".join(f"{k} = {v}" for k, v in chosen["point"].items())
-    objective = "-" if chosen["objective"] is None else f"{chosen['objective']:.4f}"
-    seeds = f"mean of {chosen['seeds']} seeds" if chosen["seeds"] > 1 else "1 seed"
-    return f"<p>Chosen on validation data: <b>{html.escape(point)}</b> ({objective}, {seeds}).</p>"
-
-
 def _filters(rows: Sequence[Row], together: Sequence[Row]) -> str:
     def options(values: Iterable[str]) -> list[tuple[str, str]]:
         return [("", "all"), *((v, v) for v in dict.fromkeys(values))]
@@ -141,41 +142,45 @@ def _filters(rows: Sequence[Row], together: Sequence[Row]) -> str:
 def _leaderboard(
     rows: Sequence[Row], together: Sequence[Row], measures: Sequence[Measure]
 ) -> list[str]:
+    """Return the table: strategy and accuracy first, which a narrow window shows without
+    scrolling."""
     every = [*rows, *together]
-    axes, listed = shown_axes(every), [m for m in measures if m.listed]
-    head = "".join(f"<th>{html.escape(axis)}" for axis in axes) + "<th class=number>runs"
-    head += "".join(
-        f'<th class=number tabindex=0 data-key="{html.escape(m.key)}" '
-        f'title="{html.escape(m.metric.meaning)}">'
-        f"{html.escape(m.name)} <small>{html.escape(m.unit)}</small>"
-        for m in listed
-    )
-    body = "".join(_row(i, row, axes, listed, hidden=i >= len(rows)) for i, row in enumerate(every))
+    accuracy, *others = [m for m in measures if m.listed]
+    axes = ["strategy", *(axis for axis in shown_axes(every) if axis != "strategy")]
+    first, *rest = [f"<th>{html.escape(axis)}" for axis in axes]
+    head = [first, _head(accuracy), *rest, "<th class=number>runs", *map(_head, others)]
+    body = []
+    for i, row in enumerate(every):
+        cells = [f"<td data-axis>{html.escape(row.cell(axis))}" for axis in axes]
+        cells[0] += budgets.mark(row)
+        numbers = [_number(m, row) for m in others]
+        kind = f"{' class=best' if row.best else ''}{' hidden' if i >= len(rows) else ''}"
+        body += [
+            f'<tr id="row-{i}" data-row={i}{kind}>{cells[0]}{_number(accuracy, row, "first")}',
+            *cells[1:],
+            f"<td class=number>{len(row.indices)}",
+            *numbers,
+        ]
     return [
         "<h2>Leaderboard</h2>",
         "<div class='wide tall'><table id=leaderboard>"
-        f"<thead><tr>{head}<tbody>{body}</table></div>",
+        f"<thead><tr>{''.join(head)}<tbody>{''.join(body)}</table></div>",
         "<p class=soft>Mean [95 % interval over seeds]. Bold: the best accuracy of its stream, and "
         "what cannot be told from it (paired over seeds, Holm's correction). Click a head to sort, "
         "a row to see its matrix. <button id=save-leaderboard>CSV</button></p>",
     ]
 
 
-def _row(
-    number: int, row: Row, axes: Sequence[str], listed: Sequence[Measure], hidden: bool
-) -> str:
-    words = "".join(f"<td>{html.escape(row.cell(axis))}" for axis in axes) + budgets.mark(row)
-    numbers = [_number(m, row, "first" if m is listed[0] else "") for m in listed]
+def _head(measure: Measure) -> str:
     return (
-        f'<tr id="row-{number}" data-row={number}{" class=best" if row.best else ""}'
-        f"{' hidden' if hidden else ''}>{words}<td class=number>{len(row.indices)}"
-        f"{''.join(numbers)}"
+        f'<th class=number tabindex=0 data-key="{html.escape(measure.key)}" '
+        f'title="{html.escape(measure.metric.meaning)}">'
+        f"{html.escape(measure.name)} <small>{html.escape(measure.unit)}</small>"
     )
 
 
-def _number(measure: Measure, row: Row, kind: str) -> str:
-    found = row.values[measure.key]
-    value, _, interval = measure.text(found).partition(" ")
+def _number(measure: Measure, row: Row, kind: str = "") -> str:
+    value, _, interval = measure.text(row.values[measure.key]).partition(" ")
     return f'<td class="number {kind}">{value} <small>{interval}</small>'
 
 
@@ -230,8 +235,10 @@ def _runs() -> list[str]:
 
 def _orders(runs: Runs) -> list[str]:
     """Return a study of each stream's orders, or, if they are few, their effects."""
+    lacking = list(orders_page.missing(left_out(runs)))
     if studied := studies(runs.frame):
-        return [part for study in studied for part in orders_page.sections(study)]
+        parts = [part for study in studied for part in orders_page.sections(study)]
+        return [*parts, *(["<h2>Orders left out</h2>", *lacking] if lacking else [])]
     effects = order_effects(runs.frame)
     if not effects:
         return []
@@ -245,6 +252,7 @@ def _orders(runs: Runs) -> list[str]:
         "<h2>Does the order matter?</h2>",
         figure(order_figure(effects), "orders", "Accuracy by order", data),
         *(paragraph(f"{effect}.") for effect in effects),
+        *lacking,
     ]
 
 
@@ -261,13 +269,6 @@ def _affinities(runs: Runs) -> Iterator[str]:
         rho = reciprocity(matrix)
         if math.isfinite(rho):
             yield paragraph(f"{title}: i to j against j to i, rho {rho:.2f} (1: symmetric).")
-
-
-def _failures(runs: Runs) -> Iterator[str]:
-    if runs.errors:
-        yield "<h2>Failed runs</h2>"
-        for error, count in runs.errors.most_common():
-            yield paragraph(f"{count} x {error}")
 
 
 def _specification(runs: Runs) -> Iterator[str]:

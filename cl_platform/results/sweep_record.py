@@ -20,6 +20,7 @@ class _Run(Form):
     point: dict[str, str]
     whole: bool
     error: str = ""
+    metrics: dict[str, float | None] = Field(default_factory=dict)
 
 
 class _Tally(Form):
@@ -30,19 +31,39 @@ class _Tally(Form):
     distinct: int
 
 
+class _Trial(Form):
+    group: dict[str, str]
+    values: dict[str, Any]
+    objectives: list[float | None]
+    point: dict[str, str] = Field(default_factory=dict)
+    error: str | None = None
+
+
 class _Phase(Form):
     name: str
     runs: list[_Run]
     tally: _Tally
+    trials: list[_Trial] = Field(default_factory=list)
 
 
 class _Choice(Form):
+    group: dict[str, str] = Field(default_factory=dict)
     point: dict[str, str]
     objective: float | None
     seeds: int
 
 
+class _Tune(Form):
+    method: str = "all"
+    metric: str = "average_accuracy"
+    experiences: int | str = "all"
+    per: list[str] | None = None
+
+
 class _Spec(Form):
+    base: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, Any] = Field(default_factory=dict)
+    tune: _Tune | None = None
     references: list[Literal["joint", "experts"]] = Field(default_factory=list)
 
 

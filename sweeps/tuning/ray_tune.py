@@ -139,7 +139,8 @@ class _TuneSearch:
         finally:
             discard(scratch)  # Tune's own records; ours are in `sweep.json` and the store
             self.phase.trials += [
-                {"group": self.group.names, **vars(trial)} for trial in self.trials.values()
+                {"group": self.group.names, "point": self._named(trial), **vars(trial)}
+                for trial in self.trials.values()
             ]
         return self._best()
 
@@ -169,8 +170,14 @@ class _TuneSearch:
         best = reduce(self._better, sound)
         point = point_of(self.group, best.values)
         config = config_of(self.spec, {**point, "seed": self.group.seeds[0]})
-        named = {k: v for k, v in labels(point).items() if k != "seed"}
-        return Choice(self.group.names, named, best.objectives[-1], len(self.group.seeds), config)
+        return Choice(
+            self.group.names, self._named(best), best.objectives[-1], len(self.group.seeds), config
+        )
+
+    def _named(self, trial: Trial) -> dict[str, str]:
+        """Return the values of a trial's axes but the seed, as text."""
+        point = labels(point_of(self.group, trial.values))
+        return {key: text for key, text in point.items() if key != "seed"}
 
     def _better(self, one: Trial, other: Trial) -> Trial:
         """Compare after the last experience that both have learned; of equals take the longer."""

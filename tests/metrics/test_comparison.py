@@ -12,8 +12,10 @@ import pytest
 from scipy import stats
 
 from cl_platform.errors import BadInput
+from cl_platform.metrics.bounds import SHARE, SIGNED
 from cl_platform.metrics.comparison import (
     bootstrap_mean,
+    bounded_mean,
     compare,
     interquartile_mean,
     paired,
@@ -51,6 +53,46 @@ def test_the_interval_holds_the_mean_of_normal_values_as_often_as_it_says(n: int
 def test_the_interval_holds_the_mean_of_accuracies_near_1_as_often_as_it_says(n: int) -> None:
     samples = np.random.default_rng(n).beta(8, 2, (DRAWS, n))
     assert 0.93 <= coverage(bootstrap_mean, samples, 0.8) <= 0.97
+
+
+SHARES = {"at 0.95": (40, 2), "at 0.99": (200, 2), "at 0.4": (80, 120), "at 0.5, wide": (1, 1)}
+
+
+@pytest.mark.parametrize("n", [3, 10])
+@pytest.mark.parametrize("kind", SHARES)
+def test_an_interval_within_bounds_holds_the_mean_as_often_as_it_says(kind: str, n: int) -> None:
+    a, b = SHARES[kind]
+    samples = np.random.default_rng(n).beta(a, b, (DRAWS, n))
+    found = coverage(lambda x: bounded_mean(x, SHARE), samples, a / (a + b))
+    assert 0.93 <= found <= 0.975
+    if kind == "at 0.95" and n == 3:
+        assert found > coverage(mean_interval, samples, a / (a + b)) + 0.01
+
+
+def test_an_interval_of_shares_is_within_its_bounds_and_mirrored() -> None:
+    x = np.random.default_rng(0).beta(30, 1, (200, 3))
+    for values in (*x, [1.0, 1.0, 0.0], [1.0, 1 - 1e-15, 0.5], [1e-300, 0.0]):
+        found, other = bounded_mean(values, SHARE), bounded_mean(1 - np.array(values), SHARE)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        mirrored = [1 - other.value, 1 - other.high, 1 - other.low]
+        assert numbers(found) == pytest.approx(mirrored, abs=1e-12)
+    assert numbers(bounded_mean([1.0, 1.0], SHARE)) == [1, 1, 1]
+    assert math.isnan(bounded_mean([0.5], SHARE).low)
+
+
+def test_far_from_its_bounds_an_interval_of_shares_is_students() -> None:
+    x = 0.5 + 1e-4 * np.random.default_rng(0).normal(size=6)
+    assert numbers(bounded_mean(x, SHARE)) == pytest.approx(numbers(mean_interval(x)), abs=1e-9)
+
+
+def test_other_bounds_cut_what_is_beyond_them() -> None:
+    x, whole = [0.9, 0.2], bootstrap_mean([0.9, 0.2])
+    assert whole.low < -1 < 1 < whole.high
+    assert numbers(bounded_mean(x, SIGNED)) == [whole.value, -1, 1]
+    assert bounded_mean(x, None) == whole
+    assert bounded_mean([2.0, 0.2], SHARE) == bootstrap_mean([2.0, 0.2]), "it is no share"
+    gain = paired({0: 0.9, 1: 0.3}, {0: 0.1, 1: 0.2}, SHARE)
+    assert numbers(gain.difference) == [pytest.approx(0.45), -1, 1]
 
 
 @pytest.mark.parametrize(("n", "least"), [(5, 0.85), (20, 0.92)])

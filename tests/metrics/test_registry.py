@@ -23,6 +23,7 @@ from cl_platform.core.code_digest import code_digest
 from cl_platform.core.matrix import MASKS, AccuracyMatrix
 from cl_platform.errors import BadInput, ConfigError
 from cl_platform.metrics import registry
+from cl_platform.metrics.bounds import BOUNDS
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.metrics.registry import find_metric, metric, metrics, registered_functions
 from cl_platform.report.leaderboard import measures_of
@@ -385,3 +386,27 @@ def test_a_metric_beside_a_strategy_is_an_objective(
     tune = parse_spec({**document, "tune": {"metric": "last_accuracy"}}).tune
     assert tune is not None
     assert tune.mode == "min"
+
+
+# --- bounds
+
+
+def test_bounds_are_of_metrics_that_there_are_and_hold_what_they_say() -> None:
+    known = metrics()
+    assert BOUNDS.keys() <= known.keys()
+    assert known["average_accuracy"].bounds == (0, 1)
+    assert known["forgetting"].bounds == (-1, 1)
+    assert known["cost.train_seconds"].bounds == (0, math.inf)
+    shares = [m for m in known.values() if m.unit == "fraction" and m.is_builtin]
+    unbounded = {m.name for m in shares if m.bounds is None}
+    assert unbounded == {"normalised_forgetting", "normalised_transfer", "low_shot_transfer"}
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0,), 1, ("a", 2), (math.nan, 1)])
+def test_bounds_that_are_none_are_refused_in_one_line(bounds: Any) -> None:
+    with pytest.raises(BadInput, match=r"^metric 'odd': bounds=.*; give \(least, most\), say"):
+        metric("odd", bounds=bounds)(last_entry)
+
+
+def last_entry(r: AccuracyMatrix) -> float:
+    return float(r.values[-1, -1])

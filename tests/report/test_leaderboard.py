@@ -19,7 +19,9 @@ from markdown_it import MarkdownIt
 import cl_platform as clp
 from cl_platform.engine.execution import execute
 from cl_platform.errors import BadInput, StorageError
-from cl_platform.metrics.comparison import bootstrap_mean, compare
+from cl_platform.metrics.bounds import SHARE
+from cl_platform.metrics.comparison import bounded_mean, compare
+from cl_platform.metrics.registry import find_metric
 from cl_platform.report.leaderboard import measures_of, rows_of, shown_axes
 from cl_platform.report.orders.study import studies
 from cl_platform.report.render import MOST_ROWS, render, write_report
@@ -269,7 +271,9 @@ def test_a_sweep_counts_what_failed(swept: Callable[..., Path]) -> None:
     assert found.errors == {"it broke": 1, "it <b>broke</b>": 1}
     text = write_report(found).read_text()
     assert "2 failed" in text
-    assert "1 x it &lt;b&gt;broke&lt;/b&gt;" in text
+    at = text.index("2 runs failed")
+    assert at < text.index("<h2>Leaderboard")
+    assert "strategy joint, seed 0: <b>it &lt;b&gt;broke&lt;/b&gt;</b>" in text[at:]
     assert "<b>broke" not in text
 
 
@@ -325,7 +329,9 @@ def test_rows_are_means_over_seeds_with_intervals(runs: Runs) -> None:
         for key in ("average_accuracy", "forgetting"):
             values = [metrics[key] for _, metrics in by_seed]
             assert row.values[key].value == pytest.approx(np.mean(values))
-            assert row.values[key] == bootstrap_mean(values)
+            assert row.values[key] == bounded_mean(
+                values, find_metric(key.rpartition("/")[2]).bounds
+            )
         matrices = [own_matrix(data) / 100 for data in mine]
         for i, point in enumerate(row.curve, 1):
             assert point.value == pytest.approx(np.mean([m[i, :i].mean() for m in matrices]))
@@ -340,11 +346,32 @@ def test_rows_stand_by_stream_best_first_and_the_best_are_marked(runs: Runs) -> 
         mine = [row for row in rows if row.stream == stream]
         accuracies = [row.values["average_accuracy"].value for row in mine]
         assert accuracies == sorted(accuracies, reverse=True)
-        found = compare({str(i): row.seeds for i, row in enumerate(mine)})
+        found = compare({str(i): row.seeds for i, row in enumerate(mine)}, bounds=SHARE)
         wanted = [str(i) not in found or found[str(i)][1] > 0.05 for i in range(len(mine))]
         assert [row.best for row in mine] == wanted
         assert mine[0].best
         assert mine[0].strategy == "er"
+
+
+def test_no_interval_of_a_table_or_a_curve_leaves_its_bounds(
+    tmp_path: Path, model: dict[str, Any]
+) -> None:
+    for seed, accuracy in enumerate((0.999, 0.99, 0.91)):
+        data = changed(model, seed, seed=seed)
+        data["metrics"] |= {"average_accuracy": accuracy, "forgetting": 2 * accuracy - 1}
+        data["cost"]["train_seconds"] = 10.0**seed
+        data["matrix"] = {mask: [[accuracy] * 3] * 4 for mask in data["matrix"]}
+        put(tmp_path, data)
+    runs = read_runs(tmp_path)
+    (row,) = rows_of(runs)
+    accuracy = row.values["average_accuracy"]
+    assert 0 < accuracy.low < accuracy.value < accuracy.high < 1
+    assert all(point == accuracy for point in row.curve)
+    assert row.values["forgetting"].high == 1
+    assert row.values["cost.train_seconds"].low == 0
+    shown = f"{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}"
+    for kind in ("markdown", "latex"):
+        assert shown in render(runs, kind).decode()  # type: ignore[arg-type]
 
 
 def test_what_can_be_told_from_the_best_is_not_best(tmp_path: Path, model: dict[str, Any]) -> None:
@@ -379,7 +406,7 @@ def test_orders_put_together_are_means_of_each_seed(runs: Runs) -> None:
             same = [d["metrics"]["average_accuracy"] for d in mine if d["config"]["seed"] == seed]
             assert len(same) == 2
             assert value == pytest.approx(np.mean(same))
-        assert row.values["average_accuracy"] == bootstrap_mean(list(row.seeds.values()))
+        assert row.values["average_accuracy"] == bounded_mean(list(row.seeds.values()), SHARE)
 
 
 def test_a_single_seed_has_no_interval(tmp_path: Path, model: dict[str, Any]) -> None:

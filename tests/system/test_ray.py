@@ -18,6 +18,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import BadInput
+from cl_platform.report.tuning.trials import tuning_of
 from cl_platform.results.result import Result
 from sweeps.api import Sweep, sweep
 from sweeps.executor.driver import Driver
@@ -345,6 +346,10 @@ def test_an_adaptive_search_chooses_and_when_started_again_trains_nothing_twice(
     assert [run.config.seed for run in final.runs] == [7]
     assert len(lines(log)) <= 4 * 3 + 5
     assert not (tmp_path / "out" / "tune").exists()
+    shown = tuning_of(found.runs)
+    assert shown is not None
+    (best,) = [t for t in shown.trials if t.chosen]
+    assert (best.value, best.learned) == (choice.objective, 3)
 
     (tmp_path / "out" / "sweep.json").unlink()
     again = sweep(spec, tmp_path / "out")

@@ -19,6 +19,7 @@ from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, s
 from cl_platform.report.points import order_effects
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
+from sweeps.record import Phase, write_sweep
 from tests.helpers.report_runs import (
     HOSTILE,
     changed,
@@ -28,6 +29,7 @@ from tests.helpers.report_runs import (
     put,
     real_runs,
 )
+from tests.helpers.sweep_runs import Tuned, planned
 from tests.system.browser import Visits
 
 if TYPE_CHECKING:
@@ -64,8 +66,9 @@ def visible_rows(page: Page) -> list[list[str]]:
 
 def cells(row: Row, axes: Sequence[str], measures: Sequence[Measure]) -> list[str]:
     """What the leaderboard shows of a row."""
-    numbers = [m.text(row.values[m.key]) for m in measures if m.listed]
-    return [*(row.cell(axis) for axis in axes), str(len(row.indices)), *numbers]
+    accuracy, *others = [m.text(row.values[m.key]) for m in measures if m.listed]
+    rest = [row.cell(axis) for axis in axes if axis != "strategy"]
+    return [row.cell("strategy"), accuracy, *rest, str(len(row.indices)), *others]
 
 
 def name(row: Row) -> str:
@@ -158,6 +161,7 @@ def test_it_has_a_section_for_each_question(page: Page, runs: Runs) -> None:
     assert page.title() == page.text_content("h1") == runs.name
     assert page.locator("h2").all_text_contents() == [
         "Leaderboard",
+        "Strategies, over everything else",
         "The chosen row",
         "Over 2 streams",
         "Differences from the best",
@@ -377,7 +381,16 @@ def test_any_measure_can_be_put_against_any_other(page: Page, runs: Runs) -> Non
 def test_every_figure_downloads_as_svg(page: Page) -> None:
     buttons = page.locator("button[data-save=svg]")
     charts = [buttons.nth(i).get_attribute("data-of") for i in range(buttons.count())]
-    assert charts == ["curves", "transfer", "cost", "matrix", "classes", "ranks", "orders"]
+    assert charts == [
+        "pooled",
+        "curves",
+        "transfer",
+        "cost",
+        "matrix",
+        "classes",
+        "ranks",
+        "orders",
+    ]
     for chart in charts:
         filename, path = saved(page, f"button[data-of={chart}][data-save=svg]")
         assert filename == f"out-{chart}.svg"
@@ -460,7 +473,8 @@ def test_the_leaderboard_downloads_as_it_is_shown(page: Page, runs: Runs) -> Non
     found = pd.read_csv(path)
     rows = [row for row in rows_of(runs) if row.curriculum == "reverse"]
     rows.sort(key=lambda row: row.values["forgetting"].value)
-    axes = ["stream", "strategy", "curriculum"]
+    axes = ["strategy", "stream", "curriculum"]
+    assert found.columns[:3].tolist() == axes
     assert found[axes].values.tolist() == [[row.cell(axis) for axis in axes] for row in rows]
     assert found["runs"].tolist() == [3] * 4
     place = len(axes) + 1
@@ -566,6 +580,11 @@ def test_a_narrow_window_scrolls_down_only(visit: Visits, runs: Runs, width: int
     page = visit(runs.folder / "report.html", viewport=phone, has_touch=True, is_mobile=True)
     across = "[document.documentElement.scrollWidth, window.innerWidth]"
     assert page.evaluate(across) == [width, width]
+    accuracy = page.eval_on_selector_all(
+        "#leaderboard td.first, #leaderboard th:nth-child(2)",
+        "all => all.map(e => e.getBoundingClientRect().right)",
+    )
+    assert max(accuracy) < width, "to be read without scrolling the table"
     boxes = page.eval_on_selector_all(
         "figure, nav, select, button, h2", "all => all.map(e => e.getBoundingClientRect().right)"
     )
@@ -587,31 +606,58 @@ def printed(page: Page) -> Page:
     return page
 
 
-def test_print_has_the_sections_and_nothing_to_click(printed: Page) -> None:
+def test_print_has_the_sections_all_of_them_open_and_nothing_to_click(
+    printed: Page, runs: Runs
+) -> None:
     for kind in ("nav", "button:not(td button)", "select", "dialog"):
         assert printed.locator(kind).count() > 0
         assert printed.locator(f"{kind} >> visible=true").count() == 0, kind
-    assert printed.locator("h2 >> visible=true").count() == 7
+    assert printed.locator("h2 >> visible=true").count() == 8
     assert printed.locator(".main-svg >> visible=true").count() >= 4
     assert len(visible_rows(printed)) == 8
     assert background(printed, "body") == "rgb(255, 255, 255)"
     assert printed.evaluate("document.getElementById('cost').layout.paper_bgcolor") == "#fff"
-
-
-def test_print_says_which_run_each_one_is(printed: Page, runs: Runs) -> None:
     shown = printed.inner_text("#runs")
     assert all(result.run_id in shown for result in runs.results)
-
-
-def test_print_opens_what_is_folded(printed: Page) -> None:
     folded = printed.locator("details:not(dialog details) table")
     assert folded.count() == 2
     for i in range(folded.count()):
         assert folded.nth(i).is_visible()
+    assert printed.locator("label >> visible=true").count() == 0, "a label without its choice"
 
 
-def test_print_has_no_label_without_its_choice(printed: Page) -> None:
-    assert printed.locator("label >> visible=true").count() == 0
+# --- a sweep that tuned, and of which runs failed
+
+
+def test_a_tuned_sweep_shows_its_trials_and_what_failed(visit: Visits, tmp_path: Path) -> None:
+    tuned = Tuned({"lr": [0.01, 0.1, 0.5]}, lambda run: run.config.optimizer.lr)
+    final = planned({"seed": [1, 2]})
+    phase = Phase("final", final, errors={final[1].run_id: "it broke"}, done={final[0].run_id})
+    put(tmp_path, {**one_run(), "run_id": final[0].run_id})
+    write_sweep(tmp_path, tuned.spec, [tuned.phase, phase], "done", chosen=tuned.choose())
+    phone = {"width": 390, "height": 800}
+    page = visit(write_report(read_runs(tmp_path)), viewport=phone, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    heads = page.locator("h2").all_text_contents()
+    assert heads[:3] == ["Failed runs", "Leaderboard", "Chosen on validation data"]
+    assert page.inner_text("section.failed li") == "seed 2: it broke"
+    red, green, blue = map(int, page.eval_on_selector(
+        "section.failed h2", "e => getComputedStyle(e).color")[4:-1].split(","))  # fmt: skip
+    assert red > 2 * max(green, blue)
+    assert "lr = 0.5 is the largest of 3 values" in page.inner_text("p.warn")
+    lines = page.evaluate(
+        "document.getElementById('trials').data[0].dimensions.map(d => [d.label, [...d.values]])"
+    )
+    assert lines == [["lr", [0, 1, 2]], ["accuracy %", [1, 10, 50]]]
+    assert page.locator("#trials .y-axis").count() == 2
+    tried = "#tried tbody tr td:nth-child({})"
+    assert page.inner_text(f"{tried.format(3)} >> nth=0") == "0.5", "the best first"
+    for column, wanted in ((3, "0.01"), (3, "0.5"), (2, "50.0"), (2, "1.0")):
+        page.click(f"#tried th:nth-child({column})")
+        assert page.inner_text(f"{tried.format(column)} >> nth=0") == wanted
+    found = table(page, "trials")
+    assert found["accuracy %"].tolist() == [1, 10, 50]
+    assert found["lr"].tolist() == [0.01, 0.1, 0.5]
 
 
 # --- names that are no names
@@ -649,12 +695,12 @@ def test_hostile_names_are_text(visit: Visits, hostile: Runs) -> None:
     assert page.title() == page.text_content("h1") == hostile.name
     assert page.locator("img, b:text-is('n')").count() == 0
     shown = visible_rows(page)
-    assert sorted(row[:3] for row in shown) == sorted(
-        [row.stream, row.strategy, row.curriculum] for row in rows_of(hostile)
+    assert sorted([row[0], *row[2:4]] for row in shown) == sorted(
+        [row.strategy, row.stream, row.curriculum] for row in rows_of(hostile)
     )
     for wanted in HOSTILE:
         choose(page, stream=wanted, strategy=wanted)
-        assert [row[:2] for row in visible_rows(page)] == [[wanted, wanted]]
+        assert [[row[0], row[2]] for row in visible_rows(page)] == [[wanted, wanted]]
         assert page.locator("#runs tbody tr").count() == 2
     page.click("#runs tbody button >> nth=0")
     assert json.loads(page.text_content("#run-config") or "")["stream"]["name"] == HOSTILE[2]
@@ -740,7 +786,7 @@ def test_an_open_page_follows_what_is_written(visit: Visits, tmp_path: Path) -> 
     )
     write_report(read_runs(out))
     page.wait_for_function("document.querySelectorAll('#leaderboard tbody tr').length == 3")
-    assert [row[:2] for row in visible_rows(page)] == [["si", "2"]]
+    assert [[row[0], row[2]] for row in visible_rows(page)] == [["si", "2"]]
     assert page.locator("#runs tbody tr").count() == 2
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import Interval
 from cl_platform.report.comparisons import ACCURACY
+from cl_platform.report.orders.left_out import LeftOut
 from cl_platform.report.orders.pairs import (
     FORETOLD,
     LEFT_OUT,
@@ -30,11 +31,13 @@ from cl_platform.report.pictures import (
     prediction_figure,
 )
 
+FEW = 3  # orders whose reasons are not folded
+
 
 def sections(study: Study) -> list[str]:
     """Return the part of the report about one stream."""
     seeds = study.points[0].seeds
-    over = f"with Student's 95 % intervals over {seeds} seeds" if seeds > 1 else "of one seed"
+    over = f"with 95 % intervals over {seeds} seeds" if seeds > 1 else "of one seed"
     slug = re.sub(r"\W+", "-", study.stream).strip("-")
     parts = [
         f"<h2>Orders of {html.escape(study.stream)}</h2>",
@@ -75,6 +78,15 @@ def sections(study: Study) -> list[str]:
             paragraph(_method(study), soft=True),
         ]
     return parts
+
+
+def missing(found: Sequence[LeftOut]) -> Iterator[str]:
+    """Yield which orders are left out, point by point; why each one is, folded."""
+    for point in found:
+        yield f"<p class=warn>{html.escape(f'{point}.')}</p>"
+        lines = "".join(f"<li>{html.escape(f'{order}: {why}')}" for order, why in point.why.items())
+        shown = " open" if len(point.why) <= FEW else ""
+        yield f"<details{shown}><summary>Which, and why</summary><ul>{lines}</ul></details>"
 
 
 def _pairs(study: Study, slug: str) -> list[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cl_platform.metrics.bounds import SHARE, SIGNED
+from cl_platform.metrics.comparison import bounded_mean
 from cl_platform.metrics.registry import metrics
 from cl_platform.metrics.statistics import (
     Components,
@@ -17,6 +19,7 @@ from cl_platform.metrics.statistics import (
     Interval,
     components,
     correlation,
+    cut,
     group_test,
     holm,
     mean_interval,
@@ -40,7 +43,7 @@ EXACT = 7  # items whose relabellings are all tried: 5040
 
 @dataclass(frozen=True)
 class Order:
-    """An order and what it gave, averaged over seeds, with Student's 95 % interval."""
+    """An order and what it gave, averaged over seeds, with a 95 % interval."""
 
     order: tuple[int, ...]
     accuracy: Interval
@@ -236,7 +239,9 @@ def _point(
 
     def at(place: int) -> Order:
         row = ranked[place]
-        return Order(tuple(map(int, orders[row])), mean_interval(accuracy.iloc[row].to_numpy()))
+        return Order(
+            tuple(map(int, orders[row])), bounded_mean(accuracy.iloc[row].to_numpy(), SHARE)
+        )
 
     return PointStudy(
         point=name,
@@ -265,7 +270,7 @@ def _picked(accuracy: np.ndarray) -> Interval:
     for seed in range(accuracy.shape[1]):
         others = np.delete(accuracy, seed, axis=1).mean(1)
         gains.append(accuracy[others.argmax(), seed] - accuracy[:, seed].mean())
-    return mean_interval(gains)
+    return cut(mean_interval(gains), *SIGNED)
 
 
 def _first(orders: np.ndarray, accuracy: np.ndarray) -> First:

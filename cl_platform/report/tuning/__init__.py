@@ -1,0 +1,1 @@
+"""What tuning tried, and what it chose."""
