@@ -1,10 +1,11 @@
 """How much better: shares of runs above a score, how often one strategy beats another, and whether
 their difference matters in practice.
 
-Scores come in groups, one per stream; more is better. Bounds are joined from each stream's own ones
-(square and add: Newcombe 1998; Zou & Donner 2008), not resampled: with few seeds a resample of runs
-that are all above a score, or all better, shows no noise at all, and its intervals hold the truth
-far more seldom than they say (docs/metrics.md).
+Scores come in groups, one per stream; more is better. Bounds of a share are where it is as far off
+as the variance at the bound allows (score intervals), as if all streams had the same one: where
+they differ there is less noise, and the bounds are wider than they had to be. They are not
+resampled: with few seeds a resample of runs that are all above a score, or all better, shows no
+noise at all, and its intervals hold the truth far more seldom than they say (docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Equivalence:
 def performance_profile(groups: Groups, taus: Sequence[float] | np.ndarray) -> Profile:
     """Return the share of runs whose score is above tau, averaged over streams, for each tau.
 
-    Pointwise bounds are for other seeds of the same streams: Wilson's of each stream, joined.
+    Pointwise bounds are for other seeds of the same streams: Wilson's.
 
     Source: Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.3.
 
@@ -57,19 +58,19 @@ def performance_profile(groups: Groups, taus: Sequence[float] | np.ndarray) -> P
         BadInput: there is no group, or one without values.
     """
     points, parts = np.asarray(taus, float), _checked(groups)
-    shares = np.array([(part[:, None] > points).mean(0) for part in parts])
-    sizes = np.array([[len(part)] for part in parts])
-    return Profile(points, *_over_streams(shares, *_wilson(shares, sizes)))
+    share = np.mean([(part[:, None] > points).mean(0) for part in parts], axis=0)
+    runs = len(parts) ** 2 / sum(1 / len(part) for part in parts)  # all, if streams have as many
+    return Profile(points, share, *_wilson(share, runs))
 
 
 def probability_of_improvement(a: Groups, b: Groups) -> Interval:
     """Return how often a run of `a` is better than one of `b`, a tie counting half.
 
     The mean over streams of the probability for any two runs, with a 95 % interval for other seeds
-    of the same streams: that of each stream (Newcombe 2006, method 5), joined. Runs of both count
-    as independent: where a seed moves both alike, the interval is wider than it had to be.
+    of the same streams. Runs of both count as independent: where a seed moves both alike, the
+    interval is wider than it had to be.
 
-    Source: Agarwal et al. 2021, section 4.3.
+    Source: Agarwal et al. 2021, section 4.3; the interval is method 5 of Newcombe 2006.
 
     Raises:
         BadInput: there is no group, one without values, or their numbers differ.
@@ -80,10 +81,9 @@ def probability_of_improvement(a: Groups, b: Groups) -> Interval:
     if not all(np.isfinite(part).all() for part in (*ours, *theirs)):
         return Interval(math.nan, math.nan, math.nan)
     pairs = list(zip(ours, theirs, strict=True))
-    shares = np.array([_share_of_wins(x, y) for x, y in pairs])
-    sizes = np.array([(len(x), len(y)) for x, y in pairs], float).T
-    found = _over_streams(shares, *_newcombe(shares, *sizes))
-    return Interval(*(float(bound) for bound in found))
+    share = float(np.mean([np.heaviside(x[:, None] - y, 0.5).mean() for x, y in pairs]))
+    n, m = np.array([(len(x), len(y)) for x, y in pairs], float).T
+    return Interval(share, _bound(share, 0.0, n, m), _bound(share, 1.0, n, m))
 
 
 def practical_equivalence(
@@ -99,11 +99,11 @@ def practical_equivalence(
     Source: Benavoli et al. 2017, "Time for a change", section 3 (Corani & Benavoli 2015).
 
     Raises:
-        BadInput: there is no difference, or the rope is not from 0 to 1.
+        BadInput: there is no difference, or the rope is not between 0 and 1.
     """
     from scipy.special import stdtr  # scipy.stats takes a millisecond for each
 
-    (x,), rope = _checked([differences]), _checked_rope(rope)
+    (x,), rope = _checked([differences]), checked_rope(rope)
     spread = float(np.ptp(x))
     if not x.any() and len(x) > 1:
         return Equivalence(0.0, 1.0, 0.0)
@@ -126,9 +126,9 @@ def equivalence_over_streams(
     Source: Benavoli et al. 2017, section 4.2: the Bayesian signed-rank test.
 
     Raises:
-        BadInput: there is no difference, or the rope is not from 0 to 1.
+        BadInput: there is no difference, or the rope is not between 0 and 1.
     """
-    (x,), rope = _checked([differences]), _checked_rope(rope)
+    (x,), rope = _checked([differences]), checked_rope(rope)
     if not np.isfinite(x).all():
         return Equivalence(math.nan, math.nan, math.nan)
     z = np.concatenate([[0.0], np.sort(x)])
@@ -148,47 +148,40 @@ def _checked(groups: Groups) -> list[np.ndarray]:
     return parts
 
 
-def _checked_rope(rope: float) -> float:
-    if not 0 <= rope < 1:
+def checked_rope(rope: float) -> float:
+    """Return a difference that does not matter, as it is given.
+
+    Raises:
+        BadInput: it is not between 0 and 1.
+    """
+    if not 0 < rope < 1:
         raise BadInput(f"rope={rope:g}: give what does not matter as a fraction, 0.01 for a point")
     return rope
 
 
-def _share_of_wins(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.heaviside(x[:, None] - y, 0.5).mean())
-
-
-def _over_streams(
-    value: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mean over the first axis with bounds, from values with bounds of their own."""
-    mean, n = value.mean(0), len(value)
-    below, above = (np.sqrt(((value - end) ** 2).sum(0)) / n for end in (low, high))
-    return mean, np.maximum(mean - below, 0), np.minimum(mean + above, 1)
-
-
-def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return Wilson's bounds of shares of n runs."""
+def _wilson(share: np.ndarray, n: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of shares of n runs, within 0 and 1. Source: Wilson 1927."""
     z2 = _normal() ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = np.sqrt(z2 * share * (1 - share) / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
-    return middle - reach, middle + reach
+    return np.maximum(middle - reach, 0), np.minimum(middle + reach, 1)
 
 
-def _newcombe(share: np.ndarray, n: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds of P(X > Y): where its share is as far off as its own variance allows."""
-    low, high = (_furthest(share, np.full_like(share, end), n, m) for end in (0.0, 1.0))
-    return low, high
+def _bound(share: float, end: float, n: np.ndarray, m: np.ndarray) -> float:
+    """Return the furthest P(X > Y) towards an end that is as near as its own variance allows.
 
-
-def _furthest(share: np.ndarray, end: np.ndarray, n: np.ndarray, m: np.ndarray) -> np.ndarray:
-    outside, inside = end, share
+    Args:
+        n, m: (streams,) numbers of runs of either.
+    """
+    z2, outside, inside = _normal() ** 2, end, share
     for _ in range(HALVINGS):
         p = (outside + inside) / 2
         by_runs = ((n + m) / 2 - 1) * ((1 - p) / (2 - p) + p / (1 + p))
-        variance = p * (1 - p) * (1 + by_runs) / (n * m)
-        far = (share - p) ** 2 > _normal() ** 2 * variance
-        outside, inside = np.where(far, p, outside), np.where(far, inside, p)
+        variance = float((p * (1 - p) * (1 + by_runs) / (n * m)).mean()) / len(n)
+        if (share - p) ** 2 > z2 * variance:
+            outside = p
+        else:
+            inside = p
     return outside
 
 

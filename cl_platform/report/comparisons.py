@@ -66,12 +66,14 @@ def over_streams(rows: Sequence[Row], rope: float = ROPE) -> Iterator[str]:
             "high": [found.high for found in middles.values()],
         }
     )
-    best, *others = ranking.names
-    lines = [[best, f"{ranking.ranks[0]:.2f}", ACCURACY.text(middles[best]), "-", "-"]]
-    for n, place in zip(others, ranking.ranks[1:], strict=True):
+    ranks = dict(zip(ranking.names, ranking.ranks, strict=True))
+    best = min(ranks, key=lambda n: (ranks[n], -middles[n].value))
+    lines = []
+    for n, place in ranks.items():
         found = equivalence_over_streams(np.subtract(means[n], means[best]), rope)
-        wins = str(probability_of_improvement(groups[n], groups[best]))
-        lines.append([n, f"{place:.2f}", ACCURACY.text(middles[n]), wins, _shares(found)])
+        wins = probability_of_improvement(groups[n], groups[best])
+        against = ["-", "-"] if n == best else [str(wins), _shares(found)]
+        lines.append([n, f"{place:.2f}", ACCURACY.text(middles[n]), *against])
     yield f"<h2>Over {ranking.streams} streams</h2><div class=pair>"
     yield figure(ranking_figure(ranking), "ranks", "Mean ranks", data)
     yield _profiles({n: groups[n] for n in ranking.names[:DRAWN]})
