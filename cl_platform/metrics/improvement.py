@@ -19,11 +19,12 @@ import numpy as np
 from cl_platform.errors import BadInput
 from cl_platform.metrics.statistics import LEVEL, ROUNDING, Interval
 
-Groups = Sequence[Sequence[float]]
+Vector = Sequence[float] | np.ndarray
+Groups = Sequence[Vector]
 """A strategy's scores: one group of runs per stream."""
 
 ROPE = 0.01  # one point of accuracy
-PRIOR = 0.5  # the weight of a stream without a difference, beside the observed ones: the paper's
+PRIOR = 0.5  # the weight of a stream without a difference beside observed ones, as in baycomp
 SAMPLES = 20_000
 HALVINGS = 40  # of an interval from 0 to 1: to 1e-12
 
@@ -47,18 +48,21 @@ class Equivalence:
     better: float
 
 
-def performance_profile(groups: Groups, taus: Sequence[float] | np.ndarray) -> Profile:
+def performance_profile(groups: Groups, taus: Vector) -> Profile:
     """Return the share of runs whose score is above tau, averaged over streams, for each tau.
 
-    Pointwise bounds are for other seeds of the same streams: Wilson's.
+    Pointwise bounds are for other seeds of the same streams: Wilson's. All nan if a score is not
+    finite.
 
-    Source: Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", section 4.3.
+    Source: Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice".
 
     Raises:
         BadInput: there is no group, or one without values.
     """
     points, parts = np.asarray(taus, float), _checked(groups)
     share = np.mean([(part[:, None] > points).mean(0) for part in parts], axis=0)
+    if not all(np.isfinite(part).all() for part in parts):
+        share = np.full_like(share, math.nan)
     runs = len(parts) ** 2 / sum(1 / len(part) for part in parts)  # all, if streams have as many
     return Profile(points, share, *_wilson(share, runs))
 
@@ -70,7 +74,7 @@ def probability_of_improvement(a: Groups, b: Groups) -> Interval:
     of the same streams. Runs of both count as independent: where a seed moves both alike, the
     interval is wider than it had to be.
 
-    Source: Agarwal et al. 2021, section 4.3; the interval is method 5 of Newcombe 2006.
+    Source: Agarwal et al. 2021; the interval is method 5 of Newcombe 2006.
 
     Raises:
         BadInput: there is no group, one without values, or their numbers differ.
@@ -86,9 +90,7 @@ def probability_of_improvement(a: Groups, b: Groups) -> Interval:
     return Interval(share, _bound(share, 0.0, n, m), _bound(share, 1.0, n, m))
 
 
-def practical_equivalence(
-    differences: Sequence[float] | np.ndarray, rope: float = ROPE
-) -> Equivalence:
+def practical_equivalence(differences: Vector, rope: float = ROPE) -> Equivalence:
     """Return the probabilities that the mean difference on a stream is below, within, above +-rope.
 
     The posterior of the mean under a flat prior, from differences of pairs of runs: Student's t.
@@ -96,7 +98,7 @@ def practical_equivalence(
     share training data, is 0. All nan for a single pair, and where all differences are the same,
     but for 0: there is no noise to measure them by.
 
-    Source: Benavoli et al. 2017, "Time for a change", section 3 (Corani & Benavoli 2015).
+    Source: Benavoli et al. 2017, "Time for a change", the Bayesian correlated t test.
 
     Raises:
         BadInput: there is no difference, or the rope is not between 0 and 1.
@@ -115,15 +117,13 @@ def practical_equivalence(
     return Equivalence(worse, max(0.0, 1 - worse - better), better)
 
 
-def equivalence_over_streams(
-    differences: Sequence[float] | np.ndarray, rope: float = ROPE
-) -> Equivalence:
+def equivalence_over_streams(differences: Vector, rope: float = ROPE) -> Equivalence:
     """Return the probabilities that the difference on another stream is most likely below, within,
     above +-rope, from one mean difference per stream.
 
     Posterior draws of a Dirichlet process whose prior is one half of a stream without a difference.
 
-    Source: Benavoli et al. 2017, section 4.2: the Bayesian signed-rank test.
+    Source: Benavoli et al. 2017, the Bayesian signed-rank test.
 
     Raises:
         BadInput: there is no difference, or the rope is not between 0 and 1.

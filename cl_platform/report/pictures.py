@@ -162,10 +162,11 @@ def profiles_figure(profiles: Mapping[str, Profile]) -> Any:
     figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
     for i, (name, found) in enumerate(profiles.items()):
-        x, *ys = (100 * each for each in (found.taus, found.value, found.low, found.high))
-        (line,) = axes.plot(x, ys[0], drawstyle="steps-post", label=_short(name, LONGEST))
+        x, y = 100 * found.taus, 100 * found.value
+        (line,) = axes.plot(x, y, drawstyle="steps-post", label=_short(name, LONGEST))
         if i < BANDS:  # more would hide each other
-            axes.fill_between(x, *ys[1:], step="post", color=line.get_color(), alpha=0.1, lw=0)
+            low, high, colour = 100 * found.low, 100 * found.high, line.get_color()
+            axes.fill_between(x, low, high, step="post", color=colour, alpha=0.1, lw=0)
     axes.set(xlabel="accuracy in %", ylabel="runs that are above it in %", ylim=(-2, 102))
     _plain(axes)
     axes.legend(frameon=False, fontsize=8)

@@ -102,6 +102,7 @@ def test_runs_that_are_all_better_are_no_certainty() -> None:
     assert (found.value, found.high) == (1, 1)
     assert 0.4 < found.low < 0.6  # three of three: one of twenty orders of six runs
     assert probability_of_improvement([[4, 5, 6]] * 9, [[1, 2, 3]] * 9).low > 0.85
+    assert np.isnan(performance_profile([[1.0], [math.nan]], [0.5]).value).all()
     nothing = probability_of_improvement([[math.nan]], [[1.0]])
     assert np.isnan([nothing.value, nothing.low, nothing.high]).all()
 
