@@ -167,7 +167,7 @@ def test_it_has_a_section_for_each_question(page: Page, runs: Runs) -> None:
     ]
     for chart in ("curves", "transfer", "cost", "matrix", "classes"):
         assert page.locator(f"#{chart} svg.main-svg").first.is_visible()
-    assert page.locator("div.drawn > svg").count() == 2  # ranks, orders
+    assert page.locator("div.drawn > svg").count() == 3  # ranks, profiles, orders
     text = (runs.folder / "report.html").read_text()
     assert "src=" not in text[: text.index("<script")]
 
@@ -377,7 +377,8 @@ def test_any_measure_can_be_put_against_any_other(page: Page, runs: Runs) -> Non
 def test_every_figure_downloads_as_svg(page: Page) -> None:
     buttons = page.locator("button[data-save=svg]")
     charts = [buttons.nth(i).get_attribute("data-of") for i in range(buttons.count())]
-    assert charts == ["curves", "transfer", "cost", "matrix", "classes", "ranks", "orders"]
+    drawn = ["ranks", "profiles", "orders"]
+    assert charts == ["curves", "transfer", "cost", "matrix", "classes", *drawn]
     for chart in charts:
         filename, path = saved(page, f"button[data-of={chart}][data-save=svg]")
         assert filename == f"out-{chart}.svg"
