@@ -21,7 +21,7 @@ from cl_platform.metrics.improvement import (
 from cl_platform.metrics.ranking import rank
 from cl_platform.report.leaderboard import Measure, Row
 from cl_platform.report.page import figure, p_value, paragraph, table
-from cl_platform.report.pictures import profiles_figure, ranking_figure
+from cl_platform.report.pictures import BANDS, profiles_figure, ranking_figure
 
 ACCURACY = Measure("average_accuracy")
 DRAWN = 8  # profiles, the best ranks
@@ -85,8 +85,9 @@ def over_streams(rows: Sequence[Row], rope: float = ROPE) -> Iterator[str]:
         f"{ranking.critical_difference:.2f} are joined (Nemenyi, 5 %). IQM: interquartile mean "
         "accuracy, that of the middle half of all seeds and streams. P(better): how often one of "
         f"its runs is better than one of {best} on the same stream, mean over streams. "
-        f"{_meaning(rope)} on another stream (Bayesian signed-rank test). Bands of profiles are "
-        "drawn for the best three; pointwise, 95 % over seeds.",
+        f"{_meaning(rope)} on another stream (Bayesian signed-rank test). Profiles of the best "
+        f"{min(DRAWN, len(names))}, bands of the best {min(BANDS, len(names))} (pointwise, 95 % "
+        "over seeds).",
         soft=True,
     )
 
@@ -127,16 +128,12 @@ def differences(rows: Sequence[Row], rope: float = ROPE) -> Iterator[str]:
         lines += [
             [
                 stream,
-                name,
-                best,
+                f"{name} against {best}",
                 ACCURACY.text(found.difference),
                 "-" if math.isnan(found.effect) else f"{found.effect:.2f}",
                 p_value(found.p),
                 p_value(row.p),
-                str(
-                    probability_of_improvement(*([[*r.seeds.values()]] for r in (row, named[best])))
-                ),
-                _shares(practical_equivalence(_pairs(row, named[best]), rope)),
+                *_against(row, named[best], rope),
                 str(found.pairs),
             ]
             for name, row in named.items()
@@ -144,11 +141,11 @@ def differences(rows: Sequence[Row], rope: float = ROPE) -> Iterator[str]:
         ]
     if not lines:
         return
-    head = ["stream", "row", "against", "difference in %", "effect", "p", "p (Holm)"]
+    head = ["stream", "row", "difference in %", "effect", "p", "p (Holm)"]
     head += ["P(better)", WORSE_TO_BETTER, "seeds"]
     shown = " open" if len(lines) <= OPEN else ""
     yield f"<h2>Differences from the best</h2><details{shown}><summary>Paired over seeds</summary>"
-    yield table(head, lines, words=3)
+    yield table(head, lines, words=2)
     yield paragraph(
         "Mean difference of accuracy on shared seeds with its 95 % interval; effect: in standard "
         "deviations of the differences, Hedges' g; p of the paired t test, and corrected for all "
@@ -159,5 +156,9 @@ def differences(rows: Sequence[Row], rope: float = ROPE) -> Iterator[str]:
     yield "</details>"
 
 
-def _pairs(row: Row, other: Row) -> list[float]:
-    return [score - other.seeds[seed] for seed, score in row.seeds.items() if seed in other.seeds]
+def _against(row: Row, best: Row, rope: float) -> list[str]:
+    """Return how often a row's runs are better than the best one's, and how probable it is that
+    their difference matters."""
+    wins = probability_of_improvement([[*row.seeds.values()]], [[*best.seeds.values()]])
+    pairs = [score - best.seeds[seed] for seed, score in row.seeds.items() if seed in best.seeds]
+    return [str(wins), _shares(practical_equivalence(pairs, rope))]

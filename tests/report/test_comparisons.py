@@ -68,8 +68,8 @@ def test_each_row_is_set_against_the_best_of_its_stream(rows: list[Row]) -> None
     one, best = groups("finetune")[1], groups("der")[1]
     same = practical_equivalence([a - b for a, b in zip(one, best, strict=True)])
     wins = probability_of_improvement([one], [best])
-    assert found["b", "finetune"] == [str(wins), in_percent(same)]
-    assert found["b", "finetune"][0].startswith("0.00 [0.00, ")
+    assert found["b", "finetune against der"] == [str(wins), in_percent(same)]
+    assert found["b", "finetune against der"][0].startswith("0.00 [0.00, ")
     assert "more than 1 point is" in "".join(parts)
 
 
