@@ -23,12 +23,14 @@ def compare(
     """Compare two folders, each of a run, a sweep or an --out: what differs in both.
 
     Where a folder has several runs, the values of a setting stand together, and metrics are means
-    with their standard deviation.
+    with their standard deviation; p is of the paired t test over the seeds that both have.
 
     Parameters
     ----------
-    a, b
+    a
         The folder of a run, of a sweep, an --out, or the id of a run in clp-results.
+    b
+        Another one.
     json_
         Print one JSON document and nothing else.
     """
@@ -59,14 +61,29 @@ def _show(found: Differences, console: Console) -> None:
     else:
         console.print("no setting differs, nor the code, the data or the versions")
     console.print()
-    table = _table("metric", "A", "B", "B - A", numbers=True)
+    table = _table("metric", "A", "B", "B - A", *(["p"] if found.p else []), numbers=True)
     for metric, a, b in found.metrics:
         difference = mean_and_sd(b)[0] - mean_and_sd(a)[0]
         better = difference * metric.sign
         style = "green" if better > 0 else "red" if better < 0 else "dim"
         cells = [_spread(values) for values in (a, b)]
-        table.add_row(metric.name, *cells, f"{difference:+.4f}", style=style)
+        p = [_p(found.p.get(metric.name))] if found.p else []
+        table.add_row(metric.name, *cells, f"{difference:+.4f}", *p, style=style)
     console.print(Whole(table), crop=False)
+    console.print()
+    several = (
+        "means ± standard deviation over runs; " if max(found.a.runs, found.b.runs) > 1 else ""
+    )
+    tested = (
+        f"; p: paired t test over {found.pairs} seeds, each metric by itself" if found.p else ""
+    )
+    console.print(f"{several}green: B is better, red: worse{tested}", style="dim")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value >= 0.001 else "<.001"
 
 
 def _spread(values: list[float]) -> str:

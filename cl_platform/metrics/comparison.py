@@ -207,6 +207,30 @@ def compare(
     return {name: (found[name], adjusted) for name, adjusted in zip(others, holm(p), strict=False)}
 
 
+def against_best(
+    scores: Mapping[str, Scores], bounds: Bounds | None = None
+) -> tuple[str, dict[str, tuple[Difference, float]]]:
+    """Return the best strategy, and what the others that share a seed with it have more: as
+    :func:`compare`, also where not all have a seed in common.
+
+    Args:
+        bounds: as for :func:`compare`.
+
+    Raises:
+        BadInput: there is no strategy.
+    """
+    if not scores:
+        raise BadInput("no strategy: give the scores of one at least")
+    means = {name: math.fsum(own.values()) / len(own) for name, own in scores.items()}
+    first = max(means, key=lambda name: -math.inf if math.isnan(means[name]) else means[name])
+    near = {name: own for name, own in scores.items() if own.keys() & scores[first].keys()}
+    if not set.intersection(*({*own} for own in near.values())):  # each shares others
+        return first, compare(near, first, bounds)
+    found = compare(near, bounds=bounds)
+    (best,) = near.keys() - found.keys()
+    return best, found
+
+
 def _of_all_pairs(scores: Sequence[Scores]) -> list[float]:
     """Return p of each pair, at once where all have the same seeds: there may be very many."""
     if len({frozenset(own) for own in scores}) != 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cl_platform.config.labels import label
 from cl_platform.errors import BadInput
+from cl_platform.metrics.comparison import paired
 from cl_platform.metrics.registry import Metric, find_metric
 from cl_platform.results.load import code_of, data_of, load_run, read_results
 from cl_platform.results.result import Result
@@ -24,14 +25,16 @@ class Side:
     """The runs of one folder, together.
 
     Args:
-        settings: by dotted key, the values that occur as text, in the order of the runs.
+        settings: by dotted key, the values that occur as text, sorted.
         metrics: by name, the finite values.
+        seeds: the same by seed; empty where a seed has several runs.
     """
 
     path: str
     runs: int
     settings: dict[str, list[str]]
     metrics: dict[str, list[float]]
+    seeds: dict[str, dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,21 @@ class Differences:
     Args:
         settings: what differs: (key, values in a, values in b).
         metrics: (metric, values in a, values in b), of those that both have.
+        p: by metric, of the paired t test of those with two or more seeds in common; not corrected
+            for the number of metrics.
     """
 
     a: Side
     b: Side
     settings: list[tuple[str, list[str], list[str]]]
     metrics: list[tuple[Metric, list[float], list[float]]]
+    p: dict[str, float]
+
+    @property
+    def pairs(self) -> int:
+        """The number of seeds that p is about; 0 where there is none."""
+        shared = (self.a.seeds[n].keys() & self.b.seeds[n].keys() for n in self.p)
+        return max(map(len, shared), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the same for a program."""
@@ -59,6 +71,7 @@ class Differences:
                     "a": mean_and_sd(a),
                     "b": mean_and_sd(b),
                     "difference": mean_and_sd(b)[0] - mean_and_sd(a)[0],
+                    "p": self.p.get(metric.name),
                     "better": metric.direction,
                 }
                 for metric, a, b in self.metrics
@@ -84,7 +97,17 @@ def differences(a: str | Path, b: str | Path) -> Differences:
         other,
         [row for row in settings if {*row[1]} != {*row[2]}],
         [(find_metric(name), one.metrics[name], other.metrics[name]) for name in shown],
+        dict(_paired(one, other)),
     )
+
+
+def _paired(a: Side, b: Side) -> Iterable[tuple[str, float]]:
+    """Yield the metrics that have a p, with it."""
+    for name in a.seeds.keys() & b.seeds.keys():
+        if len(a.seeds[name].keys() & b.seeds[name].keys()) > 1:
+            p = paired(b.seeds[name], a.seeds[name]).p
+            if math.isfinite(p):
+                yield name, p
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -107,13 +130,26 @@ def _side(path: str | Path) -> Side:
         raise BadInput(f"{path} has no run that has ended: run it to its end, or give another one")
     settings: dict[str, dict[str, None]] = {}
     metrics: dict[str, list[float]] = {}
+    seeds: dict[str, dict[int, float]] = {}
     for result in results:
         for key, value in _told(result):
             settings.setdefault(key, {})[label(value)] = None
         for name in result.shown_metrics():
             if math.isfinite(value := result.metrics[name]):
                 metrics.setdefault(name, []).append(value)
-    return Side(str(path), len(results), {k: [*v] for k, v in settings.items()}, metrics)
+                seeds.setdefault(name, {})[result.config["seed"]] = value
+    if len({result.config["seed"] for result in results}) < len(results):
+        seeds = {}
+    listed = {key: sorted(values, key=_by_size) for key, values in settings.items()}
+    return Side(str(path), len(results), listed, metrics, seeds)
+
+
+def _by_size(value: str) -> tuple[float, str]:
+    """Return what sorts numbers by size, before words."""
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value
 
 
 def _results(path: str | Path) -> list[Result]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cl_platform.core.matrix import AccuracyMatrix, evenly
 from cl_platform.metrics.bounds import SHARE
-from cl_platform.metrics.comparison import Difference, bounded_mean, compare
+from cl_platform.metrics.comparison import Difference, against_best, bounded_mean
 from cl_platform.metrics.matrix_metrics import accuracy_so_far
 from cl_platform.metrics.registry import Metric, find_metric, metrics
 from cl_platform.metrics.statistics import Interval
@@ -202,18 +202,19 @@ def measures_of(runs: Runs) -> list[Measure]:
     return [Measure(k, columns[k]) for k in sorted(present, key=lambda k: k.startswith("cost."))]
 
 
-def rows_of(runs: Runs, *, together: bool = False) -> list[Row]:
+def rows_of(runs: Runs, *, together: bool = False, measures: Sequence[Measure] = ()) -> list[Row]:
     """Return the rows of each stream, best first.
 
     Args:
         together: put the orders of a row together.
+        measures: what they have values of, accuracy among them; those of reports if empty.
     """
     if runs.frame.empty:
         return []
     frame = runs.frame.assign(
         _index=range(len(runs.frame)), _stream=[result.stream for result in runs.results]
     )
-    measures = measures_of(runs)
+    measures = measures or measures_of(runs)
     curves = [_curve(result.matrix) for result in runs.results]
     apart = ("curriculum",) if together else ()
     axes = axes_of(frame, *apart)
@@ -293,15 +294,7 @@ def _marked(rows: Sequence[Row]) -> Iterator[Row]:
 
     Rows are compared over the seeds that they share with the best one; those without any are not.
     """
-    first = max(range(len(rows)), key=lambda i: rows[i].values["average_accuracy"].value)
-    scores = {
-        str(i): r.seeds for i, r in enumerate(rows) if r.seeds.keys() & rows[first].seeds.keys()
-    }
-    if set.intersection(*({*seeds} for seeds in scores.values())):
-        found = compare(scores, bounds=SHARE)
-        (best,) = scores.keys() - found.keys()
-    else:  # each shares others
-        best, found = str(first), compare(scores, str(first), SHARE)
+    best, found = against_best({str(i): row.seeds for i, row in enumerate(rows)}, SHARE)
     for i, row in enumerate(rows):
         difference, p = found.get(str(i), (None, math.nan))
         yield replace(row, difference=difference, p=p, best=str(i) == best or p > SIGNIFICANT)

@@ -1,4 +1,4 @@
-"""Pictures of many runs, as matplotlib figures: of orders, and of ranks over streams."""
+"""Pictures of many runs, as matplotlib figures: of orders, of ranks and scores over streams."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cl_platform.metrics.improvement import Profile
 from cl_platform.metrics.ranking import Ranking
 from cl_platform.metrics.registry import metrics
 from cl_platform.report.orders.pairs import PairEffects
@@ -18,6 +19,7 @@ WIDEST, MOST_UPRIGHT = 60, 6  # orders shown by name, and of these without turni
 SHARES = {"order": "#3b6fb6", "seed": "#e08a3c", "order x seed": "#b9bec7"}
 TICK, LONGEST = 14, 40  # letters of a name
 APART = 0.25  # of the distance between two orders, to either side
+BANDS = 3  # of profiles that are drawn
 
 
 def order_figure(effects: Sequence[OrderEffect]) -> Any:
@@ -155,6 +157,22 @@ def ranking_figure(ranking: Ranking) -> Any:
         axes.plot(
             [min(ranks) - 0.02, max(ranks) + 0.02], [0.3 - 0.5 * i] * 2, color="#3b6fb6", lw=4
         )
+    return figure
+
+
+def profiles_figure(profiles: Mapping[str, Profile]) -> Any:
+    """Draw the share of runs above each accuracy, with pointwise bands (Agarwal et al. 2021)."""
+    figure = new_figure(5.6, 3.6)
+    axes = figure.subplots()
+    for i, (name, found) in enumerate(profiles.items()):
+        x, y = 100 * found.taus, 100 * found.value
+        (line,) = axes.plot(x, y, drawstyle="steps-post", label=_short(name, LONGEST))
+        if i < BANDS:  # more would hide each other
+            low, high, colour = 100 * found.low, 100 * found.high, line.get_color()
+            axes.fill_between(x, low, high, step="post", color=colour, alpha=0.1, lw=0)
+    axes.set(xlabel="accuracy in %", ylabel="runs that are above it in %", ylim=(-2, 102))
+    _plain(axes)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

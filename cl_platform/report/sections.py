@@ -14,6 +14,7 @@ from cl_platform._version import __version__
 from cl_platform.config.documents import dump
 from cl_platform.config.labels import duration
 from cl_platform.core.order.affinity import reciprocity
+from cl_platform.metrics.improvement import ROPE
 from cl_platform.metrics.registry import metrics
 from cl_platform.report import pooled, teachers
 from cl_platform.report.comparisons import differences, over_streams
@@ -44,11 +45,12 @@ HELD_OUT = (
 MANY = 30  # rows, from which on orders are shown together at first
 
 
-def page(runs: Runs, reload: float = 0) -> str:
+def page(runs: Runs, reload: float = 0, rope: float = ROPE) -> str:
     """Return the whole page, as HTML.
 
     Args:
         reload: seconds after which it looks for a newer one of itself; 0 if never.
+        rope: the difference of accuracy that does not matter.
     """
     rows, together, measures = rows_of(runs), rows_of(runs, together=True), measures_of(runs)
     if len(together) == len(rows):  # there is one order of each
@@ -74,8 +76,8 @@ def page(runs: Runs, reload: float = 0) -> str:
         *teachers.sections(rows, runs.results),
         *states.sections(rows, runs.results),
         *budgets.sections(rows, runs.results),
-        *over_streams(together or rows),
-        *differences(together or rows),
+        *over_streams(together or rows, rope),
+        *differences(together or rows, rope),
         *_orders(runs),
         *(tuning.sections(tuned) if tuned else ()),
         *_affinities(runs),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_rel
 
-from tests.helpers.report_runs import reseal
+from tests.helpers.report_runs import changed, one_run, put, reseal
 
 Clp = Callable[..., tuple[int, str, str]]
 SMALL = {
@@ -135,6 +136,30 @@ def test_folders_of_many_runs_are_compared_by_their_means(clp: Clp) -> None:
     _, out, _ = clp("compare", "clp-results", str(one))
     assert ", ... 7 in all" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_runs_of_the_same_seeds_are_paired(clp: Clp, tmp_path: Path) -> None:
+    model = one_run()
+    scores = {"a": (0.5, 0.6, 0.7), "b": (0.51, 0.63, 0.75)}
+    for i, (folder, values) in enumerate(scores.items()):
+        for seed, value in enumerate(values):
+            data = changed(model, 10 * i + 9 - seed, seed=seed)
+            data["metrics"]["average_accuracy"] = value
+            put(tmp_path / folder, data)
+    code, out, err = clp("compare", "a", "b", "--json")
+    assert code == 0, err
+    found = json.loads(out)["metrics"]
+    assert found["average_accuracy"]["p"] == pytest.approx(ttest_rel(*scores.values()).pvalue)
+    assert found["forgetting"]["p"] == 1  # the same numbers
+    _, out, _ = clp("compare", "a", "b")
+    (line,) = (line for line in out.splitlines() if line.startswith("average_accuracy "))
+    assert line.split()[-2:] == ["+0.0300", f"{found['average_accuracy']['p']:.3f}"]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "over 3 seeds" in " ".join(out.split())
+    put(tmp_path / "b", changed(model, 99, seed=0, strategy={"name": "er"}))
+    _, out, _ = clp("compare", "a", "b", "--json")  # which run of seed 0 would be the pair?
+    assert json.loads(out)["metrics"]["average_accuracy"]["p"] is None
+    assert json.loads(out)["settings"]["strategy"]["b"] == ["er", "finetune"]
 
 
 @pytest.mark.parametrize("folder", ["nothing", "."])

@@ -14,6 +14,7 @@ from scipy import stats
 from cl_platform.errors import BadInput
 from cl_platform.metrics.bounds import SHARE, SIGNED
 from cl_platform.metrics.comparison import (
+    against_best,
     bootstrap_mean,
     bounded_mean,
     compare,
@@ -331,6 +332,19 @@ def test_what_cannot_be_compared_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         compare(scores, best)
+
+
+def test_the_best_is_found_where_not_all_share_a_seed() -> None:
+    shared = three_strategies()
+    best, found = against_best(shared)
+    assert found == compare(shared)
+    assert best not in found
+    apart = {"a": {0: 0.9, 1: 0.8}, "b": {0: 0.5, 2: 0.4}, "c": {1: 0.6, 2: 0.5}, "d": {7: 0.1}}
+    best, found = against_best(apart)
+    assert (best, {*found}) == ("a", {"b", "c"})  # d has no pair
+    assert against_best({"a": {0: math.nan}, "b": {0: 0.1}})[0] == "b"
+    with pytest.raises(BadInput, match=r"^no strategy: "):
+        against_best({})
 
 
 def test_one_strategy_has_nobody_to_be_compared_with() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from markdown_it import MarkdownIt
 
 import cl_platform as clp
 from cl_platform.engine.execution import execute
@@ -22,9 +20,10 @@ from cl_platform.errors import BadInput, StorageError
 from cl_platform.metrics.bounds import SHARE
 from cl_platform.metrics.comparison import bounded_mean, compare
 from cl_platform.metrics.registry import find_metric
-from cl_platform.report.leaderboard import measures_of, rows_of, shown_axes
+from cl_platform.report.leaderboard import measures_of, rows_of
 from cl_platform.report.orders.study import studies
-from cl_platform.report.render import MOST_ROWS, render, write_report
+from cl_platform.report.papers.layout import Layout
+from cl_platform.report.render import render, write_report
 from cl_platform.report.runs import Runs, read_runs
 from cl_platform.report.tables import csv
 from cl_platform.results.load import read_results
@@ -33,9 +32,7 @@ from cl_platform.storage.sealed import SWEEP, seal
 from sweeps.record import Phase, write_failure, write_sweep
 from tests.cli.test_cli import Clp
 from tests.helpers.report_runs import (
-    HOSTILE,
     changed,
-    many_runs,
     one_run,
     own_matrix,
     put,
@@ -388,11 +385,8 @@ def test_what_can_be_told_from_the_best_is_not_best(tmp_path: Path, model: dict[
         "ewc": True,
         "si": False,
     }
-    lines = render(runs, "latex").decode().splitlines()
+    lines = render(runs, "latex", Layout(("accuracy",))).decode().splitlines()
     bold = [line.partition(" &")[0] for line in lines if "textbf" in line]
-    assert sorted(bold) == ["er", "ewc"]
-    lines = render(runs, "markdown").decode().splitlines()
-    bold = [line.split(" ")[1] for line in lines if "**" in line]
     assert sorted(bold) == ["er", "ewc"]
 
 
@@ -433,127 +427,7 @@ def test_a_study_of_orders_needs_no_sweep(tmp_path: Path, model: dict[str, Any])
     assert "Orders of" in write_report(runs).read_text()
 
 
-# --- tables
-
-
-def table_of(text: str) -> list[list[str]]:
-    """The cells of a Markdown table, as a reader sees them."""
-    html = MarkdownIt("commonmark").enable("table").render(text)
-    tags = set(re.findall(r"<[/!]*(\w*)", html))
-    assert tags <= {"table", "thead", "tbody", "tr", "th", "td", "strong", "p"}
-    rows = re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)
-    found = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, flags=re.DOTALL) for row in rows]
-    return [[unescaped(cell) for cell in row] for row in found]
-
-
-def unescaped(cell: str) -> str:
-    from html import unescape
-
-    return unescape(re.sub(r"</?strong>", "", cell))
-
-
-def test_markdown_is_the_leaderboard(runs: Runs) -> None:
-    text = render(runs, "markdown").decode()
-    rows, measures = rows_of(runs), [m for m in measures_of(runs) if m.listed]
-    head, *lines = table_of(text)
-    axes = shown_axes(rows)
-    assert head == [*axes, *(m.title for m in measures)]
-    assert lines == [
-        [*(row.cell(a) for a in axes), *(m.text(row.values[m.key]) for m in measures)]
-        for row in rows
-    ]
-    for line, row in zip(text.splitlines()[2:], rows, strict=False):
-        assert line.count("**") == (2 if row.best else 0)
-        if row.best:
-            assert f"**{measures[0].text(row.values['average_accuracy'])}**" in line
-
-
-def test_latex_is_the_leaderboard(runs: Runs) -> None:
-    text = render(runs, "latex").decode()
-    rows, measures = rows_of(runs), [m for m in measures_of(runs) if m.listed]
-    lines = text.splitlines()
-    rules = [lines.index(rf"\{name}") for name in ("toprule", "midrule", "bottomrule")]
-    assert rules == sorted(rules)
-    assert rules[1] == rules[0] + 2
-    body = lines[rules[1] + 1 : rules[2]]
-    assert len(body) == len(rows)
-    columns = len(shown_axes(rows)) + len(measures)
-    (spec_,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
-    assert len(spec_) == columns
-    for line, row in zip(body, rows, strict=True):
-        assert line.endswith(r" \\")
-        cells = line.removesuffix(r" \\").split(" & ")
-        assert len(cells) == columns
-        accuracy = measures[0].text(row.values["average_accuracy"])
-        number = rf"\textbf{{{accuracy}}}" if row.best else accuracy
-        assert cells[len(shown_axes(rows))] == number
-    assert text.count("{") == text.count("}")
-
-
-LATEX = {
-    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-    # These are other characters in the font that LaTeX has unless told otherwise.
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-}  # fmt: skip
-
-
-@pytest.fixture
-def hostile(tmp_path: Path, model: dict[str, Any]) -> Runs:
-    return read_runs(
-        put(
-            tmp_path,
-            *(
-                changed(model, i, strategy={"name": odd})
-                for i, odd in enumerate([*HOSTILE, "a\nb"])
-            ),
-        )
-    )
-
-
-def test_hostile_names_are_text_in_markdown(hostile: Runs) -> None:
-    text = render(hostile, "markdown").decode()
-    lines = table_of(text)[1:]
-    wanted = [row.cell("strategy").replace("\n", " ") for row in rows_of(hostile)]
-    assert [line[0] for line in lines] == wanted
-    assert len({len(line) for line in lines}) == 1
-
-
-@pytest.mark.parametrize("character", LATEX)
-def test_special_characters_are_text_in_latex(
-    tmp_path: Path, model: dict[str, Any], character: str
-) -> None:
-    runs = read_runs(put(tmp_path, changed(model, 1, strategy={"name": f"a{character}b"})))
-    text = render(runs, "latex").decode()
-    (line,) = [line for line in text.splitlines() if line.startswith("a") and "&" in line]
-    assert line.startswith(f"a{LATEX[character]}b & ")
-
-
-def test_hostile_names_break_no_latex(hostile: Runs) -> None:
-    text = render(hostile, "latex").decode()
-    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].split("\\\\\n")[:-1]
-    assert len(body) == 4
-    cells = {len(re.findall(r"(?<!\\)&", line)) for line in body}
-    assert len(cells) == 1, "as many cells in each row"
-    assert not re.search(r"(?<!\\)[%$#_]", "".join(body))
-
-
-def test_latex_takes_no_list_for_an_argument(tmp_path: Path) -> None:
-    r"""After ``\\`` and ``\midrule`` a bracket begins an optional argument, a length."""
-    runs = planned({"model.hidden": [[4], [5]], "strategy": ["finetune", "er"]})
-    write_sweep(tmp_path, spec(), [Phase("runs", runs)], "done")
-    for run in runs:
-        execute(PLANNER(run.config, run.order), tmp_path, keep="none")
-    lines = render(read_runs(tmp_path), "latex").decode().splitlines()
-    assert sum(line.count("[4]") + line.count("[5]") for line in lines) == 4
-    assert not any(line.lstrip().startswith("[") for line in lines)
-
-
-def test_a_long_table_puts_orders_together(tmp_path: Path) -> None:
-    runs = read_runs(put(tmp_path, *many_runs(540)))
-    assert len(rows_of(runs)) > MOST_ROWS
-    lines = table_of(render(runs, "markdown").decode())[1:]
-    assert len(lines) == len(rows_of(runs, together=True)) == 4
+# --- tables for programs
 
 
 def test_csv_has_a_row_per_run(runs: Runs) -> None:
@@ -630,7 +504,16 @@ def test_any_of_them_goes_to_a_file(clp: Clp, runs: Runs, tmp_path: Path, kind: 
         (["empty", "--format", "latex"], 2, "empty has no finished run yet"),
         (["empty", "--format", "csv"], 2, "empty has no finished run yet"),
         (["empty", "--format", "parquet"], 2, "empty has no finished run yet"),
-        (["empty", "--format", "pdf"], 2, "markdown"),
+        (["empty", "--format", "docx"], 2, "markdown"),
+        (["empty", "--format", "png"], 2, "empty has no finished run yet"),
+        (["empty", "--digits", "1"], 2, "digits, spread, by, caption and label are of tables"),
+        (["empty", "--watch", "--caption", "x"], 2, "give --format latex"),
+        (["empty", "--format", "markdown", "--label", "x"], 2, "only LaTeX has labels"),
+        (["empty", "--format", "latex", "--label", "a{b"], 2, "label='a{b'"),
+        (["empty", "--format", "latex", "--digits", "11"], 2, "digits=11: give 0 to 10"),
+        (["empty", "--format", "latex", "--by", "stream", "--columns", "a,b"], 2, "a table each"),
+        (["empty", "--format", "latex", "--rope", "0.02"], 2, "rope=0.02 is of the page"),
+        (["empty", "--rope", "nan"], 2, "rope=nan: give what does not matter"),
         (["empty", "--watch", "--format", "csv"], 2, "leave --format and --out away"),
         (["empty", "--watch", "--out", "x"], 2, "leave --format and --out away"),
         (["empty", "--every", "0"], 2, "every=0"),

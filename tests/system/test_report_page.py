@@ -171,7 +171,7 @@ def test_it_has_a_section_for_each_question(page: Page, runs: Runs) -> None:
     ]
     for chart in ("curves", "transfer", "cost", "matrix", "classes"):
         assert page.locator(f"#{chart} svg.main-svg").first.is_visible()
-    assert page.locator("div.drawn > svg").count() == 2  # ranks, orders
+    assert page.locator("div.drawn > svg").count() == 3  # ranks, profiles, orders
     text = (runs.folder / "report.html").read_text()
     assert "src=" not in text[: text.index("<script")]
 
@@ -389,6 +389,7 @@ def test_every_figure_downloads_as_svg(page: Page) -> None:
         "matrix",
         "classes",
         "ranks",
+        "profiles",
         "orders",
     ]
     for chart in charts:

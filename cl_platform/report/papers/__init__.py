@@ -1,0 +1,1 @@
+"""Tables for papers: what is in them, as LaTeX or Markdown, as a picture."""
