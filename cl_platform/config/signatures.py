@@ -165,7 +165,9 @@ def blame(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     outside = [f for f in frames if "torch" not in Path(f.filename).parts]
     frame = (outside or frames)[-1]  # the line that called torch says more
-    return f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
+    what = f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
+    unset = isinstance(error, AttributeError) and error.name in ("info", "model")
+    return f"{what}; a strategy's setup begins with super().setup(info)" if unset else what
 
 
 def names_in(section: Mapping[str, Any]) -> list[str]:
