@@ -215,7 +215,8 @@ def _faults(spec: SweepSpec) -> Iterator[str]:
     for key in spec.axes:
         head = key.partition(".")[0]
         if head not in settings:
-            yield f"axes: {key!r} is no setting of a run.{hint_for(head, settings)}"
+            hint = hint_for(head, settings) if key == head else suggestion(head, settings)
+            yield f"axes: {key!r} is no setting of a run.{hint}"
     resolved = [SHORTHANDS.get(key, key) for key in spec.axes]
     for key in {k for k in resolved if resolved.count(k) > 1}:
         yield f"axes: {key!r} is there twice; drop one"
