@@ -23,7 +23,7 @@ from pydantic import (
 
 from cl_platform.config.registry import load, suggestion
 from cl_platform.config.run_config import SHORTHANDS, Plugin, RunConfig, apply_settings, read_file
-from cl_platform.config.signatures import check_section, faults_of
+from cl_platform.config.signatures import check_section, faults_of, hint_for
 from cl_platform.config.tracking import OnWandb, Sinks, Wandb
 from cl_platform.core.predictions import Keeping
 from cl_platform.errors import ClpError, ConfigError
@@ -221,7 +221,8 @@ def _faults(spec: SweepSpec) -> Iterator[str]:
     for key in spec.axes:
         head = key.partition(".")[0]
         if head not in settings:
-            yield f"axes: {key!r} is no setting of a run.{suggestion(head, settings)}"
+            hint = hint_for(head, settings) if key == head else suggestion(head, settings)
+            yield f"axes: {key!r} is no setting of a run.{hint}"
     resolved = [SHORTHANDS.get(key, key) for key in spec.axes]
     for key in {k for k in resolved if resolved.count(k) > 1}:
         yield f"axes: {key!r} is there twice; drop one"

@@ -210,3 +210,15 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = {*re.findall(r": ([\w/]+\.md)$", text, re.MULTILINE)}
     made = {"settings.md", "plugins.md"}
     assert listed - made == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
+def test_no_page_links_out_of_the_folder() -> None:
+    """The site is made of the folder alone, and mkdocs takes such links for intended."""
+    links = re.compile(r"\]\((?!\w+:)([^)\s#]+)")
+    outside = [
+        f"{page.name}: {link}"
+        for page in DOCS.rglob("*.md")
+        for link in links.findall(page.read_text())
+        if not (page.parent / link).resolve().is_relative_to(DOCS)
+    ]
+    assert not outside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -48,11 +49,13 @@ def check(
 
         from cl_platform.tracking.console import new_console
 
-        console = new_console()
+        console, told = new_console(), set()
         for name, fault in verdicts.items():
             verdict = ("FAIL", "red") if fault else ("ok  ", "green")
             console.print(Text.assemble(verdict, f" {name}"))
             if fault:
-                console.print(f"       {fault}", style="red")
+                cause = re.sub(r"^run \w+ failed at [^:]+: ", "", fault)
+                console.print(f"       {'as above' if cause in told else fault}", style="red")
+                told.add(cause)
     if any(verdicts.values()):
         raise SystemExit(1)

@@ -58,6 +58,16 @@ GROUPS: dict[Kind, str] = {
 HOME = Path(__file__).parents[2]
 OWN = ("strategies", "streams", "sweeps")  # common names: a user's folder may have them as well
 
+# What other libraries call a strategy, in letters alone.
+ELSEWHERE = {
+    "derpp": "der++",
+    "replay": "er",
+    "sgd": "finetune",
+    "naive": "finetune",
+    "ewcon": "ewc",
+    "jointtraining": "joint",
+    "synapticintelligence": "si",
+}
 _named: dict[str, str] = {}  # modules that were loaded from a file, by its absolute path
 
 
@@ -91,6 +101,8 @@ def load(kind: Kind, name: str) -> Any:
         return found.named(inside) if hasattr(found, "named") else _import(kind, name)
     entry = plugins(kind).get(name)
     if entry is None:
+        if advice := _advice(kind, name):
+            raise UnknownName(f"unknown {kind} {name!r}: {advice}")
         raise UnknownName(
             f"unknown {kind} {name!r}.{suggestion(name, plugins(kind), _listing(kind))} "
             "(or give module:Class or path/to/file.py:Class)"
@@ -115,8 +127,10 @@ def suggestion(given: str, known: Iterable[str], listing: str = "") -> str:
         listing: a command that lists them, named in their place where they fill lines.
     """
     known = list(known)
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    alias = ELSEWHERE.get(re.sub(r"[^a-z]", "", given.lower()))
+    written = {_plain(name): name for name in reversed(known)}
+    near = [alias] if alias in known else difflib.get_close_matches(_plain(given), written, n=1)
+    hint = f" Did you mean {written.get(near[0], near[0])!r}?" if near else ""
     names = ", ".join(known) or "none"
     if listing and len(names) > SHORT:
         return f"{hint} `{listing}` lists the {len(known)} known ones"
@@ -125,6 +139,20 @@ def suggestion(given: str, known: Iterable[str], listing: str = "") -> str:
 
 def _listing(kind: Kind) -> str:
     return f"clp list {GROUPS[kind].rpartition('.')[2]}"
+
+
+def _plain(name: str) -> str:
+    """The name in lower case with hyphens: SplitMNIST and split_mnist are split-mnist."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).replace("_", "-").lower()
+
+
+def _advice(kind: Kind, name: str) -> str:
+    """What to give in place of a name that no plugin has."""
+    if name.endswith(".py"):
+        return f"name the class in the file as well: {name}:Class"
+    if kind == "stream" and os.path.isdir(name):
+        return f"{name} is a folder: give --stream folder --set stream.path={name}"
+    return ""
 
 
 def _import(kind: Kind, path: str) -> Any:

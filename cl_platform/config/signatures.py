@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import traceback
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,12 @@ def instantiate(kind: Kind, section: Section, **context: Any) -> Any:
 
 def blame(error: BaseException) -> str:
     """Return an error in one line, with the line of code that raised it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [f for f in frames if "torch" not in Path(f.filename).parts]
+    frame = (outside or frames)[-1]  # the line that called torch says more
+    what = f"{type(error).__name__}: {one_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
+    unset = isinstance(error, AttributeError) and error.name in ("info", "model")
+    return f"{what}; a strategy's setup begins with super().setup(info)" if unset else what
 
 
 def names_in(section: Mapping[str, Any]) -> list[str]:
@@ -182,7 +186,10 @@ def as_section(value: Any) -> Section:
         return {"name": value}
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):
         return dict(value)
-    raise BadInput(f"{value!r} names nothing: give a name, or name=... with parameters")
+    hint = "give a name, or name=... with parameters"
+    if type(value).__module__ != "builtins":  # a data set or a benchmark
+        hint += "; data become a stream by Stream.from_arrays, from_dataset or from_avalanche"
+    raise BadInput(f"{value!r} names nothing: {hint}")
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:
@@ -226,10 +233,24 @@ def model_of(field: FieldInfo) -> type[BaseModel] | None:
     return next((o for o in options if inspect.isclass(o) and issubclass(o, BaseModel)), None)
 
 
+def hint_for(key: str, known: Iterable[str]) -> str:
+    """Return what to say of an unknown setting: the nearest known one, or where it may belong."""
+    known = list(known)
+    hint = registry.suggestion(key.rpartition(".")[2], known)
+    if "?" in hint or "." in key:
+        return hint
+    if "strategy" in known:
+        parts = ", ".join(f"{part}.{key}" for part in ("strategy", "model", "stream"))
+        return f" A parameter of a part has its name before it ({parts}).{hint}"
+    if "axes" in known:
+        return f" Settings of the runs belong under base or axes.{hint}"
+    return hint
+
+
 def _line(key: str, faults: list[ErrorDetails], model: type[BaseModel]) -> str:
     first = faults[0]
     if first["type"] == "extra_forbidden":
-        return f"{key} is unknown.{registry.suggestion(key.rpartition('.')[2], model.model_fields)}"
+        return f"{key} is unknown.{hint_for(key, model.model_fields)}"
     if first["type"] == "missing" and first["loc"][-1] == key.rpartition(".")[2]:
         return f"{key} is missing: give --set {key}=VALUE"
     too_few = {"Field required": "Too few items"}  # of a tuple

@@ -70,8 +70,8 @@ def update(
         raise BadInput(f"run {before.run_id} kept nothing (out=None): give it a folder")
     if not old.stream.open:
         raise BadInput(
-            f"run {before.run_id} knew its stream to the end: its keys hold all of it. "
-            "Run it with --set stream.open=true; such a run can go on"
+            f"run {before.run_id} cannot go on: its stream is closed, and its keys hold all of it. "
+            "Train it with --set stream.open=true; such a run can go on"
         )
     plan, objects = _continued(before, old, data)
     root = before.path.parent.parent

@@ -94,7 +94,11 @@ def read_runs(folder: str | Path, code: str = "newest") -> Runs:
     root = location(folder)
     sweep = read_sweep(root)
     if not sweep and not is_remote(root) and root.is_dir() and not (root / "runs").is_dir():
-        raise StorageError(f"{root} holds no runs: give the folder of a sweep, or an --out")
+        inside = [str(p) for p in sorted(root.iterdir()) if (p / "sweep.json").is_file()]
+        which = (
+            f"one of {', '.join(inside[:5])}" if inside else "the folder of a sweep, or an --out"
+        )
+        raise StorageError(f"{root} holds no runs: give {which}")
     listed = None
     if sweep:
         listed = {r["run_id"]: r["point"] for r in sweep["phases"][-1]["runs"] if r["whole"]}

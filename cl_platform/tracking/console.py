@@ -112,7 +112,7 @@ class ConsoleSink:
         result = Result.from_json(event["result"])
         print_result(result, self.console)
         if event["reused"]:
-            note = "This run had ended before; its result was read, not made."
+            note = "This run had finished before: nothing was trained, its result was read."
             self.console.print(note, style="dim")
 
     def _on_failed(self, event: Event) -> None:

@@ -132,10 +132,12 @@ def rank(
     search = "all orders scored" if len(names) <= EXHAUSTIVE else f"the best of a {kind} search"
     about = f"{len(names)} {chosen.level}; {about}; {search}"
     console.print(Text.assemble((given.name, "bold"), " ", (about, "dim"), "\n"))
-    console.print(Whole(_table(best, worst)), crop=False)
+    above = [order for _, order in best]  # of few orders the worst are among the best
+    below = [found for found in worst if found[1] not in above]
+    console.print(Whole(_table(best, below)), crop=False)
     if len(names) <= LABELLED:
         legend = "\n".join(f"{i:4} {shortened(name, 72)}" for i, name in enumerate(names))
-        console.print(f"\n{legend}", style="dim")
+        console.print(f"\n{chosen.level}\n{legend}", style="dim")
     if figure is not None:
         console.print(f"\n{figure}", style="dim", soft_wrap=True)
 

@@ -103,7 +103,9 @@ def columns_of(
     if split and not given["split"] and set(_words(frame[split])) - PART_OF.keys():
         split = None  # it says something else
     others = {r: c for r in ("task", "time") if (c := found[r]) and (given[r] or by == r)}
-    if by is not None and by not in found and by in names:
+    if by is not None and by not in (*found, "source"):  # which is of several paths
+        if by not in names:
+            raise DataError(f"stream.by={by}: {where} has none; {listed(names)}")
         others[by] = by
     return Columns(label, text, features, split, others)
 

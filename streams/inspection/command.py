@@ -61,7 +61,9 @@ def inspect(
         raise BadInput(f"picture={picture}: give a file such as samples.png")
     settings = overridden([], {"scenario": scenario}, set_ or [])
     if strange := sorted(settings.keys() - {"stream"}):
-        raise BadInput(f"{', '.join(strange)}: inspect takes settings of the stream alone")
+        raise BadInput(
+            f"{', '.join(strange)}: inspect takes settings of the stream alone, stream.KEY=VALUE"
+        )
     section = {**section_of(source), **_parameters(settings.get("stream", {}))}
 
     from cl_platform.config.signatures import check_section, instantiate

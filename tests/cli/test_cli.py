@@ -131,7 +131,7 @@ def test_the_same_command_again_returns_the_finished_result(clp: Clp) -> None:
     _, second, _ = clp("run", *FAST, "--json")
     assert first == second
     _, out, _ = clp("run", *FAST)
-    assert "had ended before" in out
+    assert "had finished before" in out
 
 
 def test_flags_settings_and_files(clp: Clp, tmp_path: Path) -> None:

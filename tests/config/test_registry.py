@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cl_platform.config import documents
-from cl_platform.config.registry import load, name_of
+from cl_platform.config.registry import Kind, load, name_of
 from cl_platform.core.code_digest import code_digest
-from cl_platform.errors import BadInput
+from cl_platform.errors import BadInput, UnknownName
 from cl_platform.storage.files import location
 
 MINE = """
@@ -166,3 +166,19 @@ def test_a_home_folder_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "home" / "run.yaml").write_text("seed: 3")
     assert documents.read("~/run.yaml") == {"seed": 3}
     assert location("~/out") == folder / "home" / "out"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "advice"),
+    [
+        ("strategy", "derpp", "Did you mean 'der++'?"),  # as Mammoth and Avalanche call them
+        ("strategy", "Naive", "Did you mean 'finetune'?"),
+        ("stream", "SplitMNIST", "Did you mean 'split-mnist'?"),
+        ("strategy", "mine.py", "mine.py:Class"),
+        ("stream", ".", "--stream folder --set stream.path=."),
+    ],
+)
+def test_a_name_from_elsewhere_is_answered_with_ours(kind: Kind, name: str, advice: str) -> None:
+    with pytest.raises(UnknownName) as caught:
+        load(kind, name)
+    assert advice in str(caught.value)

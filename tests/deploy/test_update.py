@@ -139,7 +139,7 @@ def test_domains_follow_without_a_new_class(tmp_path: Path) -> None:
 
 def test_a_closed_stream_cannot_go_on(tmp_path: Path) -> None:
     closed = clp.run(BASE, "er", out=tmp_path, **SETTINGS)
-    with pytest.raises(BadInput, match=r"knew its stream to the end.*stream\.open=true"):
+    with pytest.raises(BadInput, match=r"cannot go on: its stream is closed.*stream\.open=true"):
         update(closed, NEW[0])
 
 

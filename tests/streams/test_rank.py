@@ -92,7 +92,7 @@ def test_the_table_and_the_document_agree(clp: Clp) -> None:
     ]
 
 
-@pytest.mark.parametrize(("top", "bottom", "rows"), [(1, 0, 1), (3, 1, 4), (500, 2, 122)])
+@pytest.mark.parametrize(("top", "bottom", "rows"), [(1, 0, 1), (3, 1, 4), (500, 2, 120)])
 def test_as_many_orders_as_asked_for(clp: Clp, top: int, bottom: int, rows: int) -> None:
     code, out, _ = clp(*BLOBS, "--top", str(top), "--bottom", str(bottom))
     assert code == 0
@@ -111,7 +111,8 @@ def test_any_number_of_experiences_fits_80_columns(clp: Clp, experiences: int) -
     assert ("blob 0 blob 1" in out) == (experiences <= LABELLED)
     words = out.split("\n\n")[1].split()[3:]  # without the head of the table
     rows = [words[i : i + experiences + 2] for i in range(0, len(words), experiences + 2)]
-    assert [rank for rank, *_ in rows] == (["1", "-1"] if experiences == 1 else ["1", "2", "-1"])
+    few = {1: ["1"], 2: ["1", "2"]}  # no order is listed twice
+    assert [rank for rank, *_ in rows] == few.get(experiences, ["1", "2", "-1"])
     assert all(sorted(map(int, order)) == list(range(experiences)) for _, _, *order in rows)
     found = " ".join(out.split())  # long lines are wrapped
     told = "all orders scored" if experiences <= 8 else "the best of a beam search"

@@ -335,7 +335,7 @@ TEXT = "text,label\na,x\nb,y\n"
         (TEXT, {"text": "txt"}, "stream.text=txt: a.csv has none"),
         (TEXT, {"features": ["size"]}, "a.csv has no column 'size'; its columns are text, label"),
         (TEXT, {"text": "text", "features": ["text"]}, "stream.text and stream.features are given; give one of them"),
-        (TEXT, {"by": "month"}, "stream.by=month: a has no such column"),
+        (TEXT, {"by": "month"}, "stream.by=month: a.csv has none; its columns are text, label"),
         (TEXT, {"features": ["text"]}, "row 1: text is 'a', no finite number (2 such rows)"),
         (TEXT, {"separator": ";"}, "a.csv has no column of labels: give stream.label; its columns are text,label"),
         ("a,b\n1,2\n", {}, "a.csv has no column of labels: give stream.label; its columns are a, b"),
