@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class RNG:
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
     """Seed the global generators (dropout and other libraries draw from them); put them back."""
-    devices = list(range(torch.cuda.device_count()))
+    devices = list(range(_device_count(os.environ.get("CUDA_VISIBLE_DEVICES"))))
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         # torch.manual_seed would also note the seed for devices that are not in use, for good.
@@ -84,6 +85,12 @@ def global_generators(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+@cache
+def _device_count(visible: str | None) -> int:
+    """Ask the driver once: until CUDA is in use, torch looks for its library at every question."""
+    return torch.cuda.device_count()
 
 
 def global_states() -> dict[str, Any]:
