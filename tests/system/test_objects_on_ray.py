@@ -38,7 +38,8 @@ def test_they_travel_to_workers_with_the_keys_of_their_code(tmp_path: Path) -> N
             return self.layer(x)
 
     axes = {"strategy": [Mine, Mine(factor=2.0), "er", Mine(factor=10.0)]}
-    found = sweep({"base": {"stream": stream(), "model": Net}, "axes": axes}, tmp_path)
+    base = {"stream": stream(), "model": Net}
+    found = sweep({"base": base, "axes": axes, "workers": 1}, tmp_path)
     frame = found.results()
     assert len(frame) == 4
     (failed,) = frame[frame["error"] != ""].to_dict("records")

@@ -23,6 +23,7 @@ import cl_platform as clp
 
 found = sweep({
     "name": "named",
+    "workers": 1,
     "base": {"stream": "rings", "model": "wide-linear", "epochs": 2},
     "axes": {"strategy": ["calm-replay", "finetune"], "curriculum": ["smallest_first", "reverse"]},
 })

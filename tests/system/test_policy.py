@@ -20,6 +20,7 @@ def test_a_policy_is_learned_on_some_seeds_and_judged_on_others(clp: Clp, tmp_pa
         "axes": {"seed": [0, 1]},
         "tune": {"method": "policy", "policy": LEARNING},
         "final": {"seeds": 2},
+        "workers": 1,
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec))
     code, out, err = clp("sweep", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"))
