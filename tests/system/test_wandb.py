@@ -200,7 +200,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     }
     (folder / "small.yaml").write_text(json.dumps(spec))
     process = start_clp(
-        ["sweep", "small.yaml", "--workers", "1", "--wandb", "offline"], folder, env=environment(folder)
+        ["sweep", "small.yaml", "--workers", "1", "--wandb", "offline"],
+        folder,
+        env=environment(folder),
     )
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, out + err
