@@ -288,8 +288,8 @@ TRAINED_WITH: dict[str, tuple[dict[str, Any], set[str]]] = {
     "wrapper on a transformed stream": (
         {
             "strategy": {"name": "refresh", "inner": "der++"},
-            "stream": "permuted-digits",
-            "batch_size": 100,  # few steps: each function that they enter is noted
+            # Few samples: each function that is entered is noted.
+            "stream": {"name": "permuted-digits", "validation": 0.9},
         },
         {
             "strategies.refresh",
