@@ -24,6 +24,9 @@ if REAL_DATA.is_dir():
     os.environ["CLP_DATA"] = str(REAL_DATA)
 # Ray's workers are as nice as the rest: beside other tests they would hardly get a turn.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+# No test takes the power away, and what a killed process has written is there without it. That it is
+# called, and when, is in tests/storage/test_files.py.
+os.fsync = lambda fd: None
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 # A failing example is printed with the line that replays it; a loaded machine fails no test.

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,15 +54,25 @@ def code_digest(*objects: Any) -> str:
     behind the names of the facade ``cl_platform``). An installed package counts by its version.
     Comments count: a state is never reused after an edit.
     """
-    known = known_code.get if known_code else lambda _: None
-    return digest([known(o) or digest_of(o) for o in objects])
+    read: dict[str, _Source | None] = {}
+    parts: dict[int, str] = {}  # an object may be given several times
+    for o in objects:
+        if id(o) not in parts:
+            known = known_code.get(o) if known_code else None
+            parts[id(o)] = known or digest_of(o, read)
+    return digest([parts[id(o)] for o in objects])
 
 
-def digest_of(value: Any) -> str:
-    """Return the part that one object has in :func:`code_digest`, computed anew."""
+def digest_of(value: Any, read: dict[str, _Source | None] | None = None) -> str:
+    """Return the part that one object has in :func:`code_digest`, computed anew.
+
+    Args:
+        read: the sources that were read just before, by module; more are added.
+    """
     walk = _Walk()
     described = walk.describe(value)
-    return digest(described, sorted(_sources(walk.modules).items()))
+    sources = _sources(walk.modules, {} if read is None else read)
+    return digest(described, sorted(sources.items()))
 
 
 @functools.cache
@@ -189,20 +199,37 @@ def _is_covered(module: str) -> bool:
     return not (path and any(path.is_relative_to(folder) for folder in installed))
 
 
-def _sources(modules: Iterable[str]) -> dict[str, str]:
+class _Source(NamedTuple):
+    """The text of a module, and the modules that it imports to train."""
+
+    text: str
+    imported: list[str]
+
+
+def _sources(modules: Iterable[str], read: dict[str, _Source | None]) -> dict[str, str]:
     """Return the sources, by name, of modules and recursively of what they import to train."""
     found: dict[str, str] = {}
     waiting = sorted(modules)
     while waiting:
         module = waiting.pop()
-        path = None if module in found else _source_path(module)
-        if path is None:
+        if module in found:
             continue
-        found[module] = source = _text(path)
-        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        imported = _imported_names(source, package)
-        waiting += [n for n in imported if n.startswith(TRAINED_WITH) or _is_covered(n)]
+        if module not in read:
+            read[module] = _source(module)
+        if source := read[module]:
+            found[module] = source.text
+            waiting += source.imported
     return found
+
+
+def _source(module: str) -> _Source | None:
+    path = _source_path(module)
+    if path is None:
+        return None
+    text = _text(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    imported = _imported_names(text, package)
+    return _Source(text, [n for n in imported if n.startswith(TRAINED_WITH) or _is_covered(n)])
 
 
 def _text(path: Path) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # who only reads results has no use for it, and it takes seconds
+    import torch
 
 
 def digest(*parts: Any) -> str:
@@ -18,7 +20,7 @@ def digest(*parts: Any) -> str:
 
 def array_digest(array: torch.Tensor | np.ndarray) -> str:
     """Return a sha256 (hex) over an array's type, shape and bytes."""
-    data = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    data = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
     state = hashlib.sha256(f"{data.dtype}{data.shape}".encode())
     if data.ndim == 0:
         state.update(data.tobytes())

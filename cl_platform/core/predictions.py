@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cl_platform.errors import BadInput
+
+if TYPE_CHECKING:  # who only reads results has no use for it, and it takes seconds
+    import torch
+    from torch import Tensor
 
 Keeping = Literal["none", "top", "scores"]
 """What is kept of predictions: nothing, the likeliest classes, or all probabilities as well."""
 TOP = 5  # classes that are kept of each sample, the likeliest first
 NO_CLASS = -1  # in the place of a class where fewer may be predicted
-MOST_UINT16 = torch.iinfo(torch.uint16).max  # classes; the last number stands for no class
+MOST_UINT16 = int(np.iinfo(np.uint16).max)  # classes; the last number stands for no class
 
 
 class NotKept(BadInput):
@@ -182,6 +184,8 @@ class Gathering:
     """
 
     def __init__(self, n: int, n_classes: int, with_scores: bool, device: torch.device) -> None:
+        import torch
+
         self.n_classes = n_classes
         self.end = 0  # of what has been gathered
         self.top = torch.empty(n, min(TOP, n_classes), dtype=torch.int32, device=device)
@@ -199,7 +203,7 @@ class Gathering:
         """
         rows = slice(self.end, self.end + len(masked))
         best, top = masked.topk(self.top.shape[1])
-        self.top[rows] = top.masked_fill_(best == -torch.inf, NO_CLASS)
+        self.top[rows] = top.masked_fill_(best == -np.inf, NO_CLASS)
         self.credit[rows] = credit
         if self.scores is not None:
             self.scores[rows] = masked.double().softmax(1)
@@ -216,6 +220,8 @@ class Gathering:
             y: the right classes, (N,), on the CPU.
             identities, sizes: of the experiences whose samples were given one after the other.
         """
+        import torch
+
         top, credit = self.top.cpu(), self.credit.cpu()
         tied = (credit != (top[:, 0] == y)).nonzero()[:, 0]
         ways = credit[tied].reciprocal().nan_to_num(posinf=0.0).round()

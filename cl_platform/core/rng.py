@@ -68,20 +68,13 @@ class RNG:
                     generator.manual_seed(seed_for(self.seed, self.step, role))
 
 
-@cache  # to count them opens a library each time
-def _has_gpu() -> bool:
-    return torch.cuda.device_count() > 0
-
-
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
     """Seed the global generators (dropout and other libraries draw from them); put them back."""
-    on_gpus = torch.cuda.get_rng_state_all() if _has_gpu() else []
-    state, python_state, numpy_state = (
-        torch.get_rng_state(),
-        random.getstate(),
-        np.random.get_state(),
-    )
+    gpus = _device_count(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    on_gpus = torch.cuda.get_rng_state_all() if gpus else []
+    on_cpu = torch.get_rng_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     # torch.manual_seed would also note the seed for devices that are not in use, for good.
     torch.default_generator.manual_seed(seed)
     if on_gpus:
@@ -91,11 +84,17 @@ def global_generators(seed: int) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_rng_state(state)
+        torch.set_rng_state(on_cpu)
         if on_gpus:
             torch.cuda.set_rng_state_all(on_gpus)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@cache
+def _device_count(visible: str | None) -> int:
+    """Ask the driver once: until CUDA is in use, torch looks for its library at every question."""
+    return torch.cuda.device_count()
 
 
 def global_states() -> dict[str, Any]:

@@ -38,7 +38,7 @@ from cl_platform.engine.execution import result_of
 from cl_platform.engine.fit import is_task_free
 from cl_platform.engine.fold import Fold
 from cl_platform.engine.plan import Plan
-from cl_platform.engine.planner import make_plan
+from cl_platform.engine.planner import Planner, make_plan
 from cl_platform.engine.teaching import following
 from cl_platform.engine.training import chunks
 from cl_platform.errors import BadInput, ClpError, ContractError
@@ -74,7 +74,15 @@ def check_strategy(
     """
     named = with_names({**settings, "strategy": strategy})
     case = {**named, "strategy": as_section(named["strategy"])}
-    plan = make_plan(_config(case))
+    _planners.append(Planner())
+    try:
+        return _verdicts(case)
+    finally:
+        _planners.pop()
+
+
+def _verdicts(case: Case) -> Verdicts:
+    plan = _plan(case)
     try:  # a model that does not fit the stream would fail every check
         with process_restored():
             Fold(plan, StateStore(None), Trackers()).begin()
@@ -414,8 +422,12 @@ def _has_scenario(stream: Section) -> bool:
     return parameters.get("scenario") in ("class", "task")
 
 
+_planners: list[Planner] = []  # while all checks go on: the code of the strategy is hashed once
+
+
 def _plan(case: Case, **settings: Any) -> Plan:
-    return make_plan(_config(case, **settings))
+    planner = _planners[-1] if _planners else Planner()
+    return planner(_config(case, **settings))
 
 
 def _needs_task(case: Case) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from cl_platform.config.run_config import SECTIONS
 from cl_platform.core.matrix import MASKS, OWN_MASK
-from cl_platform.core.stream import Scenario
 
+Scenario = Literal["class", "task", "domain"]  # core.stream has it as well, and needs torch
 Row = list[Annotated[float, Field(ge=0, le=1)]]
 PartialRow = list[Annotated[float, Field(ge=0, le=1)] | None]
 Visit = Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]

@@ -24,7 +24,6 @@ from cl_platform.results.form import check_result
 from cl_platform.results.notebook import result_html, result_text
 from cl_platform.storage.files import location, write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
-from cl_platform.storage.state_store import StateStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,6 +144,9 @@ class Result:
         assert address is not None
         packed = self.memory.get(address)
         if packed is None and self.path is not None:
+            # It needs torch, which takes seconds; all else of a result is read without.
+            from cl_platform.storage.state_store import StateStore
+
             packed = StateStore(self.path.parents[1] / "states").predicted(address)
         ids = [e["identity"] for e in self.experiences]
         if packed is None or {*packed["identities"]} != {*ids}:

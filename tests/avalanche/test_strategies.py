@@ -47,9 +47,13 @@ RUN: dict[str, Any] = {"seed": SEED, "epochs": EPOCHS, "batch_size": BATCH}
 RUN |= {"model": {"name": "mlp", "hidden": [32]}, "optimizer": {"lr": LR, "momentum": 0.5}}
 
 
+# More than a few batches of an experience prove no more.
+SMALL = {"name": "split-digits", "scenario": "class", "experiences": 4, "samples": 50}
+
+
 @pytest.fixture(scope="module")
 def digits() -> Stream:
-    stream: Stream = instantiate("stream", {"name": "split-digits", "scenario": "class"})
+    stream: Stream = instantiate("stream", SMALL)
     return stream
 
 
@@ -66,7 +70,7 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 def test_it_trains_to_the_bits_of_avalanches_own_loop(
     avalanche: Any, digits: Stream, method: str
 ) -> None:
-    fold = fold_of({"method": method, "arguments": METHODS[method]})
+    fold = fold_of({"method": method, "arguments": METHODS[method]}, stream=SMALL)
     benchmark = digits.to_avalanche()
     model = copy.deepcopy(fold.strategy.model)
     start = weights(model)
@@ -93,7 +97,7 @@ def test_resumed_after_any_experience_it_ends_with_the_same_bits(
     avalanche: Any, tmp_path: Path, method: str
 ) -> None:
     section = {"method": method, "arguments": METHODS[method]}
-    settings = {"optimizer": {"name": "adam", "lr": 0.003, "reset": False}}
+    settings = {"optimizer": {"name": "adam", "lr": 0.003, "reset": False}, "stream": SMALL}
     fold = fold_of(section, StateStore(tmp_path), **settings)
     records = fold.run()
     last = fold.strategy.state_dict()

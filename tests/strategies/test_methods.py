@@ -654,7 +654,7 @@ def on_blobs(name: str) -> float:
 
 def on_permuted_digits(name: str) -> clp.Result:
     stream = {"name": "permuted-digits", "experiences": 3}
-    return clp.run(stream, name, epochs=3, out=None, lr=0.02)
+    return clp.run(stream, name, epochs=3, batch_size=25, out=None, lr=0.05)
 
 
 @pytest.fixture(scope="module")

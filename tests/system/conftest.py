@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.browser import Visits
+from tests.system.browser import Visits, new_context
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
 
 
 def _is_here(path: Path) -> bool:
@@ -44,9 +44,9 @@ def _take_turns(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium. It goes with its module: while Playwright is there, an event loop of its own counts
-    as running in this thread, which other libraries would trip over."""
+def window() -> Iterator[Page]:
+    """A window of Chromium. It goes with its module: while Playwright is there, an event loop of its
+    own counts as running in this thread, which other libraries would trip over."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -54,14 +54,14 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no chromium on the PATH: the page of a report needs one to be tested")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield launched
+        yield new_context(launched).new_page()
         launched.close()
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Visits]:
+def visit(window: Page) -> Iterator[Visits]:
     """Opens pages; when the test ends none of them may have complained."""
-    visits = Visits(browser)
+    visits = Visits(window)
     yield visits
     visits.close()
     assert visits.complaints == []

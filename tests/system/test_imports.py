@@ -105,9 +105,10 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     assert not (tmp_path / "new").exists()
 
 
-def test_tables_need_neither_plotly_nor_matplotlib(runs: Runs) -> None:
+def test_tables_need_neither_torch_nor_what_draws(runs: Runs) -> None:
     gone = "for name in ('plotly', 'matplotlib', 'pyarrow'): sys.modules[name] = None"
-    code = f"import sys\n{gone}\nfrom cl_platform.cli.app import main; main()"
+    code = f"import sys\n{gone}\nfrom cl_platform.cli.app import call; call(sys.argv[1:])"
+    code += "\nassert 'torch' not in sys.modules"
     words = ["report", str(runs.folder), "--format", "latex"]
     made = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert (made.returncode, made.stderr) == (0, "")
@@ -124,9 +125,9 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_figures_need_no_display_and_leave_nothing_open(tmp_path: Path) -> None:
-    code = "found.plot_matrix(); import sys; print('matplotlib.pyplot' in sys.modules)"
+    code = "found.plot_matrix(); import sys; print({'torch', 'matplotlib.pyplot'} & {*sys.modules})"
     made = python(f"{LOADED}; {code}", tmp_path)
-    assert (made.stdout, made.stderr) == ("False\n", "")
+    assert (made.stdout, made.stderr) == ("set()\n", "")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path) -> None:

@@ -1,15 +1,24 @@
-"""Searches for an order, and references, on a local Ray that the tests of this file share."""
+"""Searches, references, measured affinities, policies and objects, on a local Ray that all share."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import yaml
+from torch import nn
 
+import cl_platform as clp
+from cl_platform.config.signatures import build
+from cl_platform.core.order.affinity import affinity_of, ask
 from cl_platform.engine.execution import execute
 from cl_platform.engine.planner import make_plan
 from cl_platform.errors import ClpError
@@ -24,6 +33,9 @@ from sweeps.spec import parse_spec
 from tests.helpers.sweep_references import check_numbers, document
 from tests.helpers.sweep_runs import PLANNER
 from tests.helpers.sweep_search import BASE, WHOLE, Searched, objectives, spec
+from tests.sweeps.tuning import test_policy_search as policies
+
+Clp = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +166,122 @@ def test_references_that_need_no_worker_the_second_time(cluster: None, tmp_path:
     again = sweep(given, tmp_path, watch=watch)
     assert again.references == found.references
     assert [driver.pool is None for driver in drivers] == [False, True]
+
+
+# --- affinities
+
+
+DIGITS = build("stream", {"name": "split-digits", "experiences": 5, "validation": 0.15})
+
+
+def test_workers_measure_affinities_with_the_steps_and_bits_of_one_process(
+    cluster: None, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    strategy = {"name": "tests.helpers.sweep_strategies:Noted", "log": str(log)}
+    section = {"name": "pairwise", "base": {"strategy": strategy}, "mask": "task"}
+    spread = ask(DIGITS, affinity_of({**section, "workers": 2}))
+    steps = [line.split(maxsplit=4) for line in log.read_text().splitlines()]
+    assert Counter(name for *_, name in steps) == {e.name: 1 + 4 for e in DIGITS.experiences}
+    assert str(os.getpid()) not in {process for process, *_ in steps}
+    log.unlink()
+    assert np.array_equal(ask(DIGITS, affinity_of(section)), spread)
+    assert len(log.read_text().splitlines()) == 5 + 20
+
+
+# --- objects, and classes that no module holds
+
+
+def stream() -> clp.Stream:
+    x = torch.randn(80, 6, generator=torch.Generator().manual_seed(0))
+    samples = clp.Samples.of(x, torch.arange(80) % 4)
+    return clp.class_incremental("mine", [[0, 1], [2, 3]], list("abcd"), samples, samples)
+
+
+def test_objects_travel_to_workers_with_the_keys_of_their_code(
+    cluster: None, tmp_path: Path
+) -> None:
+    class Mine(clp.Strategy):
+        """Learns with a factor of the loss."""
+
+        factor: float = 1.0
+
+        def loss(self, batch: Any) -> Any:
+            if self.factor > 9:
+                raise ArithmeticError("too much")
+            return self.factor * nn.functional.cross_entropy(self(batch.x), batch.y)
+
+    class Net(nn.Module):
+        def __init__(self, input_shape: tuple[int, ...], n_classes: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(input_shape[0], n_classes)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.layer(x)
+
+    axes = {"strategy": [Mine, Mine(factor=2.0), "er", Mine(factor=10.0)]}
+    base = {"stream": stream(), "model": Net}
+    found = sweep({"base": base, "axes": axes, "workers": 1}, tmp_path)
+    frame = found.results()
+    assert len(frame) == 4
+    (failed,) = frame[frame["error"] != ""].to_dict("records")
+    assert failed["strategy.factor"] == 10
+    assert "ArithmeticError: too much" in failed["error"]
+    for (_, row), strategy in zip(frame[:3].iterrows(), axes["strategy"], strict=False):
+        loaded = clp.load_run(row["path"])
+        named = next(s for s in axes["strategy"] if _matches(s, loaded.config["strategy"]))
+        alone = clp.run(stream(), named, model=Net, out=None)
+        assert loaded.matrix == alone.matrix, strategy
+        assert loaded.command is None
+
+
+def _matches(strategy: Any, section: dict[str, Any]) -> bool:
+    if isinstance(strategy, str):
+        return bool(section["name"] == strategy)
+    if not section["name"].startswith("given:Mine-"):
+        return False
+    return bool(getattr(strategy, "factor", 1.0) == section["factor"])
+
+
+# --- a policy of replay schedules from one command: all schedules, what is learned, the final runs
+
+
+def test_a_policy_is_learned_on_some_seeds_and_judged_on_others(
+    cluster: None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run_clp: Clp = request.getfixturevalue("clp")
+    spec = {
+        "base": policies.BASE,
+        "axes": {"seed": [0, 1]},
+        "tune": {"method": "policy", "policy": policies.LEARNING},
+        "final": {"seeds": 2},
+        "workers": 1,
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec))
+    code, out, err = run_clp("sweep", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    text = " ".join(out.split())
+    assert "accuracy after each experience, on the 2 seeds learned from: policy 0." in text
+    assert f"tune: runs 60 of 60 done; {2 * policies.TREE} experiences trained" in text
+    record = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [phase["name"] for phase in record["phases"]] == ["tune", "final"]
+    (path,) = (tmp_path / "out" / "policies").iterdir()
+    (chosen,) = record["chosen"]
+    assert chosen["config"]["strategy"]["policy"] == str(path)
+    final = [run["run_id"] for run in record["phases"][1]["runs"]]
+    results = [Result.load(tmp_path / "out" / "runs" / run_id) for run_id in final]
+    assert [result and result.config["seed"] for result in results] == [2, 3]
+    # A run by itself finds the same file.
+    given = [
+        "--strategy",
+        "scheduled-replay",
+        "--set",
+        f"strategy.policy={path}",
+        "--out",
+        str(tmp_path / "own"),
+    ]
+    stream = ["--stream", "split-digits", "--set", "stream.experiences=4"]
+    more = ["--set", "stream.validation=0.3", "--set", "stream.samples=30", "--seed", "7", "--json"]
+    code, out, err = run_clp("run", *stream, *given, *more)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["config"]["strategy"]["policy"] == str(path)

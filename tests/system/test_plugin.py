@@ -22,6 +22,7 @@ from sweeps import sweep
 found = sweep({
     "name": "named",
     "sinks": ["text-file"],
+    "workers": 1,
     "base": {"stream": "rings", "model": "wide-linear", "epochs": 2},
     "axes": {"strategy": ["calm-replay", "finetune"], "curriculum": ["smallest_first", "reverse"]},
 })

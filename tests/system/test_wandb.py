@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from cl_platform.config.run_config import parse_config
 from cl_platform.core.matrix import AccuracyMatrix
 from cl_platform.engine.execution import advance, execute
 from cl_platform.engine.planner import make_plan
+from cl_platform.errors import RunFailed
 from cl_platform.metrics.matrix_metrics import compute_metrics
 from cl_platform.metrics.registry import metrics
 from cl_platform.storage.state_store import StateStore
@@ -131,26 +134,34 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
-    """The records of a run whose loss is not finite."""
-    folder = tmp_path_factory.mktemp("failed")
-    process = start_run(folder, "--lr", "1e30", "--wandb", "offline")
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 1, err
-    return read_back(folder)
+class Recorder:
+    """A run of W&B's that only listens."""
+
+    def __init__(self) -> None:
+        self.logged: list[dict] = []
+        self.summary: dict[str, float] = {}
+
+    def define_metric(self, name: str, **options: object) -> None: ...
+
+    def log(self, row: dict) -> None:
+        self.logged.append(row)
+
+    def finish(self, exit_code: int = 0) -> None: ...
+
+    def curve(self) -> list[dict]:
+        """The numbers logged after each experience."""
+        rows = [row for row in self.logged if "so_far/average_accuracy" in row]
+        return [{n: v for n, v in row.items() if isinstance(v, int | float)} for row in rows]
 
 
-@pytest.fixture(scope="module")
-def prompted(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What a strategy that tells of itself logs per experience, led by a teacher."""
-    folder = tmp_path_factory.mktemp("prompted")
-    command = ["run", "--stream", "blobs", "--strategy", "l2p", "--model", "tiny-transformer"]
-    command += ["--curriculum", "teacher:fixed", "--set", "curriculum.share=1"]
-    process = CopiedClp([*command, "--wandb", "offline"], folder, env=environment(folder))
-    _, err = process.communicate(timeout=180)
-    assert (process.returncode, err) == (0, "")
-    return [logged["item"] for logged in read_back(folder)["history"]]
+def recorded(monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> Recorder:
+    """What W&B is told of a run in this process, whether it ends well or not."""
+    recorder = Recorder()
+    monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
+    plan = make_plan(parse_config(settings))
+    with suppress(RunFailed):
+        execute(plan, None, sinks=[WandbSink("offline", folder)])
+    return recorder
 
 
 @dataclass
@@ -189,22 +200,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     }
     (folder / "small.yaml").write_text(json.dumps(spec))
     process = start_clp(
-        ["sweep", "small.yaml", "--wandb", "offline"], folder, env=environment(folder)
+        ["sweep", "small.yaml", "--workers", "1", "--wandb", "offline"],
+        folder,
+        env=environment(folder),
     )
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, out + err
     return Swept(folder, [read_back(path.parent) for path in folder.rglob("run-*.wandb")])
-
-
-@pytest.fixture
-def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict]:
-    """What is logged of a run with probes of what is held out."""
-    recorder = Recorder()
-    monkeypatch.setattr(wandb_sink, "start_run", lambda *_, **__: recorder)
-    stream = {"name": "rotated-digits", "experiences": 2, "held_out": [1]}
-    config = parse_config({"stream": stream, "strategy": "finetune", "probe": {"shots": 1}})
-    execute(make_plan(config), None, sinks=[WandbSink("offline", tmp_path)])
-    return recorder.logged
 
 
 def experiences(run: ReceivedRun) -> list[dict]:
@@ -213,21 +215,25 @@ def experiences(run: ReceivedRun) -> list[dict]:
 
 
 def test_what_is_sent_is_the_schema(
-    online: Sent,
-    failed: dict[str, list[dict]],
-    prompted: list[dict],
-    probed: list[dict],
-    swept: Swept,
+    online: Sent, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every name is of the schema, and every row of the schema has a name."""
+    failed = recorded(monkeypatch, tmp_path, stream="blobs", optimizer={"lr": 1e30})
+    # A strategy that tells of itself, led by a teacher.
+    prompted = {"strategy": "l2p", "model": "tiny-transformer"}
+    prompted |= {"curriculum": {"name": "teacher:fixed", "share": 1}}
+    held_out = {"name": "rotated-digits", "experiences": 2, "held_out": [1]}
+    probed = {"stream": held_out, "strategy": "finetune", "probe": {"shots": 1}}
     logged: dict[Where, set[str]] = {
         "config": {*online.run.config, *swept.config},
-        "history": {name for logged in online.run.history for name in logged}
-        | {name.partition(".")[0] for logged in prompted for name in logged if name[0] != "_"}
-        | {name for logged in probed for name in logged},
+        "history": {name for logged in online.run.history for name in logged},
         "sweep": swept.names,
     }
-    last = {*online.run.summary, *(n for s in failed["summary"] for n in s["update"])}
+    for settings in ({"stream": "blobs", **prompted}, probed):
+        rows = recorded(monkeypatch, tmp_path, **settings).logged
+        logged["history"] |= {name for row in rows for name in row}
+    assert "error" in failed.summary
+    last = {*online.run.summary, *failed.summary}
     logged["summary"] = {n for n in last - logged["history"] if not n.startswith("_")}
     found = {where: {n: find(where, n) for n in names} for where, names in logged.items()}
     assert [n for rows in found.values() for n, row in rows.items() if row is None] == []
@@ -399,26 +405,6 @@ def test_a_run_synced_later_looks_the_same(
     assert {n for n in synced.files if n.startswith("media/")} == {
         n for n in online.run.files if n.startswith("media/")
     }
-
-
-class Recorder:
-    """A run of W&B's that only listens."""
-
-    def __init__(self) -> None:
-        self.logged: list[dict] = []
-        self.summary: dict[str, float] = {}
-
-    def define_metric(self, name: str, **options: object) -> None: ...
-
-    def log(self, row: dict) -> None:
-        self.logged.append(row)
-
-    def finish(self, exit_code: int = 0) -> None: ...
-
-    def curve(self) -> list[dict]:
-        """The numbers logged after each experience."""
-        rows = [row for row in self.logged if "so_far/average_accuracy" in row]
-        return [{n: v for n, v in row.items() if isinstance(v, int | float)} for row in rows]
 
 
 @pytest.mark.parametrize("strategy", ["er", "joint"])

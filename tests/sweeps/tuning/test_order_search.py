@@ -5,7 +5,9 @@ The searches run in this process, by the workers' own code without Ray, in tenth
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +52,7 @@ def test_the_budget_is_kept(tmp_path: Path, method: str, budget: int, seeds: lis
 
 @pytest.mark.system
 @METHODS
-@pytest.mark.parametrize("budget", [25, 64])
-@pytest.mark.parametrize(
-    "keep",
-    [
-        "all",
-        "branches",
-    ],
-)
+@pytest.mark.parametrize(("budget", "keep"), [(64, "all"), (25, "branches"), (64, "branches")])
 def test_no_more_is_trained_than_is_said(
     tmp_path: Path, method: str, budget: int, keep: str
 ) -> None:
@@ -209,9 +204,18 @@ class FailsLate(Strategy):
 LATE = {"strategy": {"name": f"{__name__}:FailsLate"}}
 
 
-@METHODS
-def test_orders_that_fail_are_passed_over(tmp_path: Path, method: str) -> None:
-    found = Searched(tmp_path, spec({"method": method, "budget": 40}, base=LATE))
+@pytest.fixture(scope="module", params=["mcts", "halving"])
+def late(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Searched]:
+    """Makes a search among orders that fail, again and again in one folder."""
+    folder = tmp_path_factory.mktemp("late")
+    given = spec({"method": request.param, "budget": 40}, base=LATE)
+    return functools.cache(lambda time: Searched(folder, given))
+
+
+def test_orders_that_fail_are_passed_over(late: Callable[[int], Searched]) -> None:
+    found = late(1)
     whole = {o: v for o, v in found.tried.items() if len(o) == 4}
     sound = {o: v for o, v in whole.items() if v is not None}
     assert sound
@@ -224,30 +228,15 @@ def test_orders_that_fail_are_passed_over(tmp_path: Path, method: str) -> None:
     assert found.phase.tally.trained <= 40
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "mcts",
-        "halving",
-    ],
-)
-def test_after_a_failure_the_same_search_chooses_the_same(tmp_path: Path, method: str) -> None:
-    given = spec({"method": method, "budget": 40}, base=LATE)
-    first, again = Searched(tmp_path, given), Searched(tmp_path, given)
+def test_after_a_failure_the_same_search_chooses_the_same(late: Callable[[int], Searched]) -> None:
+    first, again = late(1), late(2)
     assert again.phase.tally.trained == 0
     assert again.tried == first.tried
     assert again.best == first.best
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "mcts",
-        "halving",
-    ],
-)
-def test_no_run_is_done_and_failed_at_a_time(tmp_path: Path, method: str) -> None:
-    phase = Searched(tmp_path, spec({"method": method, "budget": 40}, base=LATE)).phase
+def test_no_run_is_done_and_failed_at_a_time(late: Callable[[int], Searched]) -> None:
+    phase = late(1).phase
     assert phase.tally.failed > 0
     assert not phase.done & phase.errors.keys()
     assert phase.tally.done + phase.tally.failed == phase.tally.runs
