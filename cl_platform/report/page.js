@@ -414,13 +414,13 @@ function drawRuns(rows) {
     const open = document.createElement("button");
     open.textContent = run.id;
     open.onclick = () => showRun(i);
-    for (const cell of [open, run.stream, run.method, run.curriculum, run.seed,
-      run.accuracy.toFixed(1)]) {
+    for (const cell of [open, run.method, run.accuracy.toFixed(1), run.stream, run.curriculum,
+      run.seed]) {
       const td = document.createElement("td");
       td.append(cell);
       tr.append(td);
     }
-    tr.lastChild.className = "number";
+    tr.cells[2].className = "number";
     return tr;
   }));
   byId("more").hidden = shown.length === places.length;

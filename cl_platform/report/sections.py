@@ -217,11 +217,11 @@ def _charts(
 
 
 def _runs() -> list[str]:
-    head = "".join(f"<th>{name}" for name in ("run", "stream", "strategy", "curriculum", "seed"))
+    rest = "".join(f"<th>{name}" for name in ("stream", "curriculum", "seed"))
     return [
         "<h2>Runs</h2>",
-        "<div class='wide tall'><table id=runs><thead>"
-        f"<tr>{head}<th class=number>accuracy<tbody></table></div><p><button id=more></button></p>",
+        "<div class='wide tall'><table id=runs><thead><tr><th>run<th>strategy"
+        f"<th class=number>accuracy{rest}<tbody></table></div><p><button id=more></button></p>",
         "<dialog id=run><p><b id=run-id></b> <button id=close>close</button></p>"
         "<p>The command that repeats it <button id=copy>copy</button></p>"
         "<pre id=run-command></pre>"
