@@ -158,6 +158,7 @@ def test_its_report_opens_in_a_browser_with_its_tables(real: Sweep, visit: Visit
     assert page.locator("h1, h2").all_text_contents() == [
         "orders",
         "Leaderboard",
+        "Strategies, over everything else",
         "The chosen row",
         "Differences from the best",
         "Orders of split-digits",
