@@ -61,6 +61,7 @@ def with_tasks(*tasks: int) -> Stream:
             "keep is one of all, branches, last, none",
         ),
         (lambda: clp.run("blobs", "builtins:int"), "strategy 'builtins:int'"),
+        (lambda: clp.run("blobs", f"{__name__}:Nothing"), "gives an object of Nothing: expected a"),
         (lambda: clp.run("blobs", "math:pi"), "it is 3.14"),
         (lambda: clp.run("os:getcwd", "finetune"), "expected a Stream"),
         (lambda: clp.run("blobs", "finetune", curriculum="os:getcwd"), "expected a Curriculum"),
@@ -83,6 +84,10 @@ class Required(Finetune):
     """Has a parameter without a default."""
 
     needed: int
+
+
+class Nothing:
+    """Is no strategy."""
 
 
 class Particular(Finetune):
