@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,8 +60,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     }
     port, dashboard, client = free_port(), free_port(), free_port()
     ray = shutil.which("ray", path=environment["PATH"]) or "ray"
+    # A folder of its own, of which sockets allow no long name: else jobs take the Ray of this machine
+    # that was started last for theirs.
+    own = tempfile.mkdtemp(prefix="ray")
     command = [
-        ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=1",
+        ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=1", f"--temp-dir={own}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={free_port()}",
         f"--ray-client-server-port={client}",
@@ -78,6 +82,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     yield f"http://127.0.0.1:{dashboard}", environment
     process.terminate()
     process.communicate(timeout=60)
+    shutil.rmtree(own, ignore_errors=True)
 
 
 @pytest.fixture
