@@ -53,7 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if any(item.get_closest_marker(mark) and mark not in named for mark in ("slow", "gpu"))
     ]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    # What takes long begins, so that no worker is left alone with it in the end.
+    kept = [item for item in items if item not in left_out]
+    marks = ("system", "slow")
+    long = {item.path for item in kept if any(map(item.get_closest_marker, marks))}
+    items[:] = sorted(kept, key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)

@@ -259,8 +259,9 @@ class Planner:
         part = self.objects.get(kind)
         part = instantiate(kind, getattr(config, kind)) if part is None else part
         if not isinstance(part, TYPES[kind]):
-            plain = type(part).__repr__ is object.__repr__  # which is an address
-            shown = f"an object of {type(part).__name__}" if plain else f"{part!r:.60}"
+            shown = f"{part!r:.60}"
+            if " object at 0x" in shown:
+                shown = f"an object of {type(part).__name__}"
             raise BadInput(
                 f"{kind} {getattr(config, kind)['name']!r} gives {shown}: expected a "
                 f"{TYPES[kind].__name__}"
