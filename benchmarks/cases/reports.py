@@ -17,6 +17,8 @@ import numpy as np
 
 import cl_platform as clp
 from benchmarks.measure import Effort, Row, paired, wall
+from cl_platform.results.result import KEY
+from cl_platform.storage.sealed import seal
 
 STRATEGIES = ("finetune", "er", "der++", "ewc")
 SEEDS = 5
@@ -27,6 +29,7 @@ def measure(effort: Effort) -> list[Row]:
     runs = effort.pick(40, 100, 2000)
     with TemporaryDirectory() as place:
         fill(Path(place), runs)
+        assert len(clp.load_results(Path(place))) == runs  # else an empty page is measured
         command = [sys.executable, "-c", REPORT, "report", place]
         report = partial(subprocess.run, command, check=True, capture_output=True)
         calls = {"clp.load_results": partial(clp.load_results, Path(place)), "clp report": report}
@@ -59,4 +62,4 @@ def fill(folder: Path, runs: int) -> None:
             data["metrics"][name] = value and value + float(rng.normal(0, 0.02))
         path = folder / "runs" / data["run_id"] / "result.json"
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(data))
+        path.write_bytes(seal(KEY, data))
