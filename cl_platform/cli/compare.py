@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -47,6 +48,7 @@ def compare(
 
 def _show(found: Differences, console: Console) -> None:
     from cl_platform.report.differences import mean_and_sd, shortened
+    from cl_platform.report.page import p_value
     from cl_platform.tracking.console import Whole
 
     for name, side in (("A", found.a), ("B", found.b)):
@@ -67,7 +69,7 @@ def _show(found: Differences, console: Console) -> None:
         better = difference * metric.sign
         style = "green" if better > 0 else "red" if better < 0 else "dim"
         cells = [_spread(values) for values in (a, b)]
-        p = [_p(found.p.get(metric.name))] if found.p else []
+        p = [p_value(found.p.get(metric.name, math.nan))] if found.p else []
         table.add_row(metric.name, *cells, f"{difference:+.4f}", *p, style=style)
     console.print(Whole(table), crop=False)
     console.print()
@@ -78,12 +80,6 @@ def _show(found: Differences, console: Console) -> None:
         f"; p: paired t test over {found.pairs} seeds, each metric by itself" if found.p else ""
     )
     console.print(f"{several}green: B is better, red: worse{tested}", style="dim")
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value >= 0.001 else "<.001"
 
 
 def _spread(values: list[float]) -> str:

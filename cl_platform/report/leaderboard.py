@@ -190,6 +190,11 @@ def shown_axes(rows: Sequence[Row]) -> list[str]:
     return varying if "strategy" in varying else ["strategy", *varying]
 
 
+def page_axes(rows: Sequence[Row]) -> list[str]:
+    """Return the axes as the page and its script have them: the strategy first."""
+    return sorted(shown_axes(rows), key=lambda axis: axis != "strategy")
+
+
 def measures_of(runs: Runs) -> list[Measure]:
     """Return the measures that these runs have values of."""
     builtin = {name for name, metric in metrics().items() if metric.is_builtin}

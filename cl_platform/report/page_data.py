@@ -12,7 +12,7 @@ import numpy as np
 from cl_platform.core.matrix import evenly
 from cl_platform.metrics.statistics import Interval
 from cl_platform.metrics.zero_shot import adapted_and_held_out
-from cl_platform.report.leaderboard import Measure, Row, shown_axes
+from cl_platform.report.leaderboard import Measure, Row, page_axes
 from cl_platform.report.measured.confusions import confusions
 from cl_platform.report.runs import Runs
 from cl_platform.results.load import flat
@@ -35,7 +35,7 @@ def page_data(
     row_of = {index: row for row in rows for index in row.indices}
     return {
         "name": runs.name,
-        "shown": ["strategy", *(axis for axis in shown_axes(every) if axis != "strategy")],
+        "shown": page_axes(every),
         "measures": [
             {"key": m.key, "name": m.name, "unit": m.unit, "sign": m.metric.sign} for m in measures
         ],

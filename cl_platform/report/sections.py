@@ -19,7 +19,7 @@ from cl_platform.metrics.registry import metrics
 from cl_platform.report import pooled, teachers
 from cl_platform.report.comparisons import differences, over_streams
 from cl_platform.report.failures import failures
-from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.leaderboard import Measure, Row, measures_of, page_axes, rows_of
 from cl_platform.report.measured import budgets, states
 from cl_platform.report.orders import page as orders_page
 from cl_platform.report.orders.left_out import left_out
@@ -148,7 +148,7 @@ def _leaderboard(
     scrolling."""
     every = [*rows, *together]
     accuracy, *others = [m for m in measures if m.listed]
-    axes = ["strategy", *(axis for axis in shown_axes(every) if axis != "strategy")]
+    axes = page_axes(every)
     first, *rest = [f"<th>{html.escape(axis)}" for axis in axes]
     head = [first, _head(accuracy), *rest, "<th class=number>runs", *map(_head, others)]
     body = []

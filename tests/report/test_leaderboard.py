@@ -23,7 +23,7 @@ from cl_platform.metrics.registry import find_metric
 from cl_platform.report.leaderboard import measures_of, rows_of
 from cl_platform.report.orders.study import studies
 from cl_platform.report.papers.layout import Layout
-from cl_platform.report.render import render, write_report
+from cl_platform.report.render import Format, render, write_report
 from cl_platform.report.runs import Runs, read_runs
 from cl_platform.report.tables import csv
 from cl_platform.results.load import read_results
@@ -367,8 +367,9 @@ def test_no_interval_of_a_table_or_a_curve_leaves_its_bounds(
     assert row.values["forgetting"].high == 1
     assert row.values["cost.train_seconds"].low == 0
     shown = f"{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}"
-    for kind in ("markdown", "latex"):
-        assert shown in render(runs, kind).decode()  # type: ignore[arg-type]
+    kinds: tuple[Format, ...] = ("markdown", "latex")
+    for kind in kinds:
+        assert shown in render(runs, kind).decode()
 
 
 def test_what_can_be_told_from_the_best_is_not_best(tmp_path: Path, model: dict[str, Any]) -> None:
@@ -471,10 +472,10 @@ def test_the_page_is_written_and_its_place_printed(clp: Clp, runs: Runs) -> None
 
 
 @pytest.mark.parametrize("kind", ["markdown", "latex", "csv"])
-def test_tables_are_printed_and_nothing_else(clp: Clp, runs: Runs, kind: str) -> None:
+def test_tables_are_printed_and_nothing_else(clp: Clp, runs: Runs, kind: Format) -> None:
     code, out, err = clp("report", str(runs.folder), "--format", kind)
     assert (code, err) == (0, "")
-    assert out.encode() == render(runs, kind)  # type: ignore[arg-type]
+    assert out.encode() == render(runs, kind)
 
 
 def test_parquet_is_written(clp: Clp, runs: Runs) -> None:
@@ -484,14 +485,14 @@ def test_parquet_is_written(clp: Clp, runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("kind", ["html", "markdown", "latex", "csv", "parquet"])
-def test_any_of_them_goes_to_a_file(clp: Clp, runs: Runs, tmp_path: Path, kind: str) -> None:
+def test_any_of_them_goes_to_a_file(clp: Clp, runs: Runs, tmp_path: Path, kind: Format) -> None:
     code, out, err = clp("report", str(runs.folder), "--format", kind, "--out", "new/file")
     assert (code, out, err) == (0, "new/file\n", "")
     content = (tmp_path / "new" / "file").read_bytes()
     if kind == "html":
         assert content.startswith(b"<!doctype html>")
     else:
-        assert content == render(runs, kind)  # type: ignore[arg-type]
+        assert content == render(runs, kind)
 
 
 @pytest.mark.parametrize(
