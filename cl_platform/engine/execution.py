@@ -118,7 +118,7 @@ def _execute(
         fold = Fold(plan, store or own, trackers, team)
     try:
         if folder is not None and fold is not None:
-            write_json(folder / "config.json", config)
+            write_json(folder / "config.json", config, sync=False)  # the result has it too
             trackers.sinks.append(EventLog(folder / "events.jsonl"))
             if own.folder is not None and store is None:
                 report_origin(own.folder, plan)

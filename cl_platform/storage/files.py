@@ -121,9 +121,9 @@ def append(path: Path, text: str) -> None:
         raise cannot("write", path, error) from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, sync: bool = True) -> None:
     """Write one JSON document; see :func:`write_atomic`."""
-    write_atomic(path, f"{json_text(value, indent=1)}\n".encode())
+    write_atomic(path, f"{json_text(value, indent=1)}\n".encode(), sync)
 
 
 def read_bytes(path: Path) -> bytes:

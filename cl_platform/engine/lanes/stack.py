@@ -152,7 +152,9 @@ class Stack:
             for stacked in self.parameters
         ]
         alike &= all(_same_steps(each) for each in moments)
-        if type(self._first) not in BY_ELEMENT or hooks or not alike:
+        # A fused step has other bits at other places of a tensor.
+        fused = any(group.get("fused") for group in self._first.param_groups)
+        if type(self._first) not in BY_ELEMENT or hooks or fused or not alike:
             return None
         stacks = {id(stacked.own[0]): stacked for stacked in self.parameters}
         groups = [

@@ -56,7 +56,8 @@ def step_without_compiler(optimizer: Optimizer) -> None:
         for hook in chain(every_pre.values(), pre.values()):
             hook(optimizer, (), {})
         with torch.set_grad_enabled(optimizer.defaults.get("differentiable", False)):
-            plain(optimizer)
+            if not _descend(optimizer):
+                plain(optimizer)
         for hook in chain(post.values(), every_post.values()):
             hook(optimizer, (), {})
 
@@ -71,3 +72,21 @@ def step_without_compiler(optimizer: Optimizer) -> None:
     patched: Any = optimizer
     patched.step = MethodType(step, optimizer)  # which torch's schedules wrap
     patched.zero_grad = MethodType(zero_grad, optimizer)
+
+
+BEYOND_DESCENT = ("momentum", "weight_decay", "maximize", "differentiable")
+
+
+def _descend(optimizer: Optimizer) -> bool:
+    """Take the step of plain SGD in one call, and return whether it was that: torch goes through
+    lists for it that take as long as the step of a small model."""
+    if type(optimizer) is not torch.optim.SGD:
+        return False
+    groups = optimizer.param_groups
+    if any(group[name] for group in groups for name in BEYOND_DESCENT):
+        return False
+    for group in groups:
+        trained = [p for p in group["params"] if p.grad is not None]
+        if trained:
+            torch._foreach_add_(trained, [p.grad for p in trained], alpha=-group["lr"])
+    return True

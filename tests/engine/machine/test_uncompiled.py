@@ -16,9 +16,19 @@ import cl_platform as clp
 from cl_platform.config.training import Optimizer
 from cl_platform.engine.machine import uncompiled
 from cl_platform.engine.machine.uncompiled import MARK, step_without_compiler
-from cl_platform.engine.optimization import OPTIMIZERS, build_optimizer
+from cl_platform.engine.optimization import (
+    OPTIMIZERS,
+    build_optimizer,
+    optimizer_state,
+    restore_optimizer,
+)
 
 SMALL = {"stream": {"name": "blobs", "experiences": 2, "samples_per_class": 20}, "out": None}
+FUSED: dict[str, dict[str, Any]] = {
+    "adam": {"name": "adam"},
+    "adamw": {"name": "adamw", "weight_decay": 0.1},
+    "sgd": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -42,12 +52,54 @@ def test_every_optimizer_takes_torchs_own_steps(name: str) -> None:
     torch.manual_seed(1)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    built = build_optimizer(ours, Optimizer(name=name, lr=0.1))
+    plainly = {"fused": False} if name in FUSED else {}
+    built = build_optimizer(ours, Optimizer(name=name, lr=0.1, **plainly))
     plain = OPTIMIZERS[name](theirs.parameters(), lr=0.1)
     for mine, other in zip(
         trained(built, [*ours.parameters()]), trained(plain, [*theirs.parameters()]), strict=True
     ):
         assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("settings", FUSED.values(), ids=FUSED)
+def test_fused_steps_are_torchs_own_up_to_rounding(settings: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    layers = [nn.Linear(30, 20) for _ in range(3)]
+    for other in layers[1:]:
+        other.load_state_dict(layers[0].state_dict())
+    name, given = settings["name"], {k: v for k, v in settings.items() if k != "name"}
+    mine = trained(
+        build_optimizer(layers[0], Optimizer(lr=0.1, **settings)), [*layers[0].parameters()]
+    )
+    fused = OPTIMIZERS[name](layers[1].parameters(), lr=0.1, fused=True, **given)
+    plain = OPTIMIZERS[name](layers[2].parameters(), lr=0.1, fused=False, **given)
+    for own, other in zip(mine, trained(fused, [*layers[1].parameters()]), strict=True):
+        assert torch.equal(own, other)
+    for own, other in zip(mine, trained(plain, [*layers[2].parameters()]), strict=True):
+        assert torch.allclose(own, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [*FUSED.values(), {"name": "sgd"}], ids=[*FUSED, "plain sgd"])
+def test_a_parameter_may_get_its_first_gradient_late(settings: dict[str, Any]) -> None:
+    """Of several heads, for instance. torch's fused SGD fails where some momentum has not begun."""
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(3)]
+    module = nn.ParameterList(weights)
+    optimizer = build_optimizer(module, Optimizer(lr=0.1, **settings))
+    assert optimizer is not None
+    name, given = settings["name"], {k: v for k, v in settings.items() if k != "name"}
+    others = [nn.Parameter(torch.ones(3)) for _ in range(3)]
+    plain = OPTIMIZERS[name](others, lr=0.1, fused=False, **given)
+    for step in range(4):
+        for i, both in enumerate(zip(weights, others, strict=True)):
+            for p in both:
+                p.grad = torch.full((3,), float(i + step)) if step >= i else None
+        if step == 2:  # as in a run that goes on from a state
+            restore_optimizer(module, optimizer, optimizer_state(module, optimizer))
+        optimizer.step()
+        plain.step()
+    for own, other in zip(weights, others, strict=True):
+        assert torch.allclose(own, other)
+        assert not torch.equal(own, torch.ones(3))
 
 
 def test_hooks_are_called_around_a_step() -> None:
