@@ -58,14 +58,20 @@ class DER(Offering):
         return self.buffer.replay(chunk, n, self.draws, offers, plain=1)
 
     def loss(self, batch: Batch) -> Tensor:
-        return self._loss_and_logits(batch)[0]
+        return self._loss_and_logits(batch, self._parts(batch))[0]
 
     def training_step(self, batch: Batch) -> Tensor:
-        loss, logits = self._loss_and_logits(batch)
+        new, *old = self._parts(batch)
+        loss, logits = self._loss_and_logits(batch, [new, *old])
         if self.offers(batch):
-            own = logits if batch.target is None else self._logits_unmixed(batch.new)
-            self.buffer.store(batch.new, logits=own)
+            own = logits if batch.target is None else self._logits_unmixed(new)
+            self.buffer.store(new, logits=own)
         return self.minimise(loss)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """Return the new samples of a batch, and those of each draw from the memory."""
+        n = batch.replayed // self.draws
+        return batch.split([len(batch) - batch.replayed, *[n] * (self.draws if n else 0)])
 
     @torch.no_grad()
     def _logits_unmixed(self, batch: Batch) -> Tensor:
@@ -74,20 +80,19 @@ class DER(Offering):
             logits: Tensor = self.model(self.info.preprocess(batch.raw))
             return logits
 
-    def _loss_and_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        new, old = batch.new, batch.old
-        n = len(old) // self.draws
-        logits, *replayed = self.model(batch.x).split([len(new), *[n] * (self.draws if n else 0)])
+    def _loss_and_logits(self, batch: Batch, parts: list[Batch]) -> tuple[Tensor, Tensor]:
+        (new, *old), sizes = parts, [*map(len, parts)]
+        logits, *replayed = self.model(batch.x).split(sizes)
         loss = self.cross_entropy(self.restrict(logits, new.task), new)
-        if n:
-            loss = loss + self.replay_loss(old.split([n] * self.draws), replayed)
+        if old:
+            loss = loss + self.replay_loss(old, replayed)
         return loss, logits
 
     def replay_loss(self, old: list[Batch], logits: list[Tensor]) -> Tensor:
         """Return the loss of the drawn batches, given the model's present logits of each."""
         stored = self.buffer.stored("logits", old[0])
         # Classes that had not arrived then have no stored logit, and none to keep.
-        stored = torch.where(stored.isinf(), logits[0].detach(), stored)
+        stored = torch.where(stored == torch.inf, logits[0].detach(), stored)
         return self.alpha * mse_loss(logits[0], stored)
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
-from torch.func import functional_call
 
 from cl_platform import Batch, Chunk
 from cl_platform.core.batch import together
 from strategies.er import ER
-from strategies.parts.gradients import frozen_statistics
+from strategies.parts.gradients import frozen_statistics, trainable
 
 
 class MIR(ER):
@@ -51,14 +50,19 @@ class MIR(ER):
     def interference(self, batch: Batch, old: Batch) -> Tensor:
         """Compute how much a step on the new batch raises the loss of each old sample, (B,)."""
         rates = {p: float(g["lr"]) for g in self.optimizer.param_groups for p in g["params"]}
-        parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        parameters = trainable(self.model)
         with frozen_statistics(self.model), torch.enable_grad():
             loss = self.cross_entropy(self(batch.x, batch.task), batch)
-            gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
             with torch.no_grad():
-                pairs = zip(parameters.items(), gradients, strict=True)
-                moved = {n: torch.sub(p, g, alpha=rates[p]) for (n, p), g in pairs}
                 now = self.restrict(self.model(old.x), old.task)
-                then = self.restrict(functional_call(self.model, moved, (old.x,)), old.task)
+                own = [p.data for p in parameters]
+                try:
+                    for p, g in zip(parameters, gradients, strict=True):
+                        p.data = torch.sub(p, g, alpha=rates[p])
+                    then = self.restrict(self.model(old.x), old.task)
+                finally:
+                    for p, values in zip(parameters, own, strict=True):
+                        p.data = values
         before: Tensor = self.cross_entropy(now, old, reduction="none")
         return self.cross_entropy(then, old, reduction="none") - before

@@ -5,8 +5,11 @@ just the passes of the strategy and one optimizer step, on the same network and 
 methods on an MLP (784-400-400-10) and a small convolutional network the passes are counted. For
 those on a frozen transformer (`small-vit` with weights of a file, six blocks, 49 patches, features
 cached) they are recorded: the bare loop repeats the passes through the blocks that a step was seen
-to make, with the same prompts, prefixes and updates, but not what selects or makes these. CPU time,
-one thread.
+to make, with the same prompts, prefixes and updates, but not what selects or makes these. Some
+methods compute something for every weight in each step, a penalty for instance; with batches this
+small, to read and write memory for it takes about as long as the passes. They have a second line,
+whose bare loop does that too, by as few operations on all weights as it takes. CPU time, one
+thread.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from typing import Any
 
 from benchmarks import ours
 from benchmarks.measure import Effort, Goal, Row, paired, ratios
+from benchmarks.rivals import arithmetic
+from benchmarks.rivals.arithmetic import Arithmetic
 from benchmarks.rivals.passes import Counted, Recorded
 from cl_platform.config.registry import plugins
 from cl_platform.engine.optimization import build_optimizer
@@ -26,6 +31,7 @@ from cl_platform.engine.training import chunks
 
 STREAM, BATCH, LR = "split-mnist", 32, 1e-4
 GOAL = Goal("at most", 1.15)
+PASSES, ALL = "its passes", "its passes and arithmetic"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Case:
     Args:
         own: the passes are those of the network that the strategy makes of the model.
         teacher: the passes forward only are those of a second network, with weights of its own.
-        note: what a step consists of besides its passes, where that alone is above the goal.
+        arithmetic: what a step computes for every weight besides, for a second line: the bare loop
+            does that as well, in as few passes over memory as it takes.
     """
 
     name: str
@@ -45,20 +52,12 @@ class Case:
     scenario: str = "class"
     own: bool = False
     teacher: bool = False
-    note: str = ""
+    arithmetic: Arithmetic | None = None
 
     @property
     def title(self) -> str:
         return " ".join([self.name, *(f"{k}={v}" for k, v in self.settings.items())])
 
-
-# Bare foreach operations alone, with no method around them, are above the goal where batches are
-# small: memory and not arithmetic is what takes the time.
-PENALTY = "reads and writes as many numbers as the model has 11 times for the penalty"
-PATH = PENALTY + " and 9 times for the path integral"
-MOMENTS = "has two moments for every task: reads and writes some 30 times as many numbers"
-NOISE = "draws a normal number for every parameter"
-UTILITY = "reads all weights behind hidden units once more for their utility"
 
 COUNTED = (
     Case("finetune"),
@@ -67,26 +66,26 @@ COUNTED = (
     Case("er-ace", (2,)),
     Case("der", (2,)),
     Case("der++", (3,)),
-    Case("a-gem", (1, 1)),
-    Case("gem", (1, 2, 2), settings={"memory_size": 6 * BATCH}),
-    Case("mir", (1, 2), (50 / 32, 50 / 32)),
+    Case("a-gem", (1, 1), arithmetic=arithmetic.projection),
+    Case("gem", (1, 2, 2), (), {"memory_size": 6 * BATCH}, arithmetic=arithmetic.constraints),
+    Case("mir", (1, 2), (50 / 32, 50 / 32), arithmetic=arithmetic.virtual_step),
     Case("icarl", (2,), (2,), {"memory_batch_size": BATCH}, teacher=True),
     Case("scheduled-replay", (2,), settings={"memory_size": BATCH, "history": BATCH}),
-    Case("ewc", note=PENALTY),
-    Case("fast-slow", note=PENALTY),
-    Case("si", note=PATH),
-    Case("mas", note=PENALTY),
+    Case("ewc", arithmetic=arithmetic.quadratic_penalty),
+    Case("fast-slow", arithmetic=arithmetic.quadratic_penalty),
+    Case("si", arithmetic=arithmetic.path_integral),
+    Case("mas", arithmetic=arithmetic.quadratic_penalty),
     Case("lwf", (1,), (1,), teacher=True),
-    Case("l2-init", note=PENALTY),
+    Case("l2-init", arithmetic=arithmetic.quadratic_penalty),
     Case("merged"),
     Case("shrink-and-perturb"),
-    Case("continual-backprop", (1,), (1,), note=UTILITY),
-    Case("tag", note=MOMENTS),
+    Case("continual-backprop", (1,), (1,), arithmetic=arithmetic.outgoing_weights),
+    Case("tag", arithmetic=arithmetic.moments_by_task),
     Case("rank-update", scenario="task", own=True),
     Case("selective", settings={"start_from": "last"}, scenario="task"),
-    Case("refresh", (3, 3), settings={"noise": 0.0}),
-    Case("refresh", (3, 1), settings={"noise": 0.0, "mode": "code"}),
-    Case("refresh", (3, 3), note=NOISE),
+    Case("refresh", (3, 3), (), {"noise": 0.0}, arithmetic=arithmetic.drift),
+    Case("refresh", (3, 1), (), {"noise": 0.0, "mode": "code"}, arithmetic=arithmetic.scaled_drift),
+    Case("refresh", (3, 3), arithmetic=arithmetic.noise),
 )
 RECORDED = (
     *map(Case, ("l2p", "l2p-batch-vote", "dualprompt", "coda-prompt", "oneprompt", "ovor")),
@@ -175,17 +174,20 @@ def measured(
     """Yield the lines of the strategies on a model."""
     for case in cases:
         mine = Ours(case, model, steps)
-        passes = passes_of(case, mine)
-        found = paired({"step": mine.seconds, "passes": passes.seconds}, rounds)
-        values = ratios(found, "step", "passes")
-        yield Row(setting, case.title, "its passes", values, "", found["step"], GOAL, case.note)
+        ways = {"step": mine.seconds, PASSES: passes_of(case, mine).seconds}
+        if case.arithmetic:
+            ways[ALL] = passes_of(case, mine, case.arithmetic).seconds
+        found = paired(ways, rounds)
+        for against in list(ways)[1:]:
+            values = ratios(found, "step", against)
+            yield Row(setting, case.title, against, values, "", found["step"], GOAL)
 
 
-def passes_of(case: Case, mine: Ours) -> Counted | Recorded:
+def passes_of(case: Case, mine: Ours, arithmetic: Arithmetic | None = None) -> Counted | Recorded:
     """Return the bare loop of a strategy."""
     strategy, fold = mine.strategy, mine.fold
     if case in RECORDED:
         return Recorded(strategy, mine.batches, LR)
     network = strategy.models[-1] if case.own else fold.plan.info(fold.rng).build_model()
     teacher = copy.deepcopy(network) if case.teacher else network
-    return Counted(network, teacher, mine.batches, case.both, case.forward, LR)
+    return Counted(network, teacher, mine.batches, case.both, case.forward, LR, arithmetic)

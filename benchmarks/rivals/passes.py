@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.rivals.arithmetic import Arithmetic, nothing
 from cl_platform.core.strategy import Batch, Strategy
 from cl_platform.models.backbone import Backbone, Tokens
 
@@ -21,6 +22,7 @@ class Counted:
     Args:
         teacher: the network of the passes forward only; it may be the same.
         both, forward: samples of each pass, in batches.
+        arithmetic: on all weights, besides; see :mod:`benchmarks.rivals.arithmetic`.
     """
 
     def __init__(
@@ -31,10 +33,12 @@ class Counted:
         both: Sequence[float],
         forward: Sequence[float],
         lr: float,
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         self.network, self.teacher, self.steps = network, teacher, len(batches)
         trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=lr)
+        self.before, self.after = arithmetic(trained) if arithmetic else (nothing, nothing)
         x, y = torch.cat([b.x for b in batches]), torch.cat([b.y for b in batches])
         size = len(batches[0])
         self.both = [(x[: round(n * size)], y[: round(n * size)]) for n in both]
@@ -50,7 +54,10 @@ class Counted:
             with torch.no_grad():
                 for x in self.forward:
                     self.teacher(x)
+                self.before()
             self.optimizer.step()
+            with torch.no_grad():
+                self.after()
         return (time.process_time() - start) / self.steps
 
 

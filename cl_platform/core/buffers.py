@@ -118,7 +118,13 @@ class ReplayBuffer(nn.Module):
         if not offer:
             return self.replay_rows(chunk, rows, counts, draws, plain)
         old = self._recalled(rows, counts, self._slots(chunk.y), draws, plain)
-        return chunk.batches(self._with_added(old, chunk, torch.tensor(starts, device=device)[of]))
+        old = self._with_added(old, chunk, torch.tensor(starts, device=device)[of])
+        if self._extra:  # of a batch's samples; later batches may well write to the same rows
+            own = torch.arange(len(sizes), device=device).repeat_interleave(
+                torch.tensor(sizes, device=device), output_size=len(chunk)
+            )
+            old = replace(old, slots=self._last_wins(old.slots, own))
+        return chunk.batches(old)
 
     def replay_rows(
         self, chunk: Chunk, rows: Tensor, counts: list[int], draws: int = 1, plain: int = 0
@@ -171,7 +177,7 @@ class ReplayBuffer(nn.Module):
     def store(self, new: Batch, **extra: Tensor) -> None:
         """Write the extra values (n, ...), by name, of new samples that `replay` has stored."""
         self._check(extra)
-        self._write_extra(self._last_wins(_rows_of(new)), extra)
+        self._write_extra(_rows_of(new), extra)
 
     def sample(self, n: int, mixing: bool = True) -> Batch:
         """Return `n` stored samples, drawn uniformly with replacement, freshly augmented.
@@ -283,9 +289,14 @@ class ReplayBuffer(nn.Module):
         g = torch.searchsorted(ends, draw[:, None], right=True)
         return start[g[:, 0]] + draw - (ends - filled).gather(1, g)[:, 0]
 
-    def _last_wins(self, slots: Tensor) -> Tensor:
-        """Keep the last of the samples sent to the same row: writing a row twice has no order."""
-        ordered, order = slots.sort(stable=True)
+    def _last_wins(self, slots: Tensor, batch: Tensor | None = None) -> Tensor:
+        """Keep the last of the samples sent to the same row: writing a row twice has no order.
+
+        Args:
+            batch: of each sample, (B,), if rows are written to for one batch after the other.
+        """
+        places = slots if batch is None else slots + batch * (self.size + 1)
+        ordered, order = places.sort(stable=True)
         overwritten = torch.zeros_like(slots, dtype=torch.bool)
         overwritten.index_copy_(0, order[:-1], ordered[:-1] == ordered[1:])
         return slots.masked_fill(overwritten, self.size)

@@ -319,6 +319,25 @@ def test_a_chunk_is_replayed_as_its_batches_one_after_the_other(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_is_stored_with_samples_stays_with_them(kind: MemoryKind) -> None:
+    """Also where several samples of a batch, or of a chunk, went to the same row."""
+    memory = make_memory(kind, 4, info(), extra={"id": (1,)})
+    memory.make_room((0, 1, 2, 3))
+    drawn = 0
+    for c in range(5):
+        y = torch.randint(4, (60,), generator=torch.Generator().manual_seed(c))
+        ids = torch.arange(60 * c, 60 * (c + 1)) % 256
+        for part in memory.replay(chunk(ids, [12] * 5, y)):
+            new, old = part.new, part.old
+            assert torch.equal(memory.stored("id", old), old.raw[:, :1].float())
+            drawn += len(old)
+            memory.store(new, id=new.raw[:, :1])
+        kept = memory.rows()
+        assert torch.equal(memory.get_buffer("extra_id")[kept], memory.x[kept][:, :1].float())
+    assert drawn > 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_batches_that_are_not_offered_leave_the_memory_as_it_is(kind: MemoryKind) -> None:
     memory = make_memory(kind, 12, info())
     memory.make_room((0, 1, 2, 3))
