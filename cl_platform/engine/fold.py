@@ -167,11 +167,13 @@ class Fold:
             self.train()
 
     def find(self, k: int) -> bool:
-        """Go to the furthest stored state up to k; return whether one was ahead."""
+        """Go to the furthest stored state up to k, or to the beginning, which needs no state; return
+        whether one was ahead."""
         if any(self.load(stored) for stored in range(k, self.position, -1)):
             return True
         if self.position < 0:
             self.begin()
+            return k == 0
         return False
 
     def _complete(self, k: int) -> bool:
@@ -418,7 +420,7 @@ class Fold:
         self.trained += 1
         self._unsaved += cost["train_seconds"] + cost["eval_seconds"]
         if self.store.should_save(plan.keys[k], self._unsaved):
-            self.store.save(plan.keys[k], self.state, self._saved)
+            self.store.save(plan.keys[k], self.state, self._saved, self._unsaved)
             self._saved, self._unsaved = plan.keys[k], 0.0
             keys = {"key": plan.keys[k], "made_from": plan.keys[k - 1]}
             self.trackers.emit("saved", step=k, **keys)

@@ -22,7 +22,7 @@ from cl_platform.metrics.measured import Measurements
 from cl_platform.results import plots
 from cl_platform.results.form import check_result
 from cl_platform.results.notebook import result_html, result_text
-from cl_platform.storage.files import location, write_atomic
+from cl_platform.storage.files import CHEAP_SECONDS, location, write_atomic
 from cl_platform.storage.sealed import read_sealed, seal
 
 if TYPE_CHECKING:
@@ -354,7 +354,8 @@ class Result:
 
     def save(self, folder: Path) -> Path:
         """Write `result.json` atomically; returns the folder."""
-        write_atomic(folder / "result.json", seal(KEY, self.to_json()))
+        lasting = self.cost.get("seconds", math.inf) > CHEAP_SECONDS  # else it is soon made again
+        write_atomic(folder / "result.json", seal(KEY, self.to_json()), sync=lasting)
         return folder
 
     @classmethod

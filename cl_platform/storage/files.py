@@ -25,6 +25,7 @@ from cl_platform.storage.local import is_standard_output, open_own, replacing
 T = TypeVar("T")
 R = TypeVar("R")
 
+CHEAP_SECONDS = 3.0  # of work: what is made in less is not worth a wait for the disk
 REQUESTS = 16  # to an address at the same time
 MOST_LISTINGS = 256  # of subfolders at an address, before its whole is listed
 WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")  # as drivers name it

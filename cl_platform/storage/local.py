@@ -33,12 +33,13 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     Args:
         sync: whether the content must survive a power failure.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{path.name[:NAME_LETTERS]}.{HOST}-"
-    with suppress(OSError):  # a folder that can be written need not be readable
+    try:
         for name in os.listdir(path.parent):
             if name.startswith(stem) and _is_abandoned(name):
                 _discard(path.with_name(name))
+    except OSError:  # there is none yet; one that can be written need not be readable
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{stem}{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
         yield temporary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import os
 import pickle
 import time
@@ -21,6 +22,7 @@ from cl_platform.core.matrix import Accuracies
 from cl_platform.core.predictions import Keeping
 from cl_platform.errors import BadInput, StorageError
 from cl_platform.storage.files import (
+    CHEAP_SECONDS,
     SLACK,
     evict,
     exists,
@@ -44,7 +46,6 @@ SUFFIXES = (
     ".probabilities",
 )  # of the files that count towards the budget
 LASTING = (".predictions", ".probabilities")  # of those that go last: they are small
-CHEAP_SECONDS = 3.0  # of training, which are not worth a file
 PREDICTION_BUDGET_MB = 64.0  # of the predictions of a run
 CHECKPOINT_MINUTES = 10.0  # between checkpoints of an experience that takes longer
 STALE_PAUSE = 0.2  # seconds between looks for what others have written
@@ -209,8 +210,13 @@ class StateStore:
             return False
         return self.keep != "branches" or key in self.branches or seconds > CHEAP_SECONDS
 
-    def save(self, key: str, state: State, previous: str | None) -> None:
-        """Save a state; `previous` is the one that its run saved before, if any.
+    def save(self, key: str, state: State, previous: str | None, seconds: float = math.inf) -> None:
+        """Save a state.
+
+        Args:
+            previous: the one that its run saved before, if any.
+            seconds: that it takes to train it again. A cheap one need not survive a power failure:
+                what of it is torn then has a wrong checksum.
 
         Raises:
             StorageError: it cannot be written.
@@ -219,7 +225,7 @@ class StateStore:
         if key in self._in_memory and self.keep == "branches" and state.nbytes() < MEMORY_BYTES:
             self._in_memory[key] = state.copy()
             return
-        self._write(key, ".pt", vars(state))
+        self._write(key, ".pt", vars(state), sync=seconds > CHEAP_SECONDS)
         passing = self.keep in ("last", "branches") and previous not in self.branches
         if passing and previous is not None:
             with suppress(StorageError):  # another user's

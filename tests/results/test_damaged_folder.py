@@ -133,6 +133,19 @@ def test_a_damaged_record_of_a_state_changes_no_number(whole: Path, tmp_path: Pa
         assert np_equal(found, expected)
 
 
+def test_a_lost_first_record_is_made_again_beside_lost_predictions(
+    whole: Path, tmp_path: Path
+) -> None:
+    """It was looked for behind what had been trained by then, for ever."""
+    plan = PLANNER(RUNS[0].config, RUNS[0].order)
+    shutil.copytree(whole, tmp_path / "a", ignore=shutil.ignore_patterns("runs"))
+    states = tmp_path / "a" / "states"
+    next(states.rglob(f"{plan.keys[0]}.json")).unlink()
+    next(states.rglob(f"{plan.keys[-1]}.*.predictions")).unlink()
+    found = execute(plan, tmp_path / "a")
+    assert np_equal(found, execute(plan, None))
+
+
 def np_equal(a: clp.Result, b: clp.Result) -> bool:
     return all(a.matrices[mask] == b.matrices[mask] for mask in b.matrices)
 
