@@ -4,7 +4,9 @@ All orders of the experiences with experience replay, one epoch, as a sweep that
 beginnings once and as one that does not ("unshared"); of the trainings of 120 orders 325/600 = 0.54
 remain. Then 200 runs that differ in their seed, by two workers of one core each and by one
 (throughput: the seconds of one over those of two); and 200 runs of a strategy that does nothing.
-Wall time from the start of the first worker to the end, in alternating order; one thread a worker.
+"Plain processes" are two that carry out some of the same runs in memory, against one alone: what
+the machine itself gives, whose cores share caches and memory. Wall time from the start of the first
+worker to the end, in alternating order; one thread a worker.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing import get_context
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from benchmarks.measure import Effort, Goal, NotMeasured, Row, paired, ratios
+from benchmarks import ours
+from benchmarks.measure import Effort, Goal, NotMeasured, Row, paired, ratios, wall
 from cl_platform import Batch, Strategy
 from cl_platform.errors import BadInput, DataError
 from sweeps.api import sweep
@@ -27,7 +33,9 @@ from sweeps.executor.cluster import connected
 from sweeps.executor.driver import Driver
 
 TRIES = 4
+TWO = "throughput of two cores"
 DIGITS = {"stream": "split-digits"}
+TRAINED = {**DIGITS, "epochs": 3}
 MNIST = {"stream": {"name": "split-mnist", "samples": 3200, "test_samples": 500}, "batch_size": 64}
 
 
@@ -62,7 +70,7 @@ def measure(effort: Effort) -> list[Row]:
         rounds = effort.pick(1, 1, effort.rounds)  # each takes the start of workers beside
         rows = [sharing(base, rounds) for base in streams]
         runs = effort.pick(4, 40, 200)
-        return [*rows, cores(runs, rounds), idle(runs, rounds)]
+        return [*rows, *cores(runs, rounds), idle(runs, rounds)]
 
 
 @contextmanager
@@ -112,23 +120,35 @@ def sharing(base: dict[str, Any], rounds: int) -> Row:
     )
 
 
-def cores(runs: int, rounds: int) -> Row:
-    """Return the line of the throughput of two workers over that of one."""
-    axes = {"strategy": ["er"], "seed": {"range": runs}}
-    base = {**DIGITS, "epochs": 3}
-    ways = {f"{n}": partial(timed, {"base": base, "axes": axes, "workers": n}) for n in (1, 2)}
+def cores(runs: int, rounds: int) -> list[Row]:
+    """Return the lines of the throughput of two workers over that of one, and of the machine."""
+    setting = f"{runs} runs, {_named(DIGITS)}"
     if len(os.sched_getaffinity(0)) < 2:
-        return Row(f"{runs} runs, split-digits", "two cores", "one core", note="one core here")
-    found = paired(ways, rounds, warm_up=False)
-    return Row(
-        f"{runs} runs, split-digits",
-        "throughput of two cores",
-        "one core",
-        ratios(found, "1", "2"),
-        "",
-        found["2"],
-        Goal("at least", 1.8),
-    )
+        return [Row(setting, TWO, "one core", note="one core here")]
+    spec = {"base": TRAINED, "axes": {"strategy": ["er"], "seed": {"range": runs}}}
+    found = paired({f"{n}": partial(timed, {**spec, "workers": n}) for n in (1, 2)}, rounds, False)
+    goal = Goal("at least", 1.8)
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(2, spawned) as pool:
+        list(pool.map(seconds_of, [1, 1]))  # starts both
+        plain = [both_cores(pool, max(1, runs // 10)) for _ in range(rounds)]
+    return [
+        Row(setting, TWO, "one core", ratios(found, "1", "2"), "", found["2"], goal),
+        Row(setting, "throughput of two plain processes", "one alone", plain),
+    ]
+
+
+def both_cores(pool: ProcessPoolExecutor, runs: int) -> float:
+    """Return the throughput of two processes over that of one."""
+    alone = pool.submit(seconds_of, runs).result()
+    return 2 * alone / max(pool.map(seconds_of, [runs, runs]))
+
+
+def seconds_of(runs: int) -> float:
+    """Return the seconds of some runs in memory, of a process with one thread."""
+    torch.set_num_threads(1)
+    plans = [ours.plan({**TRAINED, "strategy": "er", "seed": seed}) for seed in range(runs)]
+    return wall(lambda: [ours.run(plan) for plan in plans])
 
 
 def idle(runs: int, rounds: int) -> Row:
