@@ -44,19 +44,14 @@ def stream(name: str, groups: tuple[tuple[int, ...], ...], sizes: tuple[int, ...
 
 
 PAIRS = ((0, 1), (2, 3), (4, 5))
-NESTEROV = {"name": "sgd", "momentum": 0.5, "nesterov": True, "foreach": True}
-KINDS: dict[str, tuple[Callable[[], Stream], dict[str, Any]]] = {
-    "one class each": (lambda: stream("single", ((0,), (1,), (2,))), {}),
-    "tasks that share classes": (lambda: stream("task", ((0, 1),) * 3), {}),
-    "domains": (lambda: stream("domain", ((0, 1),) * 3), {}),
-    "classes that return": (lambda: stream("returning", ((0, 1), (2, 3), (0, 2))), {}),
-    "uneven and tiny": (lambda: stream("uneven", PAIRS, (40, 1, 7)), {}),
-    "a single batch": (lambda: stream("pairs", PAIRS), {"batch_size": 1000, "epochs": 30}),
-    "bf16": (lambda: stream("pairs", PAIRS), {"precision": "bf16"}),
-    "nesterov, foreach": (lambda: stream("pairs", PAIRS), {"optimizer": NESTEROV}),
+KINDS: dict[str, Callable[[], Stream]] = {
+    "one class each": lambda: stream("single", ((0,), (1,), (2,))),
+    "tasks that share classes": lambda: stream("task", ((0, 1),) * 3),
+    "domains": lambda: stream("domain", ((0, 1),) * 3),
+    "classes that return": lambda: stream("returning", ((0, 1), (2, 3), (0, 2))),
+    "uneven and tiny": lambda: stream("uneven", PAIRS, (40, 1, 7)),
 }
 REFUSED = {
-    "tag": {"nesterov, foreach": "tag is an optimizer itself"},
     "icarl": dict.fromkeys(
         ("tasks that share classes", "domains", "classes that return"),
         "icarl needs new classes in every experience",
@@ -68,11 +63,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES)
-def test_it_learns_or_says_why_not(name: str, kind: str) -> None:
-    make, settings = KINDS[kind]
-    given, needs = make(), NEEDS.get(name, {})
+def learned(name: str, given: Stream, **settings: Any) -> list[float]:
+    """Return the accuracy on each of three experiences right after a strategy has learned it."""
+    needs = NEEDS.get(name, {})
     if load("strategy", name).needs_task and given.scenario == "class":
         given = replace(given, scenario="task")
     strategy = needs.get("strategy", {"name": name})
@@ -80,14 +73,22 @@ def test_it_learns_or_says_why_not(name: str, kind: str) -> None:
     lr = {"lr": 0.001 if name == "tag" else 0.1}
     optimizer = {**lr, **settings.get("optimizer", needs.get("optimizer", {}))}
     merged = {"epochs": 8, "model": model, **settings, "optimizer": optimizer}
+    matrix = clp.run(given, strategy, out=None, **merged).matrix
+    return [matrix[j + 1, j] for j in range(3)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_or_says_why_not(name: str, kind: str) -> None:
+    given = KINDS[kind]()
     if reason := REFUSED.get(name, {}).get(kind):
         with pytest.raises(BadInput, match=reason):
-            clp.run(given, strategy, out=None, **merged)
+            learned(name, given)
         return
-    result = clp.run(given, strategy, out=None, **merged)
+    found = learned(name, given)
     # Of a single sample nobody knows what can be learned.
-    learned = [result.matrix[j + 1, j] for j in range(1 if kind.startswith("uneven") else 3)]
-    assert sum(learned) / len(learned) > 0.6
+    found = found[: 1 if kind.startswith("uneven") else 3]
+    assert sum(found) / len(found) > 0.6
 
 
 @pytest.mark.parametrize("name", ["er", "lwf", "ncm"])

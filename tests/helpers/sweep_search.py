@@ -21,6 +21,7 @@ BASE = {
     "stream": {"name": "split-digits", "experiences": 4, "validation": 0.2},
     "model": {"name": "mlp", "hidden": [20]},
     "strategy": ER,
+    "batch_size": 30,
 }
 FOUR = list(permutations(range(4)))
 WHOLE = 64  # states of the tree of all orders of four experiences

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,30 @@ class Visits:
             "request": lambda r: self._note(not _is_local(r.url), f"request: {r.url}"),
         }
 
-    def __call__(self, path: Path, fragment: str = "", **options: Any) -> Page:
-        """Open a page in a window of 1280 x 900, unless `options` give another one."""
-        fits = options.keys() <= {"viewport"} and not self._is_taken
+    def __call__(
+        self,
+        path: Path,
+        fragment: str = "",
+        may: Sequence[str] = (),
+        again: bool = False,
+        **options: Any,
+    ) -> Page:
+        """Open a page in a window of 1280 x 900, unless `options` give another one.
+
+        Args:
+            may: permissions it has, such as "clipboard-read".
+            again: leave the page that is open, whose window this one takes.
+        """
+        window = {"viewport", "color_scheme"}
+        if again:
+            self._leave_window()
+        fits = options.keys() <= window and (again or not self._is_taken)
         page = self._window if fits else self._another(options)
         if fits:
             page.set_viewport_size(options.get("viewport", SIZE))
+            page.emulate_media(color_scheme=options.get("color_scheme", "null"))
             self._is_taken = True
+        page.context.grant_permissions(may)
         for event, of in self._listeners.items():
             page.on(event, of)
         page.goto(path.as_uri() + fragment)
@@ -64,6 +81,7 @@ class Visits:
         self._window.mouse.move(0, 0)
         self._window.goto("about:blank")
         self._window.emulate_media(media="null", color_scheme="null")
+        self._window.context.clear_permissions()
         for event, of in self._listeners.items():
             self._window.remove_listener(event, of)
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from cl_platform.report.render import render
 from cl_platform.report.runs import Runs, read_runs
-from tests.helpers.report_runs import real_runs
+from tests.helpers.report_runs import changed, one_run, put
 from tests.results.test_plots import made_up
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Real runs: two streams x two strategies x two curricula x three seeds."""
-    out = tmp_path_factory.mktemp("report") / "out"
-    real_runs(out)
+    """Runs of two strategies on two streams, of which the report draws ranks."""
+    model, out = one_run(), tmp_path_factory.mktemp("report") / "out"
+    for i, (stream, strategy) in enumerate(product(("blobs", "others"), ("er", "si"))):
+        put(out, changed(model, i, stream={"name": stream}, strategy={"name": strategy}))
     return read_runs(out)
 
 

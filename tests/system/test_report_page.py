@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,28 +13,33 @@ import pytest
 
 from cl_platform.metrics.prediction_metrics import confusion
 from cl_platform.metrics.ranking import rank
-from cl_platform.report.leaderboard import Measure, Row, measures_of, rows_of, shown_axes
+from cl_platform.report.leaderboard import measures_of, rows_of
 from cl_platform.report.points import order_effects
 from cl_platform.report.render import write_report
 from cl_platform.report.runs import Runs, read_runs
-from sweeps.record import Phase, write_sweep
 from tests.helpers.report_runs import (
-    HOSTILE,
-    changed,
-    many_runs,
-    one_run,
     own_matrix,
-    put,
     real_runs,
 )
-from tests.helpers.sweep_runs import Tuned, planned
 from tests.system.browser import Visits
+from tests.system.report_page import (
+    background,
+    by_accuracy,
+    choose,
+    close,
+    expected_rows,
+    hovered,
+    mean_matrix,
+    name,
+    plotted,
+    saved,
+    shown_number,
+    table,
+    visible_rows,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-EACH = {"curriculum": ""}
-ALL = "all, put together"
 
 
 @pytest.fixture(scope="module")
@@ -52,96 +55,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture
 def page(runs: Runs, visit: Visits) -> Page:
     return visit(runs.folder / "report.html")
-
-
-def visible_rows(page: Page) -> list[list[str]]:
-    """The cells of the leaderboard's rows, as a reader sees them."""
-    found: list[list[str]] = page.eval_on_selector_all(
-        "#leaderboard tbody tr",
-        "rows => rows.filter(r => r.offsetParent !== null)"
-        ".map(r => [...r.cells].map(c => c.innerText.trim()))",
-    )
-    return found
-
-
-def cells(row: Row, axes: Sequence[str], measures: Sequence[Measure]) -> list[str]:
-    """What the leaderboard shows of a row."""
-    accuracy, *others = [m.text(row.values[m.key]) for m in measures if m.listed]
-    rest = [row.cell(axis) for axis in axes if axis != "strategy"]
-    return [row.cell("strategy"), accuracy, *rest, str(len(row.indices)), *others]
-
-
-def name(row: Row) -> str:
-    return ", ".join(filter(None, (row.method, row.curriculum)))
-
-
-def expected_rows(runs: Runs, rows: Sequence[Row]) -> list[list[str]]:
-    axes = shown_axes([*rows_of(runs), *rows_of(runs, together=True)])
-    return [cells(row, axes, measures_of(runs)) for row in rows]
-
-
-def by_accuracy(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: -row.values["average_accuracy"].value)
-
-
-def choose(page: Page, **filters: str) -> None:
-    for filter_, option in filters.items():
-        page.select_option(f"select[data-state={filter_}]", option)
-
-
-def plotted(page: Page, chart: str) -> list[dict[str, Any]]:
-    """The traces of a chart."""
-    found: list[dict[str, Any]] = page.evaluate(
-        "id => document.getElementById(id).data.map(t => ({name: t.name, mode: t.mode, "
-        "x: [...t.x], y: [...t.y], z: t.z, dash: t.line && t.line.dash, text: t.text}))",
-        chart,
-    )
-    return found
-
-
-def saved(page: Page, selector: str) -> tuple[str, Path]:
-    """Name and place of the file that a button downloads."""
-    with page.expect_download() as download:
-        page.click(selector)
-    return download.value.suggested_filename, download.value.path()
-
-
-def table(page: Page, chart: str) -> pd.DataFrame:
-    """The data of a chart, as its CSV button gives them."""
-    filename, path = saved(page, f"button[data-of={chart}][data-save=csv]")
-    assert filename.endswith(f"{chart}.csv")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
-
-
-def close(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """Rows to compare: numbers to the digits that a page carries."""
-    return [
-        [pytest.approx(v, rel=1e-4, nan_ok=True) if isinstance(v, float) else v for v in row]
-        for row in rows
-    ]
-
-
-def mean_matrix(runs: Runs, row: Row) -> np.ndarray:
-    return np.mean([own_matrix(runs.results[i].to_json()) for i in row.indices], axis=0)
-
-
-def hovered(page: Page, chart: str, row: int, column: int, shape: tuple[int, int]) -> str:
-    """What a heat map says with the mouse on the middle of a cell."""
-    area = page.locator(f"#{chart} .nsewdrag").first
-    area.scroll_into_view_if_needed()
-    page.mouse.move(0, 0)
-    box = area.bounding_box()
-    assert box is not None
-    x = box["x"] + (column + 0.5) / shape[1] * box["width"]
-    y = box["y"] + (row + 0.5) / shape[0] * box["height"]
-    page.mouse.move(x, y)
-    label = page.locator(f"#{chart} .hoverlayer .hovertext")
-    label.first.wait_for()
-    return label.first.text_content() or ""
-
-
-def shown_number(text: str) -> float:
-    return float(text.removesuffix("%").split(":")[-1])
 
 
 # --- the page by itself
@@ -206,7 +119,11 @@ def test_filters_leave_what_they_say(page: Page, runs: Runs) -> None:
     each, together = rows_of(runs), rows_of(runs, together=True)
     streams = list(dict.fromkeys(row.stream for row in each))
     combinations = [
-        *product(["", streams[1]], ["", "er"], ["", "reverse", "together"]),
+        ("", "", "reverse"),
+        ("", "er", ""),
+        (streams[1], "", "together"),
+        (streams[1], "er", "together"),
+        ("", "", "together"),
         (streams[0], "finetune", "as_given"),
     ]
     for stream, strategy, curriculum in combinations:
@@ -242,20 +159,6 @@ def test_filters_leave_what_they_say(page: Page, runs: Runs) -> None:
         )
 
 
-def test_a_filter_that_leaves_nothing_leaves_no_matrix(visit: Visits, tmp_path: Path) -> None:
-    model = one_run()
-    one = changed(model, 1, strategy={"name": "er"}, curriculum={"name": "as_given"})
-    two = changed(model, 2, strategy={"name": "si"}, curriculum={"name": "reverse"})
-    page = visit(write_report(read_runs(put(tmp_path, one, two))))
-    choose(page, strategy="er", curriculum="reverse")
-    assert visible_rows(page) == []
-    assert page.text_content("#count") == "0 of 2 rows"
-    assert page.locator("#runs tbody tr").count() == 0
-    shown = page.text_content("#chosen") or ""
-    assert "er" not in shown
-    assert "si" not in shown
-
-
 def test_a_click_on_a_head_sorts_and_another_one_turns_it_round(page: Page, runs: Runs) -> None:
     rows, measures = rows_of(runs), [m for m in measures_of(runs) if m.listed]
     for measure in measures:
@@ -277,20 +180,6 @@ def test_a_click_on_a_head_sorts_and_another_one_turns_it_round(page: Page, runs
             got = [by_text[text].values[measure.key].value for text in shown]
             assert [measure.shown(v) for v in got] == [measure.shown(v) for v in wanted]
     assert page.locator("th[aria-sort=ascending], th[aria-sort=descending]").count() == 1
-
-
-def test_rows_without_a_number_stand_last_either_way(visit: Visits, tmp_path: Path) -> None:
-    documents = []
-    for i, forgetting in enumerate([0.3, None, 0.1]):
-        data = changed(one_run(), i, strategy={"name": ("er", "si", "ewc")[i]})
-        data["metrics"]["forgetting"] = forgetting
-        documents.append(data)
-    page = visit(write_report(read_runs(put(tmp_path, *documents))))
-    orders = []
-    for _ in range(2):
-        page.click("#leaderboard th[data-key=forgetting]")
-        orders.append([row[0] for row in visible_rows(page)])
-    assert orders == [["ewc", "er", "si"], ["er", "ewc", "si"]]
 
 
 def test_a_click_on_a_row_shows_its_matrix(page: Page, runs: Runs) -> None:
@@ -328,37 +217,18 @@ def test_the_address_keeps_what_is_shown(page: Page, visit: Visits, runs: Runs) 
     page.reload()
     assert (visible_rows(page), page.text_content("#chosen")) == before
     assert page.input_value("select[data-state=y2]") == "forgetting"
-    other = visit(runs.folder / "report.html", address[address.index("#") :])
+    other = visit(runs.folder / "report.html", address[address.index("#") :], again=True)
     assert (visible_rows(other), other.text_content("#chosen")) == before
 
 
-@pytest.mark.parametrize(
-    "fragment", ["#stream=gone", "#sort=gone", "#row=99", "#x1=gone&y2=gone", "#hasOwnProperty=1"]
-)
-def test_an_address_of_another_report_opens(visit: Visits, runs: Runs, fragment: str) -> None:
-    page = visit(runs.folder / "report.html", fragment)
+def test_an_address_of_another_report_opens(visit: Visits, runs: Runs) -> None:
+    gone = "#stream=gone&sort=gone&row=99&x1=gone&y2=gone&hasOwnProperty=1"
+    page = visit(runs.folder / "report.html", gone)
     assert len(visible_rows(page)) == 8
     assert page.locator("#runs tbody tr").count() == 24
 
 
 # --- charts
-
-
-def test_the_front_joins_what_none_is_both_cheaper_and_better_than(
-    visit: Visits, tmp_path: Path
-) -> None:
-    seconds, forgetting = [1.0, 2.0, 3.0, 4.0], [0.5, 0.6, 0.2, 0.3]
-    documents = []
-    for i, names in enumerate(("er", "si", "ewc", "lwf")):
-        data = changed(one_run(), i, strategy={"name": names})
-        data["cost"]["train_seconds"] = seconds[i]
-        data["metrics"] |= {"forgetting": forgetting[i], "average_accuracy": 1 - forgetting[i]}
-        documents.append(data)
-    page = visit(write_report(read_runs(put(tmp_path, *documents))))
-    for measure, front in (("average_accuracy", [50, 80]), ("forgetting", [50, 20])):
-        choose(page, y2=measure)
-        lines = [t for t in plotted(page, "cost") if t["mode"] == "lines"]
-        assert [(t["x"], t["y"]) for t in lines] == [([1, 3], pytest.approx(front))], measure
 
 
 def test_any_measure_can_be_put_against_any_other(page: Page, runs: Runs) -> None:
@@ -494,7 +364,7 @@ def test_the_leaderboard_downloads_as_it_is_shown(page: Page, runs: Runs) -> Non
 
 
 def test_a_run_is_a_click_away(visit: Visits, runs: Runs) -> None:
-    page = visit(runs.folder / "report.html", permissions=["clipboard-read", "clipboard-write"])
+    page = visit(runs.folder / "report.html", may=["clipboard-read", "clipboard-write"])
     ids = page.locator("#runs tbody button").all_text_contents()
     assert sorted(ids) == sorted(result.run_id for result in runs.results)
     for data in [result.to_json() for result in runs.results[::7]]:
@@ -536,28 +406,7 @@ def test_a_run_shows_which_classes_it_took_for_others(visit: Visits, runs: Runs)
     page.click("#close")
 
 
-def test_settings_that_only_some_runs_have_are_shown_of_those(
-    visit: Visits, tmp_path: Path
-) -> None:
-    model = one_run()
-    configs = [
-        {"schedule": {"name": "steplr", "interval": "epoch", "step_size": 1}},
-        {"strategy": {"name": "er", "memory_size": None, "list": [1, [2, None]], "empty": {}}},
-        {"optimizer": {"name": "adam", "lr": 1e-5, "reset": True, "betas": [0.9, 0.99]}},
-    ]
-    documents = [changed(model, i, **config) for i, config in enumerate(configs)]
-    page = visit(write_report(read_runs(put(tmp_path, *documents))))
-    for data in documents:
-        page.click(f"#runs button:text-is('{data['run_id']}')")
-        assert json.loads(page.text_content("#run-config") or "") == data["config"]
-        page.click("#close")
-
-
 # --- where it is looked at
-
-
-def background(page: Page, selector: str) -> str:
-    return str(page.eval_on_selector(selector, "e => getComputedStyle(e).backgroundColor"))
 
 
 def test_it_is_dark_where_people_want_that(visit: Visits, runs: Runs) -> None:
@@ -575,10 +424,16 @@ def test_it_is_dark_where_people_want_that(visit: Visits, runs: Runs) -> None:
         assert (int(ink[1:3], 16) < 100) is light
 
 
-@pytest.mark.parametrize("width", [390, 768])
-def test_a_narrow_window_scrolls_down_only(visit: Visits, runs: Runs, width: int) -> None:
-    phone = {"width": width, "height": 800}
+def test_a_narrow_window_scrolls_down_only(visit: Visits, runs: Runs) -> None:
+    phone = {"width": 390, "height": 800}
     page = visit(runs.folder / "report.html", viewport=phone, has_touch=True, is_mobile=True)
+    stays_within(page, 390)
+    page.set_viewport_size({"width": 768, "height": 800})
+    page.reload()
+    stays_within(page, 768)
+
+
+def stays_within(page: Page, width: int) -> None:
     across = "[document.documentElement.scrollWidth, window.innerWidth]"
     assert page.evaluate(across) == [width, width]
     accuracy = page.eval_on_selector_all(
@@ -625,190 +480,3 @@ def test_print_has_the_sections_all_of_them_open_and_nothing_to_click(
     for i in range(folded.count()):
         assert folded.nth(i).is_visible()
     assert printed.locator("label >> visible=true").count() == 0, "a label without its choice"
-
-
-# --- a sweep that tuned, and of which runs failed
-
-
-def test_a_tuned_sweep_shows_its_trials_and_what_failed(visit: Visits, tmp_path: Path) -> None:
-    tuned = Tuned({"lr": [0.01, 0.1, 0.5]}, lambda run: run.config.optimizer.lr)
-    final = planned({"seed": [1, 2]})
-    phase = Phase("final", final, errors={final[1].run_id: "it broke"}, done={final[0].run_id})
-    put(tmp_path, {**one_run(), "run_id": final[0].run_id})
-    write_sweep(tmp_path, tuned.spec, [tuned.phase, phase], "done", chosen=tuned.choose())
-    phone = {"width": 390, "height": 800}
-    page = visit(write_report(read_runs(tmp_path)), viewport=phone, is_mobile=True)
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    heads = page.locator("h2").all_text_contents()
-    assert heads[:3] == ["Failed runs", "Leaderboard", "Chosen on validation data"]
-    assert page.inner_text("section.failed li") == "seed 2: it broke"
-    red, green, blue = map(int, page.eval_on_selector(
-        "section.failed h2", "e => getComputedStyle(e).color")[4:-1].split(","))  # fmt: skip
-    assert red > 2 * max(green, blue)
-    assert "lr = 0.5 is the largest of 3 values" in page.inner_text("p.warn")
-    lines = page.evaluate(
-        "document.getElementById('trials').data[0].dimensions.map(d => [d.label, [...d.values]])"
-    )
-    assert lines == [["lr", [0, 1, 2]], ["accuracy %", [1, 10, 50]]]
-    assert page.locator("#trials .y-axis").count() == 2
-    tried = "#tried tbody tr td:nth-child({})"
-    assert page.inner_text(f"{tried.format(3)} >> nth=0") == "0.5", "the best first"
-    for column, wanted in ((3, "0.01"), (3, "0.5"), (2, "50.0"), (2, "1.0")):
-        page.click(f"#tried th:nth-child({column})")
-        assert page.inner_text(f"{tried.format(column)} >> nth=0") == wanted
-    found = table(page, "trials")
-    assert found["accuracy %"].tolist() == [1, 10, 50]
-    assert found["lr"].tolist() == [0.01, 0.1, 0.5]
-
-
-# --- names that are no names
-
-
-LONG = pytest.mark.filterwarnings("ignore:constrained_layout not applied")
-
-
-def test_long_names_leave_room_for_the_figure(tmp_path: Path) -> None:
-    model = one_run()
-    names = [f"scheduled-replay memory_size=1000 schedule=equal 0.05 number {i}" for i in range(2)]
-    for i, (stream, strategy) in enumerate(product(("blobs", "others"), names)):
-        put(tmp_path, changed(model, i, stream={"name": stream}, strategy={"name": strategy}))
-    assert write_report(read_runs(tmp_path)).exists()  # a warning of matplotlib is an error here
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Runs whose stream, strategy, experiences and curriculum have every name that hurts."""
-    model, documents = one_run(), []
-    for i, (stream, strategy, seed) in enumerate(product(HOSTILE, HOSTILE, (0, 1))):
-        data = changed(model, i, seed=seed, stream={"name": stream}, strategy={"name": strategy})
-        data["config"]["curriculum"] = {"name": HOSTILE[i // 2 % 3], "level": "experiences"}
-        data["stream"] = stream
-        for experience, odd in zip(data["experiences"], HOSTILE, strict=True):
-            experience["name"] = odd
-        documents.append(data)
-    out = tmp_path_factory.mktemp("hostile") / HOSTILE[2].replace("/", "")
-    return read_runs(put(out, *documents))
-
-
-@LONG
-def test_hostile_names_are_text(visit: Visits, hostile: Runs) -> None:
-    page = visit(write_report(hostile))
-    assert page.title() == page.text_content("h1") == hostile.name
-    assert page.locator("img, b:text-is('n')").count() == 0
-    shown = visible_rows(page)
-    assert sorted([row[0], *row[2:4]] for row in shown) == sorted(
-        [row.strategy, row.stream, row.curriculum] for row in rows_of(hostile)
-    )
-    for wanted in HOSTILE:
-        choose(page, stream=wanted, strategy=wanted)
-        assert [[row[0], row[2]] for row in visible_rows(page)] == [[wanted, wanted]]
-        assert page.locator("#runs tbody tr").count() == 2
-    page.click("#runs tbody button >> nth=0")
-    assert json.loads(page.text_content("#run-config") or "")["stream"]["name"] == HOSTILE[2]
-
-
-@LONG
-def test_hostile_names_are_text_in_charts(visit: Visits, hostile: Runs) -> None:
-    page = visit(write_report(hostile))
-    legend = page.locator("#transfer .legendtext").all_text_contents()
-    assert {text for row in rows_of(hostile) for text in (row.method, row.stream)} <= set(legend)
-    above = page.locator("#curves .annotation-text").all_text_contents()
-    assert sorted(above) == sorted(HOSTILE)
-    ticks = page.locator("#matrix .xtick text").all_text_contents()
-    assert ticks == [f"{j}: {odd}" for j, odd in enumerate(HOSTILE, 1)]
-    text = hovered(page, "matrix", 0, 0, (4, 3))
-    assert text.startswith(f"untrained, 1: {HOSTILE[0]}: ")
-
-
-@LONG
-def test_hostile_names_come_out_of_exports_as_they_went_in(visit: Visits, hostile: Runs) -> None:
-    page = visit(write_report(hostile))
-    rows = rows_of(hostile)
-    assert sorted(table(page, "cost")["stream"]) == sorted(row.stream for row in rows)
-    _, path = saved(page, "#save-leaderboard")
-    assert sorted(pd.read_csv(path)["strategy"]) == sorted(row.strategy for row in rows)
-    for chart in ("curves", "transfer", "ranks"):
-        _, path = saved(page, f"button[data-of={chart}][data-save=svg]")
-        ElementTree.parse(path)
-
-
-# --- metrics that do not come with the platform
-
-
-def test_a_metric_without_a_direction_has_no_line_of_best_points(
-    visit: Visits, tmp_path: Path
-) -> None:
-    model = one_run()
-    for i, strategy in enumerate(("er", "si", "ewc")):
-        data = changed(model, i, strategy={"name": strategy})
-        data["metrics"]["of_another"] = (0.3, 0.1, 0.2)[i]
-        put(tmp_path, data)
-    page = visit(write_report(read_runs(tmp_path)))
-    assert "dot" in [trace["dash"] for trace in plotted(page, "cost")]
-    choose(page, y2="of_another")
-    assert "dot" not in [trace["dash"] for trace in plotted(page, "cost")]
-    assert page.locator("#cost .ytitle").text_content() == "of another"
-    page.click("#leaderboard th[data-key=of_another]")
-    assert [row[0] for row in visible_rows(page)] == ["si", "ewc", "er"]
-
-
-# --- many runs, and runs to come
-
-
-def test_hundreds_of_runs_are_one_page(visit: Visits, tmp_path: Path) -> None:
-    runs = read_runs(put(tmp_path, *many_runs(240)))
-    path = write_report(runs)
-    assert path.stat().st_size < 5e6 + 240 * 5000
-    page = visit(path)
-    together = rows_of(runs, together=True)
-    assert visible_rows(page) == expected_rows(runs, by_accuracy(together))
-    assert page.locator("#runs tbody tr").count() == 100
-    page.click("#more")
-    assert page.locator("#runs tbody tr").count() == 240
-    choose(page, curriculum="", strategy="er")
-    assert len(visible_rows(page)) == 12
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    assert page.evaluate("scrollY") > 900
-    assert page.locator("h2:text-is('Definitions')").is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") == 0
-
-
-def test_an_open_page_follows_what_is_written(visit: Visits, tmp_path: Path) -> None:
-    model = one_run()
-    out = put(
-        tmp_path, *(changed(model, i, strategy={"name": s}) for i, s in enumerate(("er", "si")))
-    )
-    page = visit(write_report(read_runs(out), reload=1))
-    choose(page, strategy="si")
-    put(
-        out,
-        changed(model, 9, seed=1, strategy={"name": "si"}),
-        changed(model, 10, strategy={"name": "ewc"}),
-    )
-    write_report(read_runs(out))
-    page.wait_for_function("document.querySelectorAll('#leaderboard tbody tr').length == 3")
-    assert [[row[0], row[2]] for row in visible_rows(page)] == [["si", "2"]]
-    assert page.locator("#runs tbody tr").count() == 2
-
-
-def test_a_chosen_row_stays_chosen_when_more_runs_arrive(visit: Visits, tmp_path: Path) -> None:
-    def run(number: int, strategy: str, accuracy: float) -> Mapping[str, Any]:
-        data = changed(model, number, strategy={"name": strategy})
-        data["metrics"]["average_accuracy"] = accuracy
-        return data
-
-    model = one_run()
-    out = put(tmp_path, run(1, "er", 0.5), run(2, "si", 0.4))
-    page = visit(write_report(read_runs(out), reload=1))
-    page.click("#leaderboard tbody tr:has-text('si')")
-    page.wait_for_function("document.getElementById('chosen').textContent.startsWith('si')")
-    put(out, run(3, "joint", 0.9))
-    write_report(read_runs(out))
-    page.wait_for_function("document.querySelectorAll('#leaderboard tbody tr').length == 3")
-    assert (page.text_content("#leaderboard tr.chosen td") or "") == "si"
-
-
-def test_a_single_experience_has_nothing_to_forget(visit: Visits, tmp_path: Path) -> None:
-    page = visit(write_report(read_runs(put(tmp_path, one_run(1)))))
-    assert page.locator("#leaderboard tbody tr").count() == 1
-    assert "forgetting" not in page.locator("#leaderboard thead").inner_text()
