@@ -167,7 +167,7 @@ class Fold:
             self.train()
 
     def find(self, k: int) -> bool:
-        """Go to the furthest stored state up to k, or to the beginning, which needs no state; return
+        """Go to the furthest stored state up to k, or to the beginning, which needs none; return
         whether one was ahead."""
         if any(self.load(stored) for stored in range(k, self.position, -1)):
             return True
