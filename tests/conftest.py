@@ -100,8 +100,9 @@ def _import_path() -> Iterator[None]:
 
 def _environment() -> Iterator[None]:
     """What a test, or code meant for a process of its own, sets for its process ends with it."""
-    before = dict(os.environ)
+    before, folder = dict(os.environ), os.getcwd()
     yield
+    os.chdir(folder)
     # Once Ray has turned its tokens on in a process, that process asks every cluster for them; a
     # cluster that is started without this variable gives none, and its actors die at once.
     tokens = {name: os.environ[name] for name in ("RAY_AUTH_MODE",) if name in os.environ}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -46,8 +47,8 @@ class Noting(StateStore):
         self.seconds: list[float] = []
         self.memory: list[float] = []
 
-    def save(self, key: str, state: State, previous: str | None) -> None:
-        super().save(key, state, previous)
+    def save(self, key: str, state: State, previous: str | None, seconds: float = inf) -> None:
+        super().save(key, state, previous, seconds)
         self.seconds.append(time.process_time())
         self.memory.append(resident())
 

@@ -147,7 +147,7 @@ class Ours:
 
 def measure(effort: Effort) -> list[Row]:
     rows = []
-    steps = effort.pick(1, 16, 64)  # a chunk, as a run prepares them, has 64 batches
+    steps = effort.pick(1, 16, 32)
     for name in effort.pick(("mlp",), ("mlp",), ("mlp", "cnn")):
         cases = effort.pick(COUNTED[:3], COUNTED, COUNTED)
         rows += measured(name, name, cases, steps, effort.rounds)
