@@ -53,7 +53,9 @@ def path_integral(parameters: Sequence[Tensor]) -> Calls:
 
 def moments_by_task(parameters: Sequence[Tensor], tasks: int = 3) -> Calls:
     """Both moments of the present task, those of all tasks weighted by how they agree: TAG."""
-    first, second = ([torch.rand(tasks, p.numel()) for p in parameters] for _ in range(2))
+    # Of about unit length, as the method has them: else the steps would leave all numbers.
+    first = [torch.rand(tasks, p.numel()) / p.numel() ** 0.5 for p in parameters]
+    second = [torch.rand(tasks, p.numel()) for p in parameters]
 
     def before() -> None:
         gradients = [g.flatten() for g in _gradients(parameters)]
