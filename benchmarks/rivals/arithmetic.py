@@ -27,8 +27,7 @@ def quadratic_penalty(parameters: Sequence[Tensor]) -> Calls:
     def before() -> None:
         apart = torch._foreach_sub(parameters, anchor)
         pull = torch._foreach_mul(apart, importance)
-        dots = [torch.dot(p.flatten(), a.flatten()) for p, a in zip(pull, apart, strict=True)]
-        torch.stack(dots).sum()
+        _product(pull, apart)
         torch._foreach_add_(_gradients(parameters), pull)
 
     return before, nothing
@@ -75,24 +74,25 @@ def moments_by_task(parameters: Sequence[Tensor], tasks: int = 3) -> Calls:
     return before, nothing
 
 
-def noise(parameters: Sequence[Tensor]) -> Calls:
-    """A step up the gradient by a factor for each weight, and noise: refresh learning."""
-    drift, spread = _like(parameters, 1e-6), _like(parameters, 1e-6)
-
-    def before() -> None:
-        torch._foreach_addcmul_(parameters, _gradients(parameters), drift)
-        random = [torch.empty_like(p).normal_() for p in parameters]
-        torch._foreach_addcmul_(parameters, random, spread)
-
-    return before, nothing
-
-
 def drift(parameters: Sequence[Tensor]) -> Calls:
     """A step up the gradient by a factor for each weight: refresh learning without noise."""
     factors = _like(parameters, 1e-6)
 
     def before() -> None:
         torch._foreach_addcmul_(parameters, _gradients(parameters), factors)
+
+    return before, nothing
+
+
+def noise(parameters: Sequence[Tensor]) -> Calls:
+    """The same, and noise: refresh learning."""
+    move, _ = drift(parameters)
+    spread = _like(parameters, 1e-6)
+
+    def before() -> None:
+        move()
+        random = [torch.empty_like(p).normal_() for p in parameters]
+        torch._foreach_addcmul_(parameters, random, spread)
 
     return before, nothing
 
@@ -159,13 +159,17 @@ def projection(parameters: Sequence[Tensor]) -> Calls:
 
     def before() -> None:
         gradients = _gradients(parameters)
-        for a, b in ((gradients, reference), (reference, reference)):
-            dots = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a, b, strict=True)]
-            torch.stack(dots).sum()
+        _product(gradients, reference)
+        _product(reference, reference)
         torch._foreach_mul_(reference, 1.0)
         torch._foreach_sub_(gradients, reference)
 
     return before, nothing
+
+
+def _product(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    dots = [torch.dot(u.flatten(), v.flatten()) for u, v in zip(a, b, strict=True)]
+    return torch.stack(dots).sum()
 
 
 def _like(parameters: Sequence[Tensor], value: float) -> list[Tensor]:

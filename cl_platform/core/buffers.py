@@ -111,19 +111,14 @@ class ReplayBuffer(nn.Module):
         empty = 0 if self.seen else min(1, len(sizes)) if offer else len(sizes)
         each = [samples] * len(sizes) if isinstance(samples, int) else samples or sizes
         counts = [0] * empty + [draws * n for n in each[empty:]]
-        of = torch.arange(len(sizes), device=device).repeat_interleave(
-            torch.tensor(counts, device=device), output_size=sum(counts)
-        )
+        of = _part_of(counts, device)
         rows = self._spread(self._uniform(len(of)), filled[of], first_row)
         if not offer:
             return self.replay_rows(chunk, rows, counts, draws, plain)
         old = self._recalled(rows, counts, self._slots(chunk.y), draws, plain)
         old = self._with_added(old, chunk, torch.tensor(starts, device=device)[of])
         if self._extra:  # of a batch's samples; later batches may well write to the same rows
-            own = torch.arange(len(sizes), device=device).repeat_interleave(
-                torch.tensor(sizes, device=device), output_size=len(chunk)
-            )
-            old = replace(old, slots=self._last_wins(old.slots, own))
+            old = replace(old, slots=self._last_wins(old.slots, _part_of(sizes, device)))
         return chunk.batches(old)
 
     def replay_rows(
@@ -337,6 +332,12 @@ def counts_before(counts: Tensor, groups: Tensor, starts: Sequence[int]) -> Tens
     before = torch.arange(len(groups), device=counts.device) < times[:, None]
     found = counts.expand(len(starts), -1).clone()
     return found.scatter_add_(1, groups.expand(len(starts), -1), before.long())
+
+
+def _part_of(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Return which of consecutive parts of given sizes each element is in, (sum(sizes),)."""
+    parts = torch.arange(len(sizes), device=device)
+    return parts.repeat_interleave(torch.tensor(sizes, device=device), output_size=sum(sizes))
 
 
 def _rows_of(batch: Batch) -> Tensor:

@@ -69,7 +69,8 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
         for group in optimizer.param_groups:
             if group.get("foreach", True) is None and not group.get("fused"):
                 group["foreach"] = False  # as torch finds out by a look at each step
-                group["fused"] = group.get("fused") is None and _gains_by_fusion(optimizer, group)
+                if group.get("fused", False) is None and _gains_by_fusion(optimizer, group):
+                    group["fused"] = True
         _fill_momentum(optimizer)
     return optimizer
 
@@ -84,16 +85,19 @@ def _gains_by_fusion(optimizer: torch.optim.Optimizer, group: dict[str, Any]) ->
     if group.get("differentiable"):
         return False
     kind = type(optimizer)
-    with_momentum = kind is torch.optim.SGD and group["momentum"] and not group["dampening"]
-    return bool(with_momentum) or kind in (torch.optim.Adam, torch.optim.AdamW)
+    if kind is torch.optim.SGD:
+        return bool(group["momentum"]) and not group["dampening"]
+    return kind in (torch.optim.Adam, torch.optim.AdamW)
 
 
 def _fill_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Let momentum begin with zeros, which is the same, where SGD is fused: it refuses a mixture of
-    parameters with momentum and others, which get their first gradient later."""
-    for group in optimizer.param_groups if type(optimizer) is torch.optim.SGD else ():
-        for p in group["params"] if group["fused"] else ():
-            if group["momentum"]:
+    """Let momentum begin with zeros where SGD is fused: it refuses a mixture of parameters with
+    momentum and others, which get their first gradient later. Without dampening it is the same."""
+    if type(optimizer) is not torch.optim.SGD:
+        return
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for p in group["params"]:
                 optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
 

@@ -25,9 +25,9 @@ from cl_platform.engine.optimization import (
 
 SMALL = {"stream": {"name": "blobs", "experiences": 2, "samples_per_class": 20}, "out": None}
 FUSED: dict[str, dict[str, Any]] = {
-    "adam": {"name": "adam"},
-    "adamw": {"name": "adamw", "weight_decay": 0.1},
-    "sgd": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+    "adam": {},
+    "adamw": {"weight_decay": 0.1},
+    "sgd": {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
 }
 
 
@@ -61,15 +61,14 @@ def test_every_optimizer_takes_torchs_own_steps(name: str) -> None:
         assert torch.equal(mine, other)
 
 
-@pytest.mark.parametrize("settings", FUSED.values(), ids=FUSED)
-def test_fused_steps_are_torchs_own_up_to_rounding(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "given"), FUSED.items())
+def test_fused_steps_are_torchs_own_up_to_rounding(name: str, given: dict[str, Any]) -> None:
     torch.manual_seed(1)
     layers = [nn.Linear(30, 20) for _ in range(3)]
     for other in layers[1:]:
         other.load_state_dict(layers[0].state_dict())
-    name, given = settings["name"], {k: v for k, v in settings.items() if k != "name"}
     mine = trained(
-        build_optimizer(layers[0], Optimizer(lr=0.1, **settings)), [*layers[0].parameters()]
+        build_optimizer(layers[0], Optimizer(name=name, lr=0.1, **given)), [*layers[0].parameters()]
     )
     fused = OPTIMIZERS[name](layers[1].parameters(), lr=0.1, fused=True, **given)
     plain = OPTIMIZERS[name](layers[2].parameters(), lr=0.1, fused=False, **given)
@@ -79,14 +78,13 @@ def test_fused_steps_are_torchs_own_up_to_rounding(settings: dict[str, Any]) -> 
         assert torch.allclose(own, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [*FUSED.values(), {"name": "sgd"}], ids=[*FUSED, "plain sgd"])
-def test_a_parameter_may_get_its_first_gradient_late(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "given"), [*FUSED.items(), ("sgd", {})])
+def test_a_parameter_may_get_its_first_gradient_late(name: str, given: dict[str, Any]) -> None:
     """Of several heads, for instance. torch's fused SGD fails where some momentum has not begun."""
     weights = [nn.Parameter(torch.ones(3)) for _ in range(3)]
     module = nn.ParameterList(weights)
-    optimizer = build_optimizer(module, Optimizer(lr=0.1, **settings))
+    optimizer = build_optimizer(module, Optimizer(name=name, lr=0.1, **given))
     assert optimizer is not None
-    name, given = settings["name"], {k: v for k, v in settings.items() if k != "name"}
     others = [nn.Parameter(torch.ones(3)) for _ in range(3)]
     plain = OPTIMIZERS[name](others, lr=0.1, fused=False, **given)
     for step in range(4):
@@ -100,6 +98,17 @@ def test_a_parameter_may_get_its_first_gradient_late(settings: dict[str, Any]) -
     for own, other in zip(weights, others, strict=True):
         assert torch.allclose(own, other)
         assert not torch.equal(own, torch.ones(3))
+
+
+def test_momentum_with_dampening_begins_as_torch_lets_it() -> None:
+    given: dict[str, Any] = {"momentum": 0.9, "dampening": 0.5}
+    for fused in ({}, {"fused": True}):
+        ours, theirs = (nn.Parameter(torch.ones(3)) for _ in range(2))
+        config = Optimizer(name="sgd", lr=0.1, **given, **fused)
+        built = build_optimizer(nn.ParameterList([ours]), config)
+        (mine,) = trained(built, [ours])
+        (other,) = trained(torch.optim.SGD([theirs], lr=0.1, **given, **fused), [theirs])
+        assert torch.equal(mine, other)
 
 
 def test_hooks_are_called_around_a_step() -> None:
